@@ -1,0 +1,1 @@
+"""The command line; installed under the import name ``hiresattn_cli``."""

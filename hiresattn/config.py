@@ -1,0 +1,114 @@
+"""Values that say how an image becomes a network's input and how a model is built. Frozen; JSON in and out.
+
+A configuration stops at the builders (``build_model``, ``train``); modules take plain parameters.
+"""
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Self
+
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import Grid
+
+
+class _Json:
+    """JSON in and out for the frozen dataclasses of this module."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON types."""
+        assert is_dataclass(self)  # noqa: S101 - for the type checker
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any], where: str) -> Self:
+        """Build from JSON types.
+
+        Args:
+            values: Names and values; what is absent keeps its default.
+            where: What is being read, for error messages.
+
+        Returns:
+            The configuration.
+
+        Raises:
+            ConfigError: If a name is unknown (its nearest neighbour is given) or a value is unusable.
+        """
+        known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+        made: dict[str, Any] = {}
+        for name, value in values.items():
+            if name not in known:
+                raise ConfigError(f"{where}: unknown key {name!r}{did_you_mean(name, known)}")
+            if name in _NESTED:
+                value = _NESTED[name](**value) if name == "grid" else _NESTED[name].from_json(value, where)  # noqa: PLW2901
+            elif isinstance(value, list):
+                value = tuple(value)  # noqa: PLW2901
+            made[name] = value
+        try:
+            return cls(**made)
+        except TypeError as error:
+            raise ConfigError(f"{where}: {error}") from error
+
+
+@dataclass(frozen=True)
+class InputConfig(_Json):
+    """How pixels become the network's input, in training and prediction alike.
+
+    A value ``v`` of band ``b`` becomes ``2 * (v - low[b]) / (high[b] - low[b]) - 1``; what isn't valid
+    (nodata, absent tiles) becomes 0, the middle. A mean and standard deviation are ``low = mean - std`` and
+    ``high = mean + std``.
+    """
+
+    size: int = 64
+    """Side of a crop, px."""
+    bands: tuple[int, ...] = (0, 1, 2)
+    """Bands of the image that the model takes, counted from 0, in this order."""
+    low: tuple[float, ...] = (0.0, 0.0, 0.0)
+    """Native value that becomes -1, per band taken."""
+    high: tuple[float, ...] = (255.0, 255.0, 255.0)
+    """Native value that becomes +1, per band taken."""
+    dtype: str = "uint8"
+    """Data type of the images the model was made for."""
+    filter: str = "area"
+    """Resampling filter: antialiased area average over valid pixels."""
+
+    def __post_init__(self) -> None:
+        if not len(self.bands) == len(self.low) == len(self.high) >= 1:
+            raise ConfigError(
+                f"bands, low and high need one entry per band; got {self.bands}, {self.low} and {self.high}"
+            )
+        if any(not high > low for low, high in zip(self.low, self.high, strict=True)):
+            raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
+        if self.size < 1 or self.filter != "area":
+            raise ConfigError(
+                f"size must be at least 1 and filter 'area'; got {self.size} and {self.filter!r}"
+            )
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Json):
+    """The parts of a model, by name and size."""
+
+    classes: tuple[str, ...] = ()
+    """Class names, in the order of the logits."""
+    input: InputConfig = field(default_factory=InputConfig)
+    """How pixels become the network's input."""
+    encoder: str = "small"
+    """``small`` (built in) or the name of a timm backbone."""
+    scorer: str = "location"
+    """What scores the cells of a region."""
+    grid: Grid = field(default_factory=Grid)
+    """How a region is divided into cells."""
+    aggregator: str = "attention"
+    """``attention`` (gated attention, Ilse 2018) or ``mean``."""
+    position: bool = True
+    """Whether a glimpse's feature is told where it was."""
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """The tail of an error message: the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+_NESTED: dict[str, Any] = {"input": InputConfig, "grid": Grid}

@@ -1,0 +1,41 @@
+"""Every error that hiresattn raises on purpose.
+
+Each names the file, what was asked, what is possible and what to do. Each is also the builtin a caller
+would guess, so ``except OSError`` around a read works.
+"""
+
+
+class HiresattnError(Exception):
+    """The root of every error raised by hiresattn."""
+
+
+class OpenError(HiresattnError, OSError):
+    """A source exists but can't be opened as an image: unknown format, damaged header, truncated file."""
+
+
+class NotFoundError(OpenError, FileNotFoundError):
+    """A source does not exist."""
+
+
+class ReadError(HiresattnError, OSError):
+    """Pixels could not be read or decoded. Never replaced by blank pixels."""
+
+
+class RegionError(HiresattnError, ValueError):
+    """A level, region or window that the image does not have."""
+
+
+class DomainError(HiresattnError, ValueError):
+    """The image is not one that this model can classify: bands, data type or value range."""
+
+
+class ConfigError(HiresattnError, ValueError):
+    """An option, manifest or configuration value that can't be used."""
+
+
+class CheckpointError(HiresattnError, ValueError):
+    """A model directory is damaged, foreign, or of another configuration."""
+
+
+class BackendMissingError(HiresattnError, ImportError):
+    """An optional package is needed and not installed; the message gives the command that installs it."""

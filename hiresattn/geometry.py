@@ -1,0 +1,208 @@
+"""Rectangles and frames: levels, regions, the grid of cells, positions. NumPy only.
+
+A *region* is ``(y, x, height, width)`` in level-0 px, int64, y before x. A *window* is the same in px of a
+named level. Regions of this module always lie inside the image they are made for.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int64
+
+from hiresattn.errors import ConfigError, RegionError
+
+#: A region whose side is below this many crop sides is seen at (nearly) native resolution: no deeper look.
+EXPAND_FROM = 1.5
+
+Regions = Int64[np.ndarray, "n 4"]
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """One stored resolution of an image."""
+
+    width: int
+    """Columns, px of this level."""
+    height: int
+    """Rows, px of this level."""
+    downsample: float
+    """Level-0 px per px of this level, at least 1."""
+    tile_width: int
+    """Columns of a storage block, px of this level."""
+    tile_height: int
+    """Rows of a storage block, px of this level."""
+
+    @property
+    def tile_rows(self) -> int:
+        """Number of tile rows."""
+        return -(-self.height // self.tile_height)
+
+    @property
+    def tile_columns(self) -> int:
+        """Number of tile columns."""
+        return -(-self.width // self.tile_width)
+
+
+def snapped_downsample(width: int, height: int, level_width: int, level_height: int) -> float:
+    """The downsample of a level from its size: the whole factor that explains the rounding, else the ratio.
+
+    A 2967 px side halved is stored as 1483 or 1484 px; the factor meant is 2, not 2.0007.
+
+    Args:
+        width: Columns of level 0.
+        height: Rows of level 0.
+        level_width: Columns of the level.
+        level_height: Rows of the level.
+
+    Returns:
+        Level-0 px per px of the level.
+    """
+    ratio = (width / level_width + height / level_height) / 2
+    whole = round(ratio)
+    if whole >= 1:
+        sides = ((width, level_width), (height, level_height))
+        if all(level in (max(side // whole, 1), -(-side // whole)) for side, level in sides):
+            return float(whole)
+    return max(ratio, 1.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The ``size * size`` candidate cells of a region; neighbours overlap."""
+
+    size: int = 7
+    """Cells along a side."""
+    fraction: float = 0.25
+    """Side of a cell over the side of its region."""
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or not 0 < self.fraction < 1:
+            raise ConfigError(
+                f"a grid needs size >= 1 and 0 < fraction < 1; got size={self.size}, fraction={self.fraction}"
+            )
+
+
+def root_regions(height: int, width: int, y: int = 0, x: int = 0) -> Regions:
+    """Cover a rectangle with the fewest square regions, evenly spread: one row or one column of them.
+
+    Args:
+        height: Rows of the rectangle, level-0 px.
+        width: Columns of the rectangle, level-0 px.
+        y: Its first row.
+        x: Its first column.
+
+    Returns:
+        The regions of depth 0; a square rectangle is one region, others overlap where they must.
+
+    Raises:
+        RegionError: If the rectangle is empty.
+    """
+    if height < 1 or width < 1:
+        raise RegionError(f"an image region needs at least one pixel; got height={height}, width={width}")
+    side = min(height, width)
+    count = -(-max(height, width) // side)
+    offsets = _spread(max(height, width) - side, count)
+    regions = np.empty((count, 4), np.int64)
+    regions[:, 0] = y + (offsets if height > width else 0)
+    regions[:, 1] = x + (offsets if width > height else 0)
+    regions[:, 2:] = side
+    return regions
+
+
+def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "n cells 4"]:
+    """The candidate sub-regions of square regions: row by row, evenly spread from edge to edge.
+
+    A cell's side is ``grid.fraction`` of its region's, but never below ``size``: a cell seen at native
+    resolution is not cut smaller than one crop.
+
+    Args:
+        regions: Parents.
+        grid: How a parent is divided.
+        size: Side of a crop, px.
+
+    Returns:
+        Level-0 regions; cell ``i`` lies in row ``i // grid.size`` and column ``i % grid.size``. Every cell
+        lies inside its parent.
+    """
+    cells = np.empty((len(regions), grid.size, grid.size, 4), np.int64)
+    steps = np.arange(grid.size) / max(grid.size - 1, 1)
+    for axis in (0, 1):
+        parent = regions[:, 2 + axis]
+        side = np.minimum(np.maximum(np.rint(parent * grid.fraction).astype(np.int64), size), parent)
+        offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
+        start = regions[:, axis, None] + offsets
+        cells[..., axis] = start[:, :, None] if axis == 0 else start[:, None, :]
+        cells[..., 2 + axis] = side[:, None, None]
+    return cells.reshape(len(regions), grid.size**2, 4)
+
+
+def expandable(regions: Regions, size: int) -> np.ndarray:
+    """Which regions have detail that a crop of ``size`` px does not show (bool per region)."""
+    return np.minimum(regions[:, 2], regions[:, 3]) >= EXPAND_FROM * size
+
+
+def depth_count(height: int, width: int, grid: Grid, size: int) -> int:
+    """How many depths a full look takes, from the whole region down to native resolution (at least 1)."""
+    region = root_regions(height, width)[:1]
+    count = 1
+    while expandable(region, size)[0]:
+        region = cell_regions(region, grid, size)[:, 0]
+        count += 1
+    return count
+
+
+def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
+    """Where glimpses were: the continuous counterpart of TNet's (y, x, s) triplet.
+
+    Args:
+        regions: Regions looked at.
+        frame: For each, the rectangle that was classified (the image or the part asked for).
+
+    Returns:
+        Centre y and x as shares of the frame (0 to 1), and log2 of the frame's short side over the
+        region's (0 = the whole).
+
+    Source:
+        TNet, positional encoding module; differs: shares of the frame in place of path indices, so that
+        overlapping paths to the same pixels get the same location and any depth can follow.
+    """
+    out = np.empty((len(regions), 3), np.float64)
+    out[:, :2] = (regions[:, :2] - frame[:, :2] + regions[:, 2:] / 2) / frame[:, 2:]
+    out[:, 2] = np.log2(frame[:, 2:].min(axis=1) / regions[:, 2:].min(axis=1))
+    return out
+
+
+def overlaps(regions: Regions, others: Regions) -> Float[np.ndarray, "n m"]:
+    """Intersection over union of every region with every other (0 to 1)."""
+    start = np.maximum(regions[:, None, :2], others[None, :, :2])
+    stop = np.minimum((regions[:, :2] + regions[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])
+    common = np.clip(stop - start, 0, None).astype(np.float64).prod(axis=2)
+    areas = regions[:, 2:].astype(np.float64).prod(axis=1)[:, None] + others[:, 2:].astype(np.float64).prod(
+        axis=1
+    )
+    return common / (areas - common)
+
+
+def check_region(region: tuple[int, int, int, int], height: int, width: int, what: str) -> None:
+    """Refuse a region that is empty or leaves its image.
+
+    Args:
+        region: ``(y, x, height, width)``.
+        height: Rows available.
+        width: Columns available.
+        what: The image and level, for the message.
+
+    Raises:
+        RegionError: If it is not inside.
+    """
+    y, x, h, w = region
+    if h < 1 or w < 1 or y < 0 or x < 0 or y + h > height or x + w > width:
+        raise RegionError(
+            f"{what}: asked for rows {y} to {y + h} and columns {x} to {x + w}, "
+            f"but it has rows 0 to {height} and columns 0 to {width}; ask for a region inside"
+        )
+
+
+def _spread(room: int, count: int) -> np.ndarray:
+    """``count`` offsets from 0 to ``room``, evenly spread and rounded to whole px."""
+    return np.rint(np.arange(count) * (room / max(count - 1, 1))).astype(np.int64)

@@ -1,0 +1,1 @@
+"""The network: parts, recursion and the traversal it records."""

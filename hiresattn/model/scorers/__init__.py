@@ -1,0 +1,1 @@
+"""What says which cells of a region are interesting."""

@@ -1,0 +1,121 @@
+"""Arrays as pyramids: NumPy, Dask and xarray. The reference backend of the contract tests."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hiresattn.errors import OpenError
+from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+
+#: Tile side given to arrays that have no chunks of their own, px.
+PLAIN_TILE = 512
+
+
+class ArrayPyramid(Pyramid):
+    """One array ``[h w c]`` or ``[h w]`` per level, finest first; anything sliceable with shape and dtype.
+
+    An xarray array is read by its dimension names (``y``/``x``/``band`` or ``c``), in any order, and keeps
+    its ``rio`` CRS and transform where rioxarray has set them.
+
+    Args:
+        levels: The arrays; a single array is a pyramid of one level.
+        source: Name used in messages and records.
+        mpp: Micrometres per level-0 px.
+        nodata: Value that stands for "nothing measured here".
+
+    Raises:
+        OpenError: If an array isn't an image, or the levels don't belong together.
+    """
+
+    backend: ClassVar[str] = "array"
+
+    def __init__(
+        self, levels: Any, source: str = "<array>", *, mpp: float | None = None, nodata: float | None = None
+    ) -> None:
+        arrays = list(levels) if isinstance(levels, Sequence) else [levels]
+        if not arrays:
+            raise OpenError(f"{source}: no levels; pass at least one array [h w c]")
+        crs, transform = _georeference(arrays[0])
+        self._arrays = [_image_axes(array, source) for array in arrays]
+        first = self._arrays[0]
+        described = []
+        for array in self._arrays:
+            if array.shape[2] != first.shape[2] or array.dtype != first.dtype:
+                raise OpenError(
+                    f"{source}: levels disagree: {first.shape} {first.dtype} and {array.shape} "
+                    f"{array.dtype}; "
+                    "give every level the same bands and dtype"
+                )
+            described.append(_level(array, first.shape))
+        if any(b.downsample <= a.downsample for a, b in pairwise(described)):
+            raise OpenError(f"{source}: levels must come finest first, each smaller than the one before")
+        meta = Metadata(
+            levels=tuple(described),
+            channels=first.shape[2],
+            dtype=np.dtype(first.dtype),
+            mpp=mpp,
+            mpp_source="given" if mpp is not None else None,
+            crs=crs,
+            transform=transform,
+            nodata=nodata,
+            nbytes=sum(int(np.prod(array.shape)) * first.dtype.itemsize for array in self._arrays),
+        )
+        super().__init__(source, meta)
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        part = self._arrays[level][y : y + height, x : x + width]
+        if hasattr(part, "compute"):
+            part = part.compute(scheduler="synchronous")
+        data = np.ascontiguousarray(part)
+        if self.nodata is None or np.isnan(self.nodata):
+            return Pixels(data)
+        return Pixels(data, (data != self.nodata).any(axis=2))
+
+
+def _image_axes(array: Any, source: str) -> Any:
+    """Bring an array to ``[h w c]``."""
+    dims = getattr(array, "dims", None)
+    if dims is not None:
+        named = [
+            dims[[str(d).lower() for d in dims].index(axis)]
+            for axis in ("y", "x")
+            if axis in map(str.lower, dims)
+        ]
+        rest = [d for d in dims if d not in named]
+        if len(named) != 2 or len(rest) > 1:  # noqa: PLR2004 - y and x
+            raise OpenError(f"{source}: dimensions {dims}; an image has y, x and at most one band dimension")
+        array = array.transpose(*named, *rest).data
+    if array.ndim == 2:  # noqa: PLR2004 - one band
+        array = array[:, :, None]
+    if array.ndim != 3 or 0 in array.shape or np.dtype(array.dtype).kind not in "uif":  # noqa: PLR2004
+        raise OpenError(
+            f"{source}: shape {tuple(array.shape)} of {array.dtype}; an image is [h w c] or [h w] "
+            "of integers or floats"
+        )
+    return array
+
+
+def _level(array: Any, shape: tuple[int, ...]) -> Level:
+    height, width = array.shape[:2]
+    chunks = getattr(array, "chunks", None) or getattr(array, "chunksize", None)
+    tile = (PLAIN_TILE, PLAIN_TILE)
+    if chunks is not None:
+        tile = tuple(max(c) if isinstance(c, tuple) else c for c in chunks[:2])
+    return Level(
+        width=width,
+        height=height,
+        downsample=snapped_downsample(shape[1], shape[0], width, height),
+        tile_width=int(tile[1]),
+        tile_height=int(tile[0]),
+    )
+
+
+def _georeference(array: Any) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:
+    rio = getattr(array, "rio", None)
+    if rio is None or rio.crs is None:
+        return None, None
+    a, b, c, d, e, f = tuple(rio.transform())[:6]
+    return str(rio.crs), (a, b, c, d, e, f)

@@ -1,0 +1,262 @@
+"""A pyramid reads pixels of one image; it has no policy."""
+
+import os
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Generic, Self, TypeVar
+
+import numpy as np
+
+from hiresattn.errors import ReadError, RegionError
+from hiresattn.geometry import Level, check_region
+
+HandleT = TypeVar("HandleT")
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """What a file says about its image, before any pixel is read."""
+
+    levels: tuple[Level, ...]
+    """Stored resolutions, finest first; level 0 has downsample 1."""
+    channels: int
+    """Bands that ``read`` returns (alpha is not a band: it says what is valid)."""
+    dtype: np.dtype[Any]
+    """Native data type."""
+    mpp: float | None = None
+    """Micrometres per level-0 px."""
+    mpp_source: str | None = None
+    """Where ``mpp`` was found, or why it wasn't taken."""
+    crs: str | None = None
+    """Coordinate reference system: an authority code such as ``EPSG:32618``, else WKT."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine transform (a, b, c, d, e, f) of level-0 px (column, row) to coordinates of the CRS."""
+    nodata: float | None = None
+    """Value that stands for "nothing measured here"."""
+    palette: np.ndarray | None = None
+    """Colours of a palette image, uint8 ``[entries, 3]``; ``read`` returns the indices."""
+    nbytes: int = 0
+    """Stored size of the image, bytes (0 where unknown)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pixels:
+    """What one read returned."""
+
+    data: np.ndarray
+    """``[h w c]``, native dtype. Where not valid: the format's declared fill value, not a measurement."""
+    valid: np.ndarray | None = None
+    """``[h w]`` bool, True = measured; None = all of it."""
+    missing_tiles: int = 0
+    """Tiles of this read that the file leaves out (sparse TIFF tiles, absent Zarr chunks)."""
+
+
+class Pyramid(ABC):
+    """Reads pixels of one image at its stored resolutions.
+
+    Thread-safe; picklable (it is opened anew from its source); a backend writes ``_read`` and ``close``.
+    """
+
+    backend: ClassVar[str]
+    """Name of the backend."""
+    by_tile: ClassVar[bool] = True
+    """Whether reading tile by tile is how this backend is read best; else window by window."""
+    exact_bytes: ClassVar[bool] = False
+    """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
+
+    def __init__(self, source: str, meta: Metadata) -> None:
+        self.source = source
+        self.meta = meta
+        self.levels = meta.levels
+        self.channels = meta.channels
+        self.dtype = np.dtype(meta.dtype)
+        self.mpp = meta.mpp
+        self.crs = meta.crs
+        self.transform = meta.transform
+        self.nodata = meta.nodata
+        self.palette = meta.palette
+        stored = sum(level.width * level.height for level in meta.levels)
+        raw = self.dtype.itemsize * self.channels
+        self._bytes_per_px = meta.nbytes / stored if meta.nbytes else float(raw)
+
+    @property
+    def width(self) -> int:
+        """Columns of level 0."""
+        return self.levels[0].width
+
+    @property
+    def height(self) -> int:
+        """Rows of level 0."""
+        return self.levels[0].height
+
+    @abstractmethod
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Read a window that lies inside the level. Raises ``ReadError``; never makes pixels up."""
+
+    def close(self) -> None:  # noqa: B027 - a backend without handles has nothing to close
+        """Let go of open files. A later read opens them again."""
+
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Read a window of one level.
+
+        Args:
+            level: Index into ``levels``; 0 is the finest.
+            y: First row, px of that level.
+            x: First column, px of that level.
+            height: Rows.
+            width: Columns.
+
+        Returns:
+            ``[h w c]`` in the file's native dtype. Places the file leaves out hold its declared fill value;
+            ``read_masked`` says which they are.
+
+        Raises:
+            RegionError: If the level or the window doesn't exist.
+            ReadError: If a tile can't be decoded.
+        """
+        return self.read_masked(level, y, x, height, width).data
+
+    def read_masked(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """Read a window of one level with the mask of what was measured; otherwise as ``read``."""
+        if not 0 <= level < len(self.levels):
+            raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
+        has = self.levels[level]
+        check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
+        pixels = self._read(level, y, x, height, width)
+        if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
+            raise ReadError(
+                f"{self.source}, level {level}: the {self.backend} reader returned {pixels.data.shape} "
+                f"{pixels.data.dtype} where {(height, width, self.channels)} {self.dtype} was announced; "
+                "the file's header and its pixels disagree"
+            )
+        if self.dtype.kind == "f":
+            finite = np.isfinite(pixels.data).all(axis=2)
+            if not finite.all():
+                valid = finite if pixels.valid is None else finite & pixels.valid
+                return Pixels(pixels.data, valid, pixels.missing_tiles)
+        return pixels
+
+    def read_tile(self, level: int, row: int, column: int) -> Pixels:
+        """Read one storage tile, cut to the level's edge."""
+        return self.read_masked(level, *self.tile_window(level, row, column))
+
+    def tile_window(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
+        """Window ``(y, x, height, width)`` of a tile, px of its level."""
+        has = self.levels[level]
+        y, x = row * has.tile_height, column * has.tile_width
+        return y, x, min(has.tile_height, has.height - y), min(has.tile_width, has.width - x)
+
+    def tile_bytes(self, level: int, row: int, column: int) -> int:
+        """Stored bytes of a tile; see ``exact_bytes``."""
+        _, _, height, width = self.tile_window(level, row, column)
+        return round(height * width * self._bytes_per_px)
+
+    def as_dask(self, level: int) -> Any:
+        """A level as a lazy Dask array ``[h w c]`` whose chunks are the file's tiles.
+
+        For whole-level passes of other people's pipelines; reading many small crops through it is slow
+        (see ``hiresattn.fetch``).
+
+        Args:
+            level: Index into ``levels``.
+
+        Returns:
+            A ``dask.array.Array``; nothing is read before it is computed.
+
+        Raises:
+            RegionError: If the level doesn't exist.
+        """
+        import dask.array as da
+        from dask.base import tokenize
+
+        if not 0 <= level < len(self.levels):
+            raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
+        has = self.levels[level]
+        return da.from_array(
+            _LevelView(self, level),
+            chunks=(has.tile_height, has.tile_width, self.channels),
+            name=f"hiresattn-{tokenize(self.source, self.meta, level, _modified(self.source))}",
+            lock=False,
+            meta=np.empty((0, 0, 0), self.dtype),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.source!r} {self.width} x {self.height} px, {self.channels} bands "
+            f"{self.dtype}, {len(self.levels)} levels>"
+        )
+
+
+class PerThread(Generic[HandleT]):
+    """One handle per thread, opened on first use, never carried into a forked process."""
+
+    def __init__(self, open_handle: Callable[[], HandleT], close_handle: Callable[[HandleT], None]) -> None:
+        self._open = open_handle
+        self._close = close_handle
+        self._lock = threading.Lock()
+        self._handles: dict[tuple[int, int], HandleT] = {}
+
+    def get(self) -> HandleT:
+        """This thread's handle."""
+        key = (os.getpid(), threading.get_ident())
+        handle = self._handles.get(key)
+        if handle is None:
+            handle = self._open()
+            with self._lock:
+                self._handles[key] = handle
+        return handle
+
+    def drop(self) -> None:
+        """Close this thread's handle: after a read error some libraries' handles are dead."""
+        with self._lock:
+            handle = self._handles.pop((os.getpid(), threading.get_ident()), None)
+        if handle is not None:
+            self._close(handle)
+
+    def close(self) -> None:
+        """Close every handle of this process."""
+        with self._lock:
+            handles, self._handles = self._handles, {}
+        for (pid, _), handle in handles.items():
+            if pid == os.getpid():
+                self._close(handle)
+
+
+class _LevelView:
+    """What ``dask.array.from_array`` needs: shape, dtype, ndim and slicing."""
+
+    def __init__(self, pyramid: Pyramid, level: int) -> None:
+        self.pyramid = pyramid
+        self.level = level
+        has = pyramid.levels[level]
+        self.shape = (has.height, has.width, pyramid.channels)
+        self.dtype = pyramid.dtype
+        self.ndim = 3
+
+    def __getitem__(self, index: tuple[slice, slice, slice]) -> np.ndarray:
+        (y, y_stop, _), (x, x_stop, _) = (
+            part.indices(side) for part, side in zip(index[:2], self.shape[:2], strict=True)
+        )
+        if y_stop <= y or x_stop <= x:
+            empty = (max(y_stop - y, 0), max(x_stop - x, 0), self.shape[2])
+            return np.empty(empty, self.dtype)[:, :, index[2]]
+        return self.pyramid.read(self.level, y, x, y_stop - y, x_stop - x)[:, :, index[2]]
+
+
+def _modified(source: str) -> float | None:
+    try:
+        return Path(source).stat().st_mtime
+    except OSError:
+        return None

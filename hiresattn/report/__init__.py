@@ -1,0 +1,1 @@
+"""Records, overlays and what people look at."""

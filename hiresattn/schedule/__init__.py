@@ -1,0 +1,1 @@
+"""From regions to a plan in which each tile is read once."""
