@@ -1,0 +1,90 @@
+"""Manifests: which images (or windows of images), with which labels, in which split."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiresattn.config import did_you_mean
+from hiresattn.errors import ConfigError, NotFoundError
+
+SPLITS = ("train", "val", "test")
+_REGION = ("y", "x", "height", "width")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image, or one window of one, to train on or to classify."""
+
+    source: Any
+    """A path or URL, an array, or an open pyramid."""
+    label: str | None = None
+    """Class name, where known."""
+    split: str = "train"
+    """``train``, ``val`` or ``test``."""
+    region: tuple[int, int, int, int] | None = None
+    """``(y, x, height, width)``, level-0 px; None = the whole image."""
+
+
+def read_manifest(path: str | Path) -> list[Example]:
+    """Read a CSV with the columns ``path, label[, split][, y, x, height, width]``; others are ignored.
+
+    Args:
+        path: The CSV. Paths in it are relative to it, unless absolute or URLs.
+
+    Returns:
+        One example per row, in order.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        ConfigError: If a column is missing or a value unusable; the message names the line.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise NotFoundError(f"{path}: no such manifest; give a CSV with the columns path,label[,split]")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is a CSV"
+        ) from error
+    reader = csv.DictReader(text.splitlines())
+    columns = reader.fieldnames or []
+    if "path" not in columns:
+        near = ", ".join(columns) or "nothing"
+        raise ConfigError(
+            f"{path}: no column 'path'{did_you_mean('path', columns) if columns else ''}; "
+            f"the first line has {near}, a manifest needs path,label[,split][,y,x,height,width]"
+        )
+    given = [name for name in _REGION if name in columns]
+    if given and len(given) < len(_REGION):
+        raise ConfigError(
+            f"{path}: a window needs all of y,x,height,width; the first line has {', '.join(given)}"
+        )
+    examples = [_example(row, path, line) for line, row in enumerate(reader, start=2)]
+    if not examples:
+        raise ConfigError(f"{path}: no rows below the header")
+    return examples
+
+
+def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
+    where = f"{manifest}, line {line}"
+    source = (row["path"] or "").strip()
+    if not source:
+        raise ConfigError(f"{where}: the path is empty")
+    if "://" not in source and not source.startswith("/vsi"):
+        source = str(manifest.parent / source)
+    split = (row.get("split") or "train").strip()
+    if split not in SPLITS:
+        raise ConfigError(
+            f"{where}: split {split!r} is none of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
+        )
+    region = None
+    if row.get("y") not in (None, ""):
+        try:
+            y, x, height, width = (int(row[name]) for name in _REGION)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"{where}: y,x,height,width must be whole numbers of px: {error}") from error
+        region = (y, x, height, width)
+    label = (row.get("label") or "").strip()
+    return Example(source=source, label=label or None, split=split, region=region)

@@ -1,0 +1,73 @@
+"""Aggregators: a bag of glimpses → one vector per image, and each glimpse's weight."""
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class GatedAttention(nn.Module):
+    """Gated attention pooling.
+
+    Args:
+        width: Width of a feature.
+        hidden: Width inside.
+
+    Source:
+        Ilse, Tomczak, Welling 2018, "Attention-based Deep Multiple Instance Learning", eq. 9.
+    """
+
+    def __init__(self, *, width: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.content = nn.Linear(width, hidden)
+        self.gate = nn.Linear(width, hidden)
+        self.score = nn.Linear(hidden, 1)
+
+    def forward(
+        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, " n"]]:
+        """Pool the glimpses of each of ``count`` images.
+
+        Args:
+            features: One row per glimpse.
+            image: Whose glimpse it is, 0 to ``count`` - 1.
+            count: Number of images.
+
+        Returns:
+            One vector per image, and the weights: they sum to 1 over an image's glimpses.
+        """
+        score = self.score(torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features)))[:, 0]
+        weights = _softmax_by_image(score, image, count)
+        return _sum_by_image(features * weights[:, None], image, count), weights
+
+
+class MeanPooling(nn.Module):
+    """Every glimpse has the same weight, as TNet averages them; call as ``GatedAttention``.
+
+    Args:
+        width: Unused; for the common interface.
+    """
+
+    def __init__(self, *, width: int) -> None:  # noqa: ARG002 - common interface
+        super().__init__()
+
+    def forward(
+        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
+    ) -> tuple[Float[Tensor, "b d"], Float[Tensor, " n"]]:
+        """Average the glimpses of each image."""
+        sizes = torch.bincount(image, minlength=count).to(features)
+        weights = 1 / sizes[image]
+        return _sum_by_image(features * weights[:, None], image, count), weights
+
+
+AGGREGATORS = {"attention": GatedAttention, "mean": MeanPooling}
+
+
+def _softmax_by_image(score: Tensor, image: Tensor, count: int) -> Tensor:
+    top = score.new_full((count,), -torch.inf).scatter_reduce(0, image, score.detach(), "amax")
+    weight = (score - top[image]).exp()
+    total = torch.zeros(count, device=score.device, dtype=score.dtype).index_add(0, image, weight)
+    return weight / total[image]
+
+
+def _sum_by_image(rows: Tensor, image: Tensor, count: int) -> Tensor:
+    return rows.new_zeros((count, rows.shape[1])).index_add(0, image, rows)

@@ -1,0 +1,258 @@
+"""The recursion: look, score the cells, choose, look closer; and the record of it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from hiresattn.geometry import Grid, cell_regions, expandable, locations
+from hiresattn.model.scorers import View, pool_cells
+from hiresattn.model.select import Selector
+
+#: ``fetch(image [n], regions [n 4])`` → crops with ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
+Fetch = Callable[[np.ndarray, np.ndarray], Any]
+
+
+@dataclass(frozen=True, eq=False)
+class Look:
+    """What one pass over ``n`` regions gave."""
+
+    features: Float[Tensor, "n d"]
+    """One vector per glimpse, position included."""
+    cell_logits: Float[Tensor, "n cells"]
+    """One per cell; minus infinity where nothing was measured."""
+    cells: Int64[np.ndarray, "n cells 4"]
+    """Where the cells are, level-0 px."""
+    coverage: Float[Tensor, " n"]
+    """Share of each crop that was measured, 0 to 1."""
+    scored: Any
+    """The scorer's own words, for its losses."""
+
+
+@dataclass(frozen=True, eq=False)
+class Traversal:
+    """The record of one forward pass or one search: a flat table, one row per glimpse.
+
+    Images may have different numbers of glimpses. ``N`` glimpses, ``b`` images, ``K`` classes.
+    """
+
+    image: Int64[np.ndarray, " N"]
+    """Whose glimpse."""
+    depth: Int64[np.ndarray, " N"]
+    """0 looks at the whole."""
+    parent: Int64[np.ndarray, " N"]
+    """Row of the glimpse it was chosen from; -1 at depth 0."""
+    cell: Int64[np.ndarray, " N"]
+    """Which cell of the parent; -1 at depth 0."""
+    region: Int64[np.ndarray, "N 4"]
+    """Level-0 px."""
+    coverage: Float[np.ndarray, " N"]
+    """Share of the crop that was measured."""
+    log_prob: Float[Tensor, " N"]
+    """Log-probability of the choice within its parent; 0 at depth 0."""
+    weight: Float[Tensor, " N"]
+    """Aggregator weight; sums to 1 over an image."""
+    cell_logits: Float[Tensor, "N cells"]
+    """The scorer's logits of its cells."""
+    features: Float[Tensor, "N d"]
+    """One vector per glimpse."""
+    glimpse_logits: Float[Tensor, "N K"]
+    """What each glimpse alone would answer."""
+    logits: Float[Tensor, "b K"]
+    """The answer per image."""
+    scorer_losses: dict[str, Tensor]
+    """The scorer's own losses, empty in evaluation."""
+
+
+class GlimpseNet(nn.Module):
+    """A shared encoder, a scorer, an aggregator and a classifier, applied at every depth.
+
+    Args:
+        encoder: Crops → ``Encoded``.
+        scorer: ``View`` → ``Scored``.
+        aggregator: Glimpses → one vector per image.
+        classifier: A vector → logits.
+        position: Locations → what is added to a feature, or None.
+        grid: How a region is divided into cells.
+        size: Side of a crop, px.
+
+    Source:
+        TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
+        single instances shared by all depths.
+    """
+
+    def __init__(
+        self,
+        *,
+        encoder: nn.Module,
+        scorer: nn.Module,
+        aggregator: nn.Module,
+        classifier: nn.Module,
+        position: nn.Module | None,
+        grid: Grid,
+        size: int,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.scorer = scorer
+        self.aggregator = aggregator
+        self.classifier = classifier
+        self.position = position
+        self.grid = grid
+        self.size = size
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def look(
+        self, fetch: Fetch, image: np.ndarray, regions: np.ndarray, frames: np.ndarray, depth: np.ndarray
+    ) -> Look:
+        """Fetch, encode and score regions.
+
+        Args:
+            fetch: Where crops come from.
+            image: Whose region, ``[n]``.
+            regions: Level-0 px, ``[n 4]``.
+            frames: The rectangle classified, per row ``[n 4]``.
+            depth: Per row ``[n]``.
+
+        Returns:
+            Features and cell scores.
+        """
+        crops = fetch(image, regions)
+        pixels = _to_device(crops.pixels, self.device)
+        coverage = _to_device(crops.coverage, self.device)
+        encoded = self.encoder(pixels)
+        cells = cell_regions(regions, self.grid, self.size)
+        fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
+        keys = tuple(zip(image.tolist(), depth.tolist(), (-1,) * len(image), strict=True))
+        scored = self.scorer(View(encoded.stages, encoded.features, fraction, keys))
+        logits = scored.logits.flatten(1)
+        if not bool((coverage == 1).all()):
+            measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6  # noqa: PLR2004
+            logits = logits.masked_fill(~measured, -torch.inf)
+        features = encoded.features
+        if self.position is not None:
+            where = torch.from_numpy(locations(regions, frames)).to(features)
+            features = features + self.position(where)
+        return Look(features, logits, cells, coverage.mean((1, 2)), scored)
+
+    def conclude(
+        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
+    ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
+        """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse."""
+        pooled, weights = self.aggregator(features, image, count)
+        return self.classifier(pooled), weights
+
+    def forward(
+        self,
+        fetch: Fetch,
+        roots: Sequence[np.ndarray],
+        frames: np.ndarray,
+        *,
+        select: Selector,
+        k: Sequence[int],
+        labels: Tensor | None = None,
+    ) -> Traversal:
+        """Look at images depth by depth, at the ``k`` best cells of every region.
+
+        A region seen at native resolution is not divided further, so the images of a batch may have
+        different depths.
+
+        Args:
+            fetch: Where crops come from.
+            roots: Regions of depth 0, one array ``[r 4]`` per image.
+            frames: The rectangle classified, per image ``[b 4]``, level-0 px.
+            select: Chooses cells.
+            k: Cells per region, per depth; the last one repeats.
+            labels: Class index per image ``[b]``, for the scorer's own losses; None in evaluation.
+
+        Returns:
+            The traversal. A glimpse's feature carries the gradient of its choice, and of the choices that
+            led there, through the factor exp(lp - stop_gradient(lp)), which is 1.
+        """
+        image = np.repeat(np.arange(len(roots)), [len(r) for r in roots])
+        regions = np.concatenate([np.asarray(r, np.int64) for r in roots])
+        parent = np.full(len(image), -1)
+        cell = np.full(len(image), -1)
+        path = own = torch.zeros(len(image), device=self.device)
+        rows: list[tuple[Any, ...]] = []
+        own_losses: dict[str, Tensor] = {}
+        seen = depth = 0
+        while len(image):
+            at = np.full(len(image), depth)
+            look = self.look(fetch, image, regions, frames[image], at)
+            features = look.features * (path - path.detach()).exp()[:, None]
+            rows.append((image, at, parent, cell, regions, look.coverage, own, look.cell_logits, features))
+            if labels is not None:
+                on = torch.from_numpy(image).to(labels.device)
+                for name, value in self.scorer.losses(look.scored, labels[on]).items():
+                    own_losses[name] = own_losses.get(name, 0) + value  # type: ignore[operator]
+            deeper = (
+                expandable(regions, self.size) & look.cell_logits.detach().isfinite().any(1).cpu().numpy()
+            )
+            source = np.flatnonzero(deeper)
+            if not len(source):
+                break
+            pick = torch.from_numpy(source).to(self.device)
+            chosen = select(
+                look.cell_logits[pick],
+                k[min(depth, len(k) - 1)],
+                torch.from_numpy(look.cells[source]).to(self.device),
+            )
+            valid = chosen.valid.cpu().numpy()
+            which, rank = np.nonzero(valid)
+            cell = chosen.cell.cpu().numpy()[which, rank]
+            own = chosen.log_prob[torch.from_numpy(which), torch.from_numpy(rank)]
+            path = path[pick][torch.from_numpy(which).to(self.device)] + own
+            parent = seen + source[which]
+            seen += len(image)
+            regions = look.cells[source[which], cell]
+            image = image[source[which]]
+            depth += 1
+        return self.record(rows, len(roots), own_losses)
+
+    def record(self, rows: list[tuple[Any, ...]], count: int, losses: dict[str, Tensor]) -> Traversal:
+        """Join what the depths (or the steps of a search) gave, and conclude.
+
+        Args:
+            rows: Per step: image, depth, parent, cell, regions (NumPy), then coverage, log-probability,
+                cell logits and features (tensors).
+            count: Number of images.
+            losses: The scorer's own.
+
+        Returns:
+            The traversal.
+        """
+        image, depth, parent, cell, region = (np.concatenate([r[i] for r in rows]) for i in range(5))
+        coverage, log_prob, cell_logits, features = (torch.cat([r[i] for r in rows]) for i in range(5, 9))
+        logits, weight = self.conclude(features, torch.from_numpy(image).to(features.device), count)
+        return Traversal(
+            image=image,
+            depth=depth,
+            parent=parent,
+            cell=cell,
+            region=region,
+            coverage=coverage.detach().cpu().numpy(),
+            log_prob=log_prob,
+            weight=weight,
+            cell_logits=cell_logits,
+            features=features,
+            glimpse_logits=self.classifier(features),
+            logits=logits,
+            scorer_losses=losses,
+        )
+
+
+def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """To a device; from pinned memory and without waiting where that is CUDA."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

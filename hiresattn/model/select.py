@@ -1,0 +1,96 @@
+"""Selectors: logits of a region's cells → the cells to visit and their log-probability."""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from torch import Tensor
+
+
+class Selection(NamedTuple):
+    """Chosen cells of ``n`` regions, best first."""
+
+    cell: Int64[Tensor, "n k"]
+    """Index into the region's cells."""
+    log_prob: Float[Tensor, "n k"]
+    """Log of the cell's softmax probability within its region; carries gradient to the scores."""
+    valid: Bool[Tensor, "n k"]
+    """False where a region had fewer cells to choose from."""
+
+
+class Selector(Protocol):
+    """What ``GlimpseNet.forward`` is given to choose with."""
+
+    def __call__(
+        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
+    ) -> Selection:
+        """Choose up to ``k`` cells of each region."""
+
+
+class TopK:
+    """The best cells; with ``nms`` below 1, none that overlaps a better one by more than that (IoU).
+
+    Args:
+        nms: Largest intersection over union of two chosen cells of one region; 1 allows any.
+    """
+
+    def __init__(self, *, nms: float = 1.0) -> None:
+        self.nms = nms
+
+    def __call__(
+        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
+    ) -> Selection:
+        """Choose by score."""
+        return _choose(logits, logits, k, cells, self.nms)
+
+
+class GumbelTopK:
+    """Sampling without replacement, for exploration in training; otherwise as ``TopK``.
+
+    Args:
+        generator: Where the noise comes from.
+        nms: As for ``TopK``.
+
+    Source:
+        Kool, van Hoof, Welling 2019, "Stochastic Beams and Where to Find Them": the k largest of
+        logits + Gumbel noise are a sample without replacement from the softmax.
+    """
+
+    def __init__(self, generator: torch.Generator, *, nms: float = 1.0) -> None:
+        self.generator = generator
+        self.nms = nms
+
+    def __call__(
+        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
+    ) -> Selection:
+        """Choose by score plus noise."""
+        noise = torch.empty(logits.shape).exponential_(generator=self.generator).log().neg()
+        return _choose(logits, logits.detach() + noise.to(logits), k, cells, self.nms)
+
+
+def _choose(logits: Tensor, order: Tensor, k: int, cells: Tensor, nms: float) -> Selection:
+    k = min(k, logits.shape[1])
+    log_prob = logits.log_softmax(1)
+    if nms >= 1:
+        top = order.topk(k, dim=1)
+        chosen, valid = top.indices, top.values.isfinite()
+    else:
+        left = order.detach().clone()
+        picks, oks = [], []
+        for _ in range(k):
+            best = left.max(1)
+            picks.append(best.indices)
+            oks.append(best.values.isfinite())
+            left = left.masked_fill(_overlap(cells, best.indices) > nms, -torch.inf)
+        chosen, valid = torch.stack(picks, 1), torch.stack(oks, 1)
+    return Selection(chosen, log_prob.gather(1, chosen), valid)
+
+
+def _overlap(cells: Tensor, chosen: Tensor) -> Tensor:
+    """Intersection over union of each region's cells with its chosen one: ``[n cells]``."""
+    one = cells.gather(1, chosen[:, None, None].expand(-1, 1, 4))
+    start = torch.maximum(cells[..., :2], one[..., :2])
+    stop = torch.minimum(cells[..., :2] + cells[..., 2:], one[..., :2] + one[..., 2:])
+    common = (stop - start).clamp(min=0).double().prod(2)
+    areas = cells[..., 2:].double().prod(2) + one[..., 2:].double().prod(2)
+    return common / (areas - common)

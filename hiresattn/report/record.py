@@ -1,0 +1,88 @@
+"""What a classification says of one source: frozen records, and their JSON."""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class VisitedRegion:
+    """One glimpse."""
+
+    id: int
+    """Order in which it was looked at, from 0."""
+    parent: int | None
+    """``id`` of the glimpse that it was chosen from."""
+    depth: int
+    """0 looks at the whole."""
+    y: int
+    """First row, level-0 px."""
+    x: int
+    """First column, level-0 px."""
+    height: int
+    """Rows, level-0 px."""
+    width: int
+    """Columns, level-0 px."""
+    attention: float
+    """The aggregator's weight; sums to 1 over the regions."""
+    select_logp: float
+    """Log-probability of the choice within its parent; 0 at depth 0."""
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """Wall time by part."""
+
+    open: float = 0.0
+    read: float = 0.0
+    model: float = 0.0
+    total: float = 0.0
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer cost."""
+
+    glimpses: int = 0
+    tiles: int = 0
+    """Storage tiles decoded."""
+    missing_tiles: int = 0
+    """Tiles asked for that the file leaves out."""
+    pixels_decoded: int = 0
+    bytes_read: int = 0
+    """Stored bytes of the tiles decoded."""
+    bytes_estimated: bool = False
+    """True where the format doesn't tell: the file's size shared out over its pixels."""
+    fraction_read: float = 0.0
+    """Pixels decoded over the level-0 pixels classified."""
+    seconds: Seconds = field(default_factory=Seconds)
+    stop_reason: str = ""
+    """``confidence``, ``budget``, ``exhausted`` (nothing left to look at), ``depth`` (fixed top-k done)."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One source's answer, or why there is none."""
+
+    source: str
+    status: str
+    """``ok``, ``no_valid_pixels`` or ``error``."""
+    error: str | None = None
+    region: tuple[int, int, int, int] | None = None
+    """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image."""
+    label: str | None = None
+    """The label given with the source, if any."""
+    class_name: str | None = None
+    score: float | None = None
+    scores: dict[str, float] = field(default_factory=dict)
+    scorer: str | None = None
+    regions: tuple[VisitedRegion, ...] = ()
+    cost: Cost = field(default_factory=Cost)
+    warnings: tuple[str, ...] = ()
+    """Where the image leaves the model's domain, or was upsampled."""
+    model: dict[str, str] = field(default_factory=dict)
+    """``name`` and ``sha256`` of the weights file."""
+    version: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON types; regions and costs nested."""
+        return asdict(self)
