@@ -1,0 +1,318 @@
+"""The joint: regions in, crops out. Runs read plans with threads; each tile is decoded once."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from types import TracebackType
+from typing import NamedTuple, Self
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from hiresattn.config import InputConfig
+from hiresattn.errors import DomainError, ReadError, RegionError
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.schedule.cache import TileCache
+from hiresattn.schedule.kernels import accumulate, finish
+from hiresattn.schedule.plan import plan_reads
+from hiresattn.schedule.reads import Read, block_reads, tile_reads
+
+#: Stands for "all of it is valid" in the kernels.
+ALL_VALID = np.ones((0, 0), np.bool_)
+
+
+class Crops(NamedTuple):
+    """What a fetch returns for ``n`` regions."""
+
+    pixels: Float32[np.ndarray, "n c s s"]
+    """Scaled as ``InputConfig`` says; 0 where nothing was measured."""
+    coverage: Float32[np.ndarray, "n s s"]
+    """Share of each crop px that was measured, 0 to 1."""
+
+
+@dataclass(slots=True)
+class FetchStats:
+    """What was read of one image so far."""
+
+    crops: int = 0
+    """Crops asked for."""
+    tiles: int = 0
+    """Tiles decoded. Of a backend read window by window: tiles touched by each call, summed over calls."""
+    unique_tiles: int = 0
+    """Different tiles among them."""
+    pixels: int = 0
+    """Px decoded, at the levels they were read from."""
+    bytes: int = 0
+    """Stored bytes of ``tiles``."""
+    bytes_exact: bool = False
+    """Whether ``bytes`` is what the file stores, or the file's size shared out over its px."""
+    missing_tiles: int = 0
+    """Tiles read that the file leaves out."""
+    seconds: float = 0.0
+    """Wall time spent reading and decoding, summed over threads."""
+
+
+class _Decoded(NamedTuple):
+    data: np.ndarray  # [h w c], the bands that the model takes
+    valid: np.ndarray  # [h w], or ALL_VALID
+    missing: int
+    seconds: float
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes + self.valid.nbytes
+
+
+class CropFetcher:
+    """Turns regions of images into crops, decoding each tile once.
+
+    Threads decode; the caller's thread scatters the tiles in the plan's order, so the crops don't depend on
+    the number of threads. Memory holds at most ``2 * threads`` tiles on their way, the cache, and the sums of
+    the crops that are not complete. To be called from one thread at a time. The pyramids stay the caller's.
+
+    Args:
+        pyramids: The images, by index.
+        config: How pixels become crops.
+        threads: Threads that decode; 0 or 1 decodes in the caller's thread.
+        cache_bytes: Most bytes of decoded tiles kept for later calls; the least recently used go first.
+        strict: Whether a tile that the file leaves out is an error; else it is not measured, and counted.
+
+    Raises:
+        DomainError: If the model can't take an image.
+    """
+
+    def __init__(
+        self,
+        pyramids: Sequence[Pyramid],
+        config: InputConfig,
+        *,
+        threads: int = min(os.cpu_count() or 1, 8),
+        cache_bytes: int = 64 << 20,
+        strict: bool = False,
+    ) -> None:
+        for pyramid in pyramids:
+            check_domain(pyramid, config)
+        self.config = config
+        self.stats = [FetchStats(bytes_exact=pyramid.exact_bytes) for pyramid in pyramids]
+        self._pyramids = list(pyramids)
+        self._threads = threads
+        self._strict = strict
+        self._low = np.array(config.low, np.float64)
+        self._high = np.array(config.high, np.float64)
+        self._seen: list[set[tuple[int, int, int]]] = [set() for _ in pyramids]
+        self._cache: TileCache[_Decoded] = TileCache(cache_bytes)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_pid = 0
+
+    def __call__(self, image: Int64[np.ndarray, " n"], regions: Int64[np.ndarray, "n 4"]) -> Crops:
+        """Fetch crops.
+
+        Args:
+            image: Index into the pyramids, per crop.
+            regions: ``(y, x, height, width)`` in level-0 px of that image, inside it.
+
+        Returns:
+            The crops, in the order asked for.
+
+        Raises:
+            RegionError: If an image or a region does not exist; nothing is read then.
+            ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
+        """
+        known = len(self._pyramids)
+        if image.shape != regions.shape[:1] or (len(image) and not 0 <= image.min() <= image.max() < known):
+            raise RegionError(
+                f"each region needs the index of its image, 0 to {known - 1}; got indices {image.tolist()} "
+                f"for {len(regions)} regions"
+            )
+        plans = []
+        for index in np.unique(image).tolist():
+            rows = np.flatnonzero(image == index)
+            pyramid = self._pyramids[index]
+            plans.append(
+                (index, rows, plan_reads(regions[rows], pyramid.levels, self.config.size, pyramid.source))
+            )
+        windows = np.empty((len(image), 4), np.float64)
+        reads: list[Read] = []
+        for index, rows, plan in plans:
+            levels = self._pyramids[index].levels
+            windows[rows] = plan.windows
+            self.stats[index].crops += len(rows)
+            if self._pyramids[index].by_tile:
+                reads += tile_reads(index, levels, plan, rows)
+            else:
+                reads += block_reads(index, levels, plan, rows)
+                self._count_tiles(index, plan.tiles.tolist())
+        return self._run(reads, windows.tolist())
+
+    def close(self) -> None:
+        """Stop the threads and let go of the cached tiles; a later call starts anew."""
+        if self._pool is not None and self._pool_pid == os.getpid():
+            self._pool.shutdown()
+        self._pool = None
+        self._cache.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _run(self, reads: list[Read], windows: list[list[float]]) -> Crops:
+        """Scatter every read into the crops it feeds; a crop is finished by the last of its reads."""
+        count, size, bands = len(windows), self.config.size, len(self.config.bands)
+        pixels = np.empty((count, bands, size, size), np.float32)
+        coverage = np.empty((count, size, size), np.float32)
+        last = {crop: number for number, read in enumerate(reads) for crop in read.crops}
+        sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        with closing(self._stream(reads)) as stream:
+            for number, (read, tile) in enumerate(stream):
+                y, x = read.window[:2]
+                for crop in read.crops:
+                    if crop not in sums:
+                        sums[crop] = np.zeros((size, size, bands)), np.zeros((size, size))
+                    total, weight = sums[crop]
+                    top, left, height, width = windows[crop]
+                    accumulate(tile.data, tile.valid, y, x, top, left, height, width, total, weight)
+                    if last[crop] == number:
+                        area = (height / size) * (width / size)
+                        finish(total, weight, area, self._low, self._high, pixels[crop], coverage[crop])
+                        del sums[crop]
+        return Crops(pixels, coverage)
+
+    def _stream(self, reads: list[Read]) -> Generator[tuple[Read, _Decoded]]:
+        """Decoded reads, in order; up to ``2 * threads`` ahead of the one in use."""
+        if self._threads < 2 or len(reads) == 1:  # noqa: PLR2004 - a pool of one thread gains nothing
+            for read in reads:
+                yield read, self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
+            return
+        pool = self._workers()
+        coming = iter(reads)
+        waiting: deque[tuple[Read, _Decoded | Future[_Decoded]]] = deque()
+        try:
+            while True:
+                for read in islice(coming, 2 * self._threads - len(waiting)):
+                    waiting.append((read, self._cache.get(read[:3]) or pool.submit(self._decode, read)))
+                if not waiting:
+                    return
+                read, tile = waiting.popleft()
+                yield read, self._decoded(read, tile.result()) if isinstance(tile, Future) else tile
+        finally:  # after an error no thread goes on reading a pyramid that the caller may close
+            futures = [tile for _, tile in waiting if isinstance(tile, Future)]
+            for future in futures:
+                future.cancel()
+            wait(futures)
+
+    def _workers(self) -> ThreadPoolExecutor:
+        """The threads of this process: threads don't survive a fork."""
+        if self._pool is None or self._pool_pid != os.getpid():
+            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="hiresattn-fetch")
+            self._pool_pid = os.getpid()
+        return self._pool
+
+    def _decode(self, read: Read) -> _Decoded:
+        """Read, and make the bands that the model takes. Runs in any thread."""
+        started = time.perf_counter()
+        pyramid = self._pyramids[read.image]
+        if read.tile is None:
+            pixels = pyramid.read_masked(read.level, *read.window)
+        else:
+            pixels = pyramid.read_tile(read.level, *read.tile)
+        if pixels.missing_tiles and self._strict:
+            y, x, height, width = read.window
+            where = f"row {read.tile[0]}, column {read.tile[1]}" if read.tile else "one or more"
+            raise ReadError(
+                f"{pyramid.source}, level {read.level}: missing tile ({where}) in rows {y} to {y + height}, "
+                f"columns {x} to {x + width}; without strict it counts as not measured"
+            )
+        data = _bands(pyramid, pixels.data, pixels.valid, self.config.bands)
+        kept = read.tile is not None and self._cache.limit > 0  # a kept tile must not hold a larger array
+        data = np.require(data, _computable(data.dtype), ["C", "W", "O"] if kept else ["C", "W"])
+        valid = (
+            ALL_VALID
+            if pixels.valid is None or pixels.valid.all()
+            else np.require(pixels.valid, None, ["C", "W", "O"])
+        )
+        return _Decoded(data, valid, pixels.missing_tiles, time.perf_counter() - started)
+
+    def _decoded(self, read: Read, tile: _Decoded) -> _Decoded:
+        """Count a decoded read and keep it if it is a tile. Runs in the caller's thread."""
+        stats = self.stats[read.image]
+        stats.pixels += read.window[2] * read.window[3]
+        stats.missing_tiles += tile.missing
+        stats.seconds += tile.seconds
+        if read.tile is not None:
+            self._count_tiles(read.image, [(read.level, *read.tile)])
+            self._cache.put(read[:3], tile)
+        return tile
+
+    def _count_tiles(self, image: int, tiles: Sequence[Sequence[int]]) -> None:
+        stats, seen, pyramid = self.stats[image], self._seen[image], self._pyramids[image]
+        for level, row, column in tiles:
+            seen.add((level, row, column))
+            stats.bytes += pyramid.tile_bytes(level, row, column)
+        stats.tiles += len(tiles)
+        stats.unique_tiles = len(seen)
+
+
+def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
+    """Refuse an image that the model can't take.
+
+    A palette image counts as three uint8 bands where the model takes bands 0, 1 and 2.
+
+    Args:
+        pyramid: The image.
+        config: What the model takes.
+
+    Raises:
+        DomainError: If bands are absent, indices would be averaged, or the data type is another.
+    """
+    taken = ",".join(str(band + 1) for band in config.bands)
+    channels, dtype = pyramid.channels, pyramid.dtype
+    if pyramid.palette is not None:
+        if config.bands != (0, 1, 2):
+            raise DomainError(
+                f"{pyramid.source}: a palette image has colours, bands 1,2,3, and the model takes {taken}; "
+                "convert the image to the bands that the model takes"
+            )
+        channels, dtype = 3, np.dtype(np.uint8)
+    if any(not 0 <= band < channels for band in config.bands):
+        raise DomainError(
+            f"{pyramid.source}: it has bands 1 to {channels}, and the model takes bands {taken}; name the "
+            f"{len(config.bands)} bands to use in their place, for example --bands "
+            f"{','.join(str(min(nth + 1, channels)) for nth in range(len(config.bands)))}"
+        )
+    if dtype.newbyteorder("=") != np.dtype(config.dtype):
+        raise DomainError(
+            f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
+            "values that stand for darkest and brightest with --value-range LO,HI"
+        )
+
+
+def _bands(
+    pyramid: Pyramid, data: np.ndarray, valid: np.ndarray | None, bands: tuple[int, ...]
+) -> np.ndarray:
+    """The bands that the model takes; indices become the palette's colours before anything is averaged."""
+    if pyramid.palette is None:
+        if bands == tuple(range(bands[0], bands[0] + len(bands))):
+            return data[:, :, bands[0] : bands[0] + len(bands)]
+        return data[:, :, list(bands)]
+    index = data[:, :, 0]
+    unknown = index >= len(pyramid.palette)
+    if unknown.any() and (unknown if valid is None else unknown & valid).any():
+        raise ReadError(
+            f"{pyramid.source}: a pixel has colour {index.max()} of a palette of {len(pyramid.palette)}; "
+            "the file is damaged"
+        )
+    return np.take(pyramid.palette, index, axis=0, mode="clip")
+
+
+def _computable(dtype: np.dtype) -> np.dtype:
+    """The type itself in this machine's byte order; float32 for float16, which the kernels don't know."""
+    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")

@@ -1,0 +1,48 @@
+"""Decoded tiles kept for later, bounded in bytes."""
+
+from collections import OrderedDict
+from collections.abc import Hashable
+from typing import Generic, Protocol, TypeVar
+
+
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+TileT = TypeVar("TileT", bound=_Sized)
+
+
+class TileCache(Generic[TileT]):
+    """Never more than ``limit`` bytes; the least recently used go first. For one thread at a time.
+
+    Args:
+        limit: Most bytes held; a tile larger than this is not kept.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.nbytes = 0
+        self._tiles: OrderedDict[Hashable, TileT] = OrderedDict()
+
+    def get(self, key: Hashable) -> TileT | None:
+        """A kept tile, or None."""
+        tile = self._tiles.get(key)
+        if tile is not None:
+            self._tiles.move_to_end(key)
+        return tile
+
+    def put(self, key: Hashable, tile: TileT) -> None:
+        """Keep a tile, and drop others to make room."""
+        if tile.nbytes > self.limit:
+            return
+        old = self._tiles.pop(key, None)
+        self.nbytes += tile.nbytes - (old.nbytes if old is not None else 0)
+        self._tiles[key] = tile
+        while self.nbytes > self.limit:
+            self.nbytes -= self._tiles.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Drop all tiles."""
+        self._tiles.clear()
+        self.nbytes = 0

@@ -1,0 +1,90 @@
+"""Compiling kernels: once per user and machine, and safe when two first runs compile at once."""
+
+import contextlib
+import hashlib
+import pickle
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import numba
+from numba.core import caching
+from numba.core.serialize import dumps
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compile a kernel on first use and keep the machine code in the user's cache directory.
+
+    That is ``$NUMBA_CACHE_DIR`` where it is set, else Numba's own (``~/.cache/numba``). Where neither can be
+    written the kernel is compiled in every process. The plain Python function is ``.py_func``.
+
+    A kernel takes arrays, integers and floats, lets go of the GIL, and calls no kernel of another file (the
+    cache looks at one file only).
+    """
+    kernel: Any = numba.njit(nogil=True, error_model="numpy")(function)
+    with contextlib.suppress(RuntimeError, OSError):  # no place to write: not cached
+        kernel._cache = _Cache(function)  # noqa: SLF001 - what `cache=True` does, with another cache
+    return kernel
+
+
+class _Location(caching.CompileResultCacheImpl):
+    """Numba's own ways to a cache directory, without the one beside the source: that may be shared."""
+
+    _locator_classes = [caching.UserProvidedCacheLocator, caching.UserWideCacheLocator]  # noqa: RUF012 - Numba's
+
+
+class _Cache(caching.FunctionCache):
+    """Numba's cache with one file per compiled version, named by all that it depends on.
+
+    Numba's own keeps numbered files and an index. Each is replaced atomically, but two processes that
+    compile two versions at once can both call theirs number 1, and the index then names the other's
+    machine code (numba#4807). Without an index there is nothing to disagree with.
+    """
+
+    _impl_class = _Location
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)  # type: ignore[no-untyped-call]
+        locator = self._impl.locator
+        depends = (numba.__version__, function.__qualname__, locator.get_source_stamp())
+        self._cache_file: Any = _Files(Path(locator.get_cache_path()), function.__name__, depends)
+
+
+class _Files:
+    """Compiled versions of one function; what Numba calls an index and data cache file."""
+
+    def __init__(self, folder: Path, name: str, depends: tuple[Any, ...]) -> None:
+        self._folder = folder
+        self._name = name
+        self._depends = depends
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep a version; appears whole or not at all."""
+        path = self._path(key)
+        part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+        try:
+            part.write_bytes(dumps(data))
+            part.replace(path)
+        except OSError:  # a full disk costs the next process a compilation, no more
+            part.unlink(missing_ok=True)
+
+    def load(self, key: Any) -> Any:
+        """A kept version, or None."""
+        try:
+            return pickle.loads(self._path(key).read_bytes())  # noqa: S301 - written by this user's processes
+        except (OSError, EOFError, pickle.UnpicklingError):  # absent or damaged: compile (again)
+            return None
+
+    def flush(self) -> None:
+        """Forget all versions."""
+        for path in self._folder.glob(f"{self._name}-*.nbc"):
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: Any) -> Path:
+        """The key holds the argument types, the CPU and a hash of the bytecode."""
+        digest = hashlib.sha256(repr((self._depends, key)).encode()).hexdigest()
+        return self._folder / f"{self._name}-{digest[:32]}.nbc"

@@ -1,0 +1,131 @@
+"""The loops over pixels. Arrays and numbers only, no randomness; ``.py_func`` is the specification.
+
+One resampling filter: the area average. A crop's px shows the mean of what it covers, each source px
+counting with the area covered, whatever the ratio; px that were not measured don't count.
+"""
+
+import math
+
+import numpy as np
+
+from hiresattn.schedule.compiled import compiled
+
+#: Overlaps up to this many source px are rounding noise.
+NOISE = 1e-6
+
+
+@compiled
+def accumulate(  # noqa: C901, PLR0912, PLR0917 - one loop nest: numbers in, and all of the specification
+    data: np.ndarray,
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    window_y: float,
+    window_x: float,
+    window_h: float,
+    window_w: float,
+    total: np.ndarray,
+    weight: np.ndarray,
+) -> None:
+    """Add what a tile contributes to a crop.
+
+    Px ``(i, j)`` of the crop covers rows ``window_y + [i, i + 1) * window_h / s`` and columns likewise. All
+    positions are px of the tile's level. Sums are float64: exact for up to 2**29 px of 24-bit values, so
+    whole ratios give exact means and the order of tiles matters only below float32's precision.
+
+    Args:
+        data: The tile, ``[h w c]``, any number type, C order.
+        valid: Bool ``[h w]``, True = measured; ``[0 0]`` = all of it. Other values are never looked at.
+        tile_y: Row of the level that the tile starts at.
+        tile_x: Column of the level that the tile starts at.
+        window_y: First row shown by the crop.
+        window_x: First column shown by the crop.
+        window_h: Rows shown.
+        window_w: Columns shown.
+        total: Float64 ``[s s c]``; sums of value times area are added to it.
+        weight: Float64 ``[s s]``; areas of measured px are added to it.
+    """
+    height, width, channels = data.shape
+    size = weight.shape[0]
+    masked = valid.shape[0] > 0
+    step_y = window_h / size
+    step_x = window_w / size
+    left = max(math.floor(window_x - tile_x), 0)
+    right = min(math.ceil(window_x - tile_x + window_w), width)
+    lines = data.reshape(height, width * channels)[:, left * channels : right * channels]
+    summed = np.empty(max(right - left, 0) * channels, np.float64)  # one row of the crop, at full width
+    covered = np.empty(max(right - left, 0), np.float64)
+
+    for i in range(size):
+        top = max(window_y + i * step_y - tile_y, 0.0)
+        bottom = min(window_y + (i + 1) * step_y - tile_y, float(height))
+        if bottom - top <= NOISE:
+            continue
+        summed[:] = 0.0
+        covered[:] = 0.0
+        for y in range(int(top), min(math.ceil(bottom), height)):
+            share = min(bottom, y + 1.0) - max(top, float(y))
+            if share <= NOISE:
+                continue
+            line = lines[y]
+            if masked:
+                measured = valid[y, left:right]
+                for x in range(covered.size):
+                    if measured[x]:
+                        covered[x] += share
+                        for channel in range(channels):
+                            summed[x * channels + channel] += share * line[x * channels + channel]
+            else:
+                covered += share
+                for k in range(summed.size):
+                    summed[k] += share * line[k]
+
+        for j in range(size):
+            start = max(window_x + j * step_x - tile_x, 0.0)
+            stop = min(window_x + (j + 1) * step_x - tile_x, float(width))
+            if stop - start <= NOISE:
+                continue
+            for x in range(int(start), min(math.ceil(stop), width)):
+                share = min(stop, x + 1.0) - max(start, float(x))
+                if share <= NOISE:
+                    continue
+                weight[i, j] += share * covered[x - left]
+                for channel in range(channels):
+                    total[i, j, channel] += share * summed[(x - left) * channels + channel]
+
+
+@compiled
+def finish(
+    total: np.ndarray,
+    weight: np.ndarray,
+    area: float,
+    low: np.ndarray,
+    high: np.ndarray,
+    pixels: np.ndarray,
+    coverage: np.ndarray,
+) -> None:
+    """Turn the sums of a crop into what the network takes.
+
+    A mean ``v`` becomes ``2 * (v - low) / (high - low) - 1``; a px with nothing measured becomes 0.
+
+    Args:
+        total: Float64 ``[s s c]``, from ``accumulate``.
+        weight: Float64 ``[s s]``, from ``accumulate``.
+        area: Area of a px of the crop, in px of the level it was read from.
+        low: Float64 ``[c]``, what becomes -1.
+        high: Float64 ``[c]``, what becomes +1.
+        pixels: Float32 ``[c s s]``, filled.
+        coverage: Float32 ``[s s]``, filled: the share of each px that was measured, 0 to 1.
+    """
+    size, _, channels = total.shape
+    for i in range(size):
+        for j in range(size):
+            measured = weight[i, j]
+            coverage[i, j] = min(measured / area, 1.0)
+            for channel in range(channels):
+                if measured > 0:
+                    mean = total[i, j, channel] / measured
+                    scaled = 2 * (mean - low[channel]) / (high[channel] - low[channel]) - 1
+                    pixels[channel, i, j] = scaled
+                else:
+                    pixels[channel, i, j] = 0

@@ -1,0 +1,117 @@
+"""From regions to reads: which level, which windows, which tiles, and which tile feeds which crop."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+from hiresattn.errors import RegionError
+from hiresattn.geometry import Level, check_region
+
+#: How far a level's downsample may exceed what a crop needs: 4.016 still serves a crop that wants 4.
+SLACK = 0.01
+#: A window's edge this close to a whole px lies on it; what is left over is rounding noise. Px of a level.
+NOISE = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """The reads of ``n`` crops of one image: ``t`` tiles, each listed once however many crops use it."""
+
+    level: Int64[np.ndarray, " n"]
+    """Level that each crop is read from."""
+    windows: Float64[np.ndarray, "n 4"]
+    """What each crop shows: ``(y, x, height, width)`` in px of its level."""
+    tiles: Int64[np.ndarray, "t 3"]
+    """``(level, row, column)``, ascending: the order in which files store them."""
+    feed_start: Int64[np.ndarray, " t_plus_1"]
+    """Tile ``i`` feeds the crops ``feed_crop[feed_start[i]:feed_start[i + 1]]``."""
+    feed_crop: Int64[np.ndarray, " m"]
+    """Crops by tile, ascending within a tile."""
+
+
+def plan_reads(
+    regions: Int64[np.ndarray, "n 4"], levels: Sequence[Level], size: int, what: str = "the image"
+) -> ReadPlan:
+    """Plan the reads of one image so that no tile is listed twice.
+
+    Each crop is read from the coarsest level that does not have to be enlarged (within ``SLACK``), or from
+    level 0. Pure; reads nothing.
+
+    Args:
+        regions: ``(y, x, height, width)`` in level-0 px, inside the image.
+        levels: Stored resolutions, level 0 first.
+        size: Side of a crop, px.
+        what: Name of the image, for messages.
+
+    Returns:
+        The plan.
+
+    Raises:
+        RegionError: If a region is empty or leaves the image.
+    """
+    _check(regions, levels[0], what)
+    extents = np.array([(level.height, level.width) for level in levels], np.int64)
+    blocks = np.array([(level.tile_height, level.tile_width) for level in levels], np.int64)
+    downsamples = np.array([level.downsample for level in levels], np.float64)
+
+    wanted = regions[:, 2:].min(axis=1) / size
+    serves = downsamples[None] <= wanted[:, None] * (1 + SLACK)
+    level = np.where(serves, downsamples, -np.inf).argmax(axis=1)
+
+    windows = _windows(regions / downsamples[level, None], extents[level].astype(np.float64))
+    first = np.floor((windows[:, :2] + NOISE) / blocks[level]).astype(np.int64)
+    last = np.ceil((windows[:, :2] + windows[:, 2:] - NOISE) / blocks[level]).astype(np.int64) - 1
+    grid = -(-extents // blocks)  # tile rows and columns per level
+    offset = np.concatenate([[0], np.cumsum(grid.prod(axis=1))])  # a level's first tile in storage order
+
+    spans = last - first + 1
+    count = spans.prod(axis=1)
+    crop = np.repeat(np.arange(len(regions)), count)
+    nth = np.arange(len(crop)) - np.repeat(np.cumsum(count) - count, count)
+    row = first[crop, 0] + nth // spans[crop, 1]
+    column = first[crop, 1] + nth % spans[crop, 1]
+    key = offset[level[crop]] + row * grid[level[crop], 1] + column
+
+    order = np.argsort(key, kind="stable")
+    unique, start = np.unique(key[order], return_index=True)
+    tile_level = np.searchsorted(offset, unique, side="right") - 1
+    inside = unique - offset[tile_level]
+    columns = grid[tile_level, 1]
+    return ReadPlan(
+        level=level,
+        windows=windows,
+        tiles=np.stack([tile_level, inside // columns, inside % columns], axis=1),
+        feed_start=np.append(start, len(key)).astype(np.int64),
+        feed_crop=crop[order],
+    )
+
+
+def _check(regions: np.ndarray, whole: Level, what: str) -> None:
+    """Refuse the first region that is empty or leaves level 0."""
+    if regions.ndim != 2 or regions.shape[1] != 4 or regions.dtype != np.int64:  # noqa: PLR2004
+        raise RegionError(
+            f"{what}: regions are int64 [n 4] (y, x, height, width); got {regions.dtype} {regions.shape}"
+        )
+    stop = regions[:, :2] + regions[:, 2:]
+    bad = (regions[:, :2] < 0) | (regions[:, 2:] < 1) | (stop > (whole.height, whole.width))
+    if bad.any():
+        y, x, height, width = regions[bad.any(axis=1)][0].tolist()
+        check_region((y, x, height, width), whole.height, whole.width, what)
+
+
+def _windows(windows: np.ndarray, extents: np.ndarray) -> np.ndarray:
+    """Put edges that are whole but for rounding on whole px, and cut to the level (float64 ``[n 4]``).
+
+    A level may end up to a px before level 0 does (2967 px are stored as 1483), so a window at the edge
+    loses that much, but always keeps a px or its own side.
+    """
+    start, stop = windows[:, :2], windows[:, :2] + windows[:, 2:]
+    least = np.minimum(windows[:, 2:], 1.0)
+    start, stop = (
+        np.where(np.abs(edge - np.rint(edge)) < NOISE, np.rint(edge), edge) for edge in (start, stop)
+    )
+    stop = np.minimum(stop, extents)
+    start = np.minimum(start, extents - least)
+    return np.concatenate([start, stop - start], axis=1)
