@@ -18,9 +18,9 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import DomainError, ReadError, RegionError
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.schedule.cache import TileCache
-from hiresattn.schedule.kernels import accumulate, finish
 from hiresattn.schedule.plan import plan_reads
 from hiresattn.schedule.reads import Read, block_reads, tile_reads
+from hiresattn.schedule.scatter import scatter
 
 #: Stands for "all of it is valid" in the kernels.
 ALL_VALID = np.ones((0, 0), np.bool_)
@@ -147,7 +147,17 @@ class CropFetcher:
             else:
                 reads += block_reads(index, levels, plan, rows)
                 self._count_tiles(index, plan.tiles.tolist())
-        return self._run(reads, windows.tolist())
+        with closing(self._stream(reads)) as tiles:
+            return Crops(
+                *scatter(
+                    reads,
+                    ((tile.data, tile.valid) for tile in tiles),
+                    windows.tolist(),
+                    self.config.size,
+                    self._low,
+                    self._high,
+                )
+            )
 
     def close(self) -> None:
         """Stop the threads and let go of the cached tiles; a later call starts anew."""
@@ -164,33 +174,11 @@ class CropFetcher:
     ) -> None:
         self.close()
 
-    def _run(self, reads: list[Read], windows: list[list[float]]) -> Crops:
-        """Scatter every read into the crops it feeds; a crop is finished by the last of its reads."""
-        count, size, bands = len(windows), self.config.size, len(self.config.bands)
-        pixels = np.empty((count, bands, size, size), np.float32)
-        coverage = np.empty((count, size, size), np.float32)
-        last = {crop: number for number, read in enumerate(reads) for crop in read.crops}
-        sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-        with closing(self._stream(reads)) as stream:
-            for number, (read, tile) in enumerate(stream):
-                y, x = read.window[:2]
-                for crop in read.crops:
-                    if crop not in sums:
-                        sums[crop] = np.zeros((size, size, bands)), np.zeros((size, size))
-                    total, weight = sums[crop]
-                    top, left, height, width = windows[crop]
-                    accumulate(tile.data, tile.valid, y, x, top, left, height, width, total, weight)
-                    if last[crop] == number:
-                        area = (height / size) * (width / size)
-                        finish(total, weight, area, self._low, self._high, pixels[crop], coverage[crop])
-                        del sums[crop]
-        return Crops(pixels, coverage)
-
-    def _stream(self, reads: list[Read]) -> Generator[tuple[Read, _Decoded]]:
+    def _stream(self, reads: list[Read]) -> Generator[_Decoded]:
         """Decoded reads, in order; up to ``2 * threads`` ahead of the one in use."""
         if self._threads < 2 or len(reads) == 1:  # noqa: PLR2004 - a pool of one thread gains nothing
             for read in reads:
-                yield read, self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
+                yield self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
             return
         pool = self._workers()
         coming = iter(reads)
@@ -202,7 +190,7 @@ class CropFetcher:
                 if not waiting:
                     return
                 read, tile = waiting.popleft()
-                yield read, self._decoded(read, tile.result()) if isinstance(tile, Future) else tile
+                yield self._decoded(read, tile.result()) if isinstance(tile, Future) else tile
         finally:  # after an error no thread goes on reading a pyramid that the caller may close
             futures = [tile for _, tile in waiting if isinstance(tile, Future)]
             for future in futures:

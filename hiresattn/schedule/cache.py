@@ -36,11 +36,12 @@ class TileCache(Generic[TileT]):
         """Keep a tile, and drop others to make room."""
         if tile.nbytes > self.limit:
             return
-        old = self._tiles.pop(key, None)
-        self.nbytes += tile.nbytes - (old.nbytes if old is not None else 0)
-        self._tiles[key] = tile
-        while self.nbytes > self.limit:
+        if key in self._tiles:
+            self.nbytes -= self._tiles.pop(key).nbytes
+        while self.nbytes + tile.nbytes > self.limit:
             self.nbytes -= self._tiles.popitem(last=False)[1].nbytes
+        self._tiles[key] = tile
+        self.nbytes += tile.nbytes
 
     def clear(self) -> None:
         """Drop all tiles."""

@@ -56,6 +56,22 @@ def accumulate(  # noqa: C901, PLR0912, PLR0917 - one loop nest: numbers in, and
     summed = np.empty(max(right - left, 0) * channels, np.float64)  # one row of the crop, at full width
     covered = np.empty(max(right - left, 0), np.float64)
 
+    most = covered.size + size + 1
+    pieces = 0  # where columns of the tile and of the crop meet: the same for every row
+    piece_x, piece_j, piece_share = (
+        np.empty(most, np.int64),
+        np.empty(most, np.int64),
+        np.empty(most, np.float64),
+    )
+    for j in range(size):
+        start = max(window_x + j * step_x - tile_x, 0.0)
+        stop = min(window_x + (j + 1) * step_x - tile_x, float(width))
+        for x in range(int(start), min(math.ceil(stop), width)):
+            share = min(stop, x + 1.0) - max(start, float(x))
+            if share > NOISE:
+                piece_x[pieces], piece_j[pieces], piece_share[pieces] = x - left, j, share
+                pieces += 1
+
     for i in range(size):
         top = max(window_y + i * step_y - tile_y, 0.0)
         bottom = min(window_y + (i + 1) * step_y - tile_y, float(height))
@@ -68,30 +84,24 @@ def accumulate(  # noqa: C901, PLR0912, PLR0917 - one loop nest: numbers in, and
             if share <= NOISE:
                 continue
             line = lines[y]
-            if masked:
-                measured = valid[y, left:right]
-                for x in range(covered.size):
-                    if measured[x]:
-                        covered[x] += share
-                        for channel in range(channels):
-                            summed[x * channels + channel] += share * line[x * channels + channel]
-            else:
-                covered += share
-                for k in range(summed.size):
-                    summed[k] += share * line[k]
+            x = 0
+            while x < covered.size:  # runs of measured px: loops without a branch inside are fast
+                end = covered.size
+                if masked:
+                    end = x
+                    while end < covered.size and valid[y, left + end]:
+                        end += 1
+                covered[x:end] += share
+                run, values = summed[x * channels : end * channels], line[x * channels : end * channels]
+                for k in range(run.size):
+                    run[k] += share * values[k]
+                x = end + 1
 
-        for j in range(size):
-            start = max(window_x + j * step_x - tile_x, 0.0)
-            stop = min(window_x + (j + 1) * step_x - tile_x, float(width))
-            if stop - start <= NOISE:
-                continue
-            for x in range(int(start), min(math.ceil(stop), width)):
-                share = min(stop, x + 1.0) - max(start, float(x))
-                if share <= NOISE:
-                    continue
-                weight[i, j] += share * covered[x - left]
-                for channel in range(channels):
-                    total[i, j, channel] += share * summed[(x - left) * channels + channel]
+        for piece in range(pieces):
+            x, j, share = piece_x[piece], piece_j[piece], piece_share[piece]
+            weight[i, j] += share * covered[x]
+            for channel in range(channels):
+                total[i, j, channel] += share * summed[x * channels + channel]
 
 
 @compiled
