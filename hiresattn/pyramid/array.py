@@ -69,10 +69,10 @@ class ArrayPyramid(Pyramid):
         part = self._arrays[level][y : y + height, x : x + width]
         if hasattr(part, "compute"):
             part = part.compute(scheduler="synchronous")
-        data = np.ascontiguousarray(part)
-        if self.nodata is None or np.isnan(self.nodata):
-            return Pixels(data)
-        return Pixels(data, (data != self.nodata).any(axis=2))
+        return Pixels(np.ascontiguousarray(part))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return object.__new__, (type(self),), self.__dict__  # the arrays themselves; there is no file
 
 
 def _image_axes(array: Any, source: str) -> Any:

@@ -59,16 +59,22 @@ class Pyramid(ABC):
     """Reads pixels of one image at its stored resolutions.
 
     Thread-safe; picklable (it is opened anew from its source); a backend writes ``_read`` and ``close``.
+
+    Args:
+        source: Path or address, as shown in messages and records.
+        meta: What the file says.
+        given: What the caller said in place of the file (``mpp``, ``nodata``); used to open it anew.
     """
 
     backend: ClassVar[str]
     """Name of the backend."""
-    by_tile: ClassVar[bool] = True
-    """Whether reading tile by tile is how this backend is read best; else window by window."""
-    exact_bytes: ClassVar[bool] = False
+    by_tile: bool = True
+    """Whether reading tile by tile is how this image is read best; else window by window."""
+    exact_bytes: bool = False
     """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
 
-    def __init__(self, source: str, meta: Metadata) -> None:
+    def __init__(self, source: str, meta: Metadata, **given: float | None) -> None:
+        self._given = given
         self.source = source
         self.meta = meta
         self.levels = meta.levels
@@ -122,9 +128,7 @@ class Pyramid(ABC):
 
     def read_masked(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Read a window of one level with the mask of what was measured; otherwise as ``read``."""
-        if not 0 <= level < len(self.levels):
-            raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
-        has = self.levels[level]
+        has = self._level(level)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
         pixels = self._read(level, y, x, height, width)
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
@@ -133,20 +137,24 @@ class Pyramid(ABC):
                 f"{pixels.data.dtype} where {(height, width, self.channels)} {self.dtype} was announced; "
                 "the file's header and its pixels disagree"
             )
-        if self.dtype.kind == "f":
-            finite = np.isfinite(pixels.data).all(axis=2)
-            if not finite.all():
-                valid = finite if pixels.valid is None else finite & pixels.valid
-                return Pixels(pixels.data, valid, pixels.missing_tiles)
-        return pixels
+        return Pixels(pixels.data, _measured(pixels, self.nodata), pixels.missing_tiles)
 
     def read_tile(self, level: int, row: int, column: int) -> Pixels:
         """Read one storage tile, cut to the level's edge."""
         return self.read_masked(level, *self.tile_window(level, row, column))
 
     def tile_window(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
-        """Window ``(y, x, height, width)`` of a tile, px of its level."""
-        has = self.levels[level]
+        """Window ``(y, x, height, width)`` of a tile, px of its level.
+
+        Raises:
+            RegionError: If the level has no such tile.
+        """
+        has = self._level(level)
+        if not (0 <= row < has.tile_rows and 0 <= column < has.tile_columns):
+            raise RegionError(
+                f"{self.source}, level {level}: no tile in row {row}, column {column}; "
+                f"it has {has.tile_rows} rows and {has.tile_columns} columns of tiles"
+            )
         y, x = row * has.tile_height, column * has.tile_width
         return y, x, min(has.tile_height, has.height - y), min(has.tile_width, has.width - x)
 
@@ -173,9 +181,7 @@ class Pyramid(ABC):
         import dask.array as da
         from dask.base import tokenize
 
-        if not 0 <= level < len(self.levels):
-            raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
-        has = self.levels[level]
+        has = self._level(level)
         return da.from_array(
             _LevelView(self, level),
             chunks=(has.tile_height, has.tile_width, self.channels),
@@ -183,6 +189,14 @@ class Pyramid(ABC):
             lock=False,
             meta=np.empty((0, 0, 0), self.dtype),
         )
+
+    def _level(self, level: int) -> Level:
+        if not 0 <= level < len(self.levels):
+            raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
+        return self.levels[level]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reopen, (type(self), self.source, self._given)
 
     def __enter__(self) -> Self:
         return self
@@ -253,6 +267,28 @@ class _LevelView:
             empty = (max(y_stop - y, 0), max(x_stop - x, 0), self.shape[2])
             return np.empty(empty, self.dtype)[:, :, index[2]]
         return self.pyramid.read(self.level, y, x, y_stop - y, x_stop - x)[:, :, index[2]]
+
+
+def _reopen(kind: type[Pyramid], source: str, given: dict[str, Any]) -> Pyramid:
+    return kind(source, **given)
+
+
+def _measured(pixels: Pixels, nodata: float | None) -> np.ndarray | None:
+    """The mask of a read, less the places where every band is nodata or any band is NaN or infinite."""
+    data, valid = pixels.data, pixels.valid
+    if nodata is not None and _representable(nodata, data.dtype):
+        measured = (data != data.dtype.type(nodata)).any(axis=2)
+        valid = measured if valid is None else measured & valid
+    if data.dtype.kind == "f":
+        finite = np.isfinite(data).all(axis=2)
+        valid = finite if valid is None else finite & valid
+    return None if valid is None or valid.all() else valid
+
+
+def _representable(value: float, dtype: np.dtype[Any]) -> bool:
+    if dtype.kind == "f":
+        return bool(np.isfinite(value))
+    return float(value).is_integer() and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def _modified(source: str) -> float | None:

@@ -1,16 +1,140 @@
 """From a source to the backend that reads it."""
 
+import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from hiresattn.errors import OpenError
+from hiresattn.errors import NotFoundError, OpenError
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
 
+_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+_REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
+_OLD_JPEG = 6
 
-def open_pyramid(source: Any) -> Pyramid:
-    """Open an image; only its header is read."""
+#: First bytes of formats that are read whole.
+_PLAIN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8")
+
+
+def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None = None) -> Pyramid:
+    """Open an image; only its header is read.
+
+    Args:
+        source: A path or address of a slide, GeoTIFF, TIFF, OME-Zarr directory or plain image; a NumPy, Dask
+            or xarray array ``[h w c]``, or a list of them, finest first; a pyramid is returned as it is.
+        mpp: Micrometres per level-0 px, in place of what the file says.
+        nodata: Value that stands for "nothing measured here", in place of what the file says.
+
+    Returns:
+        A pyramid; ``pyramid.backend`` says what reads it.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        OpenError: If the file is damaged or no reader knows it; the message says what each one said.
+        ConfigError: If ``mpp`` isn't positive.
+    """
     if isinstance(source, Pyramid):
         return source
-    if hasattr(source, "shape") and hasattr(source, "dtype"):
-        return ArrayPyramid(source)
-    raise OpenError(f"{source}: no reader")
+    if not isinstance(source, str | os.PathLike):
+        if isinstance(source, list | tuple) or (hasattr(source, "shape") and hasattr(source, "dtype")):
+            return ArrayPyramid(source, mpp=mpp, nodata=nodata)
+        raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
+    name = os.fspath(source)
+    readers = _remote_readers(name) if name.startswith(_REMOTE) else _local_readers(name)
+    tried = []
+    for reader, why in readers:
+        try:
+            return reader()(name, mpp=mpp, nodata=nodata)
+        except NotFoundError:
+            raise
+        except OpenError as error:
+            if len(readers) == 1:
+                raise
+            tried.append(f"{why}: {str(error).removeprefix(f'{name}: ')}")
+    raise OpenError(
+        f"{name}: no reader knows this file ({'; '.join(tried)}); give a slide, a GeoTIFF, a TIFF, an OME-Zarr "
+        "directory, a JPEG or a PNG"
+    )
+
+
+_Readers = list[tuple[Callable[[], Any], str]]
+
+
+def _remote_readers(name: str) -> _Readers:
+    path = name.split("?", maxsplit=1)[0].rstrip("/")
+    if path.endswith(".zarr") and not name.startswith("/vsi"):
+        return [(_zarr, "zarr")]
+    return [(_rasterio, "rasterio")]
+
+
+def _local_readers(name: str) -> _Readers:
+    """The readers that may open a local file, likeliest first."""
+    path = Path(name)
+    if not path.exists():
+        raise NotFoundError(f"{name}: there is no such file; check the path")
+    if path.is_dir():
+        if not any((path / file).exists() for file in _ZARR_FILES):
+            raise OpenError(
+                f"{name}: a directory without Zarr metadata ({', '.join(_ZARR_FILES)}); give an image file, "
+                "the OME-Zarr directory itself, or one file of a DICOM series"
+            )
+        return [(_zarr, "zarr")]
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise OpenError(f"{name}: it can't be read ({error.strerror}); check its permissions") from error
+    if not head:
+        raise OpenError(f"{name}: an empty file; copy it again")
+    return _file_readers(name, head)
+
+
+def _file_readers(name: str, head: bytes) -> _Readers:
+    from openslide import OpenSlide
+
+    from hiresattn.pyramid.tiffheader import check_tiff
+
+    vendor = OpenSlide.detect_format(name)
+    if vendor not in (None, "generic-tiff", "aperio"):
+        return [(_openslide, "openslide")]
+    ifds = check_tiff(name)  # a damaged file is refused here, whatever a library would make of it
+    if ifds is None:
+        if head.startswith(_PLAIN):
+            return [(_image, "image"), (_rasterio, "rasterio")]
+        return [(_rasterio, "rasterio"), (_image, "image")]
+    if any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
+        return [(_rasterio, "rasterio")]
+    slide: _Readers = [(_openslide, "openslide")] if vendor else []
+    tiled: _Readers = [(_tiff, "tiff")] if ifds[0].tiled else []
+    return [*slide, *tiled, (_rasterio, "rasterio")]
+
+
+def _openslide() -> Any:
+    from hiresattn.pyramid.openslide import OpenSlidePyramid
+
+    return OpenSlidePyramid
+
+
+def _tiff() -> Any:
+    from hiresattn.pyramid.tiff import TiffPyramid
+
+    return TiffPyramid
+
+
+def _rasterio() -> Any:
+    from hiresattn.pyramid.geotiff import RasterioPyramid
+
+    return RasterioPyramid
+
+
+def _zarr() -> Any:
+    from hiresattn.pyramid.omezarr import ZarrPyramid
+
+    return ZarrPyramid
+
+
+def _image() -> Any:
+    from hiresattn.pyramid.image import ImagePyramid
+
+    return ImagePyramid

@@ -1,0 +1,174 @@
+"""Slides in vendors' formats, by OpenSlide; pixels of tiled TIFF based ones natively."""
+
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hiresattn.errors import OpenError, ReadError
+from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
+from hiresattn.pyramid.scale import choose_mpp
+from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.tifftiles import TiffTiles
+
+#: Vendors whose files are plain tiled TIFF: tiles don't overlap, and decode to RGB as they are.
+_PLAIN_TIFF = frozenset({"aperio", "generic-tiff"})
+
+#: Tile side announced where OpenSlide gives none that is sensible, px.
+_TILE = 512
+
+_APERIO_YCBCR = 33003
+
+
+class OpenSlidePyramid(Pyramid):
+    """A slide that OpenSlide opens; ``[h w 3]`` uint8.
+
+    Metadata are OpenSlide's. Tiles of Aperio and generic TIFF files are read natively, so that damaged ones
+    are errors and byte counts are exact; other formats are read window by window. There, a level whose
+    downsample isn't whole is resampled by OpenSlide to within half a level-0 px.
+
+    Where a slide was not scanned, pixels are not valid and hold its background colour. Label, macro and
+    thumbnail images are never read.
+
+    Args:
+        source: Path of a local file; for MRXS, DICOM and other formats of many files, OpenSlide's main file.
+        mpp: Micrometres per level-0 px, in place of what the file says.
+        nodata: Value that stands for "nothing measured here".
+
+    Raises:
+        OpenError: If OpenSlide refuses the file; its reason is repeated.
+    """
+
+    backend: ClassVar[str] = "openslide"
+
+    def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        import openslide
+
+        try:
+            slide = openslide.OpenSlide(source)
+        except (openslide.OpenSlideError, OSError) as error:
+            raise OpenError(
+                f"{source}: OpenSlide can't open this slide ({error or type(error).__name__}); "
+                "export it as an OME-TIFF or a pyramidal TIFF with the scanner's software or Bio-Formats"
+            ) from error
+        with slide:
+            said = dict(slide.properties)
+            sizes = [(height, width) for width, height in slide.level_dimensions]
+            self._downsamples = tuple(slide.level_downsamples)
+        chosen, where = choose_mpp(
+            mpp, _number(said.get("openslide.mpp-y")), _number(said.get("openslide.mpp-x")), "openslide.mpp"
+        )
+        self._background = _colour(said.get("openslide.background-color"))
+        self._tiles = _native_tiles(source, said.get("openslide.vendor"), sizes, self._background)
+        tiles = self._tiles.tiles if self._tiles else [_tile(said, k) for k in range(len(sizes))]
+        levels = tuple(
+            Level(
+                width=width,
+                height=height,
+                downsample=snapped_downsample(sizes[0][1], sizes[0][0], width, height),
+                tile_width=tile[1],
+                tile_height=tile[0],
+            )
+            for (height, width), tile in zip(sizes, tiles, strict=True)
+        )
+        super().__init__(
+            source,
+            Metadata(
+                levels=levels,
+                channels=3,
+                dtype=np.dtype(np.uint8),
+                mpp=chosen,
+                mpp_source=where,
+                nodata=nodata,
+                nbytes=self._tiles.nbytes if self._tiles else _file_size(source),
+            ),
+            mpp=mpp,
+            nodata=nodata,
+        )
+        self.by_tile = self.exact_bytes = self._tiles is not None
+        self._slides: PerThread[Any] = PerThread(
+            lambda: openslide.OpenSlide(source), lambda slide: slide.close()
+        )
+
+    def tile_bytes(self, level: int, row: int, column: int) -> int:
+        """Stored bytes of a tile; see ``exact_bytes``."""
+        if self._tiles is None:
+            return super().tile_bytes(level, row, column)
+        self.tile_window(level, row, column)
+        return self._tiles.tile_bytes(level, row, column)
+
+    def close(self) -> None:
+        """Let go of the file. A later read opens it again."""
+        self._slides.close()
+        if self._tiles is not None:
+            self._tiles.close()
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        if self._tiles is not None:
+            return self._tiles.read(level, y, x, height, width)
+        import openslide
+
+        downsample = self._downsamples[level]
+        try:
+            # OpenSlide wants the place in level-0 px, and columns first.
+            location = (round(x * downsample), round(y * downsample))
+            rgba = np.asarray(self._slides.get().read_region(location, level, (width, height)))
+        except (openslide.OpenSlideError, OSError) as error:
+            self._slides.drop()  # after an error, OpenSlide's handle refuses every later read
+            raise ReadError(
+                f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
+                f"OpenSlide can't read this ({error or type(error).__name__}); copy or export the slide again"
+            ) from error
+        return self._composite(rgba)
+
+    def _composite(self, rgba: np.ndarray) -> Pixels:
+        """Lay pixels on the background colour; where nothing was scanned they aren't valid."""
+        alpha = rgba[:, :, 3:]
+        if alpha.min() == 255:  # noqa: PLR2004 - opaque
+            return Pixels(np.ascontiguousarray(rgba[:, :, :3]))
+        share = alpha / np.float32(255)
+        data = rgba[:, :, :3] * share + np.array(self._background, np.float32) * (1 - share)
+        return Pixels(np.rint(data).astype(np.uint8), alpha[:, :, 0] > 0)
+
+
+def _native_tiles(
+    source: str, vendor: str | None, sizes: list[tuple[int, int]], background: tuple[int, int, int]
+) -> TiffTiles | None:
+    """A tile reader for the levels that OpenSlide found, if it can be trusted to give the same pixels."""
+    if vendor not in _PLAIN_TIFF:
+        return None
+    with opened_tiff(source) as tif:
+        levels = pages_of_sizes(tif, sizes)
+        if levels is None or any(int(page.compression) == _APERIO_YCBCR for (page,) in levels):
+            return None
+        try:
+            tiles = TiffTiles(source, levels, background)
+        except OpenError:  # a compression that only OpenSlide decodes
+            return None
+    return tiles if tiles.bands == 3 and tiles.dtype == np.uint8 else None  # noqa: PLR2004 - RGB
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return None
+
+
+def _colour(value: str | None) -> tuple[int, int, int]:
+    """``RRGGBB`` in hexadecimal; white if the slide says nothing."""
+    red, green, blue = bytes.fromhex(value or "ffffff")
+    return red, green, blue
+
+
+def _tile(said: dict[str, str], level: int) -> tuple[int, int]:
+    sides = [int(said.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
+    if all(_TILE // 4 <= side <= _TILE * 4 for side in sides):
+        return sides[0], sides[1]
+    return _TILE, _TILE
+
+
+def _file_size(source: str) -> int:
+    from pathlib import Path
+
+    return Path(source).stat().st_size

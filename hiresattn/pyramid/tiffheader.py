@@ -1,0 +1,235 @@
+"""The header of a TIFF file, checked before any library trusts it.
+
+Libraries open damaged files: they lose levels silently, or allocate what an absurd header asks for. This
+walks the image directories (IFDs) itself, and refuses a file whose tiles can't all be where it says.
+"""
+
+import os
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hiresattn.errors import OpenError
+
+#: Decoded size of one tile above which a header is not believed, bytes.
+MAX_TILE_BYTES = 1 << 31
+
+#: Compression numbers that one of the readers decodes (TIFF tag 259).
+COMPRESSIONS = {
+    1: "none",
+    2: "CCITT RLE",
+    3: "CCITT fax 3",
+    4: "CCITT fax 4",
+    5: "LZW",
+    6: "old JPEG",
+    7: "JPEG",
+    8: "deflate",
+    32773: "PackBits",
+    32946: "deflate",
+    33003: "Aperio JPEG 2000 YCbCr",
+    33005: "Aperio JPEG 2000 RGB",
+    34712: "JPEG 2000",
+    34887: "LERC",
+    34925: "LZMA",
+    34926: "zstd",
+    34927: "WebP",
+    34933: "PNG",
+    34934: "JPEG XR",
+    50000: "zstd",
+    50001: "WebP",
+    50002: "JPEG XL",
+    52546: "JPEG XL",
+}
+
+_CODES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 42112, 42113})
+_MASK = 4  # a bit of NewSubfileType
+_OLD_JPEG = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Ifd:
+    """One image directory of a TIFF file."""
+
+    tags: frozenset[int]
+    """Numbers of all its tags."""
+    width: int
+    """Columns, px."""
+    height: int
+    """Rows, px."""
+    compression: int
+    """Tag 259."""
+    mask: bool
+    """Whether it is a transparency mask."""
+    tiled: bool
+    """Tiles, not strips."""
+
+    @property
+    def georeferenced(self) -> bool:
+        """Whether it has GeoTIFF or GDAL tags."""
+        return bool(self.tags & _GEO_TAGS)
+
+
+def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
+    """Walk the image directories of a TIFF or BigTIFF file and check that their tiles lie inside the file.
+
+    Args:
+        path: A local file.
+
+    Returns:
+        Its directories in file order, sub-directories after their parent; None if it isn't a TIFF file.
+
+    Raises:
+        OpenError: If the file is cut short, its directories loop or contradict themselves, or a compression
+            is one that no reader knows.
+    """
+    with Path(path).open("rb") as file:
+        walk = _Walk(str(path), file.fileno())
+        return walk.run()
+
+
+class _Walk:
+    """One pass over the directories of an open file."""
+
+    def __init__(self, path: str, fd: int) -> None:
+        self.path = path
+        self.fd = fd
+        self.size = os.fstat(fd).st_size
+        self.seen: set[int] = set()
+        self.ifds: list[Ifd] = []
+
+    def run(self) -> list[Ifd] | None:
+        head = os.pread(self.fd, 16, 0)
+        if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return None
+        self.order = "<" if head[:2] == b"II" else ">"
+        self.big = b"+" in head[:4]
+        first = 8 if self.big else 4
+        if len(head) < first * 2:
+            raise self._damaged("it ends inside its header")
+        pending = [int(self._unpack("Q" if self.big else "I", head, first))]
+        while pending:
+            offset = pending.pop(0)
+            while offset:
+                offset, children = self._directory(offset)
+                pending += children
+        if not self.ifds:
+            raise self._damaged("it holds no image directory")
+        return self.ifds
+
+    def _unpack(self, code: str, data: bytes, at: int = 0) -> int:
+        return int(struct.unpack_from(self.order + code, data, at)[0])
+
+    def _bytes(self, at: int, count: int) -> bytes:
+        if at + count > self.size:
+            raise self._damaged(
+                f"image directory {len(self.ifds)} points to byte {at + count} of {self.size}"
+            )
+        return os.pread(self.fd, count, at)
+
+    def _directory(self, offset: int) -> tuple[int, list[int]]:
+        """Read the directory at an offset; returns the offset of the next and those of its children."""
+        if offset in self.seen:
+            raise self._damaged("its image directories form a loop")
+        self.seen.add(offset)
+        head, entry, code = (8, 20, "Q") if self.big else (2, 12, "H")
+        count = self._unpack(code, self._bytes(offset, head))
+        if count * entry > self.size:
+            raise self._damaged(f"image directory {len(self.ifds)} announces {count} tags")
+        block = self._bytes(offset + head, count * entry + head if self.big else count * entry + 4)
+        tags = {self._unpack("H", block, i * entry): (offset + head + i * entry) for i in range(count)}
+        self._check(tags)
+        after = self._unpack("Q" if self.big else "I", block, count * entry)
+        return after, [int(child) for child in self._values(tags, 330)]
+
+    def _values(self, tags: dict[int, int], tag: int, default: int | None = None) -> np.ndarray:
+        """All values of an integer tag, int64."""
+        if tag not in tags:
+            return np.array([] if default is None else [default], np.int64)
+        at = tags[tag]
+        entry = self._bytes(at, 20 if self.big else 12)
+        code = _CODES.get(self._unpack("H", entry, 2))
+        count = self._unpack("Q" if self.big else "I", entry, 4)
+        if code is None:
+            raise self._damaged(f"tag {tag} has a type that holds no whole numbers")
+        kind = np.dtype(self.order + code)
+        inline = 8 if self.big else 4
+        if count * kind.itemsize > self.size:
+            raise self._damaged(f"tag {tag} announces {count} values, more than the file could hold")
+        start = at + (12 if self.big else 8)
+        if count * kind.itemsize > inline:
+            start = self._unpack("Q" if self.big else "I", entry, 12 if self.big else 8)
+        return np.frombuffer(self._bytes(start, count * kind.itemsize), kind).astype(np.int64)
+
+    def _value(self, tags: dict[int, int], tag: int, default: int) -> int:
+        values = self._values(tags, tag, default)
+        return int(values[0]) if len(values) else default
+
+    def _check(self, tags: dict[int, int]) -> None:
+        """Check one directory and keep its description."""
+        width, height = self._value(tags, 256, 0), self._value(tags, 257, 0)
+        if not width and not height and 273 not in tags and 324 not in tags:  # noqa: PLR2004 - EXIF and the like
+            return
+        compression = self._value(tags, 259, 1)
+        tiled = 324 in tags or 322 in tags  # noqa: PLR2004 - TIFF tags are numbers
+        ifd = Ifd(
+            tags=frozenset(tags),
+            width=width,
+            height=height,
+            compression=compression,
+            mask=bool(self._value(tags, 254, 0) & _MASK),
+            tiled=tiled,
+        )
+        if width < 1 or height < 1:
+            raise self._damaged(f"image directory {len(self.ifds)} announces {width} x {height} px")
+        if compression not in COMPRESSIONS:
+            names = ", ".join(f"{name} ({number})" for number, name in COMPRESSIONS.items())
+            raise OpenError(
+                f"{self.path}: image directory {len(self.ifds)} uses compression {compression}, which no "
+                f"reader here decodes; possible are {names}; convert the file with the program that wrote it"
+            )
+        if compression != _OLD_JPEG and 32997 not in tags:  # noqa: PLR2004 - 32997: a volume
+            self._check_segments(tags, ifd)
+        self.ifds.append(ifd)
+
+    def _check_segments(self, tags: dict[int, int], ifd: Ifd) -> None:
+        samples = self._value(tags, 277, 1)
+        planes = samples if self._value(tags, 284, 1) == 2 else 1  # noqa: PLR2004 - planar
+        word = "tiles" if ifd.tiled else "strips"
+        if ifd.tiled:
+            tile_width, tile_height = self._value(tags, 322, 0), self._value(tags, 323, 0)
+            bits = self._value(tags, 258, 1)
+            if min(tile_width, tile_height, samples) < 1:
+                raise self._damaged(
+                    f"image directory {len(self.ifds)} has tiles of {tile_width} x {tile_height} px"
+                )
+            if tile_width * tile_height * (samples // planes) * bits // 8 > MAX_TILE_BYTES:
+                raise self._damaged(
+                    f"image directory {len(self.ifds)} announces tiles of {tile_width} x {tile_height} px, "
+                    f"over {MAX_TILE_BYTES >> 30} GiB each"
+                )
+        else:
+            tile_width, tile_height = ifd.width, min(self._value(tags, 278, ifd.height), ifd.height)
+        across, down = -(-ifd.width // tile_width), -(-ifd.height // max(tile_height, 1))
+        expected = across * down * planes
+        offsets = self._values(tags, 324 if 324 in tags else 273)  # noqa: PLR2004 - TIFF tags are numbers
+        counts = self._values(tags, 325 if 325 in tags else 279)  # noqa: PLR2004 - TIFF tags are numbers
+        if min(len(offsets), len(counts)) < expected:
+            raise self._damaged(
+                f"image directory {len(self.ifds)} announces {ifd.width} x {ifd.height} px, that is "
+                f"{expected} {word}, but lists {min(len(offsets), len(counts))}"
+            )
+        offsets, counts = offsets[:expected], counts[:expected]
+        beyond = (offsets > 0) & (counts > 0) & (offsets + counts > self.size)
+        if beyond.any():
+            raise self._damaged(
+                f"{int(beyond.sum())} of {expected} {word} of image directory {len(self.ifds)} "
+                f"({ifd.width} x {ifd.height} px) lie beyond its end at byte {self.size}"
+            )
+
+    def _damaged(self, reason: str) -> OpenError:
+        return OpenError(
+            f"{self.path}: the TIFF file is damaged or cut short: {reason}; copy or export it again"
+        )

@@ -1,0 +1,119 @@
+"""Which chunks of a Zarr array are stored, and how big they are: zarr itself fills the missing silently."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiresattn.errors import ReadError
+
+_ABSENT = 2**64 - 1
+_CRC_BYTES = 4
+#: Shard indexes kept in memory.
+_KEEP = 4096
+
+
+class ChunkIndex:
+    """Presence and stored size of the chunks of one array; of the inner chunks, if it is sharded.
+
+    Args:
+        array: An open ``zarr.Array``.
+    """
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._key = array.metadata.encode_chunk_key
+        root = getattr(array.store, "root", None)
+        self._local = os.path.join(root, array.path) if isinstance(root, Path) else None  # noqa: PTH118 - speed
+        self._per_shard: tuple[int, ...] | None = None
+        self._index_bytes = 0
+        self._at_end = True
+        self.exact = self._local is not None
+        """Whether ``size`` is exact and cheap."""
+        if array.shards is not None:
+            self._per_shard = tuple(s // c for s, c in zip(array.shards, array.chunks, strict=True))
+            self._read_layout(array.metadata.codecs[0])
+        self._indexes: dict[tuple[int, ...], np.ndarray | None] = {}
+
+    def size(self, chunk: tuple[int, ...]) -> int | None:
+        """Stored bytes of a chunk by its place in the grid; None if it is left out.
+
+        Raises:
+            ReadError: If the index of its shard is cut short.
+        """
+        if self._per_shard is None:
+            return self._stored_size(chunk)
+        shard = tuple(i // n for i, n in zip(chunk, self._per_shard, strict=True))
+        if not self._index_bytes:
+            return self._stored_size(shard)
+        if shard not in self._indexes:
+            if len(self._indexes) >= _KEEP:
+                self._indexes = {}
+            self._indexes[shard] = self._shard_index(shard)
+        index = self._indexes.get(shard)
+        if index is None:
+            return None
+        offset, count = index[tuple(i % n for i, n in zip(chunk, self._per_shard, strict=True))]
+        return None if offset == _ABSENT else int(count)
+
+    def empty(self) -> bool:
+        """Whether a local store holds not one chunk of the array."""
+        if self._local is None:
+            return False
+        metadata = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
+        return not any(set(files) - metadata for _, _, files in os.walk(self._local))
+
+    def _read_layout(self, sharding: Any) -> None:
+        """Learn where a shard keeps its index; an unusual one is left alone, and then shards count whole."""
+        codecs = [type(codec).__name__ for codec in sharding.index_codecs]
+        little = getattr(getattr(sharding.index_codecs[0], "endian", None), "value", None) == "little"
+        self._at_end = sharding.index_location.value == "end"
+        if (
+            self._per_shard is None
+            or codecs not in (["BytesCodec"], ["BytesCodec", "Crc32cCodec"])
+            or not little
+        ):
+            self.exact = False
+            return
+        self._index_bytes = 16 * int(np.prod(self._per_shard)) + _CRC_BYTES * (len(codecs) - 1)
+
+    def _shard_index(self, shard: tuple[int, ...]) -> np.ndarray | None:
+        stored = self._index_of(self._key(shard))
+        if stored is None:
+            return None
+        if len(stored) < self._index_bytes or self._per_shard is None:
+            raise ReadError(f"the index of shard {shard} is cut short")
+        pairs = np.frombuffer(stored, "<u8", 2 * int(np.prod(self._per_shard)))
+        return pairs.reshape(*self._per_shard, 2)
+
+    def _index_of(self, key: str) -> bytes | None:
+        """The bytes that hold a shard's index; None if the shard isn't there."""
+        if self._local is not None:
+            try:
+                with Path(self._local, key).open("rb") as file:
+                    if self._at_end:
+                        file.seek(max(os.fstat(file.fileno()).st_size - self._index_bytes, 0))
+                    return file.read(self._index_bytes)
+            except FileNotFoundError:
+                return None
+        from zarr.abc.store import RangeByteRequest, SuffixByteRequest
+        from zarr.core.buffer import default_buffer_prototype
+        from zarr.core.sync import sync
+
+        count = self._index_bytes
+        part = SuffixByteRequest(count) if self._at_end else RangeByteRequest(0, count)
+        path = self._array.store_path / key
+        stored = sync(path.get(default_buffer_prototype(), byte_range=part))
+        return None if stored is None else stored.to_bytes()
+
+    def _stored_size(self, chunk: tuple[int, ...]) -> int | None:
+        key = self._key(chunk)
+        if self._local is not None:
+            try:
+                return os.stat(os.path.join(self._local, key)).st_size  # noqa: PTH116, PTH118 - called per tile
+            except FileNotFoundError:
+                return None
+        from zarr.core.sync import sync
+
+        return 1 if sync((self._array.store_path / key).exists()) else None
