@@ -17,7 +17,7 @@ def scatter(
     low: Float64[np.ndarray, " c"],
     high: Float64[np.ndarray, " c"],
 ) -> tuple[Float32[np.ndarray, "n c s s"], Float32[np.ndarray, "n s s"]]:
-    """Add every read to the crops it feeds; a crop is finished, and its sums let go, by the last of its reads.
+    """Add every read to the crops it feeds; the last read of a crop finishes it and lets go of its sums.
 
     Args:
         reads: What was read, in the order in which it is added.
