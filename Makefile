@@ -1,0 +1,51 @@
+# Every target first makes the one shared .venv if it is missing or half-made.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python -m
+# Named after what is in it: other requirements, another name, and the environment is completed anew.
+READY := $(VENV)/.complete-$(shell cat pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+OLDEST := 3.11
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_ROOT_USER_ACTION := ignore
+
+.PHONY: help demo test test-slow test-gpu lint bench
+.DELETE_ON_ERROR:
+
+help:
+	@echo "make demo       classify a gigapixel scene (made on the spot) and draw where the model looked"
+	@echo "make test       the tests;  make test-slow, make test-gpu: those that need time or a GPU"
+	@echo "make lint       ruff and mypy"
+	@echo "make bench      the benchmarks"
+
+demo: $(READY)
+	$(VENV)/bin/hiresattn demo
+
+test: $(READY)
+	$(RUN) pytest -q
+
+test-slow: $(READY)
+	$(RUN) pytest -q -m slow
+
+test-gpu: $(READY)
+	$(RUN) pytest -q -m gpu
+
+lint: $(READY)
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+bench: $(READY)
+	$(RUN) pytest -q benchmarks -o python_files='bench_*.py'
+
+# `venv` and `pip` complete what an interrupted run left; nothing that is there is thrown away.
+$(READY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < tuple(map(int, "$(OLDEST)".split("."))))' || { \
+	  echo "hiresattn needs Python $(OLDEST) or newer; '$(PYTHON)' is $$($(PYTHON) --version 2>&1)."; \
+	  echo "Name another one: make PYTHON=python3.12 ..."; exit 1; }
+	@echo "Making $(VENV): several GB to download, some minutes ..."
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@rm -f $(VENV)/.complete-*
+	@touch $@

@@ -1,0 +1,146 @@
+"""``hiresattn info``: what a file holds, and what a run would read of it. Reads headers only."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import click
+from hiresattn_cli import options
+from hiresattn_cli.output import human_bytes, human_px, human_share, json_line, one_line
+
+from hiresattn.errors import HiresattnError
+
+if TYPE_CHECKING:
+    from hiresattn.pyramid import Pyramid
+
+#: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
+BUDGET, CROP = 64, 64
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@options.as_json
+@click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="µm per pixel, where the file is wrong.",
+)
+@click.pass_context
+def info(ctx: click.Context, *, files: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
+    """Show levels, tiles, data type, µm/px or CRS, nodata, and about what a run would read.
+
+    With --json, one JSON line per file.
+    """
+    from hiresattn.pyramid import open_pyramid
+
+    failed = 0
+    for nth, path in enumerate(files):
+        try:
+            with open_pyramid(path, mpp=mpp) as pyramid:
+                facts = describe(path, pyramid)
+        except HiresattnError as error:
+            if len(files) == 1:
+                raise
+            failed += 1
+            click.echo(f"Error: {one_line(error)}", err=True)
+            continue
+        if as_json:
+            click.echo(json_line(facts))
+        else:
+            click.echo("\n".join([*([""] if nth else []), *_table(facts)]))
+    if failed:
+        ctx.exit(1 if failed == len(files) else 3)
+
+
+def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
+    """The facts of one image as JSON types."""
+    names = ("width", "height", "downsample", "tile_width", "tile_height")
+    return {
+        "path": path,
+        "backend": pyramid.backend,
+        "width": pyramid.width,
+        "height": pyramid.height,
+        "channels": pyramid.channels,
+        "dtype": str(pyramid.dtype),
+        "levels": [{name: getattr(level, name) for name in names} for level in pyramid.levels],
+        "mpp": pyramid.mpp,
+        "mpp_source": pyramid.meta.mpp_source,
+        "crs": pyramid.crs,
+        "transform": None if pyramid.transform is None else list(pyramid.transform),
+        "nodata": pyramid.nodata,
+        "bytes": pyramid.meta.nbytes or None,
+        "run": estimate_run(pyramid),
+    }
+
+
+def estimate_run(pyramid: "Pyramid") -> dict[str, Any]:
+    """About what a classification would read: looks shared evenly over the depths, spread evenly in each.
+
+    Returns:
+        ``budget`` in glimpses; different ``tiles`` they touch; the ``bytes`` stored in those; ``fraction``
+        of px decoded over level-0 px.
+    """
+    import numpy as np
+
+    from hiresattn.geometry import Grid, cell_regions, depth_count, expandable, root_regions
+    from hiresattn.schedule.plan import plan_reads
+
+    grid = Grid()
+    regions = [root_regions(pyramid.height, pyramid.width)[:BUDGET]]
+    depths = depth_count(pyramid.height, pyramid.width, grid, CROP)
+    left = BUDGET - len(regions[0])
+    for depth in range(1, depths):
+        parents = regions[-1][expandable(regions[-1], CROP)]
+        cells = np.unique(cell_regions(parents, grid, CROP).reshape(-1, 4), axis=0)
+        share = min(left // (depths - depth), len(cells))
+        regions.append(cells[np.linspace(0, len(cells) - 1, share).astype(np.int64)])
+        left -= share
+    looks = np.concatenate(regions)
+    plan = plan_reads(looks, pyramid.levels, CROP, pyramid.source)
+    tiles = plan.tiles.tolist()
+    if pyramid.by_tile:
+        windows = (pyramid.tile_window(*tile)[2:] for tile in tiles)
+    else:
+        windows = ((height, width) for _, _, height, width in plan.windows.tolist())
+    pixels = sum(height * width for height, width in windows)
+    return {
+        "budget": len(looks),
+        "tiles": len(tiles),
+        "bytes": sum(pyramid.tile_bytes(*tile) for tile in tiles),
+        "fraction": pixels / (pyramid.height * pyramid.width),
+    }
+
+
+def _table(facts: dict[str, Any]) -> Iterator[str]:
+    """Lines for people."""
+    levels, run = facts["levels"], facts["run"]
+    stored = f", {human_bytes(facts['bytes'])}" if facts["bytes"] else ""
+    bands = "1 band" if facts["channels"] == 1 else f"{facts['channels']} bands"
+    yield facts["path"]
+    yield (
+        f"  image      {facts['width']} x {facts['height']} px "
+        f"({human_px(facts['width'] * facts['height'])}), {bands} {facts['dtype']}{stored}"
+    )
+    yield f"  backend    {facts['backend']}"
+    if facts["mpp"] is not None:
+        yield f"  µm/px      {facts['mpp']:.5g} ({facts['mpp_source'] or 'source unknown'})"
+    elif facts["mpp_source"]:
+        yield f"  µm/px      unknown: {facts['mpp_source']}"
+    if facts["crs"] or facts["transform"]:
+        yield f"  CRS        {facts['crs'] or 'none'}"
+    if facts["transform"]:
+        yield f"  transform  {', '.join(f'{value:.10g}' for value in facts['transform'])}"
+    yield f"  nodata     {'none' if facts['nodata'] is None else format(facts['nodata'], 'g')}"
+    yield "  level      width x height      downsample      tile      tiles"
+    count = 0
+    for nth, level in enumerate(levels):
+        tiles = -(-level["width"] // level["tile_width"]) * -(-level["height"] // level["tile_height"])
+        count += tiles
+        size = f"{level['width']} x {level['height']}"
+        tile = f"{level['tile_width']} x {level['tile_height']}"
+        yield f"  {nth:5}  {size:>19}  {level['downsample']:14.6g}  {tile:>12}  {tiles:>6}"
+    of_all = f" of {human_bytes(facts['bytes'])}" if facts["bytes"] else ""
+    yield (
+        f"  a run      of {run['budget']} looks of {CROP} px reads about {run['tiles']} of {count} tiles, "
+        f"{human_bytes(run['bytes'])}{of_all}, {human_share(run['fraction'])} as many px as level 0 has"
+    )

@@ -1,0 +1,70 @@
+"""The command ``hiresattn``: words in, JSON out. One command per file; heavy imports inside the commands."""
+
+import logging
+from typing import Any
+
+import click
+from hiresattn_cli.classify import classify
+from hiresattn_cli.demo import demo
+from hiresattn_cli.info import info
+from hiresattn_cli.output import one_line
+from hiresattn_cli.train import train
+
+from hiresattn import __version__
+from hiresattn.errors import HiresattnError
+
+INTERRUPTED = 130
+
+
+class _Group(click.Group):
+    """A group whose commands end in one line on stderr and an exit status, never in a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; typed errors and files that can't be written become ``Error: …``, exit 1."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise  # click ends quietly
+        except (HiresattnError, OSError) as error:
+            raise click.ClickException(one_line(error)) from error
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was written so far is kept.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+class _Stderr(logging.Handler):
+    """Log records as single lines on whatever stderr is at the moment."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one record."""
+        click.echo(f"{record.levelname.capitalize()}: {one_line(record.getMessage())}", err=True)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-v", "--verbose", count=True, help="Say more on stderr (twice: even more).")
+@click.option("-q", "--quiet", count=True, help="Say less on stderr: errors only.")
+@click.version_option(__version__, prog_name="hiresattn")
+@click.pass_context
+def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
+    """Classify gigapixel images by looking at a fraction of them.
+
+    Data goes to stdout; messages and the progress bar go to stderr. Exit status: 0 done, 1 failed,
+    2 wrong usage, 3 some of several sources failed, 130 interrupted.
+    """
+    ctx.obj = verbose - quiet
+    level = logging.WARNING + 10 * (quiet - verbose)
+    logging.basicConfig(level=max(level, logging.DEBUG), handlers=[_Stderr()], force=True)
+    logging.captureWarnings(capture=True)
+
+
+for _command in (info, classify, train, demo):
+    cli.add_command(_command)
+
+
+def main() -> None:
+    """Run the command line; the entry point."""
+    cli(prog_name="hiresattn")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""``hiresattn train``: a manifest in, a model directory out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from hiresattn_cli import options
+from hiresattn_cli.progress import progress_bar
+
+from hiresattn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hiresattn.train.loop import EpochRecord, TrainOptions
+
+
+@click.command()
+@click.argument("manifest", metavar="MANIFEST")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Directory of the model.")
+@click.option("--preset", metavar="NAME", help="A named set of the options below; those given win.")
+@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
+@click.option("--encoder", metavar="NAME", help="small (built in) or a timm backbone.")
+@click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
+@click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
+@click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
+@click.option("--k", type=options.DEPTH_COUNTS, metavar="4,2", help="Cells chosen per region, by depth.")
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
+@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Learning rate.")
+@options.seed
+@options.bands
+@options.value_range
+@click.option("--device", metavar="auto|cpu|cuda:N|mps", help="Where the model runs.")
+@options.threads
+@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop in time.")
+@click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
+@click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
+@click.pass_context
+def train(
+    ctx: click.Context,
+    manifest: str,
+    *,
+    output: str,
+    preset: str | None,
+    resume: bool,
+    force: bool,
+    **given: Any,
+) -> None:
+    """Train a model on the images of MANIFEST, a CSV: path,label[,split][,y,x,height,width].
+
+    Paths are relative to the manifest; splits are train, val and test. DIR gets model.safetensors,
+    card.json and metrics.csv. Options that are not given keep the preset's values.
+    """
+    from hiresattn.manifest import read_manifest
+
+    folder = Path(output)
+    _check_folder(folder, resume=resume, force=force)
+    examples = read_manifest(manifest)
+
+    from hiresattn.train.loop import fit
+
+    chosen = _options(preset, {name: value for name, value in given.items() if value is not None})
+    best, last = None, None
+    with progress_bar("Training", 1.0, wanted=ctx.obj >= 0) as update:
+        for record in fit(examples, folder, chosen, resume=resume):
+            last = record
+            if record.val_accuracy is not None:
+                best = max(record.val_accuracy, best or 0.0)
+            update(record.epoch / record.epochs, "")
+            if ctx.obj >= 0:
+                click.echo(_epoch_line(record), err=True)
+    if last is None:
+        click.echo(f"Nothing left to train; the model is in {folder}", err=True)
+    elif best is None:
+        click.echo(f"Model in {folder}; accuracy {last.accuracy:.3f} on the images trained on", err=True)
+    else:
+        click.echo(f"Model in {folder}; validation accuracy {last.val_accuracy or best:.3f}", err=True)
+
+
+def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"{folder}: a file is in the way; give a directory with -o")
+    filled = folder.is_dir() and any(folder.iterdir())
+    if resume and not filled:
+        raise ConfigError(f"{folder}: nothing to resume there; leave out --resume to start anew")
+    if filled and not (resume or force):
+        raise ConfigError(
+            f"{folder}: the directory is not empty; --resume goes on with the run in it, "
+            "--force writes over it, or give another with -o"
+        )
+
+
+def _options(preset: str | None, given: dict[str, Any]) -> "TrainOptions":
+    from dataclasses import replace
+
+    from hiresattn.train.loop import PRESETS, TrainOptions
+
+    from hiresattn.config import did_you_mean
+
+    if preset is not None and preset not in PRESETS:
+        raise click.BadParameter(
+            f"no preset {preset!r}{did_you_mean(preset, PRESETS)}", param_hint="--preset"
+        )
+    return replace(PRESETS[preset] if preset else TrainOptions(), **given)
+
+
+def _epoch_line(record: "EpochRecord") -> str:
+    parts = [f"epoch {record.epoch}/{record.epochs}"]
+    if record.stages > 1:
+        parts.append(f"stage {record.stage}/{record.stages}")
+    parts.append(f"{record.images} images, loss {record.loss:.3f}, accuracy {record.accuracy:.3f}")
+    if record.val_accuracy is not None:
+        parts.append(f"validation {record.val_accuracy:.3f}")
+    parts.append(f"{record.seconds:.0f} s")
+    return ", ".join(parts)

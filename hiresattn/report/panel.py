@@ -1,0 +1,103 @@
+"""The column beside an overlay: class, close-ups, what the colours mean, what it cost."""
+
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from hiresattn.report.marks import DARK, TRUTH, colour
+from hiresattn.report.record import Prediction, VisitedRegion
+from hiresattn.report.view import hatch
+
+WIDTH = 340
+#: Side of a close-up, px.
+INSET = 300
+PAPER = "#fafafa"
+_FAINT = "#5b616e"
+_TALLEST = 1600
+
+
+class Panel:
+    """Text and pictures, one below the other."""
+
+    def __init__(self) -> None:
+        self._image = Image.new("RGB", (WIDTH, _TALLEST), PAPER)
+        self._draw = ImageDraw.Draw(self._image)
+        self.y = 0
+        """Where the next part begins, px from the top."""
+
+    def heading(self, prediction: Prediction) -> None:
+        """Source, class and score."""
+        self._text(Path(prediction.source).name or prediction.source, 15)
+        if prediction.region:
+            y, x, height, width = prediction.region
+            self._text(f"rows {y} to {y + height}, columns {x} to {x + width}", 12, _FAINT)
+        if prediction.class_name is None:
+            self._text(prediction.status.replace("_", " "), 26)
+        else:
+            self._text(prediction.class_name, 30)
+            label = "" if prediction.label is None else f", label given: {prediction.label}"
+            self._text(f"score {prediction.score or 0:.3f}{label}", 14)
+        self.y += 6
+
+    def close_up(self, picture: Image.Image, region: VisitedRegion, title: str) -> None:
+        """A framed picture of a region and what it is."""
+        side = INSET + 8
+        self._draw.rectangle((0, self.y, side - 1, self.y + side - 1), fill=DARK)
+        self._draw.rectangle((1, self.y + 1, side - 2, self.y + side - 2), fill=colour(region.depth))
+        self._image.paste(picture, (4, self.y + 4))
+        self.y += side + 4
+        self._text(title, 13)
+        self._text(f"{region.width} x {region.height} px at row {region.y}, column {region.x}", 12, _FAINT)
+        self.y += 8
+
+    def legend(self, regions: tuple[VisitedRegion, ...], *, holes: bool, truth: bool) -> None:
+        """What colours, numbers and marks mean."""
+        if regions:
+            self._text("Outlines by depth; numbers in the order of looking", 13)
+        for depth in sorted({region.depth for region in regions}):
+            at = [region for region in regions if region.depth == depth]
+            looks = "1 look" if len(at) == 1 else f"{len(at)} looks"
+            sides = f"{max(region.height for region in at)} px a side"
+            self._key(f"depth {depth}: {looks}, {sides}", colour(depth))
+        if truth:
+            self._key("where the target is", TRUTH, round_mark=True)
+        if holes:
+            self._key("nothing measured here", None)
+        self.y += 8
+
+    def costs(self, prediction: Prediction) -> None:
+        """Glimpses, share of px, bytes, seconds, and why it ended."""
+        cost = prediction.cost
+        looks = "1 look" if cost.glimpses == 1 else f"{cost.glimpses} looks"
+        self._text(f"{looks}, {100 * cost.fraction_read:.2g} % of the pixels read", 13)
+        about = "about " if cost.bytes_estimated else ""
+        self._text(
+            f"{cost.tiles} tiles, {about}{cost.bytes_read / 1e6:.3g} MB, {cost.seconds.total:.2g} s", 13
+        )
+        if cost.stop_reason:
+            self._text(f"stopped by: {cost.stop_reason}", 13)
+
+    def finished(self) -> Image.Image:
+        """The column, as tall as what is on it."""
+        return self._image.crop((0, 0, WIDTH, self.y))
+
+    def _text(self, text: str, size: int, ink: str = DARK, x: int = 0) -> None:
+        font = ImageFont.load_default(size=size)
+        text = text.encode("ascii", "replace").decode()  # all that the built-in font draws
+        shown = text
+        while font.getlength(shown) > WIDTH - x and len(text) > 2:  # noqa: PLR2004 - one letter a side
+            text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
+            shown = text[: len(text) // 2] + "..." + text[len(text) // 2 :]
+        self._draw.text((x, self.y), shown, fill=ink, font=font)
+        self.y += round(size * 1.4)
+
+    def _key(self, text: str, ink: str | None, *, round_mark: bool = False) -> None:
+        box = (2, self.y + 2, 16, self.y + 16)
+        if ink is None:
+            self._image.paste(Image.fromarray(hatch(15, 15)), (2, self.y + 2))
+        elif round_mark:
+            self._draw.ellipse(box, outline=ink, width=3)
+        else:
+            self._draw.rectangle(box, outline=DARK, fill=ink)
+        self._text(text, 13, x=26)
+        self.y += 2

@@ -1,0 +1,97 @@
+"""A region of an image as a picture for people: any data type, any number of bands, at most so many px."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from hiresattn.config import InputConfig
+from hiresattn.fetch import CropFetcher
+from hiresattn.geometry import root_regions
+from hiresattn.pyramid.base import Pyramid
+
+Region = tuple[int, int, int, int]
+
+_COLOURS = 3
+_HATCH = 8
+_LEAST = 8
+_BRIGHTEST, _DARK = 99.8, 128
+
+
+@dataclass(frozen=True)
+class View:
+    """Pixels of a region, in the image's own values."""
+
+    values: np.ndarray
+    """``[h w c]`` float32; one band or three."""
+    measured: np.ndarray
+    """``[h w]`` bool."""
+
+
+def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
+    """Read a region, averaged to ``side`` px along its longer side, from the coarsest level that serves.
+
+    Memory holds a few tiles at a time, however large the region is. Of more than three bands the first
+    three are taken, of two the first; a palette becomes its colours.
+
+    Args:
+        pyramid: The image.
+        region: ``(y, x, height, width)``, level-0 px.
+        side: Longer side of the view, px. A smaller region is enlarged.
+
+    Returns:
+        The view.
+
+    Raises:
+        ReadError: If a tile can't be decoded.
+    """
+    y, x, height, width = region
+    short = min(height, width)
+    size = max(round(side * short / max(height, width)), _LEAST)
+    colours = pyramid.palette is not None or pyramid.channels >= _COLOURS
+    bands = (0, 1, 2) if colours else (0,)
+    dtype = np.dtype(np.uint8) if pyramid.palette is not None else pyramid.dtype.newbyteorder("=")
+    as_they_are = {"low": (-1.0,) * len(bands), "high": (1.0,) * len(bands)}  # 2 * (v + 1) / 2 - 1 = v
+    config = InputConfig(size=size, bands=bands, dtype=str(dtype), **as_they_are)  # type: ignore[arg-type]
+    squares = root_regions(height, width, y, x)
+    shape = (round(height * size / short), round(width * size / short))
+    values = np.zeros((*shape, len(bands)), np.float32)
+    measured = np.zeros(shape, np.bool_)
+    with CropFetcher([pyramid], config) as fetch:
+        for square in squares:
+            pixels, coverage = fetch(np.zeros(1, np.int64), square[None])
+            top, left = (round((square[axis] - region[axis]) * size / short) for axis in (0, 1))
+            top, left = min(top, shape[0] - size), min(left, shape[1] - size)
+            place = (slice(top, top + size), slice(left, left + size))
+            values[place] = pixels[0].transpose(1, 2, 0)
+            measured[place] = coverage[0] > 0
+    return View(values, measured)
+
+
+def display_range(view: View, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Values to show as black and white, per band.
+
+    For uint8 0 to 255, of a dark image 0 to its brightest values; else the 2nd to 98th percentile.
+    """
+    bands = view.values.shape[2]
+    if not view.measured.any():
+        return np.zeros(bands), np.full(bands, 255.0)
+    if dtype == np.uint8:
+        brightest = float(np.percentile(view.values[view.measured], _BRIGHTEST))
+        return np.zeros(bands), np.full(bands, 255.0 if brightest > _DARK else max(brightest, 1.0))
+    low, high = np.percentile(view.values[view.measured], (2, 98), axis=0)
+    return low, np.where(high > low, high, low + 1)
+
+
+def picture(view: View, low: np.ndarray, high: np.ndarray) -> Image.Image:
+    """The view in colour; what was not measured is hatched grey."""
+    scaled = np.clip((view.values - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
+    colours = np.broadcast_to(scaled, (*scaled.shape[:2], 3)).copy()
+    colours[~view.measured] = hatch(*view.measured.shape)[~view.measured]
+    return Image.fromarray(colours)
+
+
+def hatch(height: int, width: int) -> np.ndarray:
+    """Grey diagonal stripes, uint8 ``[height width 3]``."""
+    diagonal = np.add.outer(np.arange(height), np.arange(width)) % _HATCH < _HATCH // 4
+    return np.where(diagonal[..., None], 150, 195).astype(np.uint8).repeat(3, axis=2)
