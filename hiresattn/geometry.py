@@ -14,6 +14,9 @@ from hiresattn.errors import ConfigError, RegionError
 #: A region whose side is below this many crop sides is seen at (nearly) native resolution: no deeper look.
 EXPAND_FROM = 1.5
 
+#: A cell may be this much smaller than ``fraction`` asks, rather than a whole rung larger.
+_LADDER_SLACK = 0.8
+
 Regions = Int64[np.ndarray, "n 4"]
 
 
@@ -112,8 +115,10 @@ def root_regions(height: int, width: int, y: int = 0, x: int = 0) -> Regions:
 def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "n cells 4"]:
     """The candidate sub-regions of square regions: row by row, evenly spread from edge to edge.
 
-    A cell's side is ``grid.fraction`` of its region's, but never below ``size``: a cell seen at native
-    resolution is not cut smaller than one crop.
+    Cells lie on a ladder of scales, ``size``, ``size / fraction``, ``size / fraction**2`` … px: below depth 0
+    every image is seen at the same few downsamples, whatever its size. A cell's side is the smallest on the
+    ladder that is at least 0.8 ``grid.fraction`` of its region's; exactly ``fraction`` where the region is on
+    the ladder itself. No cell is smaller than a crop at native resolution.
 
     Args:
         regions: Parents.
@@ -128,12 +133,20 @@ def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "
     steps = np.arange(grid.size) / max(grid.size - 1, 1)
     for axis in (0, 1):
         parent = regions[:, 2 + axis]
-        side = np.minimum(np.maximum(np.rint(parent * grid.fraction).astype(np.int64), size), parent)
+        side = np.minimum(_ladder(parent, grid, size), parent)
         offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
         start = regions[:, axis, None] + offsets
         cells[..., axis] = start[:, :, None] if axis == 0 else start[:, None, :]
         cells[..., 2 + axis] = side[:, None, None]
     return cells.reshape(len(regions), grid.size**2, 4)
+
+
+def _ladder(parent: np.ndarray, grid: Grid, size: int) -> np.ndarray:
+    """The side of a cell for each side of a parent, px."""
+    rung = np.ceil(
+        np.log(np.maximum(_LADDER_SLACK * grid.fraction * parent / size, 1)) / -np.log(grid.fraction) - 1e-9
+    )
+    return np.rint(size / grid.fraction**rung).astype(np.int64)
 
 
 def expandable(regions: Regions, size: int) -> np.ndarray:

@@ -1,0 +1,225 @@
+"""Budgeted search: best-first over all open regions of all depths, until confident or out of budget."""
+
+import heapq
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import expandable, overlaps
+from hiresattn.model.net import Fetch, GlimpseNet, Traversal
+
+#: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
+#: visited: they show the same place, reached through another parent.
+SAME_PLACE = 0.5
+
+_UNITS = {"": "glimpses", "s": "seconds", "b": "bytes", "kb": "bytes", "mb": "bytes", "gb": "bytes"}
+_FACTORS = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the search of one image may spend. The whole is always looked at once."""
+
+    glimpses: int | None = None
+    """Crops, those of depth 0 included."""
+    bytes: int | None = None
+    """Stored bytes of the tiles read."""
+    seconds: float | None = None
+    """Wall time."""
+
+    @classmethod
+    def parse(cls, text: "str | int | Budget") -> "Budget":
+        """Read ``64`` (glimpses), ``50MB`` (bytes) or ``2s`` (seconds).
+
+        Raises:
+            ConfigError: If the text is none of these, or not above zero.
+        """
+        if isinstance(text, Budget):
+            return text
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", str(text))
+        unit = match[2].lower() if match else "?"
+        if match is None or unit not in _UNITS or float(match[1]) <= 0 or (not unit and "." in match[1]):
+            raise ConfigError(
+                f"budget {text!r} is none of a number of glimpses (64), bytes (50MB) or seconds (2s)"
+            )
+        value = float(match[1]) * _FACTORS.get(unit, 1)
+        return cls(**{_UNITS[unit]: value if unit == "s" else int(value)})
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the next regions are chosen.
+
+    ``learned`` takes the scorer's word, ``random`` gives every cell the same chance (the control).
+    """
+
+    stop: float | None = 0.95
+    """Confidence at which the search ends; None = spend the budget."""
+    width: int = 1
+    """Regions looked at per step and image; more is faster on a GPU and less exact in its order."""
+    random: bool = False
+    seed: int = 0
+    same_place: float = SAME_PLACE
+
+
+@dataclass
+class _Open:
+    """The search of one image."""
+
+    frame: np.ndarray
+    roots: np.ndarray
+    heap: list[tuple[float, int, int, int, np.ndarray, float]] = field(default_factory=list)
+    visited: dict[int, list[np.ndarray]] = field(default_factory=dict)
+    glimpses: int = 0
+    stop_reason: str = ""
+
+
+def best_first(
+    net: GlimpseNet,
+    fetch: Fetch,
+    roots: Sequence[np.ndarray],
+    frames: np.ndarray,
+    *,
+    budget: Budget,
+    policy: Policy | None = None,
+    bytes_read: Callable[[int], int] | None = None,
+) -> tuple[Traversal, list[str]]:
+    """Search images side by side.
+
+    Every visited region opens its cells; a cell's priority is the probability of the path to it, the product
+    of the scorer's softmax along the way, so the most promising region of any depth is next.
+
+    Args:
+        net: The network, in evaluation mode.
+        fetch: Where crops come from.
+        roots: Regions of depth 0, one array ``[r 4]`` per image.
+        frames: The rectangle classified, per image ``[b 4]``, level-0 px.
+        budget: Per image.
+        policy: How to choose, and when to stop.
+        bytes_read: Bytes read so far of an image; needed for a budget in bytes.
+
+    Returns:
+        The traversal, and per image why its search ended: ``confidence``, ``budget``, ``exhausted`` or
+        ``no_valid_pixels``.
+    """
+    policy = policy or Policy()
+    rng = np.random.default_rng(policy.seed)
+    order = count()
+    started = time.perf_counter()
+    searches = [_Open(frame, np.asarray(r, np.int64)) for frame, r in zip(frames, roots, strict=True)]
+    for search in searches:
+        for region in search.roots:
+            heapq.heappush(search.heap, (0.0, next(order), -1, -1, region, 0.0))
+    rows: list[tuple[Any, ...]] = []
+    depths: list[int] = []
+    while True:
+        picks: list[tuple[int, tuple[float, int, int, int, np.ndarray, float]]] = []
+        for index, search in enumerate(searches):
+            if search.stop_reason:
+                continue
+            at_once = policy.width if search.glimpses else len(search.roots)
+            left = _left(budget, search, started, bytes_read(index) if bytes_read else 0)
+            picks += [(index, node) for node in _pop(search, min(at_once, left), depths, policy)]
+        if not picks:
+            break
+        image = np.array([index for index, _ in picks])
+        nodes = [node for _, node in picks]
+        regions = np.stack([node[4] for node in nodes])
+        parent = np.array([node[2] for node in nodes])
+        depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
+        look = net.look(fetch, image, regions, frames[image], depth)
+        own = torch.tensor([node[5] for node in nodes], device=net.device)
+        first = len(depths)
+        depths += depth.tolist()
+        rows.append(
+            (image, depth, parent, np.array([node[3] for node in nodes]), regions, look.coverage, own)
+            + (look.cell_logits, look.features)
+        )
+        _expand(searches, image, nodes, look, first, net.size, order, rng if policy.random else None)
+        _conclude(net, searches, rows, policy)
+    traversal = net.record(rows, len(searches), {})
+    return traversal, [search.stop_reason for search in searches]
+
+
+def _left(budget: Budget, search: _Open, started: float, spent: int) -> int:
+    """How many more glimpses the budget allows; the first look is always allowed. Sets the stop reason."""
+    if not search.glimpses:
+        return max(budget.glimpses or len(search.roots), 1)
+    over = (
+        (budget.bytes is not None and spent >= budget.bytes)
+        or (budget.seconds is not None and time.perf_counter() - started >= budget.seconds)
+        or (budget.glimpses is not None and search.glimpses >= budget.glimpses)
+    )
+    if over:
+        search.stop_reason = "budget"
+        return 0
+    return budget.glimpses - search.glimpses if budget.glimpses is not None else 1 << 30
+
+
+def _pop(search: _Open, at_most: int, depths: list[int], policy: Policy) -> list[Any]:
+    """The best open regions that don't show a place already visited."""
+    taken: list[Any] = []
+    while search.heap and len(taken) < at_most:
+        node = heapq.heappop(search.heap)
+        depth = depths[node[2]] + 1 if node[2] >= 0 else 0
+        seen = search.visited.setdefault(depth, [])
+        if depth and seen and overlaps(node[4][None], np.stack(seen)).max() > policy.same_place:
+            continue
+        seen.append(node[4])
+        taken.append(node)
+    search.glimpses += len(taken)
+    if not taken and not search.stop_reason:
+        search.stop_reason = "exhausted"
+    return taken
+
+
+def _expand(
+    searches: list[_Open],
+    image: np.ndarray,
+    nodes: list[Any],
+    look: Any,
+    first: int,
+    size: int,
+    order: Any,
+    rng: np.random.Generator | None,
+) -> None:
+    """Open the cells of the regions just visited."""
+    logits = look.cell_logits
+    usable = torch.isfinite(logits).cpu().numpy()
+    log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
+    if rng is not None:
+        log_prob = -np.log(rng.exponential(size=log_prob.shape))
+    deeper = expandable(np.stack([node[4] for node in nodes]), size)
+    for row, node in enumerate(nodes):
+        if not deeper[row]:
+            continue
+        heap = searches[image[row]].heap
+        for cell in np.flatnonzero(usable[row]).tolist():
+            own = float(log_prob[row, cell])
+            path = own if rng is not None else -node[0] + own
+            heapq.heappush(heap, (-path, next(order), first + row, cell, look.cells[row, cell], own))
+
+
+def _conclude(net: GlimpseNet, searches: list[_Open], rows: list[Any], policy: Policy) -> None:
+    """Stop the searches that are sure, and those that saw nothing measured."""
+    image = np.concatenate([r[0] for r in rows])
+    coverage = torch.cat([r[5] for r in rows])
+    features = torch.cat([r[8] for r in rows])
+    index = torch.from_numpy(image).to(features.device)
+    logits, _ = net.conclude(features, index, len(searches))
+    best = logits.softmax(1).amax(1).cpu().numpy()
+    measured = torch.zeros(len(searches), device=features.device).index_add(0, index, coverage).cpu().numpy()
+    for number, search in enumerate(searches):
+        if search.stop_reason:
+            continue
+        if measured[number] == 0:
+            search.stop_reason = "no_valid_pixels"
+        elif policy.stop is not None and best[number] >= policy.stop:
+            search.stop_reason = "confidence"
