@@ -148,16 +148,8 @@ class CropFetcher:
                 reads += block_reads(index, levels, plan, rows)
                 self._count_tiles(index, plan.tiles.tolist())
         with closing(self._stream(reads)) as tiles:
-            return Crops(
-                *scatter(
-                    reads,
-                    ((tile.data, tile.valid) for tile in tiles),
-                    windows.tolist(),
-                    self.config.size,
-                    self._low,
-                    self._high,
-                )
-            )
+            decoded = ((tile.data, tile.valid) for tile in tiles)
+            return Crops(*scatter(reads, decoded, windows.tolist(), self.config.size, self._low, self._high))
 
     def close(self) -> None:
         """Stop the threads and let go of the cached tiles; a later call starts anew."""

@@ -45,8 +45,7 @@ def test_cells_are_squares_inside_their_parent_that_start_and_end_at_its_edges(s
     assert cells.shape == (2, size * size, 4)
     assert np.array_equal(cells[1] - cells[0], np.broadcast_to([17, 40, 0, 0], cells[0].shape))
     first = cells[0].reshape(size, size, 4)
-    assert (first[..., 2] == min(max(round(side * fraction), crop), side)).all()
-    assert (first[..., 3] == first[..., 2]).all()
+    assert (first[..., 2:] == first[0, 0, 2]).all()
     assert (first[..., :2] >= 0).all()
     assert (first[..., :2] + first[..., 2:] <= side).all()
     assert (first[:, :, 0] == first[:, :1, 0]).all()
@@ -56,6 +55,24 @@ def test_cells_are_squares_inside_their_parent_that_start_and_end_at_its_edges(s
         assert tuple(first[-1, -1, :2] + first[-1, -1, 2:]) == (side, side)
         steps = np.diff(first[:, 0, 0])
         assert steps.max() - steps.min() <= 1
+
+
+@given(st.integers(1, 10**6), st.floats(0.05, 0.95), st.integers(1, 300))
+@settings(deadline=None)
+def test_the_side_of_a_cell_is_the_smallest_on_the_ladder_that_is_not_too_small(side, fraction, crop):
+    cell = int(cell_regions(np.array([[0, 0, side, side]]), Grid(1, fraction), crop)[0, 0, 2])
+    least = 0.8 * fraction * side
+    rung = 0
+    while crop / fraction**rung < least * (1 - 1e-6):
+        rung += 1
+    near = {rung, rung - 1, rung + 1} if abs(crop / fraction**rung / least - 1) < 1e-5 else {rung}
+    assert cell in {min(round(crop / fraction**step), side) for step in near}
+
+
+def test_a_region_on_the_ladder_has_cells_of_exactly_the_fraction():
+    for rung in range(1, 8):
+        cells = cell_regions(np.array([[0, 0, 64 * 4**rung, 64 * 4**rung]]), Grid(7, 0.25), 64)
+        assert (cells[0, :, 2:] == 64 * 4 ** (rung - 1)).all()
 
 
 def test_cells_of_the_default_grid_leave_no_gap():
