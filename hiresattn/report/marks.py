@@ -46,7 +46,7 @@ class Marks:
     def draw(
         self, regions: Sequence[VisitedRegion], truth: Region | None, best: VisitedRegion | None
     ) -> None:
-        """Outline all regions, the deeper over the shallower; then number those large enough, the most attended first.
+        """Outline all regions, the deeper on top; number those large enough, the most attended first.
 
         Args:
             regions: What to draw; those that don't lie in the frame are left out.

@@ -1,0 +1,165 @@
+"""`classify`: JSON lines out, messages on stderr, and an exit status that tells what failed."""
+
+import json
+import sys
+
+import pytest
+from PIL import Image
+
+from hiresattn.errors import CheckpointError
+
+
+def lines(text):
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_line_per_source_on_stdout_and_a_summary_on_stderr(run, classified):
+    result = run("classify", "a.tif", "b.tif", "-m", "model")
+    assert result.exit_code == 0
+    assert [record["source"] for record in lines(result.stdout)] == ["a.tif", "b.tif"]
+    assert result.stderr == "2 ok, 0 failed; mean 2.0 glimpses; 50 % of the pixels read\n"
+    assert (classified.sources, classified.model) == (["a.tif", "b.tif"], "model")
+
+
+def test_some_failed_is_exit_3_with_every_line_written(run, classified, tmp_path):
+    out = tmp_path / "out.jsonl"
+    result = run("classify", "a.tif", "bad.tif", "c.tif", "-m", "m", "-o", out)
+    assert (result.exit_code, result.stdout) == (3, "")
+    records = lines(out.read_text())
+    assert [record["status"] for record in records] == ["ok", "error", "ok"]
+    assert "Error: bad.tif: broken in two lines\n" in result.stderr
+    assert "2 ok, 1 failed" in result.stderr
+
+
+def test_all_failed_is_exit_1(run, classified):
+    assert run("classify", "bad.tif", "-m", "m").exit_code == 1
+    assert run("classify", "bad.tif", "bad2.tif", "-m", "m").exit_code == 1
+
+
+def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatch):
+    monkeypatch.setattr(
+        sys.modules["hiresattn.predict"],
+        "classify",
+        lambda sources, model, **options: iter([classified.record("a.tif", status="no_valid_pixels")]),
+    )
+    result = run("classify", "a.tif", "-m", "m")
+    assert result.exit_code == 0
+    assert "1 without valid pixels" in result.stderr
+
+
+def test_options_arrive_in_the_librarys_words(run, classified):
+    words = "--budget 50MB --stop off --policy top-k --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
+    assert (
+        run("classify", "a.tif", "-m", "m", *words.split(), "--threads", 2, "--device", "cpu").exit_code == 0
+    )
+    assert classified.options == {
+        "budget": "50MB",
+        "stop": None,
+        "policy": "top-k",
+        "bands": (2, 1, 0),
+        "value_range": (0.0, 10000.0),
+        "strict": True,
+        "seed": 7,
+        "threads": 2,
+        "device": "cpu",
+        "on_error": "record",
+    }
+
+
+def test_the_defaults_are_those_of_the_help(run, classified):
+    run("classify", "a.tif", "-m", "m")
+    assert classified.options["stop"] == 0.95
+    assert (classified.options["budget"], classified.options["policy"]) == ("64", "best-first")
+    assert classified.options["bands"] is classified.options["value_range"] is None
+
+
+def test_regions_of_one_image_are_one_record_each(run, classified):
+    result = run("classify", "a.tif", "-m", "m", "--region", "0,0,32,32", "--region", "32,0,64,64")
+    assert [record["region"] for record in lines(result.stdout)] == [[0, 0, 32, 32], [32, 0, 64, 64]]
+    result = run("classify", "a.tif", "b.tif", "-m", "m", "--region", "0,0,32,32")
+    assert result.exit_code == 2
+    assert "single image" in result.stderr
+
+
+def test_a_manifest_of_windows_gives_accuracy(run, classified, tmp_path):
+    manifest = tmp_path / "m.csv"
+    rows = [
+        "path,label,split,y,x,height,width",
+        "a.tif,sea,test,0,0,8,8",
+        "a.tif,land,test,8,0,8,8",
+        "a.tif,sea,train,,,,",
+    ]
+    manifest.write_text("\n".join(rows))
+    result = run("classify", manifest, "-m", "m", "--split", "test")
+    assert [record["label"] for record in lines(result.stdout)] == ["sea", "land"]
+    assert "accuracy 0.500 on 2 with labels" in result.stderr
+
+
+def test_stdin_lists_sources(run, classified):
+    assert [r["source"] for r in lines(run("classify", "-", "-m", "m", stdin="x.tif\ny.tif\n").stdout)] == [
+        "x.tif",
+        "y.tif",
+    ]
+
+
+def test_a_model_that_cant_be_loaded_is_exit_1_and_one_line(run, classified, monkeypatch):
+    def classify(*_, **__):
+        raise CheckpointError("m: no card.json; give a model directory")
+
+    monkeypatch.setattr(sys.modules["hiresattn.predict"], "classify", classify)
+    result = run("classify", "a.tif", "-m", "m")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "Error: m: no card.json; give a model directory\n"
+
+
+def test_what_worked_is_kept_when_the_run_is_interrupted(run, classified, monkeypatch, tmp_path):
+    def classify(*_, **__):
+        yield classified.record("a.tif")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["hiresattn.predict"], "classify", classify)
+    out = tmp_path / "out.jsonl"
+    result = run("classify", "a.tif", "b.tif", "-m", "m", "-o", out)
+    assert result.exit_code == 130
+    assert [record["source"] for record in lines(out.read_text())] == ["a.tif"]
+
+
+def test_an_output_that_cant_be_written_fails_before_anything_is_read(run, classified, tmp_path):
+    result = run("classify", "a.tif", "-m", "m", "-o", tmp_path / "absent" / "out.jsonl")
+    assert result.exit_code == 1
+    assert "can't be written" in result.stderr
+    assert classified.sources is None
+
+
+def test_quiet_keeps_errors_and_drops_the_summary(run, classified):
+    result = run("-q", "classify", "a.tif", "bad.tif", "-m", "m")
+    assert result.stderr == "Error: bad.tif: broken in two lines\n"
+
+
+def test_overlays_are_drawn_for_what_was_classified(run, classified, image, tmp_path):
+    folder = tmp_path / "overlays"
+    result = run(
+        "classify", image, "-m", "m", "--overlay", folder, "--region", "0,0,96,96", "--region", "0,32,96,96"
+    )
+    assert result.exit_code == 0, result.stderr
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["image.png_0_0_96_96.png", "image.png_0_32_96_96.png"]
+    with Image.open(folder / names[0]) as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_an_overlay_that_cant_be_drawn_is_a_warning(run, classified, tmp_path):
+    result = run("classify", "absent.tif", "-m", "m", "--overlay", tmp_path)
+    assert result.exit_code == 0
+    assert "Warning: " in result.stderr
+    assert "overlay not drawn" in result.stderr
+
+
+@pytest.mark.parametrize("warning", ["a.tif: values above the card's", "values above the card's"])
+def test_a_warning_names_its_source_once(run, classified, monkeypatch, warning):
+    monkeypatch.setattr(
+        sys.modules["hiresattn.predict"],
+        "classify",
+        lambda *_, **__: iter([classified.record("a.tif", warnings=(warning,))]),
+    )
+    assert "Warning: a.tif: values above the card's\n" in run("classify", "a.tif", "-m", "m").stderr

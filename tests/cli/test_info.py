@@ -1,0 +1,83 @@
+"""`info`: what a file holds, as a table and as JSON."""
+
+import json
+
+import numpy as np
+import pytest
+from hiresattn_cli.info import describe, estimate_run
+
+from hiresattn import open_pyramid
+
+FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
+FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "bytes", "run"]
+
+
+@pytest.fixture
+def geotiff(tmp_path):
+    import rasterio
+
+    path = tmp_path / "float.tif"
+    profile = {
+        "driver": "GTiff",
+        "width": 300,
+        "height": 200,
+        "count": 1,
+        "dtype": "float32",
+        "nodata": float("nan"),
+        "crs": "EPSG:32633",
+        "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000),
+    }
+    with rasterio.open(path, "w", **profile) as out:
+        out.write(np.ones((1, 200, 300), np.float32))
+    return path
+
+
+def test_json_has_exactly_the_fields_of_the_schema(run, image):
+    facts = json.loads(run("info", image, "--json").stdout)
+    assert list(facts) == FIELDS
+    assert (facts["width"], facts["height"], facts["channels"], facts["dtype"]) == (128, 96, 3, "uint8")
+    assert list(facts["levels"][0]) == ["width", "height", "downsample", "tile_width", "tile_height"]
+    assert list(facts["run"]) == ["budget", "tiles", "bytes", "fraction"]
+    assert facts["path"] == str(image)
+
+
+def test_nan_nodata_is_valid_json_and_the_frame_is_told(run, geotiff):
+    text = run("info", geotiff, "--json").stdout
+    facts = json.loads(text, parse_constant=pytest.fail)
+    assert facts["nodata"] == "nan"
+    assert facts["crs"] == "EPSG:32633"
+    assert facts["transform"] == [10, 0, 500000, 0, -10, 5000000]
+
+
+def test_the_table_names_what_the_json_names(run, geotiff):
+    text = run("info", geotiff).stdout
+    for part in ("300 x 200", "1 band float32", "EPSG:32633", "nan", "a run"):
+        assert part in text
+
+
+def test_several_files_are_json_lines_and_one_that_fails_is_exit_3(run, image, tmp_path):
+    result = run("info", image, tmp_path / "absent.tif", image, "--json")
+    assert result.exit_code == 3
+    assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == [str(image)] * 2
+    assert result.stderr.count("Error: ") == 1
+    assert run("info", tmp_path / "a.tif", tmp_path / "b.tif").exit_code == 1
+
+
+def test_mpp_can_be_given(run, image):
+    assert json.loads(run("info", image, "--json", "--mpp", "0.25").stdout)["mpp"] == 0.25
+
+
+def test_the_estimate_of_a_large_pyramid_is_small_and_of_a_small_image_is_all():
+    from hiresattn.needle import NeedlePyramid, NeedleScene
+
+    large = estimate_run(NeedlePyramid(NeedleScene(seed=1, side=65536)))
+    assert large["budget"] <= 64
+    assert 0 < large["fraction"] < 0.01
+    small = estimate_run(open_pyramid(np.zeros((64, 64, 3), np.uint8)))
+    assert (small["budget"], small["tiles"], small["fraction"]) == (1, 1, 1)
+
+
+def test_no_estimate_reads_a_pixel():
+    pyramid = open_pyramid(np.zeros((640, 6400, 3), np.uint8))
+    pyramid._read = None
+    assert describe("array", pyramid)["run"]["budget"] <= 64

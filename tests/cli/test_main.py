@@ -1,0 +1,107 @@
+"""What holds for every command: help is light, errors are one line, exit statuses mean something."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from hiresattn_cli.main import cli
+
+from hiresattn import __version__
+from hiresattn.errors import ReadError
+
+COMMAND = [sys.executable, "-m", "hiresattn_cli.main"]
+
+
+def test_help_and_version_load_nothing_heavy():
+    code = (
+        "import sys; from hiresattn_cli.main import cli; cli(['--help'], standalone_mode=False);"
+        "heavy = {'torch', 'rasterio', 'numba', 'rich', 'numpy', 'zarr', 'dask', 'openslide', 'PIL', 'timm'};"
+        "sys.exit(' '.join(heavy & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert "classify" in done.stdout
+
+
+def test_version(run):
+    assert run("--version").stdout == f"hiresattn, version {__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["info", "classify", "train", "demo"])
+def test_every_command_has_help_without_a_word_of_code(run, command):
+    result = run(command, "--help")
+    assert result.exit_code == 0
+    assert "Args:" not in result.stdout
+
+
+def test_a_missing_file_is_one_line_on_stderr_and_exit_1():
+    done = subprocess.run([*COMMAND, "info", "absent.tif"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("Error: ")
+    assert done.stderr.count("\n") == 1
+    assert "absent.tif" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["nonsense"],
+        ["info"],
+        ["info", "a.tif", "--mpp", "-1"],
+        ["classify", "a.tif"],
+        ["classify", "a.tif", "-m", "m", "--stop", "2"],
+        ["classify", "a.tif", "-m", "m", "--bands", "0,1"],
+        ["classify", "a.tif", "-m", "m", "--bands", "red"],
+        ["classify", "a.tif", "-m", "m", "--value-range", "5,5"],
+        ["classify", "a.tif", "-m", "m", "--value-range", "5"],
+        ["classify", "a.tif", "-m", "m", "--region", "0,0,0,5"],
+        ["classify", "a.tif", "-m", "m", "--region", "1,2,3"],
+        ["classify", "a.tif", "-m", "m", "--policy", "worst-first"],
+        ["classify", "a.tif", "-m", "m", "--budget", "lots"],
+        ["classify", "a.tif", "-m", "m", "--split", "test"],
+        ["train", "m.csv"],
+        ["train", "m.csv", "-o", "d", "--epochs", "0"],
+    ],
+)
+def test_wrong_usage_is_exit_2(run, words):
+    result = run(*words)
+    assert result.exit_code == 2
+    assert "Error: " in result.stderr
+    assert result.stdout == ""
+
+
+def failing(error):
+    """The command group with one command that raises."""
+
+    @click.command()
+    def fail():
+        raise error
+
+    group = type(cli)(commands={"fail": fail})
+    return CliRunner().invoke(group, ["fail"])
+
+
+def test_a_typed_error_of_two_lines_becomes_one():
+    result = failing(ReadError("a.tif: tile 3\n  can't be decoded"))
+    assert (result.exit_code, result.stderr) == (1, "Error: a.tif: tile 3 can't be decoded\n")
+
+
+def test_interrupt_is_exit_130_and_one_line():
+    result = failing(KeyboardInterrupt())
+    assert result.exit_code == 130
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_defect_is_not_dressed_up_as_a_user_error():
+    assert isinstance(failing(ZeroDivisionError()).exception, ZeroDivisionError)
+
+
+def test_a_reader_that_goes_away_is_no_error(image):
+    words = " ".join(f"'{word}'" for word in [*COMMAND, "info", "--json", *[str(image)] * 200])
+    done = subprocess.run(  # noqa: S602 - a pipe is the point
+        f"{words} | head -n 1", shell=True, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""

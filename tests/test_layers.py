@@ -1,0 +1,134 @@
+"""The architecture's contracts, read from the source: arrows go down only."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+#: A module may import from layers with a smaller number, and from its own package.
+LAYERS = {
+    "hiresattn.errors": 0,
+    "hiresattn.config": 1,
+    "hiresattn.geometry": 1,
+    "hiresattn.manifest": 2,
+    "hiresattn.model": 3,
+    "hiresattn.pyramid": 3,
+    "hiresattn.schedule": 3,
+    "hiresattn.needle": 4,
+    "hiresattn.fetch": 4,
+    "hiresattn.search": 4,
+    "hiresattn.checkpoint": 4,
+    "hiresattn.report": 5,
+    "hiresattn.train": 6,
+    "hiresattn.predict": 6,
+    "hiresattn.demo": 7,
+    "hiresattn": 8,
+}
+#: Layers with one number that may still know each other, in this direction.
+ALLOWED = {
+    ("hiresattn.config", "hiresattn.geometry"),
+    ("hiresattn.train", "hiresattn.predict"),
+}
+NO_TORCH = ("hiresattn.pyramid", "hiresattn.schedule", "hiresattn.geometry", "hiresattn.fetch")
+
+
+def modules():
+    return sorted((ROOT / "hiresattn").rglob("*.py"))
+
+
+def dotted(path):
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def layer(name):
+    known = [known for known in LAYERS if name == known or name.startswith(f"{known}.")]
+    return max(known, key=len)
+
+
+def imports(path):
+    """Every module that a file imports, also inside functions; not what only the type checker sees."""
+    tree = ast.parse(path.read_text())
+    checked = [
+        child
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        for child in ast.walk(node)
+    ]
+    for node in ast.walk(tree):
+        if node in checked:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides the layer"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_imports_go_down_only(path):
+    here = layer(dotted(path))
+    if here == "hiresattn":
+        return
+    for name in imports(path):
+        if not name.startswith("hiresattn") or name == "hiresattn":
+            continue
+        there = layer(name)
+        assert there != "hiresattn", f"{dotted(path)} imports {name}: name its layer in tests/test_layers.py"
+        fine = LAYERS[there] < LAYERS[here] or there == here or (here, there) in ALLOWED
+        assert fine, f"{dotted(path)} imports {name}, which is not below it"
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_every_module_has_a_layer(path):
+    name = dotted(path)
+    assert name == "hiresattn" or layer(name) != "hiresattn", f"name the layer of {name} in LAYERS"
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_the_three_pillars_do_not_know_each_other(path):
+    pillars = {"hiresattn.pyramid", "hiresattn.schedule", "hiresattn.model"}
+    here = layer(dotted(path))
+    if here in pillars:
+        others = pillars - {here}
+        met = [name for name in imports(path) if name.startswith("hiresattn.") and layer(name) in others]
+        assert met == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_readers_planner_and_joint_import_no_torch(path):
+    if layer(dotted(path)) in NO_TORCH:
+        assert [name for name in imports(path) if name.split(".")[0] in ("torch", "timm")] == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_the_library_knows_no_command_line_and_prints_nothing(path):
+    assert [name for name in imports(path) if name.split(".")[0] in ("click", "rich", "hiresattn_cli")] == []
+    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    assert [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"] == []
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_no_module_is_named_after_nothing(path):
+    assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+def loaded_by(statement):
+    code = f"import sys; {statement}; print(*sorted(name.split('.')[0] for name in sys.modules))"
+    done = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_import_hiresattn_loads_neither_torch_nor_a_reader():
+    heavy = {"torch", "timm", "numba", "rasterio", "openslide", "zarr", "dask", "PIL"}
+    assert loaded_by("import hiresattn") & heavy == set()
+
+
+def test_opening_a_pyramid_loads_no_torch():
+    assert "torch" not in loaded_by("from hiresattn import open_pyramid")
