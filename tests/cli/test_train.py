@@ -1,0 +1,134 @@
+"""`train`: a manifest in, a model directory out; nothing is written over unasked."""
+
+import sys
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from hiresattn.manifest import Example
+
+
+@dataclass(frozen=True)
+class Options:
+    encoder: str = "small"
+    pretrained: bool = False
+    scorer: str = "location"
+    size: int = 64
+    k: tuple[int, ...] = (4, 2)
+    epochs: int = 10
+    batch_size: int = 8
+    lr: float = 1e-3
+    seed: int = 0
+    bands: tuple[int, ...] | None = None
+    value_range: tuple[float, float] | None = None
+    device: str = "auto"
+    threads: int | None = None
+    max_seconds: float | None = None
+
+
+def epoch(number, val_accuracy):
+    return SimpleNamespace(
+        epoch=number,
+        epochs=2,
+        stage=1,
+        stages=2,
+        images=10,
+        loss=0.5,
+        accuracy=0.75,
+        val_accuracy=val_accuracy,
+        seconds=1.0,
+        cpu_seconds=2.0,
+    )
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """Replaces ``hiresattn.train.loop``; records how ``fit`` was called."""
+    calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2))
+
+    def fit(examples, output, options, *, resume=False):
+        calls.examples, calls.options, calls.resume = list(examples), options, resume
+        output.mkdir(exist_ok=True)
+        for number in calls.epochs:
+            yield epoch(number, calls.val)
+
+    module = ModuleType("hiresattn.train.loop")
+    module.fit, module.TrainOptions, module.PRESETS = fit, Options, {"fast": Options(epochs=3, size=32)}
+    monkeypatch.setitem(sys.modules, "hiresattn.train.loop", module)
+    return calls
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("path,label,split\na.tif,x,train\nb.tif,y,val\n")
+    return path
+
+
+def test_a_line_per_epoch_and_at_the_end_where_the_model_is(run, trained, manifest, tmp_path):
+    result = run("train", manifest, "-o", tmp_path / "model")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.splitlines() == [
+        "epoch 1/2, stage 1/2, 10 images, loss 0.500, accuracy 0.750, validation 0.875, 1 s",
+        "epoch 2/2, stage 1/2, 10 images, loss 0.500, accuracy 0.750, validation 0.875, 1 s",
+        f"Model in {tmp_path / 'model'}; validation accuracy 0.875",
+    ]
+    assert trained.examples[1] == Example(str(tmp_path / "b.tif"), "y", "val")
+
+
+def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):
+    trained.val = None
+    assert "0.750 on the images trained on" in run("train", manifest, "-o", tmp_path / "model").stderr
+
+
+def test_options_given_win_over_the_preset_and_the_rest_stays(run, trained, manifest, tmp_path):
+    words = "--preset fast --epochs 5 --k 4,2,1 --bands 3,2,1 --value-range 0,255 --lr 0.01 --pretrained"
+    assert run("train", manifest, "-o", tmp_path / "model", *words.split()).exit_code == 0
+    expected = Options(
+        epochs=5, size=32, k=(4, 2, 1), bands=(2, 1, 0), value_range=(0.0, 255.0), lr=0.01, pretrained=True
+    )
+    assert trained.options == expected
+
+
+def test_nothing_given_is_the_librarys_defaults(run, trained, manifest, tmp_path):
+    run("train", manifest, "-o", tmp_path / "model")
+    assert trained.options == Options()
+
+
+def test_an_unknown_preset_is_wrong_usage_and_names_the_nearest(run, trained, manifest, tmp_path):
+    result = run("train", manifest, "-o", tmp_path / "model", "--preset", "fats")
+    assert result.exit_code == 2
+    assert "did you mean 'fast'?" in result.stderr
+
+
+def test_a_directory_that_is_not_empty_is_refused_unless_told(run, trained, manifest, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    assert run("train", manifest, "-o", folder).exit_code == 0
+    (folder / "card.json").touch()
+    result = run("train", manifest, "-o", folder)
+    assert result.exit_code == 1
+    assert "--resume" in result.stderr
+    assert "--force" in result.stderr
+    assert run("train", manifest, "-o", folder, "--force").exit_code == 0
+    assert trained.resume is False
+    assert run("train", manifest, "-o", folder, "--resume").exit_code == 0
+    assert trained.resume is True
+
+
+def test_a_run_that_is_done_has_nothing_to_resume(run, trained, manifest, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "card.json").touch()
+    trained.epochs = ()
+    assert "Nothing left to train" in run("train", manifest, "-o", folder, "--resume").stderr
+
+
+def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, trained, manifest, tmp_path):
+    assert "nothing to resume" in run("train", manifest, "-o", tmp_path / "new", "--resume").stderr
+    assert "in the way" in run("train", manifest, "-o", manifest).stderr
+    result = run("train", tmp_path / "absent.csv", "-o", tmp_path / "new")
+    assert result.exit_code == 1
+    assert "no such manifest" in result.stderr
+    assert trained.examples is None

@@ -1,0 +1,142 @@
+"""Overlays: marks lie where the regions are, and every image and answer can be drawn."""
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from hiresattn import open_pyramid
+from hiresattn.errors import ReadError
+from hiresattn.report.marks import COLOURS, Marks
+from hiresattn.report.overlay import draw_overlay
+from hiresattn.report.record import Cost, Prediction, VisitedRegion
+
+MARGIN = 16
+
+
+def answer(regions, **changes):
+    values = {
+        "source": "scene.tif",
+        "status": "ok",
+        "class_name": "seven",
+        "score": 0.9,
+        "cost": Cost(glimpses=3),
+    }
+    return Prediction(**{**values, "regions": tuple(regions), **changes})
+
+
+WHOLE = VisitedRegion(0, None, 0, 0, 0, 512, 512, 0.1, 0.0)
+CELL = VisitedRegion(1, 0, 1, 128, 256, 128, 128, 0.2, -1.0)
+TINY = VisitedRegion(2, 1, 2, 200, 300, 4, 4, 0.7, -1.0)
+
+
+def drawn(tmp_path, pixels, prediction, **options):
+    path = tmp_path / "overlay.png"
+    draw_overlay(open_pyramid(pixels), prediction, path, side=512, **options)
+    with Image.open(path) as image:
+        assert (image.format, image.mode) == ("PNG", "RGB")
+        return np.asarray(image)
+
+
+def coloured(pixels, depth):
+    """Rows and columns of the view that have exactly a depth's colour."""
+    y, x = np.nonzero(
+        (pixels[MARGIN : MARGIN + 512, MARGIN : MARGIN + 512] == ImageColor.getrgb(COLOURS[depth])).all(2)
+    )
+    return y, x
+
+
+def test_an_outline_lies_where_its_region_is(tmp_path):
+    picture = drawn(tmp_path, np.full((512, 512, 3), 90, np.uint8), answer([WHOLE, CELL]))
+    y, x = coloured(picture, 1)
+    keep = x < 390  # the line to the close-up starts at the right edge
+    assert (y[keep].min(), y[keep].max()) == pytest.approx((128, 256), abs=4)
+    assert x[keep].min() == pytest.approx(256, abs=4)
+
+
+def test_a_region_of_a_few_pixels_still_has_a_visible_mark(tmp_path):
+    picture = drawn(tmp_path, np.full((5120, 512, 1), 90, np.uint8), answer([TINY], region=(0, 0, 512, 512)))
+    y, x = coloured(picture, 2)
+    near = (abs(y - 202) < 12) & (abs(x - 302) < 12)
+    assert near.sum() >= 24
+
+
+def test_the_close_up_shows_the_most_attended_pixels(tmp_path):
+    pixels = np.full((512, 512, 3), 90, np.uint8)
+    pixels[128:256, 256:384] = (10, 200, 60)
+    picture = drawn(tmp_path, pixels, answer([WHOLE, CELL]))
+    panel = picture[:, 512 + 2 * MARGIN :]
+    assert (panel == (10, 200, 60)).all(2).sum() > 250 * 250
+
+
+def test_the_truth_can_be_marked(tmp_path):
+    pixels = np.full((512, 512, 3), 90, np.uint8)
+    green = [
+        (drawn(tmp_path, pixels, answer([WHOLE]), truth_box=box) == (0, 255, 85)).all(2).sum()
+        for box in (None, (300, 300, 28, 28))
+    ]
+    assert green[0] == 0
+    assert green[1] > 100
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [
+        ((300, 300, 1), "uint16"),
+        ((40, 700, 3), "uint8"),
+        ((700, 40, 3), "uint8"),
+        ((20, 20, 3), "uint8"),
+        ((300, 200, 8), "float32"),
+        ((300, 200, 2), "int16"),
+    ],
+)
+def test_every_kind_of_image_is_drawn(tmp_path, shape, dtype):
+    pixels = np.random.default_rng(0).integers(0, 200, shape).astype(dtype)
+    side = min(shape[:2])
+    regions = [
+        VisitedRegion(0, None, 0, 0, 0, side, side, 0.5, 0.0),
+        VisitedRegion(1, 0, 1, side // 4, 0, side // 2, side // 2, 0.5, 0.0),
+    ]
+    picture = drawn(tmp_path, pixels, answer(regions))
+    assert picture.shape[1] > picture[:, 0].shape[0] // 4
+    assert picture.std() > 5
+
+
+def test_an_answer_without_regions_is_drawn_too(tmp_path):
+    pixels = np.full((64, 64, 1), np.nan, np.float32)
+    prediction = answer([], status="no_valid_pixels", class_name=None, score=None)
+    assert drawn(tmp_path, pixels, prediction).shape[0] >= 512
+
+
+def test_names_of_any_length_and_alphabet_fit(tmp_path):
+    prediction = answer([WHOLE], source="/data/" + "größe-漢字-" * 20 + ".tif", class_name="x" * 99)
+    drawn(tmp_path, np.full((512, 512, 3), 90, np.uint8), prediction)
+
+
+def test_numbers_never_lie_on_each_other():
+    picture = Image.new("RGB", (600, 600))
+    marks = Marks(picture, (0, 0, 600, 600))
+    rng = np.random.default_rng(0)
+    places = rng.integers(0, 560, (80, 2))
+    marks.draw(
+        [VisitedRegion(i, 0, 2, y, x, 40, 40, 0.1, 0.0) for i, (y, x) in enumerate(places.tolist())],
+        None,
+        None,
+    )
+    labels = np.array(marks._labels)
+    assert len(labels) > 30
+    start = np.maximum(labels[:, None, :2], labels[None, :, :2])
+    stop = np.minimum(labels[:, None, 2:], labels[None, :, 2:])
+    overlap = (start < stop).all(2)
+    assert overlap.sum() == len(labels)
+
+
+def test_a_tile_that_cant_be_read_is_an_error_and_no_picture(tmp_path):
+    pyramid = open_pyramid(np.zeros((64, 64, 3), np.uint8))
+
+    def fail(*_):
+        raise ReadError("scene.tif, level 0: damaged")
+
+    pyramid._read = fail
+    with pytest.raises(ReadError, match="damaged"):
+        draw_overlay(pyramid, answer([WHOLE], region=(0, 0, 64, 64)), tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()
