@@ -1,0 +1,38 @@
+"""Turn the island windows of the satellite scene into a manifest: west trains, east tests.
+
+    python benchmarks/islands_manifest.py ../shared islands.csv
+
+Windows overlap, so those that cross the border at column 5500 are left out: no pixel is in both splits.
+"""
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+BORDER = 5500
+CLASSES = {"0": "sea", "1": "islands"}
+
+
+def main(shared: Path, output: Path) -> None:
+    """Read ``data/earth/islands.csv`` of the shared folder and write the manifest."""
+    folder = shared / "data" / "earth"
+    scene = os.path.relpath((folder / "earth_west_10800x7500.tif").resolve(), output.resolve().parent)
+    counts = {"train": 0, "test": 0}
+    with (folder / "islands.csv").open(newline="") as source, output.open("w", newline="") as target:
+        rows = csv.writer(target)
+        rows.writerow(["path", "label", "split", "y", "x", "height", "width"])
+        for window in csv.DictReader(source):
+            y, x, size = int(window["y"]), int(window["x"]), int(window["size"])
+            if BORDER - size < x < BORDER:
+                continue
+            split = "train" if x < BORDER else "test"
+            rows.writerow([scene, CLASSES[window["label"]], split, y, x, size, size])
+            counts[split] += 1
+    print(f"{output}: {counts['train']} windows to train on, {counts['test']} to test on")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) != 3:
+        sys.exit(__doc__)
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
