@@ -185,7 +185,7 @@ def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
     return out
 
 
-def overlaps(regions: Regions, others: Regions) -> Float[np.ndarray, "n m"]:
+def overlaps(regions: Regions, others: Int64[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
     """Intersection over union of every region with every other (0 to 1)."""
     start = np.maximum(regions[:, None, :2], others[None, :, :2])
     stop = np.minimum((regions[:, :2] + regions[:, 2:])[:, None], (others[:, :2] + others[:, 2:])[None])

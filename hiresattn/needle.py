@@ -17,11 +17,11 @@ from functools import lru_cache
 from typing import ClassVar
 
 import numpy as np
-from numba import njit
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.schedule.compiled import compiled
 
 CLASSES = tuple("0123456789")
 #: Side of a glyph, px.
@@ -76,7 +76,7 @@ def draw_distractor(label: str, rng: np.random.Generator) -> np.ndarray:
     glyph = draw_glyph(label, rng)
     parts = [glyph[:half, :half], glyph[:half, half:], glyph[half:, :half], glyph[half:, half:]]
     order = np.roll(np.arange(4), rng.integers(1, 4))
-    if rng.random() < 0.5:  # noqa: PLR2004 - one of two ways; neither leaves a quadrant in place
+    if rng.random() < 0.5:
         order = np.array([3, 2, 1, 0])
     a, b, c, d = (parts[i] for i in order)
     return np.block([[a, b], [c, d]])
@@ -99,7 +99,7 @@ class NeedleScene:
     split: str = "train"
 
     def __post_init__(self) -> None:
-        if self.side < 64 or self.split not in _SPLITS:  # noqa: PLR2004 - the smallest crop
+        if self.side < 64 or self.split not in _SPLITS:
             raise ConfigError(
                 f"a needle scene has side >= 64 and split in {sorted(_SPLITS)}; got {self.side}, {self.split!r}"
             )
@@ -131,7 +131,7 @@ class NeedlePyramid(Pyramid):
     """A scene as an image: grey uint8, levels at every power of two, rendered when read."""
 
     backend: ClassVar[str] = "needle"
-    by_tile: ClassVar[bool] = False
+    by_tile = False
 
     def __init__(self, scene: NeedleScene) -> None:
         self.scene = scene
@@ -141,7 +141,7 @@ class NeedlePyramid(Pyramid):
         self._noise_seed = np.uint64(scene.seed * 1000003 + scene.side * 7 + _SPLITS[scene.split])
         levels = []
         downsample = 1
-        while downsample == 1 or scene.side // downsample >= 64:  # noqa: PLR2004 - the smallest crop
+        while downsample == 1 or scene.side // downsample >= 64:
             side = -(-scene.side // downsample)
             levels.append(Level(side, side, float(downsample), min(side, 256), min(side, 256)))
             downsample *= 2
@@ -181,7 +181,7 @@ def _bank(split: str) -> np.ndarray:
     return np.stack([draw_distractor(CLASSES[i % 10], rng) for i in range(_BANK)])
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _ink(segments, pen):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     out = np.empty((GLYPH, GLYPH), np.float32)
     for i in range(GLYPH):
@@ -197,7 +197,7 @@ def _ink(segments, pen):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     return out
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def _hash(seed, a, b, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """A number in [0, 1) that looks random and depends on its arguments only."""
     h = np.uint64(seed) ^ (np.uint64(a) * np.uint64(0x9E3779B97F4A7C15))
@@ -209,7 +209,7 @@ def _hash(seed, a, b, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN20
     return np.float32((h ^ (h >> np.uint64(28))) >> np.uint64(40)) * np.float32(1 / 16777216)
 
 
-@njit(nogil=True, cache=True, inline="always")
+@compiled
 def _noise(seed, wavelength, y, x):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Value noise of one wavelength at a level-0 place: random values on a lattice, linear between them."""
     v, u = y / wavelength, x / wavelength
@@ -220,7 +220,7 @@ def _noise(seed, wavelength, y, x):  # type: ignore[no-untyped-def]  # noqa: ANN
     return upper * (1 - fv) + lower * fv - np.float32(0.5)
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_noise(canvas, y0, x0, d, side, seed, amplitude):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Add value noise of every wavelength from 2 d to the side.
 
@@ -240,7 +240,7 @@ def _add_noise(canvas, y0, x0, d, side, seed, amplitude):  # type: ignore[no-unt
             for c in range(columns):
                 value = _hash(seed, spacing, first_row + r, first + c) - np.float32(0.5)
                 wavelength = spacing * 2
-                while finest == 8 and wavelength <= side:  # noqa: PLR2004 - the coarsest lattice laid over the px
+                while finest == 8 and wavelength <= side:
                     value += _noise(seed, wavelength, (first_row + r) * spacing, (first + c) * spacing)
                     wavelength *= 2
                 nodes[r, c] = value * amplitude
@@ -259,7 +259,7 @@ def _add_noise(canvas, y0, x0, d, side, seed, amplitude):  # type: ignore[no-unt
                 u += step
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_ring(canvas, y0, x0, d, cy, cx, radius, strength):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """A ring with a Gaussian profile, widened (and weakened) to what a level of downsample d can show."""
     height, width = canvas.shape
@@ -288,7 +288,7 @@ def _add_ring(canvas, y0, x0, d, cy, cx, radius, strength):  # type: ignore[no-u
             canvas[i, j] += peak * np.float32(np.exp(-t * t))
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _add_glyph(canvas, y0, x0, d, gy, gx, glyph):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Ink spread over the px of a level; a level px holds the mean of its d * d level-0 px."""
     height, width = canvas.shape
@@ -303,7 +303,7 @@ def _add_glyph(canvas, y0, x0, d, gy, gx, glyph):  # type: ignore[no-untyped-def
                 canvas[i, j] += share * glyph[a, b]
 
 
-@njit(nogil=True, cache=True)
+@compiled
 def _render(out, y0, x0, d, side, seed, ny, nx, needle, bank, strength):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, PLR0912
     height, width = out.shape
     canvas = np.full((height, width), np.float32(_BASE), np.float32)
@@ -321,7 +321,7 @@ def _render(out, y0, x0, d, side, seed, ny, nx, needle, bank, strength):  # type
                         dx = (c + _hash(seed, scale + 3000, r, c)) * tile
                         _add_ring(canvas, y0, x0, d, dy, dx, radius, strength)
         radius, tile, scale = radius * 4, tile * 4, scale + 1
-    if d <= 16:  # noqa: PLR2004 - finer ink is below what 8 bits can show
+    if d <= 16:
         for r in range(
             max(y0 * d // SPACING, 0), min(((y0 + height) * d) // SPACING + 1, -(-side // SPACING))
         ):
@@ -332,7 +332,7 @@ def _render(out, y0, x0, d, side, seed, ny, nx, needle, bank, strength):  # type
                     continue
                 gy = r * SPACING + int(_hash(seed, 2, r, c) * (SPACING - GLYPH))
                 gx = c * SPACING + int(_hash(seed, 3, r, c) * (SPACING - GLYPH))
-                if abs(gy - ny) < 40 and abs(gx - nx) < 40:  # noqa: PLR2004 - not on the needle
+                if abs(gy - ny) < 40 and abs(gx - nx) < 40:
                     continue
                 if gy + GLYPH > side or gx + GLYPH > side:
                     continue

@@ -19,8 +19,7 @@ from hiresattn.model.net import Fetch, GlimpseNet, Traversal
 #: visited: they show the same place, reached through another parent.
 SAME_PLACE = 0.5
 
-_UNITS = {"": "glimpses", "s": "seconds", "b": "bytes", "kb": "bytes", "mb": "bytes", "gb": "bytes"}
-_FACTORS = {"kb": 10**3, "mb": 10**6, "gb": 10**9}
+_UNITS = {"": 1, "s": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,10 @@ class Budget:
             raise ConfigError(
                 f"budget {text!r} is none of a number of glimpses (64), bytes (50MB) or seconds (2s)"
             )
-        value = float(match[1]) * _FACTORS.get(unit, 1)
-        return cls(**{_UNITS[unit]: value if unit == "s" else int(value)})
+        value = float(match[1]) * _UNITS[unit]
+        if unit == "s":
+            return cls(seconds=value)
+        return cls(bytes=int(value)) if unit else cls(glimpses=int(value))
 
 
 @dataclass(frozen=True)
@@ -133,14 +134,14 @@ def best_first(
         nodes = [node for _, node in picks]
         regions = np.stack([node[4] for node in nodes])
         parent = np.array([node[2] for node in nodes])
+        cell = np.array([node[3] for node in nodes])
         depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
         look = net.look(fetch, image, regions, frames[image], depth)
         own = torch.tensor([node[5] for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()
         rows.append(
-            (image, depth, parent, np.array([node[3] for node in nodes]), regions, look.coverage, own)
-            + (look.cell_logits, look.features)
+            (image, depth, parent, cell, regions, look.coverage, own, look.cell_logits, look.features)
         )
         _expand(searches, image, nodes, look, first, net.size, order, rng if policy.random else None)
         _conclude(net, searches, rows, policy)

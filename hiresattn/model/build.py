@@ -8,7 +8,7 @@ from hiresattn.model.aggregators import AGGREGATORS
 from hiresattn.model.encoders import build_encoder
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.position import PositionalEncoding
-from hiresattn.model.scorers import SCORERS, LocationScorer, RandomScorer
+from hiresattn.model.scorers import SCORERS, LocationScorer, RandomScorer, Scorer
 
 
 def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str | None = None) -> GlimpseNet:
@@ -31,14 +31,14 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
     ):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-    if len(config.classes) < 2:  # noqa: PLR2004 - nothing to tell apart
+    if len(config.classes) < 2:
         raise ConfigError(f"a classifier needs at least two classes; got {list(config.classes)}")
     encoder = build_encoder(
         config.encoder, channels=len(config.input.bands), pretrained=pretrained, weights=weights
     )
     width = encoder.feature_width
     grid = config.grid.size
-    scorer: nn.Module
+    scorer: Scorer
     if config.scorer == "random":
         scorer = RandomScorer(grid=grid)
     else:

@@ -1,6 +1,7 @@
 """Encoders: crops → feature maps (fine to coarse) and one vector per crop."""
 
-from typing import NamedTuple
+from itertools import pairwise
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -29,20 +30,14 @@ class SmallEncoder(nn.Module):
     def __init__(self, *, channels: int, width: int = 24) -> None:
         super().__init__()
         sides = [channels, width, 2 * width, 4 * width, 4 * width]
+        kernels, strides = (5, 3, 3, 3), (2, 2, 2, 1)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(
-                    inside,
-                    outside,
-                    5 if i == 0 else 3,
-                    stride=2 if i < 3 else 1,
-                    padding=2 if i == 0 else 1,
-                    bias=False,
-                ),  # noqa: PLR2004, E501
+                nn.Conv2d(inside, outside, kernel, stride=stride, padding=kernel // 2, bias=False),
                 nn.GroupNorm(8, outside),
                 nn.ReLU(inplace=True),
             )
-            for i, (inside, outside) in enumerate(zip(sides, sides[1:], strict=False))
+            for (inside, outside), kernel, stride in zip(pairwise(sides), kernels, strides, strict=True)
         )
         self.stage_channels = tuple(sides[1:])
         self.feature_width = 2 * sides[-1]
@@ -83,6 +78,7 @@ class TimmEncoder(nn.Module):
                 "install both with `pip install -c constraints.txt timm torchvision`"
             ) from error
         overlay = {"file": weights} if weights else None
+        self.body: Any
         try:
             self.body = timm.create_model(
                 name,
@@ -92,7 +88,7 @@ class TimmEncoder(nn.Module):
                 pretrained_cfg_overlay=overlay,
             )
         except Exception as error:
-            near = timm.list_models(f"*{name.split('.')[0][:6]}*")[:5]
+            near = timm.list_models(f"*{name.split('.', 1)[0][:6]}*")[:5]
             hint = f"; similar names: {', '.join(near)}" if near else ""
             raise ConfigError(f"encoder {name!r}: {error}{hint}") from error
         if not hasattr(self.body, "forward_intermediates"):

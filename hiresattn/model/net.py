@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, locations
-from hiresattn.model.scorers import View, pool_cells
+from hiresattn.model.scorers import Scorer, View, pool_cells
 from hiresattn.model.select import Selector
 
 #: ``fetch(image [n], regions [n 4])`` → crops with ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
@@ -89,7 +89,7 @@ class GlimpseNet(nn.Module):
         self,
         *,
         encoder: nn.Module,
-        scorer: nn.Module,
+        scorer: Scorer,
         aggregator: nn.Module,
         classifier: nn.Module,
         position: nn.Module | None,
@@ -135,7 +135,7 @@ class GlimpseNet(nn.Module):
         scored = self.scorer(View(encoded.stages, encoded.features, fraction, keys))
         logits = scored.logits.flatten(1)
         if not bool((coverage == 1).all()):
-            measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6  # noqa: PLR2004
+            measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6
             logits = logits.masked_fill(~measured, -torch.inf)
         features = encoded.features
         if self.position is not None:
@@ -193,7 +193,7 @@ class GlimpseNet(nn.Module):
             if labels is not None:
                 on = torch.from_numpy(image).to(labels.device)
                 for name, value in self.scorer.losses(look.scored, labels[on]).items():
-                    own_losses[name] = own_losses.get(name, 0) + value  # type: ignore[operator]
+                    own_losses[name] = own_losses[name] + value if name in own_losses else value
             deeper = (
                 expandable(regions, self.size) & look.cell_logits.detach().isfinite().any(1).cpu().numpy()
             )

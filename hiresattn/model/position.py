@@ -20,6 +20,8 @@ class PositionalEncoding(nn.Module):
         ``geometry.locations``), added in place of concatenated, zero at the start.
     """
 
+    rates: Tensor
+
     def __init__(self, *, width: int, octaves: int = 4) -> None:
         super().__init__()
         rates = math.pi * 2.0 ** torch.arange(octaves)

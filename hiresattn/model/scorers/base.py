@@ -1,5 +1,6 @@
 """What every scorer is given and returns."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -33,9 +34,9 @@ class Scored(NamedTuple):
 class Scorer(nn.Module):
     """Turns what the encoder saw into one logit per cell."""
 
+    @abstractmethod
     def forward(self, view: View) -> Scored:
         """Score the cells. Never sees labels."""
-        raise TypeError(f"{type(self).__name__} does not score")
 
     def losses(self, scored: Scored, labels: Tensor) -> Mapping[str, Tensor]:  # noqa: ARG002 - most have none
         """The scorer's own training losses by name, already weighted."""

@@ -21,6 +21,8 @@ class LocationScorer(Scorer):
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does; they then span at most
             sqrt(2), which makes the policy nearly flat. Default: a learned temperature.
+        cap: Without ``normalize``, logits stay within plus and minus this: the straight-through gradient
+            does not fade for cells that are never sampled, and would drive them to minus infinity.
 
     Source:
         TNet, location module of the fMoW configuration; differs: temperature in place of the
@@ -36,12 +38,14 @@ class LocationScorer(Scorer):
         stage: int = -1,
         detach: bool = False,
         normalize: bool = False,
+        cap: float = 10.0,
     ) -> None:
         super().__init__()
         self.grid = grid
         self.stage = stage
         self.detach = detach
         self.normalize = normalize
+        self.cap = cap
         self.local = nn.Conv2d(channels, hidden, 1)
         self.squeeze = nn.Linear(hidden, hidden // 2)
         self.excite = nn.Linear(hidden // 2, hidden)
@@ -60,7 +64,8 @@ class LocationScorer(Scorer):
         x = torch.cat([x * context[:, :, None, None], self._positions(len(x))], 1)
         logits = self.out(functional.silu(self.mix(x)))[:, 0]
         if self.log_temperature is not None:
-            return Scored(logits * self.log_temperature.exp())
+            logits = logits * self.log_temperature.exp()
+            return Scored(self.cap * torch.tanh(logits / self.cap))
         return Scored(logits / (logits.flatten(1).norm(dim=1)[:, None, None] + 1e-8))
 
     def _positions(self, count: int) -> Tensor:

@@ -1,0 +1,210 @@
+"""A model on disk: a directory of safetensors weights and a JSON card. Nothing is ever unpickled."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+import hiresattn
+from hiresattn.config import ModelConfig
+from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
+from hiresattn.model.build import build_model
+from hiresattn.model.net import GlimpseNet
+
+FORMAT = "hiresattn-model"
+FORMAT_VERSION = 1
+WEIGHTS = "model.safetensors"
+CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the training images were like; a model used outside of it warns."""
+
+    mpp: tuple[float, float] | None = None
+    """Smallest and largest micrometres per level-0 px; None where the images didn't say."""
+    resolution: tuple[float, float] | None = None
+    """Smallest and largest ground size of a level-0 px, in units of the CRS."""
+    low: tuple[float, ...] | None = None
+    """Smallest mean of a band over a whole image, native values, per band taken."""
+    high: tuple[float, ...] | None = None
+    """Largest mean of a band over a whole image."""
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A network with its card."""
+
+    net: GlimpseNet
+    config: ModelConfig
+    name: str
+    sha256: str
+    """Of the weights file; empty for a model that was never saved."""
+    domain: Domain = field(default_factory=Domain)
+    k: tuple[int, ...] = (4, 2)
+    """Cells per region and depth that it was trained with."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """How it came to be: seed, images, accuracy, versions."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names, in the order of the logits."""
+        return self.config.classes
+
+
+def save_model(model: Model, path: str | Path) -> Model:
+    """Write a model directory; each file is replaced whole or not at all.
+
+    Args:
+        model: What to save.
+        path: The directory; made if missing.
+
+    Returns:
+        The model, with the hash of the weights as written.
+
+    Raises:
+        CheckpointError: If the directory can't be written.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
+        save_tensors(weights, path / WEIGHTS)
+        sha256 = _sha256(path / WEIGHTS)
+        card = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "name": model.name,
+            "classes": list(model.classes),
+            "scorer": model.config.scorer,
+            "config": model.config.to_json(),
+            "read": {
+                "filter": model.config.input.filter,
+                "level": "the coarsest that does not upsample",
+            },
+            "k": list(model.k),
+            "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},
+            "training": dict(model.training),
+            "weights": {"file": WEIGHTS, "sha256": sha256},
+            "version": hiresattn.__version__,
+        }
+        temporary = path / f".{CARD}.{os.getpid()}"
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path / CARD)
+    except OSError as error:
+        raise CheckpointError(f"{path}: the model can't be written: {error}") from error
+    return Model(model.net, model.config, model.name, sha256, model.domain, model.k, model.training)
+
+
+def load_model(path: str | Path) -> Model:
+    """Load a model directory, or one from the Hugging Face hub (``hf:owner/name``).
+
+    Args:
+        path: The directory, or the hub name.
+
+    Returns:
+        The model, on the CPU, in evaluation mode.
+
+    Raises:
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, is damaged, or was made by a newer version.
+    """
+    if str(path).startswith("hf:"):
+        path = _download(str(path)[3:])
+    path = Path(path)
+    card = _card(path)
+    try:
+        config = ModelConfig.from_json(card["config"], str(path / CARD))
+        name, k, sha256 = str(card["name"]), tuple(int(n) for n in card["k"]), str(card["weights"]["sha256"])
+        stored = {key: tuple(v) if v else None for key, v in card.get("domain", {}).items()}
+        domain = Domain(**stored)
+        training = dict(card.get("training", {}))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, ConfigError):
+            raise CheckpointError(f"{error}; the model was made by another version or edited") from error
+        raise CheckpointError(
+            f"{path / CARD}: the card is damaged ({type(error).__name__}: {error}); train or copy it anew"
+        ) from error
+    file = path / WEIGHTS
+    if not file.is_file():
+        raise CheckpointError(f"{path}: the card names {WEIGHTS}, which is missing; copy the whole directory")
+    if _sha256(file) != sha256:
+        raise CheckpointError(
+            f"{file}: not the weights that the card names (sha256 differs); copy the model directory anew"
+        )
+    try:
+        weights = load_file(file)
+        net = build_model(config)
+        net.load_state_dict(weights)
+    except (SafetensorError, RuntimeError, HiresattnError) as error:
+        first = str(error).splitlines()[0]
+        raise CheckpointError(f"{file}: the weights don't fit the card: {first}; train it anew") from error
+    return Model(net.eval(), config, name, sha256, domain, k, training)
+
+
+def save_tensors(
+    tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file whole or not at all."""
+    temporary = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        save_file(dict(tensors), temporary, metadata)
+        temporary.replace(file)
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _card(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise NotFoundError(
+            f"{path}: no such model directory; `hiresattn train MANIFEST -o {path}` makes one"
+        )
+    file = path / CARD
+    if not file.is_file():
+        raise CheckpointError(
+            f"{path}: no {CARD} in it, so not a hiresattn model; a model is a directory with "
+            f"{CARD} and {WEIGHTS}"
+        )
+    try:
+        card = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            f"{file}: not readable as JSON ({error}); copy the model directory anew"
+        ) from error
+    if not isinstance(card, dict) or card.get("format") != FORMAT:
+        raise CheckpointError(f"{file}: not the card of a hiresattn model (no format {FORMAT!r})")
+    version = card.get("format_version")
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{file}: format version {version}, this hiresattn reads version {FORMAT_VERSION}; upgrade hiresattn"
+        )
+    return card
+
+
+def _download(name: str) -> Path:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise CheckpointError(f"hf:{name} needs huggingface_hub; pip install huggingface_hub") from error
+    try:
+        return Path(snapshot_download(name, allow_patterns=[CARD, WEIGHTS]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise NotFoundError(
+            f"hf:{name}: can't be had from the hub: {first}; give a local directory"
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
