@@ -69,7 +69,7 @@ class Panel:
         """Glimpses, share of px, bytes, seconds, and why it ended."""
         cost = prediction.cost
         looks = "1 look" if cost.glimpses == 1 else f"{cost.glimpses} looks"
-        self._text(f"{looks}, {100 * cost.fraction_read:.2g} % of the pixels read", 13)
+        self._text(f"{looks}, {_percent(cost.fraction_read)} of the pixels read", 13)
         about = "about " if cost.bytes_estimated else ""
         self._text(
             f"{cost.tiles} tiles, {about}{cost.bytes_read / 1e6:.3g} MB, {cost.seconds.total:.2g} s", 13
@@ -85,7 +85,7 @@ class Panel:
         font = ImageFont.load_default(size=size)
         text = text.encode("ascii", "replace").decode()  # all that the built-in font draws
         shown = text
-        while font.getlength(shown) > WIDTH - x and len(text) > 2:  # noqa: PLR2004 - one letter a side
+        while font.getlength(shown) > WIDTH - x and len(text) > 2:
             text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
             shown = text[: len(text) // 2] + "..." + text[len(text) // 2 :]
         self._draw.text((x, self.y), shown, fill=ink, font=font)
@@ -101,3 +101,8 @@ class Panel:
             self._draw.rectangle(box, outline=DARK, fill=ink)
         self._text(text, 13, x=26)
         self.y += 2
+
+
+def _percent(share: float) -> str:
+    percent = 100 * share
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"  # noqa: PLR2004 - two digits
