@@ -36,7 +36,7 @@ def human_share(share: float) -> str:
 
 def _scaled(count: float, units: tuple[str, ...]) -> str:
     for unit in units[:-1]:
-        if count < 1000:  # noqa: PLR2004 - decimal units
+        if count < 1000:
             return f"{count:.0f} {unit}" if unit == units[0] else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.1f} {units[-1]}"

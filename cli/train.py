@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 @options.value_range
 @click.option("--device", metavar="auto|cpu|cuda:N|mps", help="Where the model runs.")
 @options.threads
-@click.option("--max-seconds", type=click.FloatRange(min=0, min_open=True), metavar="S", help="Stop in time.")
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
 @click.pass_context
@@ -91,9 +90,8 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
 def _options(preset: str | None, given: dict[str, Any]) -> "TrainOptions":
     from dataclasses import replace
 
-    from hiresattn.train.loop import PRESETS, TrainOptions
-
     from hiresattn.config import did_you_mean
+    from hiresattn.train.loop import PRESETS, TrainOptions
 
     if preset is not None and preset not in PRESETS:
         raise click.BadParameter(

@@ -105,4 +105,4 @@ class Panel:
 
 def _percent(share: float) -> str:
     percent = 100 * share
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"  # noqa: PLR2004 - two digits
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"

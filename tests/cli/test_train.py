@@ -24,7 +24,6 @@ class Options:
     value_range: tuple[float, float] | None = None
     device: str = "auto"
     threads: int | None = None
-    max_seconds: float | None = None
 
 
 def epoch(number, val_accuracy):
@@ -132,3 +131,15 @@ def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, tra
     assert result.exit_code == 1
     assert "no such manifest" in result.stderr
     assert trained.examples is None
+
+
+def test_every_option_is_one_that_the_library_knows():
+    from dataclasses import fields
+
+    from hiresattn_cli.train import train
+
+    from hiresattn.train.loop import TrainOptions
+
+    own = {"manifest", "output", "preset", "resume", "force", "help"}
+    offered = {parameter.name for parameter in train.params} - own
+    assert offered <= {field.name for field in fields(TrainOptions)}
