@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 from hiresattn_cli import options
-from hiresattn_cli.output import json_line
+from hiresattn_cli.output import human_bytes, human_px, human_share, json_line
 from hiresattn_cli.progress import progress_bar
 
 
@@ -42,4 +42,30 @@ def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_j
 
 
 def _table(facts: dict[str, Any]) -> Iterator[str]:
-    yield repr(facts)
+    """Lines for people."""
+    size = f"{facts['width']} x {facts['height']} px"
+    yield f"A scene of {size} ({human_px(facts['width'] * facts['height'])}), one small digit in it."
+    yield ""
+    yield f"  truth                  {facts['truth']}"
+    yield f"  hiresattn              {_answer(facts['class_name'], facts['truth'])}"
+    yield f"  first glance only      {_answer(facts['lowres'], facts['truth'])}"
+    yield f"  {facts['random_glimpses']:>3} looks at random    {_answer(facts['random'], facts['truth'])}"
+    yield ""
+    yield f"  looks                  {facts['glimpses']} (stopped by: {facts['stop_reason']})"
+    yield f"  pixels read            {human_share(facts['fraction_read'])}"
+    share = facts["bytes_read"] / facts["bytes"]
+    read = f"{human_bytes(facts['bytes_read'])} of {human_bytes(facts['bytes'])}"
+    yield f"  bytes read             {read} ({human_share(share)})"
+    making = f"{facts['write_seconds']:.0f} s to make the scene"
+    yield f"  time to classify       {facts['seconds']:.2f} s (and {making})"
+    yield ""
+    yield f"  scene                  {facts['scene']}"
+    yield f"  where it looked        {facts['overlay']}"
+    yield ""
+    yield facts["note"]
+
+
+def _answer(answer: str | None, truth: str) -> str:
+    if answer is None:
+        return "none"
+    return f"{answer}  {'right' if answer == truth else 'wrong'}"
