@@ -85,12 +85,12 @@ def _image_axes(array: Any, source: str) -> Any:
             if axis in map(str.lower, dims)
         ]
         rest = [d for d in dims if d not in named]
-        if len(named) != 2 or len(rest) > 1:  # noqa: PLR2004 - y and x
+        if len(named) != 2 or len(rest) > 1:
             raise OpenError(f"{source}: dimensions {dims}; an image has y, x and at most one band dimension")
         array = array.transpose(*named, *rest).data
-    if array.ndim == 2:  # noqa: PLR2004 - one band
+    if array.ndim == 2:
         array = array[:, :, None]
-    if array.ndim != 3 or 0 in array.shape or np.dtype(array.dtype).kind not in "uif":  # noqa: PLR2004
+    if array.ndim != 3 or 0 in array.shape or np.dtype(array.dtype).kind not in "uif":
         raise OpenError(
             f"{source}: shape {tuple(array.shape)} of {array.dtype}; an image is [h w c] or [h w] "
             "of integers or floats"

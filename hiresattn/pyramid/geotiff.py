@@ -181,7 +181,7 @@ class RasterioPyramid(Pyramid):
     def _levels(self, raster: Any) -> tuple[list[int | None], tuple[Level, ...], bool]:
         """Overview number of each level (None: the image), the levels, whether tiles are stored blocks."""
         found: list[tuple[int | None, tuple[int, int], tuple[int, int]]] = [
-            (None, raster.shape, raster.block_shapes[0])
+            (None, raster.shape, raster.shape if _one_strip(raster) else raster.block_shapes[0])
         ]
         for k in range(len(raster.overviews(1))):
             with self._open(k) as reduced:
@@ -193,7 +193,8 @@ class RasterioPyramid(Pyramid):
         is_tiff = raster.driver == "GTiff"
         levels = tuple(_level(raster.shape, size, block, is_tiff=is_tiff) for _, size, block in found)
         blocks = [(level.tile_height, level.tile_width) for level in levels]
-        return [k for k, _, _ in found], levels, is_tiff and blocks == [block for _, _, block in found]
+        stored = is_tiff and blocks == [block for _, _, block in found] and not _one_strip(raster)
+        return [k for k, _, _ in found], levels, stored
 
     def _open(self, overview: int | None) -> Any:
         import rasterio
@@ -278,6 +279,14 @@ def _has_mask(raster: Any) -> bool:
     flags = {flag for band in raster.mask_flag_enums for flag in band}
     same = len({repr(value) for value in raster.nodatavals}) == 1
     return MaskFlags.per_dataset in flags or (MaskFlags.nodata in flags and not same)
+
+
+def _one_strip(raster: Any) -> bool:
+    """Whether a TIFF is stored as one strip, which GDAL shows as rows."""
+    if raster.driver != "GTiff" or raster.block_shapes[0][0] > 1 or raster.height == 1:
+        return False
+    first, second = (raster.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
+    return first is not None and second is None
 
 
 def _level(whole: tuple[int, int], size: tuple[int, int], block: tuple[int, int], *, is_tiff: bool) -> Level:

@@ -218,7 +218,7 @@ def _plain_axes(array: Any, source: str) -> list[str]:
         ]
     else:
         axes = list("yxc"[: array.ndim])
-        if array.ndim == 3 and array.shape[2] > _FEW > array.shape[0]:  # noqa: PLR2004 - y, x, c
+        if array.ndim == 3 and array.shape[2] > _FEW > array.shape[0]:
             raise OpenError(
                 f"{source}: shape {array.shape} looks like [c h w]; store it as [h w c], or name its axes"
             )

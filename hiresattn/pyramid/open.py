@@ -105,9 +105,13 @@ def _file_readers(name: str, head: bytes) -> _Readers:
         return [(_rasterio, "rasterio"), (_image, "image")]
     if any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
         return [(_rasterio, "rasterio")]
-    slide: _Readers = [(_openslide, "openslide")] if vendor else []
-    tiled: _Readers = [(_tiff, "tiff")] if ifds[0].tiled else []
-    return [*slide, *tiled, (_rasterio, "rasterio")]
+    # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.
+    fits = vendor == "aperio" or (ifds[0].bits, ifds[0].samples, ifds[0].ome) == (8, 3, False)
+    slide: _Readers = [(_openslide, "openslide")] if vendor and fits else []
+    pages = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds)
+    if slide or ifds[0].tiled or ifds[0].ome or pages > 1:  # GDAL would take the first page of a stack
+        return [*slide, (_tiff, "tiff")]
+    return [(_rasterio, "rasterio")]
 
 
 def _openslide() -> Any:

@@ -52,7 +52,8 @@ class OpenSlidePyramid(Pyramid):
                 "export it as an OME-TIFF or a pyramidal TIFF with the scanner's software or Bio-Formats"
             ) from error
         with slide:
-            said = dict(slide.properties)
+            properties = slide.properties  # a damaged file has some whose names can't be looked up
+            said = {key: properties[key] for key in properties if key.startswith("openslide.")}
             sizes = [(height, width) for width, height in slide.level_dimensions]
             self._downsamples = tuple(slide.level_downsamples)
         chosen, where = choose_mpp(
@@ -124,7 +125,7 @@ class OpenSlidePyramid(Pyramid):
     def _composite(self, rgba: np.ndarray) -> Pixels:
         """Lay pixels on the background colour; where nothing was scanned they aren't valid."""
         alpha = rgba[:, :, 3:]
-        if alpha.min() == 255:  # noqa: PLR2004 - opaque
+        if alpha.min() == 255:
             return Pixels(np.ascontiguousarray(rgba[:, :, :3]))
         share = alpha / np.float32(255)
         data = rgba[:, :, :3] * share + np.array(self._background, np.float32) * (1 - share)
@@ -145,7 +146,7 @@ def _native_tiles(
             tiles = TiffTiles(source, levels, background)
         except OpenError:  # a compression that only OpenSlide decodes
             return None
-    return tiles if tiles.bands == 3 and tiles.dtype == np.uint8 else None  # noqa: PLR2004 - RGB
+    return tiles if tiles.bands == 3 and tiles.dtype == np.uint8 else None
 
 
 def _number(value: str | None) -> float | None:

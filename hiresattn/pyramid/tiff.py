@@ -137,6 +137,10 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
     """Pages of each level of the biggest image, finest first, and that image's index in the file."""
     index = max(range(len(tif.series)), key=lambda i: int(np.prod(tif.series[i].shape)))
     series = tif.series[index]
+    if tif.is_ome and series.kind != "ome":
+        raise OpenError(
+            f"{source}: its OME-XML is damaged, so its planes can't be told apart; export it again"
+        )
     stack = {
         axis: side
         for axis, side in zip(series.axes, series.shape, strict=True)

@@ -43,7 +43,19 @@ COMPRESSIONS = {
     52546: "JPEG XL",
 }
 
-_CODES = {1: "u1", 3: "u2", 4: "u4", 6: "i1", 8: "i2", 9: "i4", 13: "u4", 16: "u8", 17: "i8", 18: "u8"}
+_CODES = {
+    1: "u1",
+    2: "u1",
+    3: "u2",
+    4: "u4",
+    6: "i1",
+    8: "i2",
+    9: "i4",
+    13: "u4",
+    16: "u8",
+    17: "i8",
+    18: "u8",
+}
 _GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 42112, 42113})
 _MASK = 4  # a bit of NewSubfileType
 _OLD_JPEG = 6
@@ -59,8 +71,14 @@ class Ifd:
     """Columns, px."""
     height: int
     """Rows, px."""
+    bits: int
+    """Of one sample."""
+    samples: int
+    """Bands, alpha included."""
     compression: int
     """Tag 259."""
+    ome: bool
+    """Whether its description is OME-XML."""
     mask: bool
     """Whether it is a transparency mask."""
     tiled: bool
@@ -112,9 +130,14 @@ class _Walk:
         pending = [int(self._unpack("Q" if self.big else "I", head, first))]
         while pending:
             offset = pending.pop(0)
-            while offset:
+            chain: set[int] = set()
+            while offset and offset not in self.seen:  # sub-directories may be listed and linked as well
+                self.seen.add(offset)
+                chain.add(offset)
                 offset, children = self._directory(offset)
                 pending += children
+            if offset in chain:
+                raise self._damaged("its image directories form a loop")
         if not self.ifds:
             raise self._damaged("it holds no image directory")
         return self.ifds
@@ -131,9 +154,6 @@ class _Walk:
 
     def _directory(self, offset: int) -> tuple[int, list[int]]:
         """Read the directory at an offset; returns the offset of the next and those of its children."""
-        if offset in self.seen:
-            raise self._damaged("its image directories form a loop")
-        self.seen.add(offset)
         head, entry, code = (8, 20, "Q") if self.big else (2, 12, "H")
         count = self._unpack(code, self._bytes(offset, head))
         if count * entry > self.size:
@@ -170,15 +190,18 @@ class _Walk:
     def _check(self, tags: dict[int, int]) -> None:
         """Check one directory and keep its description."""
         width, height = self._value(tags, 256, 0), self._value(tags, 257, 0)
-        if not width and not height and 273 not in tags and 324 not in tags:  # noqa: PLR2004 - EXIF and the like
+        if not width and not height and 273 not in tags and 324 not in tags:
             return
         compression = self._value(tags, 259, 1)
-        tiled = 324 in tags or 322 in tags  # noqa: PLR2004 - TIFF tags are numbers
+        tiled = 324 in tags or 322 in tags
         ifd = Ifd(
             tags=frozenset(tags),
             width=width,
             height=height,
+            bits=self._value(tags, 258, 1),
+            samples=self._value(tags, 277, 1),
             compression=compression,
+            ome=not self.ifds and self._is_ome(tags),
             mask=bool(self._value(tags, 254, 0) & _MASK),
             tiled=tiled,
         )
@@ -190,22 +213,27 @@ class _Walk:
                 f"{self.path}: image directory {len(self.ifds)} uses compression {compression}, which no "
                 f"reader here decodes; possible are {names}; convert the file with the program that wrote it"
             )
-        if compression != _OLD_JPEG and 32997 not in tags:  # noqa: PLR2004 - 32997: a volume
+        if compression != _OLD_JPEG and 32997 not in tags:
             self._check_segments(tags, ifd)
         self.ifds.append(ifd)
 
+    def _is_ome(self, tags: dict[int, int]) -> bool:
+        """Whether the description ends as OME-XML does."""
+        if 270 not in tags:
+            return False
+        text = self._values(tags, 270)
+        return b"OME>" in text[-40:].astype(np.uint8).tobytes()
+
     def _check_segments(self, tags: dict[int, int], ifd: Ifd) -> None:
-        samples = self._value(tags, 277, 1)
-        planes = samples if self._value(tags, 284, 1) == 2 else 1  # noqa: PLR2004 - planar
+        planes = ifd.samples if self._value(tags, 284, 1) == 2 else 1
         word = "tiles" if ifd.tiled else "strips"
         if ifd.tiled:
             tile_width, tile_height = self._value(tags, 322, 0), self._value(tags, 323, 0)
-            bits = self._value(tags, 258, 1)
-            if min(tile_width, tile_height, samples) < 1:
+            if min(tile_width, tile_height, ifd.samples) < 1:
                 raise self._damaged(
                     f"image directory {len(self.ifds)} has tiles of {tile_width} x {tile_height} px"
                 )
-            if tile_width * tile_height * (samples // planes) * bits // 8 > MAX_TILE_BYTES:
+            if tile_width * tile_height * (ifd.samples // planes) * ifd.bits // 8 > MAX_TILE_BYTES:
                 raise self._damaged(
                     f"image directory {len(self.ifds)} announces tiles of {tile_width} x {tile_height} px, "
                     f"over {MAX_TILE_BYTES >> 30} GiB each"
@@ -214,8 +242,8 @@ class _Walk:
             tile_width, tile_height = ifd.width, min(self._value(tags, 278, ifd.height), ifd.height)
         across, down = -(-ifd.width // tile_width), -(-ifd.height // max(tile_height, 1))
         expected = across * down * planes
-        offsets = self._values(tags, 324 if 324 in tags else 273)  # noqa: PLR2004 - TIFF tags are numbers
-        counts = self._values(tags, 325 if 325 in tags else 279)  # noqa: PLR2004 - TIFF tags are numbers
+        offsets = self._values(tags, 324 if 324 in tags else 273)
+        counts = self._values(tags, 325 if 325 in tags else 279)
         if min(len(offsets), len(counts)) < expected:
             raise self._damaged(
                 f"image directory {len(self.ifds)} announces {ifd.width} x {ifd.height} px, that is "

@@ -36,7 +36,9 @@ class _Plane:
 class TiffTiles:
     """Reads tiles of chosen directories of a local TIFF file by ``os.pread``: no shared offset, no lock.
 
-    JPEG tiles are decoded strictly: damaged ones are errors, where other readers return wrong pixels.
+    JPEG tiles are decoded strictly: what the decoder notices is an error, where other readers return wrong
+    pixels. JPEG, JPEG 2000, LZW and uncompressed tiles have no checksum, so damage that happens to decode
+    to the right number of pixels can't be noticed by anyone.
 
     Args:
         path: The file.
@@ -49,6 +51,8 @@ class TiffTiles:
     """
 
     def __init__(self, path: str, levels: Sequence[Sequence[Any]], fill: Any = 0) -> None:
+        self._fd: int | None = None
+        self._lock = threading.Lock()
         self.path = path
         self.fill = fill
         self._levels = [[_plane(path, page) for page in pages] for pages in levels]
@@ -61,8 +65,6 @@ class TiffTiles:
         """Data type of the pixels."""
         self.bands = sum(plane.copies * plane.samples for plane in self._levels[0])
         """Bands, alpha included."""
-        self._fd: int | None = None
-        self._lock = threading.Lock()
 
     @property
     def nbytes(self) -> int:
@@ -179,7 +181,7 @@ def _plane(path: str, page: Any) -> _Plane:
         raise OpenError(f"{what}: pixels of type {key.dtype}; possible are whole numbers and floats")
     in_tile = 1 if planar else samples
     if compression == _JPEG:
-        if int(np.max(key.bitspersample)) != 8 or in_tile not in (1, 3):  # noqa: PLR2004 - baseline JPEG
+        if int(np.max(key.bitspersample)) != 8 or in_tile not in (1, 3):
             raise OpenError(
                 f"{what}: JPEG with {samples} bands of {key.bitspersample} bits; possible are 1 or 3 bands "
                 "of 8 bits; convert the file to another compression"
@@ -203,7 +205,7 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
 
     # Start marker, then the shared tables without their own start and end, then the tile's segments.
     prefix = b"\xff\xd8" + (tables[2:-2] if tables else b"")
-    colorspace = "RGB" if samples == 3 else "GRAY"  # noqa: PLR2004 - R, G, B
+    colorspace = "RGB" if samples == 3 else "GRAY"
 
     def decode(stored: bytes, _: int) -> np.ndarray:
         if stored[:2] != b"\xff\xd8":

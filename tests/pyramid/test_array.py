@@ -1,0 +1,83 @@
+"""Arrays as pyramids: NumPy, Dask, xarray."""
+
+import dask.array as da
+import numpy as np
+import pytest
+import xarray as xr
+
+from hiresattn.errors import OpenError
+from hiresattn.pyramid import open_pyramid
+from tests.images import SHAPES, TILE, coded, coded_levels
+from tests.pyramid.contract import PyramidContract
+
+
+class _Arrays(PyramidContract):
+    backend = "array"
+    mpp = None
+    exact_bytes = False
+
+    def test_tile_bytes_add_up_to_less_than_the_file(self):
+        pytest.skip("arrays have no file")
+
+
+class TestNumpyLevels(_Arrays):
+    tile = (512, 512)
+
+    def write(self, folder):
+        return coded_levels()
+
+
+class TestDaskLevels(_Arrays):
+    dtype = "uint16"
+
+    def write(self, folder):
+        return [da.from_array(level, chunks=(TILE, TILE, 3)) for level in coded_levels("uint16")]
+
+
+class TestXarrayBandFirst(_Arrays):
+    dtype = "float32"
+    levels = 1
+    tile = (512, 512)
+
+    def write(self, folder):
+        return xr.DataArray(np.moveaxis(coded(0, "float32"), 2, 0), dims=("band", "y", "x"))
+
+
+def test_levels_that_disagree_are_an_open_error():
+    fine, coarse = coded(), coded(1)
+    for levels in ([fine, coarse[:, :, :2]], [fine, coarse.astype(np.uint16)], [coarse, fine], []):
+        with pytest.raises(OpenError, match="levels"):
+            open_pyramid(levels)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(5), np.zeros((2, 3, 4, 5)), np.zeros((0, 5)), np.zeros((5, 5), bool)]
+)
+def test_an_array_that_is_no_image_is_an_open_error(array):
+    with pytest.raises(OpenError, match=r"an image is \[h w c\] or \[h w\]"):
+        open_pyramid(array)
+
+
+def test_only_the_chunks_of_the_window_are_computed():
+    computed = []
+
+    def block(block_info=None):
+        computed.append(block_info[None]["chunk-location"])
+        return np.zeros(block_info[None]["chunk-shape"], np.uint8)
+
+    lazy = da.map_blocks(
+        block, chunks=((100,) * 5, (100,) * 7, (3,)), dtype=np.uint8, meta=np.empty((0, 0, 0), "u1")
+    )
+    with open_pyramid(lazy) as pyramid:
+        computed.clear()
+        pyramid.read(0, 120, 220, 50, 150)
+    assert sorted(computed) == [(1, 2, 0), (1, 3, 0)]
+
+
+def test_a_missing_value_is_nodata():
+    image = coded()
+    with open_pyramid(image, nodata=0) as pyramid:
+        assert (
+            np.array_equal(pyramid.read_masked(0, 0, 0, *SHAPES[0]).valid, (image != 0).any(axis=2))
+            or (image != 0).any(axis=2).all()
+        )

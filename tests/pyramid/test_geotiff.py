@@ -1,0 +1,315 @@
+"""GeoTIFF and other rasters by GDAL."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hiresattn.errors import NotFoundError, OpenError, ReadError
+from hiresattn.pyramid import open_pyramid
+from tests.images import CRS, SHAPES, TILE, TRANSFORM, coded, write_geotiff, write_pyramid_tiff
+from tests.pyramid.contract import PyramidContract
+from tests.pyramid.damage import overwrite_tile, zero_tile_entry
+
+
+class TestGeoTiff(PyramidContract):
+    backend = "rasterio"
+    dtype = "uint16"
+    crs = CRS
+    mpp = None
+
+    def write(self, folder):
+        return write_geotiff(folder / "scene.tif", "uint16")
+
+    def test_the_transform_is_that_of_level_0(self, pyramid):
+        assert pyramid.transform == TRANSFORM
+
+
+class TestGeoTiffFloatByBand(PyramidContract):
+    backend = "rasterio"
+    dtype = "float32"
+    crs = CRS
+    mpp = None
+
+    def write(self, folder):
+        return _by_band(folder / "scene.tif")
+
+    levels = 1
+
+
+class TestCogJpeg(PyramidContract):
+    """JPEG tiles of a local GeoTIFF are decoded natively."""
+
+    backend = "rasterio"
+    crs = CRS
+    mpp = None
+    tolerance = 20
+    mean_tolerance = 1.5
+
+    def write(self, folder):
+        return write_geotiff(folder / "scene.tif", compression="jpeg")
+
+
+def _by_band(path):
+    """Each band in tiles of its own."""
+    import rasterio
+
+    image = coded(dtype="float32")
+    options = {"driver": "GTiff", "width": image.shape[1], "height": image.shape[0], "count": 3}
+    options |= {
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "interleave": "band",
+        "compress": "zstd",
+    }
+    with rasterio.open(
+        path, "w", dtype="float32", crs=CRS, transform=rasterio.Affine(*TRANSFORM), **options
+    ) as new:
+        new.write(np.moveaxis(image, 2, 0))
+    return path
+
+
+def _raster(path, image, **options):
+    """Write ``[h w c]`` with rasterio."""
+    import rasterio
+
+    options = {"driver": "GTiff", "crs": CRS, "transform": rasterio.Affine(*TRANSFORM), **options}
+    mask = options.pop("mask", None)
+    meaning = options.pop("colorinterp", None)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            path,
+            "w",
+            width=image.shape[1],
+            height=image.shape[0],
+            count=image.shape[2],
+            dtype=image.dtype,
+            **options,
+        ) as new,
+    ):
+        new.write(np.moveaxis(image, 2, 0))
+        if meaning:
+            new.colorinterp = meaning
+        if mask is not None:
+            new.write_mask(mask)
+    return path
+
+
+def test_native_tiles_and_gdal_give_the_same_pixels(tmp_path):
+    path = write_geotiff(tmp_path / "scene.tif", compression="jpeg")
+    with open_pyramid(path) as pyramid:
+        assert pyramid._tiles is not None
+        native = [pyramid.read(level, 0, 0, *shape).astype(int) for level, shape in enumerate(SHAPES)]
+        pyramid._tiles = None
+        for level, shape in enumerate(SHAPES):
+            gdal = pyramid.read(level, 0, 0, *shape).astype(int)
+            assert np.abs(gdal - native[level]).max() <= 24
+            assert abs(gdal.mean() - native[level].mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("compression", "harm"), [("jpeg", "random"), ("jpeg", "zeros"), ("jpeg", "header"), ("deflate", "zeros")]
+)
+def test_a_damaged_tile_is_a_read_error_and_the_others_are_read(tmp_path, compression, harm):
+    path = write_geotiff(tmp_path / "scene.tif", compression=compression)
+    with open_pyramid(path) as pyramid:
+        before = pyramid.read_tile(0, 0, 0).data
+    overwrite_tile(path, level=0, row=1, column=2, harm=harm)
+    with open_pyramid(path) as pyramid:
+        with pytest.raises(ReadError, match="damaged"):
+            pyramid.read_tile(0, 1, 2)
+        assert np.array_equal(pyramid.read_tile(0, 0, 0).data, before)
+
+
+@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+def test_a_sparse_tile_is_counted_and_not_valid(tmp_path, compression):
+    path = write_geotiff(tmp_path / "scene.tif", compression=compression)
+    zero_tile_entry(path, level=1, row=1, column=0)
+    with open_pyramid(path) as pyramid:
+        pixels = pyramid.read_masked(1, 100, 90, 150, 200)
+        assert pyramid.tile_bytes(1, 1, 0) == 0
+    wanted = np.ones((150, 200), bool)
+    wanted[TILE - 100 : 2 * TILE - 100, : TILE - 90] = False
+    assert pixels.missing_tiles == 1
+    assert np.array_equal(pixels.valid, wanted)
+
+
+def test_nodata_is_what_every_band_says(tmp_path):
+    image = np.ones((100, 120, 3), np.uint8)
+    image[10:20, 10:20] = 0
+    image[50:60, 50:60, 1] = 0
+    with open_pyramid(_raster(tmp_path / "scene.tif", image, nodata=0)) as pyramid:
+        assert pyramid.nodata == 0
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image.any(axis=2))
+
+
+def test_a_given_nodata_value_takes_the_place_of_the_files(tmp_path):
+    image = np.ones((100, 120, 1), np.int16)
+    image[10:20] = -9999
+    path = _raster(tmp_path / "scene.tif", image, nodata=1)
+    with open_pyramid(path, nodata=-9999) as pyramid:
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image[:, :, 0] == 1)
+
+
+def test_a_nodata_value_that_the_type_cannot_hold_masks_nothing(tmp_path):
+    image = np.zeros((100, 120, 1), np.uint8)
+    with open_pyramid(_raster(tmp_path / "scene.tif", image), nodata=-9999) as pyramid:
+        assert pyramid.read_masked(0, 0, 0, 100, 120).valid is None
+
+
+def test_one_nan_is_not_valid(tmp_path):
+    image = np.ones((100, 120, 2), np.float32)
+    image[3, 4, 1] = np.nan
+    with open_pyramid(_raster(tmp_path / "scene.tif", image)) as pyramid:
+        valid = pyramid.read_masked(0, 0, 0, 100, 120).valid
+    assert np.argwhere(~valid).tolist() == [[3, 4]]
+
+
+@pytest.mark.parametrize("compress", ["deflate", "jpeg"])
+def test_an_internal_mask_says_what_is_valid_at_every_level(tmp_path, compress):
+    import rasterio
+    from rasterio.shutil import copy
+
+    mask = np.zeros((1000, 1300), np.uint8)
+    mask[200:700, 300:900] = 255
+    image = np.full((1000, 1300, 3), 90, np.uint8)
+    plain = _raster(tmp_path / "plain.tif", image, mask=mask)
+    with rasterio.open(plain) as source:
+        copy(source, tmp_path / "scene.tif", driver="COG", compress=compress, blocksize=256)
+    with open_pyramid(tmp_path / "scene.tif") as pyramid:
+        assert pyramid.channels == 3
+        assert len(pyramid.levels) > 1
+        for level, has in enumerate(pyramid.levels):
+            step = 2**level
+            pixels = pyramid.read_masked(level, 0, 0, has.height, has.width)
+            inside = np.s_[200 // step + 1 : 700 // step - 1, 300 // step + 1 : 900 // step - 1]
+            assert pixels.valid[inside].all()
+            assert abs(pixels.valid.sum() / (600 * 500 / step**2) - 1) < 0.05
+
+
+def test_alpha_says_what_is_valid_and_near_infrared_is_a_band(tmp_path):
+    from rasterio.enums import ColorInterp
+
+    image = np.full((100, 120, 4), 9, np.uint8)
+    image[:50, :, 3] = 0
+    rgb = [ColorInterp.red, ColorInterp.green, ColorInterp.blue]
+    with open_pyramid(_raster(tmp_path / "a.tif", image, colorinterp=[*rgb, ColorInterp.alpha])) as pyramid:
+        assert pyramid.channels == 3
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image[:, :, 3] > 0)
+    with open_pyramid(_raster(tmp_path / "n.tif", image, photometric="rgb", alpha="no")) as pyramid:
+        assert pyramid.channels == 4
+        assert pyramid.read_masked(0, 0, 0, 100, 120).valid is None
+    first = [ColorInterp.alpha, *rgb]
+    with open_pyramid(_raster(tmp_path / "f.tif", image, colorinterp=first)) as pyramid:
+        assert pyramid._bands == [2, 3, 4]
+
+
+def test_complex_bands_are_an_open_error(tmp_path):
+    path = _raster(tmp_path / "scene.tif", np.zeros((50, 60, 1), np.complex64))
+    with pytest.raises(OpenError, match="bands of type complex64; possible"):
+        open_pyramid(path)
+
+
+def test_a_raster_without_place_opens_without_a_warning(tmp_path):
+    import rasterio
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
+        path = _raster(tmp_path / "scene.tif", coded(), crs=None, transform=None)
+    with open_pyramid(path) as pyramid:
+        assert (pyramid.backend, pyramid.crs, pyramid.transform) == ("rasterio", None, None)
+        assert np.array_equal(pyramid.read(0, 5, 6, 70, 80), coded()[5:75, 6:86])
+
+
+def test_a_rotated_transform_is_kept(tmp_path):
+    import rasterio
+
+    rotated = (1.0, 0.5, 10.0, 0.5, -1.0, 20.0)
+    path = _raster(tmp_path / "scene.tif", coded(), transform=rasterio.Affine(*rotated))
+    with open_pyramid(path) as pyramid:
+        assert pyramid.transform == rotated
+
+
+def test_one_strip_for_all_is_read_in_rows(tmp_path):
+    from tifffile import imwrite
+
+    image = np.tile(coded(), (4, 1, 1))
+    path = tmp_path / "scene.tif"
+    imwrite(path, image, photometric="rgb", rowsperstrip=image.shape[0], compression="deflate", metadata=None)
+    with open_pyramid(path) as pyramid:
+        assert pyramid.levels[0].tile_height == 512
+        assert not pyramid.exact_bytes
+        assert np.array_equal(pyramid.read_tile(0, 1, 0).data, image[512:1024])
+
+
+def test_a_virtual_raster_reads_its_sources_and_a_lost_one_is_a_read_error(tmp_path):
+    from rasterio.shutil import copy
+
+    path = write_geotiff(tmp_path / "scene.tif", "uint16")
+    copy(path, tmp_path / "scene.vrt", driver="VRT")
+    with open_pyramid(tmp_path / "scene.vrt") as pyramid:
+        assert np.array_equal(pyramid.read(0, 100, 200, 50, 60), coded(dtype="uint16")[100:150, 200:260])
+    path.unlink()
+    with (
+        open_pyramid(tmp_path / "scene.vrt") as pyramid,
+        pytest.raises(ReadError, match="GDAL can't read it"),
+    ):
+        pyramid.read(0, 100, 200, 50, 60)
+
+
+def test_a_scene_cut_short_is_an_open_error(tmp_path):
+    whole = write_geotiff(tmp_path / "scene.tif").read_bytes()
+    for kept in (len(whole) // 2, len(whole) - 100):
+        path = tmp_path / f"cut{kept}.tif"
+        path.write_bytes(whole[:kept])
+        with pytest.raises(OpenError, match="damaged or cut short"):
+            open_pyramid(path)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory):
+    """A folder, its address, and the log of what was asked for."""
+    folder = tmp_path_factory.mktemp("served")
+    log = tmp_path_factory.mktemp("log") / "requests"
+    command = [sys.executable, Path(__file__).with_name("serve.py"), folder, log]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own
+        yield folder, f"http://127.0.0.1:{server.stdout.readline().strip()}", log
+        server.terminate()
+
+
+def test_a_scene_over_http_is_read_by_window_without_asking_for_its_neighbours(served):
+    folder, address, log = served
+    write_geotiff(folder / "scene.tif", "uint16")
+    with open_pyramid(f"{address}/scene.tif") as pyramid:
+        assert [(level.height, level.width) for level in pyramid.levels] == SHAPES
+        assert np.array_equal(pyramid.read(1, 100, 120, 60, 70), coded(1, "uint16")[100:160, 120:190])
+        assert pyramid.exact_bytes
+    assert set(log.read_text().split()) == {"/scene.tif"}
+
+
+def test_overviews_beside_a_big_remote_scene_are_found(served):
+    import rasterio
+
+    folder, address, _ = served
+    image = np.zeros((2500, 2100, 1), np.uint8)
+    path = _raster(folder / "big.tif", image, tiled=True, compress="deflate")
+    with rasterio.Env(TIFF_USE_OVR="YES"), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4])
+    assert (folder / "big.tif.ovr").exists()
+    with open_pyramid(f"{address}/big.tif") as pyramid:
+        assert len(pyramid.levels) == 3
+
+
+def test_a_remote_scene_that_is_not_there_is_a_not_found_error(served):
+    with pytest.raises(NotFoundError, match="no such file"):
+        open_pyramid(f"{served[1]}/other.tif")
+
+
+def test_a_tiff_of_16_bits_without_place_is_not_squeezed_to_8(tmp_path):
+    with open_pyramid(write_pyramid_tiff(tmp_path / "image.tif", "uint16")) as pyramid:
+        assert pyramid.dtype == np.uint16
