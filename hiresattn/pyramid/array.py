@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import OpenError
+from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 
@@ -38,8 +38,8 @@ class ArrayPyramid(Pyramid):
         arrays = list(levels) if isinstance(levels, Sequence) else [levels]
         if not arrays:
             raise OpenError(f"{source}: no levels; pass at least one array [h w c]")
-        crs, transform = _georeference(arrays[0])
         self._arrays = [_image_axes(array, source) for array in arrays]
+        crs, transform = _georeference(arrays[0])
         first = self._arrays[0]
         described = []
         for array in self._arrays:
@@ -67,9 +67,15 @@ class ArrayPyramid(Pyramid):
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         part = self._arrays[level][y : y + height, x : x + width]
-        if hasattr(part, "compute"):
-            part = part.compute(scheduler="synchronous")
-        return Pixels(np.ascontiguousarray(part))
+        try:
+            if hasattr(part, "compute"):
+                part = part.compute(scheduler="synchronous")
+            return Pixels(np.ascontiguousarray(part))
+        except Exception as error:
+            raise ReadError(
+                f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
+                f"can't be computed ({error!r})"
+            ) from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (type(self),), self.__dict__  # the arrays themselves; there is no file
@@ -77,6 +83,8 @@ class ArrayPyramid(Pyramid):
 
 def _image_axes(array: Any, source: str) -> Any:
     """Bring an array to ``[h w c]``."""
+    if not (hasattr(array, "ndim") and hasattr(array, "shape") and hasattr(array, "dtype")):
+        raise OpenError(f"{source}: a {type(array).__name__} is no array; an image is [h w c] or [h w]")
     dims = getattr(array, "dims", None)
     if dims is not None:
         named = [

@@ -1,18 +1,17 @@
 """GeoTIFF and whatever else GDAL reads, local or remote, by rasterio."""
 
-import os
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import NotFoundError, OpenError, ReadError
+from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
-from hiresattn.pyramid.quiet import quiet
+from hiresattn.pyramid.gdal import GdalFile, reason
 from hiresattn.pyramid.scale import choose_mpp
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tiffheader import check_tiff
@@ -23,28 +22,6 @@ _ROWS = 512
 
 #: Blocks with sides below this are read several at a time, px.
 _SMALL = 128
-
-#: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
-_BIG = 2048
-
-#: GDAL settings for remote files; what the user sets wins.
-_REMOTE = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
-    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
-    "GDAL_HTTP_MULTIPLEX": "YES",
-    "GDAL_HTTP_VERSION": "2",
-    "GDAL_HTTP_MAX_RETRY": "3",
-    "GDAL_HTTP_RETRY_DELAY": "1",
-    "VSI_CACHE": "TRUE",
-}
-
-_VSI = {
-    "http://": "/vsicurl/http://",
-    "https://": "/vsicurl/https://",
-    "s3://": "/vsis3/",
-    "gs://": "/vsigs/",
-}
 
 
 class RasterioPyramid(Pyramid):
@@ -67,15 +44,10 @@ class RasterioPyramid(Pyramid):
     backend: ClassVar[str] = "rasterio"
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
-        self._path = _gdal_path(source)
-        self._remote = self._path.startswith("/vsi")
-        if not self._remote:
+        self._file = GdalFile(source)
+        if not self._file.remote:
             check_tiff(source)
-        self._settings = dict(_REMOTE) if self._remote else {}
-        self._quiet = True
-        raster = self._first_look(source)
-        with raster:
-            self._quiet = raster.crs is None
+        with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
             self._mask = _has_mask(raster)
@@ -83,9 +55,11 @@ class RasterioPyramid(Pyramid):
             jpeg = raster.driver == "GTiff" and "JPEG" in str(raster.compression).upper()
             meta = _metadata(raster, levels, self._bands, mpp, nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
-        self._tiles = _native_tiles(source, meta) if jpeg and not self._remote else None
+        self._tiles = _native_tiles(source, meta) if jpeg and not self._file.remote else None
         self.exact_bytes = self._stored
-        self._handles = [PerThread(partial(self._open, overview), _close) for overview in self._overviews]
+        self._handles = [
+            PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
+        ]
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""
@@ -112,7 +86,7 @@ class RasterioPyramid(Pyramid):
         try:
             return self._read_once(what, level, y, x, height, width)
         except ReadError:
-            if not self._remote:
+            if not self._file.remote:
                 raise
         return self._read_once(what, level, y, x, height, width)  # GDAL keeps a failure; a new handle doesn't
 
@@ -159,32 +133,13 @@ class RasterioPyramid(Pyramid):
         place = {} if overview is None else {"ovr": overview}
         return raster.get_tag_item(f"BLOCK_{tag}_{column}_{row}", "TIFF", bidx=band, **place)
 
-    def _first_look(self, source: str) -> Any:
-        """Open level 0; a big remote file without overviews once more, in case they lie beside it."""
-        try:
-            raster = self._open(None)
-            if self._remote and max(raster.shape) > _BIG and not raster.overviews(1):
-                raster.close()
-                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
-                raster = self._open(None)
-        except Exception as error:
-            reason = _reason(error)
-            if "404" in reason or "No such file" in reason or "does not exist" in reason:
-                raise NotFoundError(
-                    f"{source}: there is no such file ({reason}); check the address"
-                ) from error
-            raise OpenError(
-                f"{source}: GDAL can't open it ({reason}); convert it to a tiled GeoTIFF or OME-TIFF"
-            ) from error
-        return raster
-
     def _levels(self, raster: Any) -> tuple[list[int | None], tuple[Level, ...], bool]:
         """Overview number of each level (None: the image), the levels, whether tiles are stored blocks."""
         found: list[tuple[int | None, tuple[int, int], tuple[int, int]]] = [
             (None, raster.shape, raster.shape if _one_strip(raster) else raster.block_shapes[0])
         ]
         for k in range(len(raster.overviews(1))):
-            with self._open(k) as reduced:
+            with self._file.open(k) as reduced:
                 size, block = reduced.shape, reduced.block_shapes[0]
             aspect = raster.height / size[0] / (raster.width / size[1])
             slack = 1 / size[0] + 1 / size[1] + 0.01
@@ -196,57 +151,22 @@ class RasterioPyramid(Pyramid):
         stored = is_tiff and blocks == [block for _, _, block in found] and not _one_strip(raster)
         return [k for k, _, _ in found], levels, stored
 
-    def _open(self, overview: int | None) -> Any:
-        import rasterio
-        from rasterio.errors import NotGeoreferencedWarning
-
-        options = {} if overview is None else {"overview_level": overview}
-        with ExitStack() as stack:
-            stack.enter_context(self._environment())
-            if self._quiet:
-                stack.enter_context(quiet(NotGeoreferencedWarning))
-            return rasterio.open(self._path, sharing=False, **options)
-
-    def _environment(self) -> AbstractContextManager[Any]:
-        """GDAL settings for a remote file, under those of the user's environment or ``rasterio.Env``."""
-        if not self._settings:
-            return nullcontext()
-        import rasterio
-        from rasterio.env import getenv, hasenv
-
-        said = {**os.environ, **(getenv() if hasenv() else {})}
-        return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in said})
-
     @contextmanager
     def _reading(self, level: int, what: str) -> Iterator[Any]:
         """This thread's handle of a level; its errors are ``ReadError``."""
         try:
-            with self._environment():
+            with self._file.environment():
                 yield self._handles[level].get()
         except Exception as error:
             self._handles[level].drop()
             raise ReadError(
-                f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({_reason(error)}); "
+                f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({reason(error)}); "
                 "copy or export the file again"
             ) from error
 
 
 def _close(handle: Any) -> None:
     handle.close()
-
-
-def _reason(error: BaseException) -> str:
-    """The first error of a chain: rasterio's own says only that reading failed."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return (str(error) or type(error).__name__).splitlines()[0]
-
-
-def _gdal_path(source: str) -> str:
-    for scheme, prefix in _VSI.items():
-        if source.startswith(scheme):
-            return prefix + source[len(scheme) :]
-    return source
 
 
 def _by_band(raster: Any) -> bool:

@@ -104,7 +104,7 @@ class ImagePyramid(Pyramid):
         import simplejpeg
 
         try:
-            if self._format == "JPEG":
+            if self._format in ("JPEG", "MPO"):  # MPO: a camera's JPEG with a preview
                 colorspace = "RGB" if self.channels > 1 else "GRAY"
                 whole = simplejpeg.decode_jpeg(Path(self.source).read_bytes(), colorspace, strict=True)
             else:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from hiresattn.errors import OpenError
+from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
 from tests.images import SHAPES, TILE, coded, coded_levels
 from tests.pyramid.contract import PyramidContract
@@ -74,10 +74,22 @@ def test_only_the_chunks_of_the_window_are_computed():
     assert sorted(computed) == [(1, 2, 0), (1, 3, 0)]
 
 
-def test_a_missing_value_is_nodata():
+def test_a_chunk_that_cannot_be_computed_is_a_read_error():
+    def fail(block_info=None):
+        raise RuntimeError("the disk is gone")
+
+    lazy = da.map_blocks(fail, chunks=((100,), (100,), (3,)), dtype=np.uint8, meta=np.empty((0, 0, 0), "u1"))
+    with open_pyramid(lazy) as pyramid, pytest.raises(ReadError, match="the disk is gone"):
+        pyramid.read(0, 0, 0, 5, 5)
+
+
+def test_a_list_of_other_things_is_an_open_error():
+    with pytest.raises(OpenError, match="is no array"):
+        open_pyramid(["a.tif", "b.tif"])
+
+
+def test_nodata_is_not_valid():
     image = coded()
-    with open_pyramid(image, nodata=0) as pyramid:
-        assert (
-            np.array_equal(pyramid.read_masked(0, 0, 0, *SHAPES[0]).valid, (image != 0).any(axis=2))
-            or (image != 0).any(axis=2).all()
-        )
+    image[10:20, 30:40] = 7
+    with open_pyramid(image, nodata=7) as pyramid:
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, *SHAPES[0]).valid, (image != 7).any(axis=2))

@@ -305,6 +305,17 @@ def test_overviews_beside_a_big_remote_scene_are_found(served):
         assert len(pyramid.levels) == 3
 
 
+def test_a_remote_scene_that_goes_away_is_a_read_error_not_blank_pixels(served):
+    folder, address, _ = served
+    image = np.random.default_rng(0).integers(0, 255, (1024, 1024, 3), np.uint8)
+    path = _raster(folder / "gone.tif", image, tiled=True, blockxsize=256, blockysize=256)
+    with open_pyramid(f"{address}/gone.tif") as pyramid:
+        pyramid.read(0, 0, 0, 5, 5)
+        path.unlink()
+        with pytest.raises(ReadError, match="out of reach"):
+            pyramid.read(0, 800, 800, 200, 200)
+
+
 def test_a_remote_scene_that_is_not_there_is_a_not_found_error(served):
     with pytest.raises(NotFoundError, match="no such file"):
         open_pyramid(f"{served[1]}/other.tif")

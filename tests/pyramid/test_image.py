@@ -107,3 +107,11 @@ def test_a_cmyk_image_is_an_open_error(tmp_path):
     Image.new("CMYK", (30, 20)).save(tmp_path / "image.jpg")
     with pytest.raises(OpenError, match="colour mode CMYK"):
         module.ImagePyramid(str(tmp_path / "image.jpg"))
+
+
+def test_a_grey_jpeg_has_one_band(tmp_path):
+    grey = coded()[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "image.jpg", quality=95)
+    with open_pyramid(tmp_path / "image.jpg") as pyramid:
+        assert pyramid.channels == 1
+        assert np.abs(pyramid.read(0, 0, 0, *SHAPES[0])[:, :, 0].astype(int) - grey).mean() < 1

@@ -1,0 +1,101 @@
+"""How GDAL opens a file: its path, its settings for remote ones, its errors and its warnings."""
+
+import os
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from typing import Any
+
+from hiresattn.errors import NotFoundError, OpenError
+from hiresattn.pyramid.quiet import quiet
+
+#: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
+_BIG = 2048
+
+#: GDAL settings for remote files; what the user sets wins.
+_REMOTE = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+    "GDAL_HTTP_MULTIPLEX": "YES",
+    "GDAL_HTTP_VERSION": "2",
+    "GDAL_HTTP_MAX_RETRY": "3",
+    "GDAL_HTTP_RETRY_DELAY": "1",
+    "VSI_CACHE": "TRUE",
+}
+
+_VSI = {
+    "http://": "/vsicurl/http://",
+    "https://": "/vsicurl/https://",
+    "s3://": "/vsis3/",
+    "gs://": "/vsigs/",
+}
+
+
+class GdalFile:
+    """A file that GDAL opens, here or elsewhere, as often as needed.
+
+    Args:
+        source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
+    """
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        scheme = next((scheme for scheme in _VSI if source.startswith(scheme)), "")
+        self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
+        self.remote = self._path.startswith("/vsi")
+        """Whether GDAL reads it through one of its own file systems."""
+        self._settings = dict(_REMOTE) if self.remote else {}
+        self._quiet = True
+
+    def first(self) -> Any:
+        """Open the image; a big remote one without overviews once more, in case they lie beside it.
+
+        Raises:
+            NotFoundError: If a remote file doesn't exist.
+            OpenError: If GDAL refuses it.
+        """
+        try:
+            raster = self.open(None)
+            if self.remote and max(raster.shape) > _BIG and not raster.overviews(1):
+                raster.close()
+                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
+                raster = self.open(None)
+        except Exception as error:
+            said = reason(error)
+            if "404" in said or "No such file" in said or "does not exist" in said:
+                raise NotFoundError(
+                    f"{self.source}: there is no such file ({said}); check the address"
+                ) from error
+            raise OpenError(
+                f"{self.source}: GDAL can't open it ({said}); convert it to a tiled GeoTIFF or OME-TIFF"
+            ) from error
+        self._quiet = raster.transform.is_identity
+        return raster
+
+    def open(self, overview: int | None) -> Any:
+        """Open the image, or one of its overviews by GDAL's number; whatever rasterio raises."""
+        import rasterio
+        from rasterio.errors import NotGeoreferencedWarning
+
+        options = {} if overview is None else {"overview_level": overview}
+        with ExitStack() as stack:
+            stack.enter_context(self.environment())
+            if self._quiet:
+                stack.enter_context(quiet(NotGeoreferencedWarning))
+            return rasterio.open(self._path, sharing=False, **options)
+
+    def environment(self) -> AbstractContextManager[Any]:
+        """GDAL settings for a remote file, under those of the user's environment or ``rasterio.Env``."""
+        if not self._settings:
+            return nullcontext()
+        import rasterio
+        from rasterio.env import getenv, hasenv
+
+        said = {**os.environ, **(getenv() if hasenv() else {})}
+        return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in said})
+
+
+def reason(error: BaseException) -> str:
+    """The first error of a chain: rasterio's own says only that reading failed."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error) or type(error).__name__).splitlines()[0]
