@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
@@ -155,7 +155,7 @@ def save_tensors(
     """Write a safetensors file whole or not at all."""
     temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        save_file(dict(tensors), temporary, metadata)
+        temporary.write_bytes(save(dict(tensors), metadata))
         temporary.replace(file)
     except SafetensorError as error:
         raise OSError(f"{file}: {error}") from error

@@ -168,7 +168,7 @@ class CropFetcher:
 
     def _stream(self, reads: list[Read]) -> Generator[_Decoded]:
         """Decoded reads, in order; up to ``2 * threads`` ahead of the one in use."""
-        if self._threads < 2 or len(reads) == 1:  # noqa: PLR2004 - a pool of one thread gains nothing
+        if self._threads < 2 or len(reads) == 1:
             for read in reads:
                 yield self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
             return

@@ -4,7 +4,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -78,33 +78,54 @@ def classify(
     if not isinstance(model, Model):
         model = load_model(model)
     model.net.to(pick_device(device)).eval()
-    held: tuple[Any, Pyramid] | None = None
-    for source in sources:
-        example = source if isinstance(source, Example) else Example(source)
-        started = time.perf_counter()
-        try:
-            if held is None or not isinstance(example.source, (str, Path)) or held[0] != example.source:
-                if held is not None and not isinstance(held[0], Pyramid):
-                    held[1].close()
-                held = (example.source, open_pyramid(example.source))
-            config = input_for(model.config.input, held[1], bands, value_range)
-            options: dict[str, Any] = {"strict": strict} | ({} if threads is None else {"threads": threads})
-            with CropFetcher([held[1]], config, **options) as fetcher:
-                opened = time.perf_counter() - started
-                prediction = _classify_one(
-                    held[1], example, model, fetcher, budget, Policy(stop=stop, random=policy == "random", seed=seed),
-                    policy,
-                )  # fmt: skip
-            seconds = replace(
-                prediction.cost.seconds, open=round(opened, 4), total=round(time.perf_counter() - started, 4)
-            )
-            yield replace(prediction, cost=replace(prediction.cost, seconds=seconds))
-        except HiresattnError as error:
-            if on_error == "raise":
-                raise
-            yield replace(_blank(example, model), status="error", error=str(error))
-    if held is not None and not isinstance(held[0], Pyramid):
-        held[1].close()
+    rules = {"strict": strict} | ({} if threads is None else {"threads": threads})
+    choose = Policy(stop=stop, random=policy == "random", seed=seed)
+    with _Held() as held:
+        for source in sources:
+            example = source if isinstance(source, Example) else Example(source)
+            started = time.perf_counter()
+            try:
+                pyramid = held.open(example.source)
+                config = input_for(model.config.input, pyramid, bands, value_range)
+                with CropFetcher([pyramid], config, **rules) as fetcher:
+                    opened = time.perf_counter() - started
+                    found = _classify_one(pyramid, example, model, fetcher, budget, choose, policy)
+                total = time.perf_counter() - started
+                seconds = replace(found.cost.seconds, open=round(opened, 4), total=round(total, 4))
+                yield replace(found, cost=replace(found.cost, seconds=seconds))
+            except HiresattnError as error:
+                if on_error == "raise":
+                    raise
+                yield replace(_blank(example, model), status="error", error=str(error))
+
+
+class _Held:
+    """The image opened last, kept for the next window of it. Pyramids that were given stay the caller's."""
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._pyramid: Pyramid | None = None
+
+    def open(self, source: Any) -> Pyramid:
+        name = str(source) if isinstance(source, (str, Path)) else None
+        if self._pyramid is not None and name is not None and name == self._name:
+            return self._pyramid
+        self.close()
+        pyramid = open_pyramid(source)
+        if name is not None:
+            self._name, self._pyramid = name, pyramid
+        return pyramid
+
+    def close(self) -> None:
+        if self._pyramid is not None:
+            self._pyramid.close()
+        self._name = self._pyramid = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def pick_device(name: str) -> torch.device:

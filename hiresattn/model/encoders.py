@@ -27,7 +27,7 @@ class SmallEncoder(nn.Module):
         width: Channels of the first stage; later stages have 2, 4 and 4 times as many.
     """
 
-    def __init__(self, *, channels: int, width: int = 24) -> None:
+    def __init__(self, *, channels: int, width: int = 16) -> None:
         super().__init__()
         sides = [channels, width, 2 * width, 4 * width, 4 * width]
         kernels, strides = (5, 3, 3, 3), (2, 2, 2, 1)

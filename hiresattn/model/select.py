@@ -1,6 +1,7 @@
 """Selectors: logits of a region's cells → the cells to visit and their log-probability."""
 
-from typing import NamedTuple, Protocol
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int64
@@ -18,13 +19,8 @@ class Selection(NamedTuple):
     """False where a region had fewer cells to choose from."""
 
 
-class Selector(Protocol):
-    """What ``GlimpseNet.forward`` is given to choose with."""
-
-    def __call__(
-        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
-    ) -> Selection:
-        """Choose up to ``k`` cells of each region."""
+#: ``select(logits [n cells], k, cells [n cells 4])`` → up to ``k`` cells of each region.
+Selector = Callable[[Tensor, int, Tensor], Selection]
 
 
 class TopK:

@@ -11,7 +11,7 @@ from hiresattn.report.view import Region
 Box = tuple[float, float, float, float]  # left, top, right, bottom; px of the picture
 
 #: Colours by depth; told apart by colour-blind readers too (after Okabe and Ito 2008).
-COLOURS = ("#ffffff", "#56b4e9", "#f0e442", "#ff6a2b", "#ff7fd4", "#2fe0a6")
+COLOURS = ("#ffffff", "#56b4e9", "#f0e442", "#ff6a2b", "#ff7fd4", "#9d8cff")
 TRUTH = "#00ff55"
 DARK = "#16181d"
 _WIDTHS = (1, 3, 2)

@@ -15,7 +15,7 @@ NOISE = 1e-6
 
 
 @compiled
-def accumulate(  # noqa: C901, PLR0912, PLR0917 - one loop nest: numbers in, and all of the specification
+def accumulate(  # noqa: PLR0912 - one loop nest: numbers in, and all of the specification
     data: np.ndarray,
     valid: np.ndarray,
     tile_y: int,

@@ -90,7 +90,7 @@ def plan_reads(
 
 def _check(regions: np.ndarray, whole: Level, what: str) -> None:
     """Refuse the first region that is empty or leaves level 0."""
-    if regions.ndim != 2 or regions.shape[1] != 4 or regions.dtype != np.int64:  # noqa: PLR2004
+    if regions.ndim != 2 or regions.shape[1] != 4 or regions.dtype != np.int64:
         raise RegionError(
             f"{what}: regions are int64 [n 4] (y, x, height, width); got {regions.dtype} {regions.shape}"
         )

@@ -224,7 +224,7 @@ def _epoch(
                 f"epoch {state.epoch + 1}: the loss is {loss.item()}; lower the learning rate (--lr)"
             )
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
         optimizer.step()
         losses.append(loss.item())
@@ -288,7 +288,7 @@ def evaluate(
 
 def _draw(pool: list[Item], number: int, size: int, seed: int, state: _State) -> list[Item]:
     """The next items of a pool: it is shuffled anew each time that it has been through."""
-    out = []
+    out: list[Item] = []
     while len(out) < min(size, len(pool)):
         turn, place = divmod(state.drawn[number], len(pool))
         order = np.random.default_rng([seed, number, turn]).permutation(len(pool))

@@ -1,0 +1,138 @@
+"""The recursion, with a fetch that reads nothing."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import cell_regions, root_regions
+from hiresattn.model.build import build_model
+from hiresattn.model.select import GumbelTopK, TopK
+
+
+class Crops(NamedTuple):
+    pixels: np.ndarray
+    coverage: np.ndarray
+
+
+def _fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
+    """Crops that are a function of their region only."""
+    y, x = np.mgrid[0:64, 0:64] / 64
+    plane = np.sin(regions[:, 0, None, None] / 50 + y) + np.cos(regions[:, 1, None, None] / 70 + x)
+    return Crops(plane[:, None].astype(np.float32), np.ones((len(image), 64, 64), np.float32))
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
+    return build_model(ModelConfig(classes=("a", "b", "c"), input=rule))
+
+
+def _roots(*sides):
+    return [root_regions(*side) for side in sides], np.array([[0, 0, *side] for side in sides])
+
+
+def test_a_traversal_visits_k_cells_of_every_region_at_every_depth(net):
+    roots, frames = _roots((1024, 1024))
+    found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    assert np.bincount(found.depth).tolist() == [1, 4, 8]
+    assert sorted(set(found.region[found.depth == 2][:, 2])) == [64]
+
+
+def test_every_glimpse_is_a_cell_of_its_parent(net):
+    roots, frames = _roots((1024, 1024), (300, 900))
+    found = net(_fetch, roots, frames, select=TopK(), k=(3, 2))
+    for row in np.flatnonzero(found.parent >= 0):
+        parent = found.parent[row]
+        assert found.image[row] == found.image[parent]
+        assert found.depth[row] == found.depth[parent] + 1
+        cells = cell_regions(found.region[parent][None], net.grid, net.size)[0]
+        assert (cells[found.cell[row]] == found.region[row]).all()
+
+
+def test_images_of_a_batch_may_have_different_depths(net):
+    roots, frames = _roots((64, 64), (256, 256), (1024, 2500))
+    found = net(_fetch, roots, frames, select=TopK(), k=(2,))
+    deepest = [found.depth[found.image == i].max() for i in range(3)]
+    assert deepest == [0, 1, 2]
+    assert found.logits.shape == (3, 3)
+
+
+def test_a_batch_gives_what_each_image_gives_alone(net):
+    net.eval()
+    roots, frames = _roots((1024, 1024), (256, 256))
+    both = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    for i in range(2):
+        alone = net(_fetch, roots[i : i + 1], frames[i : i + 1], select=TopK(), k=(4, 2))
+        assert torch.allclose(both.logits[i], alone.logits[0], atol=1e-5)
+        assert (both.region[both.image == i] == alone.region).all()
+
+
+def test_cells_without_a_measured_pixel_are_never_visited(net):
+    def half(image, regions):
+        crops = _fetch(image, regions)
+        columns = regions[:, 1, None] + (np.arange(64) + 0.5) * regions[:, 3, None] / 64
+        return Crops(crops.pixels, np.repeat((columns < 512).astype(np.float32)[:, None], 64, 1))
+
+    roots, frames = _roots((1024, 1024))
+    found = net(half, roots, frames, select=GumbelTopK(torch.Generator().manual_seed(0)), k=(9, 9))
+    assert (found.region[1:, 1] < 512).all()
+    assert found.coverage[0] == pytest.approx(0.5)
+
+
+def test_an_image_without_a_measured_pixel_is_looked_at_once(net):
+    def nothing(image, _regions):
+        return Crops(
+            np.zeros((len(image), 1, 64, 64), np.float32), np.zeros((len(image), 64, 64), np.float32)
+        )
+
+    roots, frames = _roots((1024, 1024))
+    found = net(nothing, roots, frames, select=TopK(), k=(4, 2))
+    assert len(found.image) == 1
+
+
+def test_the_loss_reaches_the_scorer_through_the_straight_through_gate(net):
+    roots, frames = _roots((1024, 1024))
+    found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    found.logits[0, 0].backward()
+    gradients = [p.grad for p in net.scorer.parameters() if p.grad is not None]
+    assert sum(float(g.abs().sum()) for g in gradients) > 0
+
+
+def test_the_gate_does_not_change_the_features(net):
+    net.eval()
+    roots, frames = _roots((1024, 1024))
+    found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    look = net.look(_fetch, found.image, found.region, frames[found.image], found.depth)
+    assert torch.allclose(found.features, look.features, atol=1e-5)
+
+
+def test_weights_sum_to_one_and_position_starts_without_effect(net):
+    roots, frames = _roots((1024, 1024), (256, 256))
+    found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    sums = torch.zeros(2).index_add(0, torch.from_numpy(found.image), found.weight)
+    assert torch.allclose(sums, torch.ones(2))
+    assert net.position(torch.rand(5, 3)).abs().max() == 0
+
+
+def test_a_wrong_part_names_its_nearest_neighbour():
+    with pytest.raises(ConfigError, match="did you mean 'location'"):
+        build_model(ModelConfig(classes=("a", "b"), scorer="locations"))
+    with pytest.raises(ConfigError, match="did you mean 'attention'"):
+        build_model(ModelConfig(classes=("a", "b"), aggregator="atention"))
+    with pytest.raises(ConfigError, match="two classes"):
+        build_model(ModelConfig(classes=("a",)))
+
+
+@pytest.mark.gpu
+def test_cpu_and_cuda_agree(net):
+    net.eval()
+    roots, frames = _roots((1024, 1024))
+    here = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    there = net.cuda()(_fetch, roots, frames, select=TopK(), k=(4, 2))
+    assert (here.region == there.region).all()
+    assert torch.allclose(here.logits, there.logits.cpu(), atol=1e-3)

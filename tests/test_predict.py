@@ -1,0 +1,207 @@
+"""Classification end to end, on arrays and small models."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.checkpoint import Domain, Model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
+from hiresattn.geometry import cell_regions, expandable
+from hiresattn.manifest import Example
+from hiresattn.model.build import build_model
+from hiresattn.predict import classify
+from hiresattn.pyramid.array import ArrayPyramid
+from hiresattn.pyramid.base import Pixels
+
+
+def _model(bands=1, dtype="uint8", **domain):
+    torch.manual_seed(0)
+    rule = InputConfig(bands=tuple(range(bands)), low=(0.0,) * bands, high=(255.0,) * bands, dtype=dtype)
+    config = ModelConfig(classes=("dark", "light"), input=rule)
+    return Model(build_model(config).eval(), config, "test", "abc", Domain(**domain))
+
+
+def _image(height=700, width=1100, bands=1, dtype=np.uint8):
+    return np.random.default_rng(0).integers(0, 255, (height, width, bands)).astype(dtype)
+
+
+def _one(source, model=None, **options):
+    return next(classify([source], model or _model(), device="cpu", stop=None, **options))
+
+
+def test_an_answer_says_what_where_and_what_it_cost():
+    found = _one(_image(), budget=20)
+    assert found.status == "ok"
+    assert found.class_name in ("dark", "light")
+    assert sum(found.scores.values()) == pytest.approx(1)
+    assert found.score == max(found.scores.values())
+    assert found.cost.glimpses == len(found.regions) == 20
+    assert sum(r.attention for r in found.regions) == pytest.approx(1, abs=1e-5)
+    assert found.cost.stop_reason == "budget"
+    assert found.model == {"name": "test", "sha256": "abc"}
+    assert found.scorer == "location"
+    assert 0 < found.cost.seconds.read < found.cost.seconds.total
+
+
+def test_regions_are_inside_the_image_and_cells_of_their_parents():
+    found = _one(_image(), budget=40)
+    model = _model()
+    for region in found.regions:
+        assert 0 <= region.y <= 700 - region.height
+        assert 0 <= region.x <= 1100 - region.width
+        if region.parent is not None:
+            parent = found.regions[region.parent]
+            box = np.array([[parent.y, parent.x, parent.height, parent.width]])
+            assert expandable(box, 64)[0]
+            cells = cell_regions(box, model.config.grid, 64)[0].tolist()
+            assert [region.y, region.x, region.height, region.width] in cells
+
+
+def test_every_tile_touched_is_decoded_exactly_once():
+    class Counting(ArrayPyramid):
+        reads: list = []  # noqa: RUF012 - one test
+
+        def read_tile(self, level, row, column):
+            self.reads.append((level, row, column))
+            return super().read_tile(level, row, column)
+
+    found = _one(Counting(_image(3000, 3000)), budget=64)
+    assert found.cost.tiles == len(Counting.reads) == len(set(Counting.reads))
+
+
+def test_a_window_is_classified_as_if_it_were_the_image():
+    image = _image(900, 900)
+    part = image[200:712, 300:812]
+    whole = _one(part, budget=20)
+    window = _one(Example(image, region=(200, 300, 512, 512)), budget=20)
+    assert window.scores == pytest.approx(whole.scores, abs=1e-6)
+    assert [(r.y - 200, r.x - 300) for r in window.regions] == [(r.y, r.x) for r in whole.regions]
+    assert window.region == (200, 300, 512, 512)
+
+
+def test_the_answer_does_not_depend_on_the_threads():
+    one, many = (_one(_image(), budget=30, threads=n) for n in (1, 8))
+    assert one.scores == many.scores
+    assert one.regions == many.regions
+
+
+@pytest.mark.parametrize(
+    ("policy", "glimpses"), [("lowres", 2), ("top-k", 2 + 2 * 4 + 8 * 2), ("random", 30)]
+)
+def test_policies(policy, glimpses):
+    found = _one(_image(1100, 2200), budget=30, policy=policy)
+    assert found.cost.glimpses == glimpses
+
+
+def test_a_budget_in_bytes_is_kept_to_within_one_step():
+    found = _one(_image(3000, 3000), budget="2MB")
+    assert found.cost.stop_reason == "budget"
+    whole = _one(_image(3000, 3000), budget=200)
+    assert found.cost.glimpses < whole.cost.glimpses
+
+
+def test_an_image_of_nodata_gets_no_answer():
+    pyramid = ArrayPyramid(np.zeros((500, 500, 1), np.uint8), nodata=0)
+    found = _one(pyramid)
+    assert found.status == "no_valid_pixels"
+    assert found.class_name is None
+    assert found.scores == {}
+    assert found.cost.glimpses == 1
+
+
+def test_an_image_smaller_than_a_glimpse_is_flagged():
+    found = _one(_image(40, 50))
+    assert found.status == "ok"
+    assert any("upsampled" in words for words in found.warnings)
+    assert _one(_image(64, 64)).warnings == ()
+
+
+def test_wrong_bands_name_the_option():
+    with pytest.raises(DomainError, match="--bands"):
+        _one(_image(bands=1), _model(bands=3))
+    found = _one(_image(bands=4), _model(bands=3), bands=(3, 0, 1))
+    assert found.status == "ok"
+    with pytest.raises(ConfigError, match="2 bands were named"):
+        _one(_image(bands=4), _model(bands=3), bands=(3, 0))
+
+
+def test_values_of_another_type_need_a_rule():
+    image = (_image().astype(np.uint16) * 40)[:, :, :1]
+    with pytest.raises(DomainError, match="--value-range"):
+        _one(image)
+    scaled = _one(image, value_range=(0, 255 * 40))
+    assert scaled.scores == pytest.approx(_one(_image()).scores, abs=1e-5)
+
+
+def test_an_image_outside_the_domain_warns():
+    model = _model(mpp=(0.5, 0.5), low=(10.0,), high=(20.0,))
+    words = " / ".join(_one(ArrayPyramid(_image(), mpp=0.25), model).warnings)
+    assert "0.25 µm/px" in words
+    assert "band 1 has a mean of" in words
+    assert "does not say" in " ".join(_one(_image(), model).warnings)
+    fits = _model(mpp=(0.2, 0.3), low=(100.0,), high=(140.0,))
+    assert _one(ArrayPyramid(_image(), mpp=0.25), fits).warnings == ()
+
+
+def test_a_source_that_fails_is_recorded_and_the_others_are_not_lost(tmp_path):
+    sources = [_image(), tmp_path / "missing.tif", _image(bands=2), _image()]
+    found = list(classify(sources, _model(), device="cpu", budget=5, on_error="record"))
+    assert [p.status for p in found] == ["ok", "error", "ok", "ok"]
+    assert "missing.tif" in found[1].error
+    assert found[1].source.endswith("missing.tif")
+    with pytest.raises(NotFoundError):
+        list(classify(sources, _model(), device="cpu", budget=5))
+
+
+def test_a_tile_that_can_not_be_read_is_an_error_not_an_answer():
+    class Broken(ArrayPyramid):
+        def _read(self, level, y, x, height, width):
+            raise ReadError("broken tile")
+
+    (found,) = classify([Broken(_image())], _model(), device="cpu", on_error="record")
+    assert (found.status, found.error, found.class_name) == ("error", "broken tile", None)
+
+
+def test_a_missing_tile_is_counted_and_strict_refuses_it():
+    class Sparse(ArrayPyramid):
+        def _read(self, level, y, x, height, width):
+            pixels = super()._read(level, y, x, height, width)
+            if y == 0 and x == 0:
+                return Pixels(pixels.data * 0, np.zeros((height, width), bool), 1)
+            return pixels
+
+    assert _one(Sparse(_image(1100, 1100))).cost.missing_tiles == 1
+    with pytest.raises(ReadError):
+        _one(Sparse(_image(1100, 1100)), strict=True)
+
+
+def test_a_window_outside_the_image_is_a_region_error():
+    with pytest.raises(RegionError, match="rows 0 to 700"):
+        _one(Example(_image(), region=(600, 0, 200, 100)))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"policy": "bestfirst"}, "did you mean 'best-first'"),
+        ({"on_error": "ignore"}, "on_error"),
+        ({"budget": "lots"}, "budget"),
+        ({"device": "tpu:9"}, "device"),
+    ],
+)
+def test_an_unusable_option_is_a_config_error(options, words):
+    with pytest.raises(ConfigError, match=words):
+        list(classify([_image()], _model(), **({"device": "cpu"} | options)))
+
+
+def test_stop_is_a_confidence():
+    with pytest.raises(ConfigError, match="stop"):
+        list(classify([_image()], _model(), stop=1.5))
+    sure = replace(_model())
+    with torch.no_grad():
+        sure.net.classifier.bias.copy_(torch.tensor([100.0, 0.0]))
+    (found,) = classify([_image()], sure, device="cpu")
+    assert (found.cost.stop_reason, found.cost.glimpses) == ("confidence", 2)
