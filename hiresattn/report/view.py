@@ -15,7 +15,7 @@ Region = tuple[int, int, int, int]
 _COLOURS = 3
 _HATCH = 8
 _LEAST = 8
-_BRIGHTEST, _DARK = 99.8, 128
+_BRIGHTEST, _DARK, _DARKEST = 99.8, 128, 64
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
 def display_range(view: View, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
     """Values to show as black and white, per band.
 
-    For uint8 0 to 255, of a dark image 0 to its brightest values; else the 2nd to 98th percentile.
+    For uint8 0 to 255, of a dark image 0 to its brightest values (64 at least); else the 2nd to 98th percentile.
     """
     bands = view.values.shape[2]
     if not view.measured.any():
         return np.zeros(bands), np.full(bands, 255.0)
     if dtype == np.uint8:
         brightest = float(np.percentile(view.values[view.measured], _BRIGHTEST))
-        return np.zeros(bands), np.full(bands, 255.0 if brightest > _DARK else max(brightest, 1.0))
+        return np.zeros(bands), np.full(bands, 255.0 if brightest > _DARK else max(brightest, _DARKEST))
     low, high = np.percentile(view.values[view.measured], (2, 98), axis=0)
     return low, np.where(high > low, high, low + 1)
 
