@@ -36,7 +36,9 @@ def examples(seed: int, hint: float) -> list[Example]:
 def main(output: str, seed: int, epochs: int, hint: float) -> None:
     """Train, printing a line per epoch."""
     torch.set_num_threads(1)  # CPU-seconds are then those of the work, not of waiting threads
-    options = TrainOptions(epochs=epochs, epoch_images=EPOCH_IMAGES, seed=seed, threads=0, name="needle")
+    options = TrainOptions(
+        epochs=epochs, epoch_images=EPOCH_IMAGES, seed=seed, threads=0, name="needle", value_range=(0, 255)
+    )
     for record in fit(examples(seed, hint), output, options):
         print(
             f"{record.epoch}/{record.epochs} stage {record.stage}/{record.stages} loss {record.loss:.3f} "

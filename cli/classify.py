@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
+
+from hiresattn.errors import HiresattnError
 from hiresattn_cli import options
 from hiresattn_cli.output import human_share, json_line, one_line
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.sources import expand_sources
-
-from hiresattn.errors import HiresattnError
 
 if TYPE_CHECKING:
     from hiresattn.report.record import Prediction

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import click
+
 from hiresattn_cli import options
 from hiresattn_cli.output import human_bytes, human_px, human_share, json_line
 from hiresattn_cli.progress import progress_bar

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
-from hiresattn_cli import options
-from hiresattn_cli.output import human_bytes, human_px, human_share, json_line, one_line
 
 from hiresattn.errors import HiresattnError
+from hiresattn_cli import options
+from hiresattn_cli.output import human_bytes, human_px, human_share, json_line, one_line
 
 if TYPE_CHECKING:
     from hiresattn.pyramid import Pyramid

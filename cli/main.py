@@ -4,14 +4,14 @@ import logging
 from typing import Any
 
 import click
+
+from hiresattn import __version__
+from hiresattn.errors import HiresattnError
 from hiresattn_cli.classify import classify
 from hiresattn_cli.demo import demo
 from hiresattn_cli.info import info
 from hiresattn_cli.output import one_line
 from hiresattn_cli.train import train
-
-from hiresattn import __version__
-from hiresattn.errors import HiresattnError
 
 INTERRUPTED = 130
 

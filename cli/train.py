@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from hiresattn_cli import options
-from hiresattn_cli.progress import progress_bar
 
 from hiresattn.errors import ConfigError
+from hiresattn_cli import options
+from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hiresattn.train.loop import EpochRecord, TrainOptions

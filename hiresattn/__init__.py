@@ -6,20 +6,38 @@ The public names are loaded on first use (PEP 562): ``import hiresattn`` loads n
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from hiresattn import errors as errors
+from hiresattn.errors import HiresattnError as HiresattnError
+
 if TYPE_CHECKING:
-    from hiresattn.errors import HiresattnError as HiresattnError
+    from hiresattn.checkpoint import Model as Model
+    from hiresattn.checkpoint import load_model as load_model
+    from hiresattn.predict import classify as classify
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
+    from hiresattn.report.record import Prediction as Prediction
 
 __version__ = "0.1.0"
 
 _HOME = {
-    "HiresattnError": "hiresattn.errors",
+    "Model": "hiresattn.checkpoint",
+    "Prediction": "hiresattn.report.record",
     "Pyramid": "hiresattn.pyramid",
+    "classify": "hiresattn.predict",
+    "load_model": "hiresattn.checkpoint",
     "open_pyramid": "hiresattn.pyramid",
 }
 
-__all__ = ["HiresattnError", "Pyramid", "__version__", "open_pyramid"]
+__all__ = [
+    "HiresattnError",
+    "Model",
+    "Prediction",
+    "Pyramid",
+    "classify",
+    "errors",
+    "load_model",
+    "open_pyramid",
+]
 
 
 def __getattr__(name: str) -> Any:
@@ -29,4 +47,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted([*__all__, "__version__"])

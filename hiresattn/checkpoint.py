@@ -144,8 +144,8 @@ def load_model(path: str | Path) -> Model:
         net = build_model(config)
         net.load_state_dict(weights)
     except (SafetensorError, RuntimeError, HiresattnError) as error:
-        first = str(error).splitlines()[0]
-        raise CheckpointError(f"{file}: the weights don't fit the card: {first}; train it anew") from error
+        why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
+        raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
     return Model(net.eval(), config, name, sha256, domain, k, training)
 
 

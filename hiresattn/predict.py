@@ -78,7 +78,7 @@ def classify(
     if not isinstance(model, Model):
         model = load_model(model)
     model.net.to(pick_device(device)).eval()
-    rules = {"strict": strict} | ({} if threads is None else {"threads": threads})
+    rules: dict[str, Any] = {"strict": strict} | ({} if threads is None else {"threads": threads})
     choose = Policy(stop=stop, random=policy == "random", seed=seed)
     with _Held() as held:
         for source in sources:
@@ -86,6 +86,7 @@ def classify(
             started = time.perf_counter()
             try:
                 pyramid = held.open(example.source)
+                _check_label(example, pyramid, model)
                 config = input_for(model.config.input, pyramid, bands, value_range)
                 with CropFetcher([pyramid], config, **rules) as fetcher:
                     opened = time.perf_counter() - started
@@ -172,6 +173,16 @@ def input_for(
         count = len(config.bands)
         config = replace(config, low=(low,) * count, high=(high,) * count, dtype=str(pyramid.dtype))
     return config
+
+
+def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
+    """A label that the model doesn't know would count as a wrong answer."""
+    if example.label is not None and example.label not in model.classes:
+        raise ConfigError(
+            f"{pyramid.source}: label {example.label!r} is none of the model's classes "
+            f"({', '.join(model.classes)}){did_you_mean(example.label, model.classes)}; mend the manifest, "
+            "or leave the label empty"
+        )
 
 
 def _classify_one(

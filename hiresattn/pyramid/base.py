@@ -5,6 +5,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from operator import index
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Generic, Self, TypeVar
@@ -129,6 +130,7 @@ class Pyramid(ABC):
     def read_masked(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Read a window of one level with the mask of what was measured; otherwise as ``read``."""
         has = self._level(level)
+        y, x, height, width = index(y), index(x), index(height), index(width)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
         pixels = self._read(level, y, x, height, width)
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:

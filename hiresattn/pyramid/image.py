@@ -54,7 +54,6 @@ class ImagePyramid(Pyramid):
     """
 
     backend: ClassVar[str] = "image"
-    by_tile = False
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         with _opened(source) as image:

@@ -43,6 +43,48 @@ class Batch:
     labels: np.ndarray
 
 
+@dataclass(frozen=True)
+class Turn:
+    """One of the eight ways to lay a picture: transposed or not, then flipped or not along each axis."""
+
+    transpose: bool = False
+    flip_y: bool = False
+    flip_x: bool = False
+
+    def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """The turned rectangle; its first corner stays where it was."""
+        y, x, height, width = region
+        return (y, x, width, height) if self.transpose else region
+
+    def stored(self, region: Sequence[int], whole: tuple[int, int, int, int]) -> list[int]:
+        """Where a region of the turned picture lies in the stored one."""
+        top, left, full_height, full_width = self.frame(whole)
+        y, x, height, width = region[0] - top, region[1] - left, region[2], region[3]
+        if self.flip_y:
+            y = full_height - y - height
+        if self.flip_x:
+            x = full_width - x - width
+        if self.transpose:
+            y, x, height, width = x, y, width, height
+        return [top + y, left + x, height, width]
+
+    def crop(self, stored: np.ndarray) -> np.ndarray:
+        """A stored crop ``[... s s]`` as it looks in the turned picture."""
+        if self.transpose:
+            stored = stored.swapaxes(-1, -2)
+        if self.flip_y:
+            stored = stored[..., ::-1, :]
+        return stored[..., ::-1] if self.flip_x else stored
+
+
+#: Turns that training may draw from, by the name of the option.
+AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
+    "none": (Turn(),),
+    "flips": tuple(Turn(flip_y=y, flip_x=x) for y in (False, True) for x in (False, True)),
+    "turns": tuple(Turn(t, y, x) for t in (False, True) for y in (False, True) for x in (False, True)),
+}
+
+
 class Loader:
     """Opens images when they are needed and hands out batches that read lazily.
 
@@ -80,50 +122,87 @@ class Loader:
             made.append(Item(example, index[example.label], region, depths))
         return made
 
-    def batch(self, items: Sequence[Item]) -> Batch:
-        """A batch; reading happens in its ``fetch``."""
+    def batch(self, items: Sequence[Item], turns: Sequence["Turn"] | None = None) -> Batch:
+        """A batch; reading happens in its ``fetch``.
+
+        Args:
+            items: What is in it.
+            turns: How each is turned or flipped; None = not at all. The network sees the turned image: its
+                regions are of the turned frame, at every depth.
+
+        Returns:
+            The batch.
+        """
         fetchers = [self.source(item.example.source)[1] for item in items]
+        turns = turns or [Turn()] * len(items)
+        frames = [turn.frame(item.region) for turn, item in zip(turns, items, strict=True)]
         size, bands = self.config.size, len(self.config.bands)
 
         def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
             pixels = np.empty((len(image), bands, size, size), np.float32)
             coverage = np.empty((len(image), size, size), np.float32)
             rows: dict[CropFetcher, list[int]] = {}
+            stored = np.stack(
+                [
+                    turns[i].stored(r, items[i].region)
+                    for i, r in zip(image.tolist(), regions.tolist(), strict=True)
+                ]
+            )
             for row, index in enumerate(image.tolist()):
                 rows.setdefault(fetchers[index], []).append(row)
             for fetcher, mine in rows.items():
-                crops = fetcher(np.zeros(len(mine), np.int64), regions[mine])
-                pixels[mine], coverage[mine] = crops
+                crops = fetcher(np.zeros(len(mine), np.int64), stored[mine])
+                for row, seen, measured in zip(mine, *crops, strict=True):
+                    turn = turns[image[row]]
+                    pixels[row], coverage[row] = turn.crop(seen), turn.crop(measured)
             return Crops(pixels, coverage)
 
         return Batch(
             fetch=fetch,
-            roots=[root_regions(h, w, y, x) for y, x, h, w in (item.region for item in items)],
-            frames=np.array([item.region for item in items], np.int64),
+            roots=[root_regions(h, w, y, x) for y, x, h, w in frames],
+            frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
         )
 
-    def domain(self, items: Sequence[Item]) -> Domain:
-        """What the images are like, from first glances at a sample of them."""
+    def rescale(self, config: InputConfig) -> None:
+        """Take another rule for values from now on."""
+        self.close()
+        self.config = config
+
+    def domain(self, items: Sequence[Item]) -> tuple[Domain, np.ndarray]:
+        """What the images are like, from first glances at a sample of them.
+
+        Returns:
+            The domain, and the mean and standard deviation of each band's px, native values ``[2 bands]``.
+
+        Raises:
+            ConfigError: If nothing in the sample was measured.
+        """
         sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, SAMPLE).astype(int))]
-        means, scales, grounds = [], [], []
+        means, scales, grounds, moments = [], [], [], []
         for item in sample:
             batch = self.batch([item])
             crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
             weight = crops.coverage.sum()
             if weight:
-                means.append((crops.pixels * crops.coverage[:, None]).sum((0, 2, 3)) / weight)
+                share = crops.coverage[:, None] / weight
+                means.append((crops.pixels * share).sum((0, 2, 3)))
+                moments.append((crops.pixels**2 * share).sum((0, 2, 3)))
             pyramid = self.source(item.example.source)[0]
             scales.append(pyramid.mpp)
             grounds.append(resolution(pyramid))
+        if not means:
+            raise ConfigError("none of the training images has a valid pixel at first glance")
         low, high = np.array(self.config.low), np.array(self.config.high)
         native = (np.array(means) + 1) / 2 * (high - low) + low
-        return Domain(
+        spread = np.sqrt(np.maximum(np.mean(moments, 0) - np.mean(means, 0) ** 2, 0)) / 2 * (high - low)
+        domain = Domain(
             mpp=_span(scales),
             resolution=_span(grounds),
-            low=tuple(native.min(0).tolist()) if means else None,
-            high=tuple(native.max(0).tolist()) if means else None,
+            low=tuple(native.min(0).tolist()),
+            high=tuple(native.max(0).tolist()),
         )
+        return domain, np.stack([native.mean(0), spread])
 
     def source(self, source: Any) -> tuple[Pyramid, CropFetcher]:
         """An open image and its fetcher."""

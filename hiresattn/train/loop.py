@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiresattn.checkpoint import Domain, Model, save_model, save_tensors
-from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.config import InputConfig, ModelConfig, did_you_mean
 from hiresattn.errors import CheckpointError, ConfigError, DomainError
 from hiresattn.fetch import check_domain
 from hiresattn.geometry import Grid
@@ -27,7 +27,7 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.predict import pick_device
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.train.data import Item, Loader
+from hiresattn.train.data import AUGMENTATIONS, Item, Loader
 
 STATE = "state.safetensors"
 #: Share of batches that come from earlier stages of the curriculum.
@@ -70,7 +70,11 @@ class TrainOptions:
     bands: tuple[int, ...] | None = None
     """Bands to take, counted from 0; None = all."""
     value_range: tuple[float, float] | None = None
-    """Native values that become -1 and +1; None = 0 to 255 for uint8, an error otherwise."""
+    """Native values that become -1 and +1; None = measured on the training images (mean -/+ 2 standard
+    deviations of each band) for uint8, an error otherwise."""
+    augment: str = "none"
+    """Turns of the training images, the same at every depth: ``none``, ``flips`` or ``turns`` (flips and
+    quarter turns)."""
     pretrained: bool = False
     weights: str | None = None
     device: str = "auto"
@@ -158,6 +162,10 @@ def fit(
     if any(e.label is None for e in train + held_out):
         first = next(e for e in train + held_out if e.label is None)
         raise ConfigError(f"{first.source}: no label; training needs one in every row")
+    if options.augment not in AUGMENTATIONS:
+        raise ConfigError(
+            f"unknown augmentation {options.augment!r}{did_you_mean(options.augment, AUGMENTATIONS)}"
+        )
     config = ModelConfig(
         classes=tuple(sorted({str(e.label) for e in train})),
         input=_input_rule(open_pyramid(train[0].source), options),
@@ -174,7 +182,12 @@ def fit(
     try:
         items = loader.items(train, config.classes)
         val_items = loader.items(held_out, config.classes)
-        domain = loader.domain(items)
+        domain, (mean, spread) = loader.domain(items)
+        if options.value_range is None:
+            reach = np.maximum(2 * spread, 2.0)
+            low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
+            config = replace(config, input=replace(config.input, low=low, high=high))
+            loader.rescale(config.input)
         pools = [[i for i in items if i.depths == d] for d in sorted({i.depths for i in items})]
         optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         fingerprint = _fingerprint(items, val_items, options)
@@ -205,6 +218,7 @@ def _epoch(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     torch.manual_seed(int(rng.integers(2**62)))
     select = GumbelTopK(generator)
+    turns = AUGMENTATIONS[options.augment]
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = right = seen = glimpses = 0
@@ -213,7 +227,8 @@ def _epoch(
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
         size = options.batch_size * (SMALL_IMAGE_BATCH if pools[pool][0].depths == 1 else 1)
-        batch = loader.batch(_draw(pools[pool], pool, size, options.seed, state))
+        drawn = _draw(pools[pool], pool, size, options.seed, state)
+        batch = loader.batch(drawn, [turns[i] for i in rng.integers(len(turns), size=len(drawn))])
         _set_rate(optimizer, options, (state.epoch + done / images) / options.epochs)
         k = tuple(int(rng.integers(1, most + 1)) for most in options.k)
         labels = torch.from_numpy(batch.labels).to(net.device)

@@ -6,10 +6,10 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from hiresattn_cli.main import cli
 from PIL import Image
 
 from hiresattn.report.record import Cost, Prediction, VisitedRegion
+from hiresattn_cli.main import cli
 
 
 @pytest.fixture

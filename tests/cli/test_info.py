@@ -4,9 +4,9 @@ import json
 
 import numpy as np
 import pytest
-from hiresattn_cli.info import describe, estimate_run
 
 from hiresattn import open_pyramid
+from hiresattn_cli.info import describe, estimate_run
 
 FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
 FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "bytes", "run"]

@@ -6,10 +6,10 @@ import sys
 import click
 import pytest
 from click.testing import CliRunner
-from hiresattn_cli.main import cli
 
 from hiresattn import __version__
 from hiresattn.errors import ReadError
+from hiresattn_cli.main import cli
 
 COMMAND = [sys.executable, "-m", "hiresattn_cli.main"]
 

@@ -4,10 +4,10 @@ import io
 
 import click
 import pytest
-from hiresattn_cli.sources import expand_sources
 
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.manifest import Example
+from hiresattn_cli.sources import expand_sources
 
 
 @pytest.fixture

@@ -136,9 +136,8 @@ def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, tra
 def test_every_option_is_one_that_the_library_knows():
     from dataclasses import fields
 
-    from hiresattn_cli.train import train
-
     from hiresattn.train.loop import TrainOptions
+    from hiresattn_cli.train import train
 
     own = {"manifest", "output", "preset", "resume", "force", "help"}
     offered = {parameter.name for parameter in train.params} - own
