@@ -23,6 +23,17 @@ if TYPE_CHECKING:
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
 @click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
 @click.option("--k", type=options.DEPTH_COUNTS, metavar="4,2", help="Cells chosen per region, by depth.")
+@click.option(
+    "--oversample",
+    type=click.FloatRange(1, 64),
+    metavar="X",
+    help="Stored px per px of a crop, at least; 2 or 4 where overviews lost small things.",
+)
+@click.option(
+    "--augment",
+    metavar="none|flips|turns",
+    help="Turn the training images; only if a turned image has the same class.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Learning rate.")
 @options.seed

@@ -87,7 +87,7 @@ def save_model(model: Model, path: str | Path) -> Model:
             "config": model.config.to_json(),
             "read": {
                 "filter": model.config.input.filter,
-                "level": "the coarsest that does not upsample",
+                "level": f"the coarsest with {model.config.input.oversample:g} px or more per px of a crop",
             },
             "k": list(model.k),
             "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},

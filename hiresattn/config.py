@@ -71,6 +71,9 @@ class InputConfig(_Json):
     """Data type of the images the model was made for."""
     filter: str = "area"
     """Resampling filter: antialiased area average over valid pixels."""
+    oversample: float = 1.0
+    """Px of the stored level per px of a crop, at least. 1 reads the coarsest level that does not upsample;
+    2 reads up to four times the px and averages them: for files whose overviews lost small things."""
 
     def __post_init__(self) -> None:
         if not len(self.bands) == len(self.low) == len(self.high) >= 1:
@@ -79,6 +82,8 @@ class InputConfig(_Json):
             )
         if any(not high > low for low, high in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
+        if not 1 <= self.oversample <= 64:
+            raise ConfigError(f"oversample must be 1 to 64; got {self.oversample}")
         if self.size < 1 or self.filter != "area":
             raise ConfigError(
                 f"size must be at least 1 and filter 'area'; got {self.size} and {self.filter!r}"

@@ -129,13 +129,12 @@ class CropFetcher:
                 f"each region needs the index of its image, 0 to {known - 1}; got indices {image.tolist()} "
                 f"for {len(regions)} regions"
             )
+        finest = round(self.config.size * self.config.oversample)
         plans = []
         for index in np.unique(image).tolist():
             rows = np.flatnonzero(image == index)
             pyramid = self._pyramids[index]
-            plans.append(
-                (index, rows, plan_reads(regions[rows], pyramid.levels, self.config.size, pyramid.source))
-            )
+            plans.append((index, rows, plan_reads(regions[rows], pyramid.levels, finest, pyramid.source)))
         windows = np.empty((len(image), 4), np.float64)
         reads: list[Read] = []
         for index, rows, plan in plans:

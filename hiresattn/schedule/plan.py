@@ -42,7 +42,7 @@ def plan_reads(
     Args:
         regions: ``(y, x, height, width)`` in level-0 px, inside the image.
         levels: Stored resolutions, level 0 first.
-        size: Side of a crop, px.
+        size: Px of a level across a region, at least: the side of a crop, px, times the oversampling.
         what: Name of the image, for messages.
 
     Returns:

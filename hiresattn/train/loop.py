@@ -72,6 +72,8 @@ class TrainOptions:
     value_range: tuple[float, float] | None = None
     """Native values that become -1 and +1; None = measured on the training images (mean -/+ 2 standard
     deviations of each band) for uint8, an error otherwise."""
+    oversample: float = 1.0
+    """Px of the stored level per px of a crop, at least; see ``InputConfig``."""
     augment: str = "none"
     """Turns of the training images, the same at every depth: ``none``, ``flips`` or ``turns`` (flips and
     quarter turns)."""
@@ -332,7 +334,14 @@ def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
         )
     low, high = options.value_range or (0.0, 255.0)
     count = len(bands)
-    rule = InputConfig(size=options.size, bands=bands, low=(low,) * count, high=(high,) * count, dtype=dtype)
+    rule = InputConfig(
+        size=options.size,
+        bands=bands,
+        low=(low,) * count,
+        high=(high,) * count,
+        dtype=dtype,
+        oversample=options.oversample,
+    )
     check_domain(pyramid, rule)
     return rule
 

@@ -1,0 +1,41 @@
+"""Where benchmark results are kept: one JSON file each, with what is needed to repeat them."""
+
+import datetime as dt
+import json
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("torch", "numpy", "numba", "zarr", "rasterio", "openslide-python", "tifffile", "simplejpeg")
+
+
+def store(name: str, **results: Any) -> Path:
+    """Write results beside the commit, the date and the versions that they come from."""
+    git = ["git", "-C", str(RESULTS.parent)]
+    commit = subprocess.run(
+        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )  # noqa: S603
+    changed = subprocess.run(
+        [*git, "status", "--porcelain", "hiresattn"], capture_output=True, text=True, check=False
+    )  # noqa: S603
+    facts = {
+        "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        "python": platform.python_version(),
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"name": name, **facts, **results}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def load(name: str) -> dict[str, Any] | None:
+    """Stored results, or None."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
