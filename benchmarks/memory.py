@@ -53,7 +53,7 @@ def measure(path: Path) -> dict[str, float | int]:
     model = str(files("hiresattn") / "demo_model")
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), model], capture_output=True, text=True, check=True
-    )  # noqa: S603
+    )
     return json.loads(done.stdout)
 
 

@@ -10,7 +10,8 @@ import torch
 
 from hiresattn.manifest import Example
 from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.train.loop import TrainOptions, fit
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions
 
 #: Training scenes per side.
 SCENES = {64: 6000, 128: 1000, 256: 4000, 512: 4000, 1024: 12000}

@@ -18,10 +18,10 @@ def store(name: str, **results: Any) -> Path:
     git = ["git", "-C", str(RESULTS.parent)]
     commit = subprocess.run(
         [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )  # noqa: S603
+    )
     changed = subprocess.run(
         [*git, "status", "--porcelain", "hiresattn"], capture_output=True, text=True, check=False
-    )  # noqa: S603
+    )
     facts = {
         "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),

@@ -1,6 +1,6 @@
 """Write the README's tables from the stored results.
 
-    python benchmarks/table.py [--check]
+python benchmarks/table.py [--check]
 """
 
 import re
@@ -33,7 +33,13 @@ def demo(gigapixel: dict[str, Any]) -> str:
         ["first glance only", f"{g['lowres_accuracy']:.2f}", "1", "", ""],
         ["random places, same budget", f"{g['random_accuracy']:.2f}", "up to 80", "", ""],
     ]  # fmt: skip
-    head = [f"{len(rows)} scenes of {side:,} x {side:,} px", "accuracy", "glimpses", "pixels decoded", "bytes read"]
+    head = [
+        f"{len(rows)} scenes of {side:,} x {side:,} px",
+        "accuracy",
+        "glimpses",
+        "pixels decoded",
+        "bytes read",
+    ]
     words = f"\n\nMedian time to an answer: {g['seconds']:.1f} s on two shared cores, the file's opening included."
     return _table(head, body) + words + _source(g, "gigapixel.py")
 
@@ -79,7 +85,9 @@ def fill(text: str) -> str:
         if result is None:
             continue
         pattern = rf"(<!-- table: {block} -->\n).*?(<!-- end -->)"
-        text = re.sub(pattern, lambda m, r=result, w=write: f"{m[1]}\n{w(r)}\n\n{m[2]}", text, flags=re.DOTALL)
+        text = re.sub(
+            pattern, lambda m, r=result, w=write: f"{m[1]}\n{w(r)}\n\n{m[2]}", text, flags=re.DOTALL
+        )
     return text
 
 

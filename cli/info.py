@@ -87,7 +87,7 @@ def estimate_run(pyramid: "Pyramid") -> dict[str, Any]:
 
     grid = Grid()
     regions = [root_regions(pyramid.height, pyramid.width)[:BUDGET]]
-    depths = depth_count(pyramid.height, pyramid.width, grid, CROP)
+    depths = depth_count(regions[0], grid, CROP)
     left = BUDGET - len(regions[0])
     for depth in range(1, depths):
         parents = regions[-1][expandable(regions[-1], CROP)]

@@ -10,7 +10,7 @@ from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.train.loop import EpochRecord, TrainOptions
+    from hiresattn.train.options import EpochRecord, TrainOptions
 
 
 @click.command()
@@ -23,6 +23,12 @@ if TYPE_CHECKING:
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
 @click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
 @click.option("--k", type=options.DEPTH_COUNTS, metavar="4,2", help="Cells chosen per region, by depth.")
+@click.option(
+    "--finest", type=click.IntRange(min=1), metavar="PX", help="Side of the smallest region; default: --size."
+)
+@click.option(
+    "--glance", type=click.IntRange(min=1), metavar="PX", help="Largest region of the first look, level-0 px."
+)
 @click.option(
     "--oversample",
     type=click.FloatRange(1, 64),
@@ -102,7 +108,7 @@ def _options(preset: str | None, given: dict[str, Any]) -> "TrainOptions":
     from dataclasses import replace
 
     from hiresattn.config import did_you_mean
-    from hiresattn.train.loop import PRESETS, TrainOptions
+    from hiresattn.train.options import PRESETS, TrainOptions
 
     if preset is not None and preset not in PRESETS:
         raise click.BadParameter(
@@ -118,5 +124,7 @@ def _epoch_line(record: "EpochRecord") -> str:
     parts.append(f"{record.images} images, loss {record.loss:.3f}, accuracy {record.accuracy:.3f}")
     if record.val_accuracy is not None:
         parts.append(f"validation {record.val_accuracy:.3f}")
+    if record.hit is not None:
+        parts.append(f"target seen in {record.hit:.3f}")
     parts.append(f"{record.seconds:.0f} s")
     return ", ".join(parts)

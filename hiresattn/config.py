@@ -108,6 +108,21 @@ class ModelConfig(_Json):
     """``attention`` (gated attention, Ilse 2018) or ``mean``."""
     position: bool = True
     """Whether a glimpse's feature is told where it was."""
+    finest: int | None = None
+    """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
+    glance: int | None = None
+    """Largest side of a region of the first look, level-0 px; None = the image's short side."""
+
+    def __post_init__(self) -> None:
+        for name in ("finest", "glance"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is a number of level-0 px, at least 1; got {value}")
+
+    @property
+    def finest_side(self) -> int:
+        """Side of the smallest region, level-0 px."""
+        return self.finest or self.input.size
 
 
 def did_you_mean(name: str, known: Any) -> str:

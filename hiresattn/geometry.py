@@ -11,7 +11,7 @@ from jaxtyping import Float, Int64
 
 from hiresattn.errors import ConfigError, RegionError
 
-#: A region whose side is below this many crop sides is seen at (nearly) native resolution: no deeper look.
+#: A region whose side is below this many times the finest side is as good as finest: no deeper look.
 EXPAND_FROM = 1.5
 
 #: A cell may be this much smaller than ``fraction`` asks, rather than a whole rung larger.
@@ -85,45 +85,46 @@ class Grid:
             )
 
 
-def root_regions(height: int, width: int, y: int = 0, x: int = 0) -> Regions:
-    """Cover a rectangle with the fewest square regions, evenly spread: one row or one column of them.
+def root_regions(height: int, width: int, y: int = 0, x: int = 0, *, glance: int | None = None) -> Regions:
+    """Cover a rectangle with the fewest square regions, evenly spread: the first look.
 
     Args:
         height: Rows of the rectangle, level-0 px.
         width: Columns of the rectangle, level-0 px.
         y: Its first row.
         x: Its first column.
+        glance: Largest side of a region, level-0 px; None = the rectangle's short side.
 
     Returns:
-        The regions of depth 0; a square rectangle is one region, others overlap where they must.
+        The regions of depth 0, row by row. Without ``glance`` a square is one region and any other rectangle
+        one row or one column of them. They overlap where they must.
 
     Raises:
         RegionError: If the rectangle is empty.
     """
     if height < 1 or width < 1:
         raise RegionError(f"an image region needs at least one pixel; got height={height}, width={width}")
-    side = min(height, width)
-    count = -(-max(height, width) // side)
-    offsets = _spread(max(height, width) - side, count)
-    regions = np.empty((count, 4), np.int64)
-    regions[:, 0] = y + (offsets if height > width else 0)
-    regions[:, 1] = x + (offsets if width > height else 0)
-    regions[:, 2:] = side
-    return regions
+    side = min(height, width, glance or height)
+    rows, columns = (_spread(length - side, -(-length // side)) for length in (height, width))
+    regions = np.empty((len(rows), len(columns), 4), np.int64)
+    regions[..., 0] = y + rows[:, None]
+    regions[..., 1] = x + columns
+    regions[..., 2:] = side
+    return regions.reshape(-1, 4)
 
 
-def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "n cells 4"]:
+def cell_regions(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray, "n cells 4"]:
     """The candidate sub-regions of square regions: row by row, evenly spread from edge to edge.
 
-    Cells lie on a ladder of scales, ``size``, ``size / fraction``, ``size / fraction**2`` … px: below depth 0
-    every image is seen at the same few downsamples, whatever its size. A cell's side is the smallest on the
-    ladder that is at least 0.8 ``grid.fraction`` of its region's; exactly ``fraction`` where the region is on
-    the ladder itself. No cell is smaller than a crop at native resolution.
+    Cells lie on a ladder of scales, ``finest``, ``finest / fraction``, ``finest / fraction**2`` … px: below
+    depth 0 every image is seen at the same few downsamples, whatever its size. A cell's side is the smallest on
+    the ladder that is at least 0.8 ``grid.fraction`` of its region's; exactly ``fraction`` where the region is
+    on the ladder itself. No cell is smaller than ``finest``.
 
     Args:
         regions: Parents.
         grid: How a parent is divided.
-        size: Side of a crop, px.
+        finest: Side of the smallest region, level-0 px: a crop's side looks down to native resolution.
 
     Returns:
         Level-0 regions; cell ``i`` lies in row ``i // grid.size`` and column ``i % grid.size``. Every cell
@@ -133,7 +134,7 @@ def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "
     steps = np.arange(grid.size) / max(grid.size - 1, 1)
     for axis in (0, 1):
         parent = regions[:, 2 + axis]
-        side = np.minimum(_ladder(parent, grid, size), parent)
+        side = np.minimum(_ladder(parent, grid, finest), parent)
         offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
         start = regions[:, axis, None] + offsets
         cells[..., axis] = start[:, :, None] if axis == 0 else start[:, None, :]
@@ -141,25 +142,25 @@ def cell_regions(regions: Regions, grid: Grid, size: int) -> Int64[np.ndarray, "
     return cells.reshape(len(regions), grid.size**2, 4)
 
 
-def _ladder(parent: np.ndarray, grid: Grid, size: int) -> np.ndarray:
+def _ladder(parent: np.ndarray, grid: Grid, finest: int) -> np.ndarray:
     """The side of a cell for each side of a parent, px."""
     rung = np.ceil(
-        np.log(np.maximum(_LADDER_SLACK * grid.fraction * parent / size, 1)) / -np.log(grid.fraction) - 1e-9
+        np.log(np.maximum(_LADDER_SLACK * grid.fraction * parent / finest, 1)) / -np.log(grid.fraction) - 1e-9
     )
-    return np.rint(size / grid.fraction**rung).astype(np.int64)
+    return np.rint(finest / grid.fraction**rung).astype(np.int64)
 
 
-def expandable(regions: Regions, size: int) -> np.ndarray:
-    """Which regions have detail that a crop of ``size`` px does not show (bool per region)."""
-    return np.minimum(regions[:, 2], regions[:, 3]) >= EXPAND_FROM * size
+def expandable(regions: Regions, finest: int) -> np.ndarray:
+    """Which regions have detail left to look at below them (bool per region)."""
+    return np.minimum(regions[:, 2], regions[:, 3]) >= EXPAND_FROM * finest
 
 
-def depth_count(height: int, width: int, grid: Grid, size: int) -> int:
-    """How many depths a full look takes, from the whole region down to native resolution (at least 1)."""
-    region = root_regions(height, width)[:1]
+def depth_count(roots: Regions, grid: Grid, finest: int) -> int:
+    """How many depths a full look takes, from these regions down to the finest (at least 1)."""
+    region = roots[:1]
     count = 1
-    while expandable(region, size)[0]:
-        region = cell_regions(region, grid, size)[:, 0]
+    while expandable(region, finest)[0]:
+        region = cell_regions(region, grid, finest)[:, 0]
         count += 1
     return count
 
@@ -194,6 +195,28 @@ def overlaps(regions: Regions, others: Int64[np.ndarray, "m 4"]) -> Float[np.nda
         axis=1
     )
     return common / (areas - common)
+
+
+def cells_on_target(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarray, "m 4"]) -> np.ndarray:
+    """Which cells show a box as well as any cell of their region does.
+
+    Args:
+        cells: Candidate cells of ``n`` regions.
+        boxes: Where the targets are, in the same frame.
+
+    Returns:
+        Bool ``[n cells]``: for at least one box, the cell holds (nearly) the largest share of it that a cell
+        of the region holds. All False where no cell touches a box.
+    """
+    if not len(boxes):
+        return np.zeros(cells.shape[:2], bool)
+    start = np.maximum(cells[:, :, None, :2], boxes[None, None, :, :2])
+    stop = np.minimum(
+        (cells[..., :2] + cells[..., 2:])[:, :, None], (boxes[:, :2] + boxes[:, 2:])[None, None]
+    )
+    held = np.clip(stop - start, 0, None).prod(axis=3) / boxes[:, 2:].prod(axis=1)
+    best = held.max(axis=1, keepdims=True)
+    return ((held >= 0.99 * best) & (best > 0)).any(axis=2)
 
 
 def check_region(region: tuple[int, int, int, int], height: int, width: int, what: str) -> None:

@@ -1,6 +1,9 @@
 """Manifests: which images (or windows of images), with which labels, in which split."""
 
 import csv
+import json
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,10 +27,13 @@ class Example:
     """``train``, ``val`` or ``test``."""
     region: tuple[int, int, int, int] | None = None
     """``(y, x, height, width)``, level-0 px; None = the whole image."""
+    boxes: tuple[tuple[int, int, int, int], ...] | None = None
+    """Where what decides the class is: ``(y, x, height, width)`` each, level-0 px of the image; None = not
+    known, empty = nowhere."""
 
 
 def read_manifest(path: str | Path) -> list[Example]:
-    """Read a CSV with the columns ``path, label[, split][, y, x, height, width]``; others are ignored.
+    """Read a CSV with the columns ``path, label[, split][, y, x, height, width][, boxes]``; others are ignored.
 
     Args:
         path: The CSV. Paths in it are relative to it, unless absolute or URLs.
@@ -87,4 +93,43 @@ def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
             raise ConfigError(f"{where}: y,x,height,width must be whole numbers of px: {error}") from error
         region = (y, x, height, width)
     label = (row.get("label") or "").strip()
-    return Example(source=source, label=label or None, split=split, region=region)
+    boxes = _boxes((row.get("boxes") or "").strip(), manifest, where)
+    return Example(source=source, label=label or None, split=split, region=region, boxes=boxes)
+
+
+def _boxes(text: str, manifest: Path, where: str) -> tuple[tuple[int, int, int, int], ...] | None:
+    """Boxes of a row: JSON ``[[y, x, height, width], …]``, or the name of a GeoJSON file in px (x, y)."""
+    if not text:
+        return None
+    try:
+        if not text.startswith("["):
+            return _geojson_boxes(json.loads((manifest.parent / text).read_text(encoding="utf-8")))
+        boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w in json.loads(text))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ConfigError(
+            f"{where}: boxes {text[:60]!r} can't be read ({error}); give JSON [[y, x, height, width], …] in "
+            "level-0 px, or the name of a GeoJSON file"
+        ) from error
+    if any(height < 1 or width < 1 for _, _, height, width in boxes):
+        raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
+    return boxes
+
+
+def _geojson_boxes(found: Any) -> tuple[tuple[int, int, int, int], ...]:
+    """The rectangles around a GeoJSON's features, whose coordinates are level-0 px (x, y), as QuPath's."""
+    features = found if isinstance(found, list) else found.get("features", [found])
+    boxes = []
+    for feature in features:
+        points = list(_points(feature.get("geometry", feature)["coordinates"]))
+        left, top = (math.floor(min(p[i] for p in points)) for i in (0, 1))
+        right, bottom = (math.ceil(max(p[i] for p in points)) for i in (0, 1))
+        boxes.append((top, left, max(bottom - top, 1), max(right - left, 1)))
+    return tuple(boxes)
+
+
+def _points(coordinates: Any) -> Iterator[tuple[float, float]]:
+    if coordinates and isinstance(coordinates[0], (int, float)):
+        yield float(coordinates[0]), float(coordinates[1])
+    else:
+        for part in coordinates:
+            yield from _points(part)

@@ -197,7 +197,7 @@ def _classify_one(
     region = example.region or (0, 0, pyramid.height, pyramid.width)
     check_region(region, pyramid.height, pyramid.width, pyramid.source)
     y, x, height, width = region
-    roots = [root_regions(height, width, y, x)]
+    roots = [root_regions(height, width, y, x, glance=model.config.glance)]
     frames = np.array([region], np.int64)
     stats = fetcher.stats[0]
     reading = 0.0

@@ -143,7 +143,7 @@ def best_first(
         rows.append(
             (image, depth, parent, cell, regions, look.coverage, own, look.cell_logits, look.features)
         )
-        _expand(searches, image, nodes, look, first, net.size, order, rng if policy.random else None)
+        _expand(searches, image, nodes, look, first, net.finest, order, rng if policy.random else None)
         _conclude(net, searches, rows, policy)
     traversal = net.record(rows, len(searches), {})
     return traversal, [search.stop_reason for search in searches]
@@ -187,7 +187,7 @@ def _expand(
     nodes: list[Any],
     look: Any,
     first: int,
-    size: int,
+    finest: int,
     order: Any,
     rng: np.random.Generator | None,
 ) -> None:
@@ -197,7 +197,7 @@ def _expand(
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
     if rng is not None:
         log_prob = -np.log(rng.exponential(size=log_prob.shape))
-    deeper = expandable(np.stack([node[4] for node in nodes]), size)
+    deeper = expandable(np.stack([node[4] for node in nodes]), finest)
     for row, node in enumerate(nodes):
         if not deeper[row]:
             continue
@@ -214,8 +214,10 @@ def _conclude(net: GlimpseNet, searches: list[_Open], rows: list[Any], policy: P
     coverage = torch.cat([r[5] for r in rows])
     features = torch.cat([r[8] for r in rows])
     index = torch.from_numpy(image).to(features.device)
-    logits, _ = net.conclude(features, index, len(searches))
-    best = logits.softmax(1).amax(1).cpu().numpy()
+    best = np.zeros(len(searches))
+    if policy.stop is not None:
+        logits, _ = net.conclude(features, index, len(searches))
+        best = logits.softmax(1).amax(1).cpu().numpy()
     measured = torch.zeros(len(searches), device=features.device).index_add(0, index, coverage).cpu().numpy()
     for number, search in enumerate(searches):
         if search.stop_reason:

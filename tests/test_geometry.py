@@ -100,7 +100,7 @@ def test_depth_count_is_how_often_cells_can_be_opened(side):
     while region[0, 2] >= 96:
         region = cell_regions(region, Grid(), 64)[:, 24]
         count += 1
-    assert depth_count(side, 2 * side, Grid(), 64) == count
+    assert depth_count(root_regions(side, 2 * side), Grid(), 64) == count
 
 
 def test_locations_are_shares_of_the_frame_and_log2_of_how_much_closer():

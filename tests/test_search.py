@@ -73,7 +73,7 @@ def _net(confident_from: float = 2.0) -> GlimpseNet:
         classifier=classifier,
         position=None,
         grid=Grid(7, 0.25),
-        size=SIZE,
+        finest=SIZE,
     )
     return net.eval()
 

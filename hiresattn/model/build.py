@@ -50,5 +50,5 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         classifier=nn.Linear(width, len(config.classes)),
         position=PositionalEncoding(width=width) if config.position else None,
         grid=config.grid,
-        size=config.input.size,
+        finest=config.finest_side,
     )

@@ -78,7 +78,7 @@ class GlimpseNet(nn.Module):
         classifier: A vector → logits.
         position: Locations → what is added to a feature, or None.
         grid: How a region is divided into cells.
-        size: Side of a crop, px.
+        finest: Side of the smallest region, level-0 px.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -94,7 +94,7 @@ class GlimpseNet(nn.Module):
         classifier: nn.Module,
         position: nn.Module | None,
         grid: Grid,
-        size: int,
+        finest: int,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -103,7 +103,7 @@ class GlimpseNet(nn.Module):
         self.classifier = classifier
         self.position = position
         self.grid = grid
-        self.size = size
+        self.finest = finest
 
     @property
     def device(self) -> torch.device:
@@ -129,7 +129,7 @@ class GlimpseNet(nn.Module):
         pixels = _to_device(crops.pixels, self.device)
         coverage = _to_device(crops.coverage, self.device)
         encoded = self.encoder(pixels)
-        cells = cell_regions(regions, self.grid, self.size)
+        cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
         keys = tuple(zip(image.tolist(), depth.tolist(), (-1,) * len(image), strict=True))
         scored = self.scorer(View(encoded.stages, encoded.features, fraction, keys))
@@ -195,7 +195,7 @@ class GlimpseNet(nn.Module):
                 for name, value in self.scorer.losses(look.scored, labels[on]).items():
                     own_losses[name] = own_losses[name] + value if name in own_losses else value
             deeper = (
-                expandable(regions, self.size) & look.cell_logits.detach().isfinite().any(1).cpu().numpy()
+                expandable(regions, self.finest) & look.cell_logits.detach().isfinite().any(1).cpu().numpy()
             )
             source = np.flatnonzero(deeper)
             if not len(source):
@@ -205,6 +205,7 @@ class GlimpseNet(nn.Module):
                 look.cell_logits[pick],
                 k[min(depth, len(k) - 1)],
                 torch.from_numpy(look.cells[source]).to(self.device),
+                image[source],
             )
             valid = chosen.valid.cpu().numpy()
             which, rank = np.nonzero(valid)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
@@ -19,8 +20,8 @@ class Selection(NamedTuple):
     """False where a region had fewer cells to choose from."""
 
 
-#: ``select(logits [n cells], k, cells [n cells 4])`` → up to ``k`` cells of each region.
-Selector = Callable[[Tensor, int, Tensor], Selection]
+#: ``select(logits [n cells], k, cells [n cells 4], image [n])`` → up to ``k`` cells of each region.
+Selector = Callable[[Tensor, int, Tensor, np.ndarray], Selection]
 
 
 class TopK:
@@ -34,7 +35,11 @@ class TopK:
         self.nms = nms
 
     def __call__(
-        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
+        self,
+        logits: Float[Tensor, "n cells"],
+        k: int,
+        cells: Int64[Tensor, "n cells 4"],
+        image: np.ndarray,  # noqa: ARG002 - for selectors that know the images
     ) -> Selection:
         """Choose by score."""
         return _choose(logits, logits, k, cells, self.nms)
@@ -57,7 +62,11 @@ class GumbelTopK:
         self.nms = nms
 
     def __call__(
-        self, logits: Float[Tensor, "n cells"], k: int, cells: Int64[Tensor, "n cells 4"]
+        self,
+        logits: Float[Tensor, "n cells"],
+        k: int,
+        cells: Int64[Tensor, "n cells 4"],
+        image: np.ndarray,  # noqa: ARG002 - for selectors that know the images
     ) -> Selection:
         """Choose by score plus noise."""
         noise = torch.empty(logits.shape).exponential_(generator=self.generator).log().neg()

@@ -30,7 +30,9 @@ class Item:
     label: int
     region: tuple[int, int, int, int]
     depths: int
-    """Depths from the whole down to native resolution."""
+    """Depths from the first look down to the finest."""
+    boxes: np.ndarray | None = None
+    """Where the target is, ``[m 4]`` level-0 px; None = not known."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,8 @@ class Batch:
     roots: list[np.ndarray]
     frames: np.ndarray
     labels: np.ndarray
+    boxes: list[np.ndarray | None]
+    """Where the targets are, per image, as the network sees it; None = not known."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,18 @@ class Turn:
             y, x, height, width = x, y, width, height
         return [top + y, left + x, height, width]
 
+    def seen(self, regions: np.ndarray, whole: tuple[int, int, int, int]) -> np.ndarray:
+        """Where regions ``[m 4]`` of the stored picture lie in the turned one."""
+        top, left, full_height, full_width = self.frame(whole)
+        out = regions - np.array([top, left, 0, 0])
+        if self.transpose:
+            out = out[:, [1, 0, 3, 2]]
+        if self.flip_y:
+            out[:, 0] = full_height - out[:, 0] - out[:, 2]
+        if self.flip_x:
+            out[:, 1] = full_width - out[:, 1] - out[:, 3]
+        return out + np.array([top, left, 0, 0])
+
     def crop(self, stored: np.ndarray) -> np.ndarray:
         """A stored crop ``[... s s]`` as it looks in the turned picture."""
         if self.transpose:
@@ -91,12 +107,24 @@ class Loader:
     Args:
         config: How pixels become crops.
         grid: How regions are divided.
+        finest: Side of the smallest region, level-0 px; None = a crop's side.
+        glance: Largest side of a region of the first look; None = the image's short side.
         threads: Threads that read.
     """
 
-    def __init__(self, config: InputConfig, grid: Grid, *, threads: int) -> None:
+    def __init__(
+        self,
+        config: InputConfig,
+        grid: Grid,
+        *,
+        threads: int,
+        finest: int | None = None,
+        glance: int | None = None,
+    ) -> None:
         self.config = config
         self.grid = grid
+        self.finest = finest or config.size
+        self.glance = glance
         self.threads = threads
         self._open: OrderedDict[Any, tuple[Pyramid, CropFetcher]] = OrderedDict()
 
@@ -118,8 +146,10 @@ class Loader:
             pyramid = self.source(example.source)[0]
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            depths = depth_count(region[2], region[3], self.grid, self.config.size)
-            made.append(Item(example, index[example.label], region, depths))
+            roots = root_regions(region[2], region[3], glance=self.glance)
+            depths = depth_count(roots, self.grid, self.finest)
+            boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
+            made.append(Item(example, index[example.label], region, depths, boxes))
         return made
 
     def batch(self, items: Sequence[Item], turns: Sequence["Turn"] | None = None) -> Batch:
@@ -159,9 +189,13 @@ class Loader:
 
         return Batch(
             fetch=fetch,
-            roots=[root_regions(h, w, y, x) for y, x, h, w in frames],
+            roots=[root_regions(h, w, y, x, glance=self.glance) for y, x, h, w in frames],
             frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
+            boxes=[
+                None if item.boxes is None else turn.seen(item.boxes, item.region)
+                for item, turn in zip(items, turns, strict=True)
+            ],
         )
 
     def rescale(self, config: InputConfig) -> None:

@@ -1,24 +1,17 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
-import csv
-import hashlib
-import json
-import platform
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.checkpoint import Domain, Model, save_model, save_tensors
 from hiresattn.config import InputConfig, ModelConfig, did_you_mean
-from hiresattn.errors import CheckpointError, ConfigError, DomainError
+from hiresattn.errors import ConfigError, DomainError
 from hiresattn.fetch import check_domain
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
@@ -27,109 +20,17 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.predict import pick_device
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.train.data import AUGMENTATIONS, Item, Loader
+from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
+from hiresattn.train.guide import Guided, hits, location_loss
+from hiresattn.train.options import EpochRecord, TrainOptions
+from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
-STATE = "state.safetensors"
 #: Share of batches that come from earlier stages of the curriculum.
 REHEARSAL = 0.25
 #: Share of the training over which the learning rate falls to zero.
 COOL_DOWN = 0.4
 #: Images that are one glimpse come in batches this many times larger.
 SMALL_IMAGE_BATCH = 3
-
-
-@dataclass(frozen=True)
-class TrainOptions:
-    """How to train. The defaults are the recipe for two CPU cores."""
-
-    encoder: str = "small"
-    scorer: str = "location"
-    aggregator: str = "attention"
-    position: bool = True
-    size: int = 64
-    """Side of a crop, px."""
-    grid: int = 7
-    """Cells along a side."""
-    fraction: float = 0.25
-    """Side of a cell over the side of its region."""
-    k: tuple[int, ...] = (4, 2)
-    """Most cells visited per region, per depth; each batch draws from 1 to this many."""
-    epochs: int = 20
-    epoch_images: int | None = None
-    """Images per epoch; None = all of the curriculum's stage."""
-    batch_size: int = 32
-    lr: float = 2e-3
-    weight_decay: float = 1e-2
-    clip: float = 2.0
-    """Largest norm of the gradient."""
-    glimpse_loss: float = 1.0
-    """Weight of the per-glimpse cross-entropy."""
-    advance: float = 0.95
-    """Training accuracy at which the curriculum goes on to images of one more depth."""
-    seed: int = 0
-    bands: tuple[int, ...] | None = None
-    """Bands to take, counted from 0; None = all."""
-    value_range: tuple[float, float] | None = None
-    """Native values that become -1 and +1; None = measured on the training images (mean -/+ 2 standard
-    deviations of each band) for uint8, an error otherwise."""
-    oversample: float = 1.0
-    """Px of the stored level per px of a crop, at least; see ``InputConfig``."""
-    augment: str = "none"
-    """Turns of the training images, the same at every depth: ``none``, ``flips`` or ``turns`` (flips and
-    quarter turns)."""
-    pretrained: bool = False
-    weights: str | None = None
-    device: str = "auto"
-    threads: int = 2
-    name: str | None = None
-    """Name of the model; None = the directory's."""
-
-
-#: Named starting points for ``hiresattn train --preset``.
-PRESETS: dict[str, TrainOptions] = {
-    "small": TrainOptions(),
-    "quick": TrainOptions(epochs=6),
-    "timm": TrainOptions(
-        encoder="efficientnet_b0", size=224, grid=5, fraction=0.34375, k=(3, 2), batch_size=8, lr=3e-4
-    ),
-}
-
-
-@dataclass(frozen=True)
-class EpochRecord:
-    """What one epoch gave."""
-
-    epoch: int
-    """From 1."""
-    epochs: int
-    stage: int
-    """Stage of the curriculum, from 1: images of more and more depths."""
-    stages: int
-    images: int
-    loss: float
-    accuracy: float
-    """On the training images of this stage, with sampled glimpses."""
-    val_accuracy: float | None
-    """On the validation images, with the best glimpses; None without any."""
-    glimpses: float
-    """Mean glimpses per image of this stage."""
-    seconds: float
-    """Wall time since the training began, earlier sessions included."""
-    cpu_seconds: float
-
-
-@dataclass
-class _State:
-    """What resuming needs besides tensors."""
-
-    epoch: int = 0
-    stage: int = 0
-    stage_epochs: int = 0
-    drawn: list[int] = field(default_factory=list)
-    seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    best: float = -1.0
-    records: list[dict[str, Any]] = field(default_factory=list)
 
 
 def fit(
@@ -176,11 +77,15 @@ def fit(
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
         position=options.position,
+        finest=options.finest,
+        glance=options.glance,
     )
     torch.manual_seed(options.seed)
     net = build_model(config, pretrained=options.pretrained, weights=options.weights)
     net.to(pick_device(options.device))
-    loader = Loader(config.input, config.grid, threads=options.threads)
+    loader = Loader(
+        config.input, config.grid, threads=options.threads, finest=config.finest, glance=config.glance
+    )
     try:
         items = loader.items(train, config.classes)
         val_items = loader.items(held_out, config.classes)
@@ -192,14 +97,14 @@ def fit(
             loader.rescale(config.input)
         pools = [[i for i in items if i.depths == d] for d in sorted({i.depths for i in items})]
         optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        fingerprint = _fingerprint(items, val_items, options)
-        state = _State(drawn=[0] * len(pools))
+        fingerprint = fingerprint_of(items, val_items, options)
+        state = State(drawn=[0] * len(pools))
         if resume:
-            state = _load_state(output / STATE, net, optimizer, fingerprint)
+            state = load_state(output / STATE, net, optimizer, fingerprint)
         name = options.name or output.resolve().name
         while state.epoch < options.epochs:
             record = _epoch(net, optimizer, loader, pools, val_items, options, state)
-            _save(output, net, optimizer, config, domain, options, state, name, fingerprint)
+            save_state(output, net, optimizer, config, domain, options, state, name, fingerprint)
             yield record
     finally:
         loader.close()
@@ -212,7 +117,7 @@ def _epoch(
     pools: list[list[Item]],
     val_items: list[Item],
     options: TrainOptions,
-    state: _State,
+    state: State,
 ) -> EpochRecord:
     """One epoch. All chance comes from the seed and the epoch's number, so a resumed run goes on alike."""
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -224,6 +129,7 @@ def _epoch(
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = right = seen = glimpses = 0
+    found: list[np.ndarray] = []
     losses = []
     while done < images:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
@@ -232,26 +138,23 @@ def _epoch(
         drawn = _draw(pools[pool], pool, size, options.seed, state)
         batch = loader.batch(drawn, [turns[i] for i in rng.integers(len(turns), size=len(drawn))])
         _set_rate(optimizer, options, (state.epoch + done / images) / options.epochs)
-        k = tuple(int(rng.integers(1, most + 1)) for most in options.k)
-        labels = torch.from_numpy(batch.labels).to(net.device)
-        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels)
-        loss = loss_of(traversal, labels, glimpse_weight=options.glimpse_loss)
-        if not torch.isfinite(loss):
-            raise ConfigError(
-                f"epoch {state.epoch + 1}: the loss is {loss.item()}; lower the learning rate (--lr)"
-            )
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
-        optimizer.step()
-        losses.append(loss.item())
+        k = tuple(int(rng.integers(1, most + 1)) if most else 0 for most in options.k)
+        guided = Guided(select, batch.boxes, rng)
+        traversal, loss = _step(net, optimizer, batch, guided, k, options)
+        if not np.isfinite(loss):
+            raise ConfigError(f"epoch {state.epoch + 1}: the loss is {loss}; lower the learning rate (--lr)")
+        losses.append(loss)
         done += len(batch.labels)
         if not rehearse:
-            right += int((traversal.logits.argmax(1) == labels).sum())
+            right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
             seen += len(batch.labels)
             glimpses += len(traversal.image)
+            found.append(hits(traversal, batch.boxes, net.finest))
     accuracy = right / max(seen, 1)
-    val_accuracy = evaluate(net, loader, val_items, TopK(), options) if val_items else None
+    val_accuracy = None
+    if val_items:
+        val_accuracy, found = evaluate(net, loader, val_items, TopK(), options)
+    hit = np.concatenate(found) if found else np.zeros(0)
     state.epoch += 1
     state.stage_epochs += 1
     state.seconds += time.perf_counter() - started
@@ -266,6 +169,7 @@ def _epoch(
         accuracy=accuracy,
         val_accuracy=val_accuracy,
         glimpses=glimpses / max(seen, 1),
+        hit=float(hit.mean()) if len(hit) else None,
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
     )
@@ -275,6 +179,29 @@ def _epoch(
         state.stage += 1
         state.stage_epochs = 0
     return record
+
+
+def _step(
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    select: Selector,
+    k: tuple[int, ...],
+    options: TrainOptions,
+) -> tuple[Traversal, float]:
+    """One forward and backward pass; the weights stay as they were if the loss is no number."""
+    labels = torch.from_numpy(batch.labels).to(net.device)
+    traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels)
+    loss = loss_of(traversal, labels, glimpse_weight=options.glimpse_loss)
+    where = location_loss(traversal, batch.boxes, net.grid, net.finest)
+    if where is not None:
+        loss = loss + options.location_loss * where
+    if torch.isfinite(loss):
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+        optimizer.step()
+    return traversal, loss.item()
 
 
 def loss_of(traversal: Traversal, labels: Tensor, *, glimpse_weight: float) -> Tensor:
@@ -291,19 +218,21 @@ def loss_of(traversal: Traversal, labels: Tensor, *, glimpse_weight: float) -> T
 
 def evaluate(
     net: GlimpseNet, loader: Loader, items: Sequence[Item], select: Selector, options: TrainOptions
-) -> float:
-    """Accuracy with the most cells per depth that training visits."""
+) -> tuple[float, list[np.ndarray]]:
+    """Accuracy and hits with the most cells per depth that training visits."""
     net.eval()
     right = 0
+    found = []
     with torch.inference_mode():
         for start in range(0, len(items), options.batch_size):
             batch = loader.batch(items[start : start + options.batch_size])
             traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=options.k)
             right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
-    return right / len(items)
+            found.append(hits(traversal, batch.boxes, net.finest))
+    return right / len(items), found
 
 
-def _draw(pool: list[Item], number: int, size: int, seed: int, state: _State) -> list[Item]:
+def _draw(pool: list[Item], number: int, size: int, seed: int, state: State) -> list[Item]:
     """The next items of a pool: it is shuffled anew each time that it has been through."""
     out: list[Item] = []
     while len(out) < min(size, len(pool)):
@@ -344,85 +273,3 @@ def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
     )
     check_domain(pyramid, rule)
     return rule
-
-
-def _save(
-    output: Path,
-    net: GlimpseNet,
-    optimizer: torch.optim.Optimizer,
-    config: ModelConfig,
-    domain: Domain,
-    options: TrainOptions,
-    state: _State,
-    name: str,
-    fingerprint: str,
-) -> None:
-    """Write the model (the best so far on the validation images, else the latest) and the state."""
-    record = state.records[-1]
-    score = record["val_accuracy"] if record["val_accuracy"] is not None else 0.0
-    if record["stage"] < record["stages"] or score >= state.best:
-        state.best = score if record["stage"] == record["stages"] else -1.0
-        training = {
-            "seed": options.seed,
-            "epochs": state.epoch,
-            "cpu_seconds": round(state.cpu_seconds, 1),
-            "accuracy": record["accuracy"],
-            "val_accuracy": record["val_accuracy"],
-            "options": asdict(replace(options, device="auto", name=None)),
-            "versions": {"torch": torch.__version__, "python": platform.python_version()},
-        }
-        save_model(Model(net, config, name, "", domain, options.k, training), output)
-    tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
-    for number, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
-    words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
-    try:
-        save_tensors(tensors, output / STATE, words)
-        temporary = output / ".metrics.csv"
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(record))
-            writer.writeheader()
-            writer.writerows(state.records)
-        temporary.replace(output / "metrics.csv")
-    except OSError as error:
-        raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
-
-
-def _load_state(file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str) -> _State:
-    if not file.is_file():
-        raise CheckpointError(f"{file}: no training state to resume; train without --resume first")
-    try:
-        with safe_open(file, framework="pt") as stored:
-            words = stored.metadata()
-            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
-        if words["fingerprint"] != fingerprint:
-            raise CheckpointError(
-                f"{file}: the training state is of other images or options; resume with the same manifest and "
-                "options, or train into another directory"
-            )
-        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
-        slots: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, number, name = key.split(".", 2)
-                slots.setdefault(int(number), {})[name] = value
-        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        return _State(**json.loads(words["state"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        raise CheckpointError(f"{file}: the training state is damaged ({error}); train anew") from error
-
-
-def _fingerprint(items: list[Item], val_items: list[Item], options: TrainOptions) -> str:
-    """What must not change between a run and its resumption."""
-    digest = hashlib.sha256()
-    for item in [*items, *val_items]:
-        source = item.example.source
-        name = source.source if isinstance(source, Pyramid) else str(source)
-        digest.update(f"{name}|{item.label}|{item.region}\n".encode())
-    digest.update(
-        json.dumps(asdict(replace(options, device="", threads=0, name=None)), sort_keys=True).encode()
-    )
-    return digest.hexdigest()

@@ -36,6 +36,7 @@ def epoch(number, val_accuracy):
         loss=0.5,
         accuracy=0.75,
         val_accuracy=val_accuracy,
+        hit=None,
         seconds=1.0,
         cpu_seconds=2.0,
     )
@@ -43,7 +44,7 @@ def epoch(number, val_accuracy):
 
 @pytest.fixture
 def trained(monkeypatch):
-    """Replaces ``hiresattn.train.loop``; records how ``fit`` was called."""
+    """Replaces the training; records how ``fit`` was called."""
     calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2))
 
     def fit(examples, output, options, *, resume=False):
@@ -53,8 +54,11 @@ def trained(monkeypatch):
             yield epoch(number, calls.val)
 
     module = ModuleType("hiresattn.train.loop")
-    module.fit, module.TrainOptions, module.PRESETS = fit, Options, {"fast": Options(epochs=3, size=32)}
+    module.fit = fit
     monkeypatch.setitem(sys.modules, "hiresattn.train.loop", module)
+    options = ModuleType("hiresattn.train.options")
+    options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, size=32)}
+    monkeypatch.setitem(sys.modules, "hiresattn.train.options", options)
     return calls
 
 
@@ -136,7 +140,7 @@ def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, tra
 def test_every_option_is_one_that_the_library_knows():
     from dataclasses import fields
 
-    from hiresattn.train.loop import TrainOptions
+    from hiresattn.train.options import TrainOptions
     from hiresattn_cli.train import train
 
     own = {"manifest", "output", "preset", "resume", "force", "help"}

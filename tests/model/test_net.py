@@ -50,7 +50,7 @@ def test_every_glimpse_is_a_cell_of_its_parent(net):
         parent = found.parent[row]
         assert found.image[row] == found.image[parent]
         assert found.depth[row] == found.depth[parent] + 1
-        cells = cell_regions(found.region[parent][None], net.grid, net.size)[0]
+        cells = cell_regions(found.region[parent][None], net.grid, net.finest)[0]
         assert (cells[found.cell[row]] == found.region[row]).all()
 
 

@@ -14,7 +14,8 @@ from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.predict import classify
 from hiresattn.train.data import AUGMENTATIONS, Loader
-from hiresattn.train.loop import TrainOptions, fit, loss_of
+from hiresattn.train.loop import fit, loss_of
+from hiresattn.train.options import TrainOptions
 
 QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", size=32, k=(2,))
 

@@ -1,0 +1,96 @@
+"""Location labels: where the target is known, the scorer is told, and a look is spent there."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from hiresattn.geometry import Grid, cell_regions, cells_on_target, expandable
+from hiresattn.model.net import Traversal
+from hiresattn.model.select import Selection, Selector
+
+
+class Guided:
+    """Another selector's choice, one cell of which is on the target where there is one.
+
+    Training then sees the target at every depth from the first step on, as long as one cell may be chosen.
+
+    Args:
+        select: Chooses the other cells.
+        boxes: Where the targets are, per image ``[m 4]``; None = not known.
+        rng: Which of several cells on the target.
+    """
+
+    def __init__(
+        self, select: Selector, boxes: Sequence[np.ndarray | None], rng: np.random.Generator
+    ) -> None:
+        self.select = select
+        self.boxes = boxes
+        self.rng = rng
+
+    def __call__(self, logits: Tensor, k: int, cells: Tensor, image: np.ndarray) -> Selection:
+        """Choose, then put a cell on the target in the place of the last choice, unless one is there."""
+        chosen = self.select(logits, k, cells, image)
+        cell, valid = chosen.cell.clone(), chosen.valid.clone()
+        usable = logits.detach().isfinite().cpu().numpy()
+        for row, on in enumerate(_on_target(cells.cpu().numpy(), image, self.boxes)):
+            good = np.flatnonzero(on & usable[row])
+            if len(good) and cell.shape[1] and not np.isin(good, cell[row].cpu().numpy()).any():
+                cell[row, -1] = int(self.rng.choice(good))
+                valid[row, -1] = True
+        return Selection(cell, logits.log_softmax(1).gather(1, cell), valid)
+
+
+def location_loss(
+    traversal: Traversal, boxes: Sequence[np.ndarray | None], grid: Grid, finest: int
+) -> Tensor | None:
+    """How unlikely a cell on the target is, over the visited regions that have one.
+
+    Args:
+        traversal: A forward pass.
+        boxes: Where the targets are, per image; None = not known.
+        grid: How regions are divided.
+        finest: Side of the smallest region.
+
+    Returns:
+        Mean of -log(probability that a cell on the target is chosen); None if no region has one.
+    """
+    rows = np.flatnonzero(expandable(traversal.region, finest))
+    if not len(rows):
+        return None
+    cells = cell_regions(traversal.region[rows], grid, finest)
+    on = _on_target(cells, traversal.image[rows], boxes)
+    some = on.any(axis=1)
+    if not some.any():
+        return None
+    logits = traversal.cell_logits[torch.from_numpy(rows[some]).to(traversal.cell_logits.device)]
+    target = torch.from_numpy(on[some]).to(logits.device) & logits.detach().isfinite()
+    logits, target = logits[target.any(1)], target[target.any(1)]
+    if not len(logits):
+        return None
+    wanted = logits.masked_fill(~target, -torch.inf).logsumexp(1)
+    return (logits.logsumexp(1) - wanted).mean()
+
+
+def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) -> np.ndarray:
+    """Per image with boxes: whether a finest region that was visited holds the centre of one (bool)."""
+    found = []
+    leaf = ~expandable(traversal.region, finest)
+    for index, places in enumerate(boxes):
+        if places is None or not len(places):
+            continue
+        regions = traversal.region[leaf & (traversal.image == index)]
+        centre = places[:, :2] + places[:, 2:] // 2
+        inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
+        found.append(inside.all(axis=2).any())
+    return np.array(found, bool)
+
+
+def _on_target(cells: np.ndarray, image: np.ndarray, boxes: Sequence[np.ndarray | None]) -> np.ndarray:
+    on = np.zeros(cells.shape[:2], bool)
+    for row, index in enumerate(image.tolist()):
+        places = boxes[index]
+        if places is not None and len(places):
+            on[row] = cells_on_target(cells[row : row + 1], places)[0]
+    return on

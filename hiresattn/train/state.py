@@ -1,0 +1,124 @@
+"""What resuming needs: weights, the optimiser's memory, and where the training was. Safetensors and JSON."""
+
+import csv
+import hashlib
+import json
+import platform
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from hiresattn.checkpoint import Domain, Model, save_model, save_tensors
+from hiresattn.config import ModelConfig
+from hiresattn.errors import CheckpointError
+from hiresattn.model.net import GlimpseNet
+from hiresattn.pyramid import Pyramid
+from hiresattn.train.data import Item
+from hiresattn.train.options import TrainOptions
+
+STATE = "state.safetensors"
+
+
+@dataclass
+class State:
+    """What resuming needs besides tensors."""
+
+    epoch: int = 0
+    stage: int = 0
+    stage_epochs: int = 0
+    drawn: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    best: float = -1.0
+    records: list[dict[str, Any]] = field(default_factory=list)
+
+
+def save_state(
+    output: Path,
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    config: ModelConfig,
+    domain: Domain,
+    options: TrainOptions,
+    state: State,
+    name: str,
+    fingerprint: str,
+) -> None:
+    """Write the model (the best so far on the validation images, else the latest) and the state."""
+    record = state.records[-1]
+    score = record["val_accuracy"] if record["val_accuracy"] is not None else 0.0
+    if record["stage"] < record["stages"] or score >= state.best:
+        state.best = score if record["stage"] == record["stages"] else -1.0
+        training = {
+            "seed": options.seed,
+            "epochs": state.epoch,
+            "cpu_seconds": round(state.cpu_seconds, 1),
+            "accuracy": record["accuracy"],
+            "val_accuracy": record["val_accuracy"],
+            "options": asdict(replace(options, device="auto", name=None)),
+            "versions": {"torch": torch.__version__, "python": platform.python_version()},
+        }
+        save_model(Model(net, config, name, "", domain, options.k, training), output)
+    tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
+    for number, values in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
+    tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
+    try:
+        save_tensors(tensors, output / STATE, words)
+        temporary = output / ".metrics.csv"
+        with temporary.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(record))
+            writer.writeheader()
+            writer.writerows(state.records)
+        temporary.replace(output / "metrics.csv")
+    except OSError as error:
+        raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
+
+
+def load_state(file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str) -> State:
+    """Read the state of a run into its network and optimiser.
+
+    Raises:
+        CheckpointError: If there is none, it is damaged, or of other images or options.
+    """
+    if not file.is_file():
+        raise CheckpointError(f"{file}: no training state to resume; train without --resume first")
+    try:
+        with safe_open(file, framework="pt") as stored:
+            words = stored.metadata()
+            tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
+        if words["fingerprint"] != fingerprint:
+            raise CheckpointError(
+                f"{file}: the training state is of other images or options; resume with the same manifest and "
+                "options, or train into another directory"
+            )
+        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+        slots: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, number, name = key.split(".", 2)
+                slots.setdefault(int(number), {})[name] = value
+        optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
+        return State(**json.loads(words["state"]))
+    except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(f"{file}: the training state is damaged ({error}); train anew") from error
+
+
+def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptions) -> str:
+    """What must not change between a run and its resumption."""
+    digest = hashlib.sha256()
+    for item in [*items, *val_items]:
+        source = item.example.source
+        name = source.source if isinstance(source, Pyramid) else str(source)
+        digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
+    digest.update(
+        json.dumps(asdict(replace(options, device="", threads=0, name=None)), sort_keys=True).encode()
+    )
+    return digest.hexdigest()
