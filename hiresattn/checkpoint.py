@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
+from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
@@ -22,20 +23,6 @@ FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
-
-
-@dataclass(frozen=True)
-class Domain:
-    """What the training images were like; a model used outside of it warns."""
-
-    mpp: tuple[float, float] | None = None
-    """Smallest and largest micrometres per level-0 px; None where the images didn't say."""
-    resolution: tuple[float, float] | None = None
-    """Smallest and largest ground size of a level-0 px, in units of the CRS."""
-    low: tuple[float, ...] | None = None
-    """Smallest mean of a band over a whole image, native values, per band taken."""
-    high: tuple[float, ...] | None = None
-    """Largest mean of a band over a whole image."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +60,11 @@ def save_model(model: Model, path: str | Path) -> Model:
         CheckpointError: If the directory can't be written.
     """
     path = Path(path)
+    if not all(bool(torch.isfinite(value).all()) for value in model.net.state_dict().values()):
+        raise CheckpointError(
+            f"{path}: the weights hold values that are no numbers; nothing was written. Train with a lower "
+            "learning rate (--lr)"
+        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
@@ -124,7 +116,9 @@ def load_model(path: str | Path) -> Model:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
         name, k, sha256 = str(card["name"]), tuple(int(n) for n in card["k"]), str(card["weights"]["sha256"])
         stored = {key: tuple(v) if v else None for key, v in card.get("domain", {}).items()}
-        domain = Domain(**stored)
+        domain = _domain(stored, len(config.input.bands))
+        if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
+            raise ValueError("classes or scorer differ between their two places")  # noqa: TRY301 - as the rest
         training = dict(card.get("training", {}))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
@@ -147,6 +141,18 @@ def load_model(path: str | Path) -> Model:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
     return Model(net.eval(), config, name, sha256, domain, k, training)
+
+
+def _domain(stored: dict[str, Any], bands: int) -> Domain:
+    """A domain whose spans are pairs and whose band values are one per band."""
+    domain = Domain(**stored)
+    for name, length in {"mpp": 2, "resolution": 2, "low": bands, "high": bands}.items():
+        values = getattr(domain, name)
+        if values is not None and (
+            len(values) != length or not all(isinstance(v, (int, float)) for v in values)
+        ):
+            raise ValueError(f"domain {name} is not {length} numbers")
+    return domain
 
 
 def save_tensors(

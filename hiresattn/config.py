@@ -4,9 +4,12 @@ A configuration stops at the builders (``build_model``, ``train``); modules take
 """
 
 import difflib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Self
+
+import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
@@ -35,18 +38,21 @@ class _Json:
             ConfigError: If a name is unknown (its nearest neighbour is given) or a value is unusable.
         """
         known = {f.name: f for f in fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{where}: expected names and values, got {type(values).__name__}")
         made: dict[str, Any] = {}
         for name, value in values.items():
             if name not in known:
                 raise ConfigError(f"{where}: unknown key {name!r}{did_you_mean(name, known)}")
             if name in _NESTED:
-                value = _NESTED[name](**value) if name == "grid" else _NESTED[name].from_json(value, where)  # noqa: PLW2901
+                nested = _NESTED[name]
+                value = nested(**value) if nested is Grid else nested.from_json(value, where)  # noqa: PLW2901
             elif isinstance(value, list):
                 value = tuple(value)  # noqa: PLW2901
             made[name] = value
         try:
             return cls(**made)
-        except TypeError as error:
+        except (TypeError, ConfigError) as error:
             raise ConfigError(f"{where}: {error}") from error
 
 
@@ -75,7 +81,21 @@ class InputConfig(_Json):
     """Px of the stored level per px of a crop, at least. 1 reads the coarsest level that does not upsample;
     2 reads up to four times the px and averages them: for files whose overviews lost small things."""
 
+    channels: int | None = None
+    """Bands of the images that the model was made for; None = any that has ``bands``."""
+
     def __post_init__(self) -> None:
+        _check_whole("size", self.size, 1)
+        for band in self.bands:
+            _check_whole("a band", band, 0)
+        if self.channels is not None:
+            _check_whole("channels", self.channels, 1)
+        if not all(_finite(value) for value in (*self.low, *self.high, self.oversample)):
+            raise ConfigError(f"low, high and oversample are finite numbers; got {self.low} and {self.high}")
+        try:
+            np.dtype(self.dtype)
+        except TypeError as error:
+            raise ConfigError(f"dtype {self.dtype!r} is no data type of NumPy's") from error
         if not len(self.bands) == len(self.low) == len(self.high) >= 1:
             raise ConfigError(
                 f"bands, low and high need one entry per band; got {self.bands}, {self.low} and {self.high}"
@@ -84,10 +104,8 @@ class InputConfig(_Json):
             raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
         if not 1 <= self.oversample <= 64:
             raise ConfigError(f"oversample must be 1 to 64; got {self.oversample}")
-        if self.size < 1 or self.filter != "area":
-            raise ConfigError(
-                f"size must be at least 1 and filter 'area'; got {self.size} and {self.filter!r}"
-            )
+        if self.filter != "area":
+            raise ConfigError(f"filter must be 'area'; got {self.filter!r}")
 
 
 @dataclass(frozen=True)
@@ -115,9 +133,14 @@ class ModelConfig(_Json):
 
     def __post_init__(self) -> None:
         for name in ("finest", "glance"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} is a number of level-0 px, at least 1; got {value}")
+            if getattr(self, name) is not None:
+                _check_whole(name, getattr(self, name), 1)
+        if not all(
+            isinstance(name, str) for name in (*self.classes, self.encoder, self.scorer, self.aggregator)
+        ):
+            raise ConfigError("classes, encoder, scorer and aggregator are names")
+        if len(set(self.classes)) < len(self.classes):
+            raise ConfigError(f"two classes have the same name: {', '.join(self.classes)}")
 
     @property
     def finest_side(self) -> int:
@@ -129,6 +152,15 @@ def did_you_mean(name: str, known: Any) -> str:
     """The tail of an error message: the nearest known name, or all of them."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
+
+
+def _check_whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ConfigError(f"{name} must be a whole number of at least {least}; got {value!r}")
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)
 
 
 _NESTED: dict[str, Any] = {"input": InputConfig, "grid": Grid}

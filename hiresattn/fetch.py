@@ -79,7 +79,9 @@ class CropFetcher:
         pyramids: The images, by index.
         config: How pixels become crops.
         threads: Threads that decode; 0 or 1 decodes in the caller's thread.
-        cache_bytes: Most bytes of decoded tiles kept for later calls; the least recently used go first.
+        cache_bytes: Most bytes of decoded tiles kept for later calls; the least recently used go first, and
+            are decoded (and counted) again if they are needed again. Default: 24 of the largest tiles, but 64
+            to 256 MB.
         strict: Whether a tile that the file leaves out is an error; else it is not measured, and counted.
 
     Raises:
@@ -92,7 +94,7 @@ class CropFetcher:
         config: InputConfig,
         *,
         threads: int = min(os.cpu_count() or 1, 8),
-        cache_bytes: int = 64 << 20,
+        cache_bytes: int | None = None,
         strict: bool = False,
     ) -> None:
         for pyramid in pyramids:
@@ -105,6 +107,8 @@ class CropFetcher:
         self._low = np.array(config.low, np.float64)
         self._high = np.array(config.high, np.float64)
         self._seen: list[set[tuple[int, int, int]]] = [set() for _ in pyramids]
+        if cache_bytes is None:
+            cache_bytes = min(max(24 * _largest_tile(pyramids), 64 << 20), 256 << 20)
         self._cache: TileCache[_Decoded] = TileCache(cache_bytes)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
@@ -253,6 +257,7 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
         DomainError: If bands are absent, indices would be averaged, or the data type is another.
     """
     taken = ",".join(str(band + 1) for band in config.bands)
+    wanted = len(config.bands)
     channels, dtype = pyramid.channels, pyramid.dtype
     if pyramid.palette is not None:
         if config.bands != (0, 1, 2):
@@ -261,17 +266,35 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
                 "convert the image to the bands that the model takes"
             )
         channels, dtype = 3, np.dtype(np.uint8)
+    if config.channels is not None and channels != config.channels:
+        remedy = "it has too few"
+        if channels >= wanted:
+            some = ",".join(map(str, range(1, wanted + 1)))
+            remedy = f"say which {wanted} to feed it, for example --bands {some}"
+        raise DomainError(
+            f"{pyramid.source}: it has {channels} bands and the model was made for images of {config.channels}; "
+            f"{remedy}"
+        )
     if any(not 0 <= band < channels for band in config.bands):
         raise DomainError(
-            f"{pyramid.source}: it has bands 1 to {channels}, and the model takes bands {taken}; name the "
-            f"{len(config.bands)} bands to use in their place, for example --bands "
-            f"{','.join(str(min(nth + 1, channels)) for nth in range(len(config.bands)))}"
+            f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {wanted} of "
+            "those it has with --bands"
         )
     if dtype.newbyteorder("=") != np.dtype(config.dtype):
         raise DomainError(
             f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
             "values that stand for darkest and brightest with --value-range LO,HI"
         )
+
+
+def _largest_tile(pyramids: Sequence[Pyramid]) -> int:
+    """Bytes of the largest decoded tile."""
+    tiles = (
+        level.tile_height * level.tile_width * pyramid.channels * pyramid.dtype.itemsize
+        for pyramid in pyramids
+        for level in pyramid.levels
+    )
+    return max(tiles, default=0)
 
 
 def _bands(

@@ -79,9 +79,10 @@ class Grid:
     """Side of a cell over the side of its region."""
 
     def __post_init__(self) -> None:
-        if self.size < 1 or not 0 < self.fraction < 1:
+        numbers = isinstance(self.size, int) and isinstance(self.fraction, (int, float))
+        if not numbers or self.size < 1 or not 0 < self.fraction < 1:
             raise ConfigError(
-                f"a grid needs size >= 1 and 0 < fraction < 1; got size={self.size}, fraction={self.fraction}"
+                f"a grid needs a whole size >= 1 and 0 < fraction < 1; got size={self.size}, fraction={self.fraction}"
             )
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -10,9 +10,11 @@ import numpy as np
 import torch
 
 import hiresattn
-from hiresattn.checkpoint import Domain, Model, load_model
+from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import InputConfig, did_you_mean
-from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.device import pick_device
+from hiresattn.domain import band_means, warnings_for
+from hiresattn.errors import ConfigError, DomainError, HiresattnError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import check_region, root_regions
 from hiresattn.manifest import Example
@@ -24,16 +26,13 @@ from hiresattn.search import Budget, Policy, best_first
 
 POLICIES = ("best-first", "top-k", "random", "lowres")
 
-#: An image's scale may differ from the training images' by this factor before a warning.
-SCALE_SLACK = 1.25
-
 
 def classify(
     sources: Iterable[Any],
     model: Model | str | Path,
     *,
     budget: str | int | Budget = 64,
-    stop: float | None = 0.95,
+    stop: float | str | None = 0.95,
     policy: str = "best-first",
     device: str = "auto",
     bands: tuple[int, ...] | None = None,
@@ -42,14 +41,16 @@ def classify(
     on_error: str = "raise",
     seed: int = 0,
     threads: int | None = None,
+    nms: float = 1.0,
 ) -> Iterator[Prediction]:
     """Classify images by looking at a fraction of them.
 
     Args:
-        sources: Paths, URLs, arrays ``[h w c]``, open pyramids, or ``Example``s (a window of an image).
+        sources: Paths, URLs, arrays ``[h w c]``, open pyramids, or ``Example``s (a window of an image); or one
+            of these.
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
         budget: What one image may cost: glimpses (``64``), stored bytes (``"50MB"``) or seconds (``"2s"``).
-        stop: Confidence at which the search ends early, 0 to 1; None = spend the budget.
+        stop: Confidence at which the search ends early, 0 to 1; None or "off" = spend the budget.
         policy: ``best-first``; ``top-k`` (the training's k cells per region and depth, whatever the budget);
             ``random`` cells or ``lowres`` (the first glance only), as controls.
         device: ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
@@ -60,9 +61,10 @@ def classify(
         on_error: ``raise``, or ``record`` to yield a record with status ``error`` and go on.
         seed: Of the random policy.
         threads: Threads that read; default: the machine's cores, at most 8.
+        nms: For ``top-k``: largest overlap (intersection over union) of two chosen cells of a region; 1 = any.
 
-    Yields:
-        One record per source, in order.
+    Returns:
+        An iterator of one record per source, in order; each is classified when it is asked for.
 
     Raises:
         ConfigError: If an option is unusable.
@@ -72,32 +74,67 @@ def classify(
         raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, POLICIES)}")
     if on_error not in ("raise", "record"):
         raise ConfigError(f"on_error must be 'raise' or 'record'; got {on_error!r}")
-    if stop is not None and not 0 < stop <= 1:
-        raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {stop}")
-    budget = Budget.parse(budget)
-    if not isinstance(model, Model):
-        model = load_model(model)
-    model.net.to(pick_device(device)).eval()
-    rules: dict[str, Any] = {"strict": strict} | ({} if threads is None else {"threads": threads})
-    choose = Policy(stop=stop, random=policy == "random", seed=seed)
+    confidence = None if stop == "off" else stop
+    if confidence is not None and not (isinstance(confidence, (int, float)) and 0 < confidence <= 1):
+        raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {stop!r}")
+    if not 0 <= nms <= 1:
+        raise ConfigError(f"nms is an intersection over union, 0 to 1; got {nms}")
+    if threads is not None and threads < 0:
+        raise ConfigError(f"threads must be 0 or more; got {threads}")
+    if seed < 0:
+        raise ConfigError(f"seed must be 0 or more; got {seed}")
+    if value_range is not None:
+        check_value_range(value_range)
+    if isinstance(sources, (str, Path, Example, Pyramid)) or hasattr(sources, "dtype"):
+        sources = [sources]
+    job = _Job(
+        model=model if isinstance(model, Model) else load_model(model),
+        budget=Budget.parse(budget),
+        search=Policy(stop=confidence, random=policy == "random", seed=seed),
+        policy=policy,
+        nms=nms,
+        bands=bands,
+        value_range=value_range,
+        rules={"strict": strict} | ({} if threads is None else {"threads": threads}),
+    )
+    job.model.net.to(pick_device(device)).eval()
+    return _classify(sources, job, on_error)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is the same for every source."""
+
+    model: Model
+    budget: Budget
+    search: Policy
+    policy: str
+    nms: float
+    bands: tuple[int, ...] | None
+    value_range: tuple[float, float] | None
+    rules: dict[str, Any]
+
+
+def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Prediction]:
     with _Held() as held:
         for source in sources:
             example = source if isinstance(source, Example) else Example(source)
             started = time.perf_counter()
             try:
                 pyramid = held.open(example.source)
-                _check_label(example, pyramid, model)
-                config = input_for(model.config.input, pyramid, bands, value_range)
-                with CropFetcher([pyramid], config, **rules) as fetcher:
+                _check_label(example, pyramid, job.model)
+                config = input_for(job.model.config.input, pyramid, job.bands, job.value_range)
+                with CropFetcher([pyramid], config, **job.rules) as fetcher:
                     opened = time.perf_counter() - started
-                    found = _classify_one(pyramid, example, model, fetcher, budget, choose, policy)
+                    found = _classify_one(pyramid, example, fetcher, job)
                 total = time.perf_counter() - started
                 seconds = replace(found.cost.seconds, open=round(opened, 4), total=round(total, 4))
                 yield replace(found, cost=replace(found.cost, seconds=seconds))
-            except HiresattnError as error:
+            except (HiresattnError, MemoryError, torch.OutOfMemoryError) as error:
                 if on_error == "raise":
                     raise
-                yield replace(_blank(example, model), status="error", error=str(error))
+                words = str(error) or f"{_name(example)}: out of memory; lower --budget or --threads"
+                yield replace(_blank(example, job.model), status="error", error=words)
 
 
 class _Held:
@@ -129,25 +166,15 @@ class _Held:
         self.close()
 
 
-def pick_device(name: str) -> torch.device:
-    """The device of a name; ``auto`` takes CUDA, then MPS, then the CPU.
+def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    """A pair of finite values, the lower one first.
 
     Raises:
-        ConfigError: If the device does not exist here.
+        ConfigError: If it is not that.
     """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device {name!r} can't be used here ({first}); use auto, cpu, cuda:N or mps"
-        ) from error
-    return device
+    if len(value_range) != 2 or not np.isfinite(value_range).all() or not value_range[0] < value_range[1]:
+        raise ConfigError(f"a value range is two finite values, the lower one first; got {value_range}")
+    return value_range
 
 
 def input_for(
@@ -167,9 +194,9 @@ def input_for(
                 f"{pyramid.source}: {len(bands)} bands were named, the model takes {len(config.bands)}; name as "
                 f"many, for example --bands {','.join(str(b + 1) for b in config.bands)}"
             )
-        config = replace(config, bands=bands)
+        config = replace(config, bands=bands, channels=None)
     if value_range is not None:
-        low, high = value_range
+        low, high = check_value_range(value_range)
         count = len(config.bands)
         config = replace(config, low=(low,) * count, high=(high,) * count, dtype=str(pyramid.dtype))
     return config
@@ -185,15 +212,8 @@ def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
         )
 
 
-def _classify_one(
-    pyramid: Pyramid,
-    example: Example,
-    model: Model,
-    fetcher: CropFetcher,
-    budget: Budget,
-    search: Policy,
-    policy: str,
-) -> Prediction:
+def _classify_one(pyramid: Pyramid, example: Example, fetcher: CropFetcher, job: _Job) -> Prediction:
+    model = job.model
     region = example.region or (0, 0, pyramid.height, pyramid.width)
     check_region(region, pyramid.height, pyramid.width, pyramid.source)
     y, x, height, width = region
@@ -209,24 +229,24 @@ def _classify_one(
         crops = fetcher(image, regions)
         reading += time.perf_counter() - before
         if not glance:
-            glance.append(_band_means(crops))
+            glance.append(band_means(crops))
         return crops
 
     started = time.perf_counter()
     with torch.inference_mode():
-        if policy in ("best-first", "random"):
+        if job.policy in ("best-first", "random"):
             traversal, (reason,) = best_first(
                 model.net,
                 fetch,
                 roots,
                 frames,
-                budget=budget,
-                policy=search,
+                budget=job.budget,
+                policy=job.search,
                 bytes_read=lambda _: stats.bytes,
             )
         else:
-            k = (0,) if policy == "lowres" else model.k
-            traversal = model.net(fetch, roots, frames, select=TopK(), k=k)
+            k = (0,) if job.policy == "lowres" else model.k
+            traversal = model.net(fetch, roots, frames, select=TopK(nms=job.nms), k=k)
             reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
     thinking = time.perf_counter() - started - reading
     cost = Cost(
@@ -244,21 +264,28 @@ def _classify_one(
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
     scores = traversal.logits[0].softmax(0).tolist()
+    if not np.isfinite(scores).all():
+        raise DomainError(
+            f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
+            "nodata value?), or give --value-range LO,HI"
+        )
     best = int(np.argmax(scores))
     return replace(
         record,
         class_name=model.classes[best],
         score=scores[best],
         scores=dict(zip(model.classes, scores, strict=True)),
-        warnings=tuple(_warnings(pyramid, model, fetcher.config, glance[0], min(height, width))),
+        warnings=tuple(
+            warnings_for(
+                pyramid, model.domain, model.config.input, fetcher.config, glance[0], min(height, width)
+            )
+        ),
     )
 
 
 def _blank(example: Example, model: Model) -> Prediction:
-    source = example.source
-    name = source.source if isinstance(source, Pyramid) else source
     return Prediction(
-        source=str(name) if isinstance(name, (str, Path)) else "<array>",
+        source=_name(example),
         status="ok",
         region=example.region,
         label=example.label,
@@ -266,6 +293,12 @@ def _blank(example: Example, model: Model) -> Prediction:
         model={"name": model.name, "sha256": model.sha256},
         version=hiresattn.__version__,
     )
+
+
+def _name(example: Example) -> str:
+    source = example.source
+    name = source.source if isinstance(source, Pyramid) else source
+    return str(name) if isinstance(name, (str, Path)) else "<array>"
 
 
 def _visited(traversal: Traversal) -> tuple[VisitedRegion, ...]:
@@ -286,55 +319,3 @@ def _visited(traversal: Traversal) -> tuple[VisitedRegion, ...]:
             zip(traversal.parent, traversal.depth, traversal.region.tolist(), strict=True)
         )
     )
-
-
-def _band_means(crops: Crops) -> np.ndarray:
-    """Mean of each band over what was measured, scaled values; NaN where nothing was."""
-    weight = crops.coverage.sum()
-    if weight == 0:
-        return np.full(crops.pixels.shape[1], np.nan)
-    return (crops.pixels * crops.coverage[:, None]).sum((0, 2, 3)) / weight
-
-
-def _warnings(
-    pyramid: Pyramid, model: Model, config: InputConfig, means: np.ndarray, side: int
-) -> Iterator[str]:
-    """Where an image leaves what the model was trained on."""
-    if side < config.size:
-        yield f"the image is {side} px wide or high and a glimpse is {config.size}: it was upsampled"
-    domain: Domain = model.domain
-    known = [("µm/px", pyramid.mpp, domain.mpp), ("CRS units per px", resolution(pyramid), domain.resolution)]
-    for unit, value, span in known:
-        if span is None:
-            continue
-        if value is None:
-            yield f"the image does not say its {unit}; the model was trained at {_span(span)}"
-        elif not span[0] / SCALE_SLACK <= value <= span[1] * SCALE_SLACK:
-            yield f"the image has {value:.4g} {unit}; the model was trained at {_span(span)}"
-    if domain.low is None or domain.high is None:
-        return
-    trained = model.config.input
-    for band, mean in enumerate(means.tolist()):
-        low, high = (
-            2 * (v[band] - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1
-            for v in (domain.low, domain.high)
-        )
-        slack = max(0.5 * (high - low), 0.1)
-        if not low - slack <= mean <= high + slack:
-            value = (mean + 1) / 2 * (config.high[band] - config.low[band]) + config.low[band]
-            yield (
-                f"band {config.bands[band] + 1} has a mean of {value:.4g}; the training images had "
-                f"{domain.low[band]:.4g} to {domain.high[band]:.4g}"
-            )
-
-
-def resolution(pyramid: Pyramid) -> float | None:
-    """Ground size of a level-0 px in units of the CRS; None without one."""
-    if pyramid.crs is None or pyramid.transform is None:
-        return None
-    a, b, _, d, e, _ = pyramid.transform
-    return float(abs(a * e - b * d) ** 0.5)
-
-
-def _span(span: tuple[float, float]) -> str:
-    return f"{span[0]:.4g}" if span[0] == span[1] else f"{span[0]:.4g} to {span[1]:.4g}"

@@ -24,7 +24,7 @@ _UNITS = {"": 1, "s": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 @dataclass(frozen=True)
 class Budget:
-    """What the search of one image may spend. The whole is always looked at once."""
+    """What the search of one image may spend; None = no limit. The whole is always looked at once."""
 
     glimpses: int | None = None
     """Crops, those of depth 0 included."""
@@ -49,6 +49,8 @@ class Budget:
                 f"budget {text!r} is none of a number of glimpses (64), bytes (50MB) or seconds (2s)"
             )
         value = float(match[1]) * _UNITS[unit]
+        if unit != "s" and value < 1:
+            raise ConfigError(f"budget {text!r} is less than one glimpse or byte")
         if unit == "s":
             return cls(seconds=value)
         return cls(bytes=int(value)) if unit else cls(glimpses=int(value))

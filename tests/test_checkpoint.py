@@ -6,8 +6,9 @@ import pickle
 import pytest
 import torch
 
-from hiresattn.checkpoint import CARD, WEIGHTS, Domain, Model, load_model, save_model
+from hiresattn.checkpoint import CARD, WEIGHTS, Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
 
@@ -78,6 +79,21 @@ def _unknown_option(saved):
     _edit(saved, config=card["config"] | {"encodre": "small"})
 
 
+def _edit_config(saved, **changes):
+    card = json.loads((saved / CARD).read_text())
+    _edit(saved, config=card["config"] | changes)
+
+
+def _edit_input(saved, **changes):
+    card = json.loads((saved / CARD).read_text())
+    _edit_config(saved, input=card["config"]["input"] | changes)
+
+
+def _more_classes(saved):
+    _edit_config(saved, classes=["a", "b", "c"])
+    _edit(saved, classes=["a", "b", "c"])
+
+
 def _other_classes(saved):
     card = json.loads((saved / CARD).read_text())
     _edit(saved, config=card["config"] | {"classes": ["a", "b", "c"]})
@@ -90,7 +106,16 @@ def _other_classes(saved):
         (_pickle_for_weights, "sha256"),
         (_half_a_card, "JSON"),
         (_unknown_option, "did you mean 'encoder'"),
-        (_other_classes, "don't fit"),
+        (_other_classes, "differ"),
+        (_more_classes, "don't fit"),
+        (lambda saved: _edit_input(saved, dtype="banana"), "banana"),
+        (lambda saved: _edit_input(saved, bands=[-1, 0]), "a band"),
+        (lambda saved: _edit_input(saved, low=["a", 0.0]), "finite"),
+        (lambda saved: _edit_config(saved, grid={"size": 7.5, "fraction": 0.25}), "whole size"),
+        (lambda saved: _edit_config(saved, classes=["a", "a"]), "same name"),
+        (lambda saved: _edit_config(saved, input=3), "expected names"),
+        (lambda saved: _edit(saved, domain={"low": [1.0]}), "domain low is not 2"),
+        (lambda saved: _edit(saved, domain={"mpp": ["x", 1.0]}), "domain mpp"),
         (lambda saved: (saved / WEIGHTS).unlink(), "missing"),
         (lambda saved: (saved / CARD).unlink(), "no card.json"),
         (lambda saved: _edit(saved, format="something"), "not the card"),
@@ -128,6 +153,14 @@ def test_a_hub_name_that_can_not_be_had_is_one_clear_error(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(HiresattnError, match="hf:owner/name"):
         load_model("hf:owner/name")
+
+
+def test_weights_that_are_no_numbers_are_not_saved(model, tmp_path):
+    with torch.no_grad():
+        model.net.classifier.bias.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match="no numbers"):
+        save_model(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_directory_that_can_not_be_written_is_a_checkpoint_error(model, tmp_path):

@@ -22,6 +22,8 @@ LAYERS = {
     "hiresattn.fetch": 4,
     "hiresattn.search": 4,
     "hiresattn.checkpoint": 4,
+    "hiresattn.device": 1,
+    "hiresattn.domain": 4,
     "hiresattn.report": 5,
     "hiresattn.train": 6,
     "hiresattn.predict": 6,
@@ -31,6 +33,8 @@ LAYERS = {
 #: Layers with one number that may still know each other, in this direction.
 ALLOWED = {
     ("hiresattn.config", "hiresattn.geometry"),
+    ("hiresattn.domain", "hiresattn.fetch"),
+    ("hiresattn.checkpoint", "hiresattn.domain"),
     ("hiresattn.train", "hiresattn.predict"),
 }
 NO_TORCH = ("hiresattn.pyramid", "hiresattn.schedule", "hiresattn.geometry", "hiresattn.fetch")

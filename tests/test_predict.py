@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from hiresattn.checkpoint import Domain, Model
+from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.domain import Domain
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
-from hiresattn.geometry import cell_regions, expandable
+from hiresattn.geometry import cell_regions, expandable, overlaps
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.predict import classify
@@ -128,6 +129,53 @@ def test_wrong_bands_name_the_option():
         _one(_image(bands=4), _model(bands=3), bands=(3, 0))
 
 
+def test_an_image_with_more_bands_than_the_training_images_needs_a_choice():
+    model = _model(bands=3)
+    rule = replace(model.config.input, channels=3)
+    model = replace(model, config=replace(model.config, input=rule))
+    with pytest.raises(DomainError, match=r"4 bands .* images of 3; .* --bands 1,2,3"):
+        _one(_image(bands=4), model)
+    with pytest.raises(DomainError, match="too few"):
+        _one(_image(bands=1), model)
+    assert _one(_image(bands=4), model, bands=(2, 1, 0)).status == "ok"
+    assert _one(_image(bands=3), model).status == "ok"
+
+
+def test_an_answer_that_is_no_number_is_an_error():
+    model = _model()
+    with torch.no_grad():
+        model.net.classifier.bias.fill_(float("nan"))
+    (found,) = classify([_image()], model, device="cpu", on_error="record")
+    assert (found.status, found.class_name) == ("error", None)
+    assert "not a number" in found.error
+
+
+def test_one_source_may_be_given_without_a_list(tmp_path):
+    np.save(tmp_path / "x.npy", _image())
+    (found,) = classify(_image(), _model(), device="cpu", budget=3)
+    assert found.status == "ok"
+    (found,) = classify(str(tmp_path / "missing.tif"), _model(), device="cpu", on_error="record")
+    assert found.source.endswith("missing.tif")
+
+
+def test_running_out_of_memory_on_one_image_does_not_end_the_run():
+    class Huge(ArrayPyramid):
+        def _read(self, level, y, x, height, width):
+            raise MemoryError
+
+    found = list(classify([Huge(_image()), _image()], _model(), device="cpu", budget=3, on_error="record"))
+    assert [p.status for p in found] == ["error", "ok"]
+    assert "out of memory" in found[0].error
+
+
+def test_top_k_may_leave_out_cells_that_overlap():
+    free, apart = (_one(_image(900, 900), policy="top-k", nms=nms) for nms in (1.0, 0.2))
+    first = np.array([[r.y, r.x, r.height, r.width] for r in apart.regions if r.depth == 1])
+    iou = overlaps(first, first)
+    assert (iou[~np.eye(len(first), dtype=bool)] <= 0.2).all()
+    assert free.regions != apart.regions
+
+
 def test_values_of_another_type_need_a_rule():
     image = (_image().astype(np.uint16) * 40)[:, :, :1]
     with pytest.raises(DomainError, match="--value-range"):
@@ -190,16 +238,28 @@ def test_a_window_outside_the_image_is_a_region_error():
         ({"on_error": "ignore"}, "on_error"),
         ({"budget": "lots"}, "budget"),
         ({"device": "tpu:9"}, "device"),
+        ({"device": "meta"}, "device"),
+        ({"device": "cuda:99"}, "CUDA"),
+        ({"device": None}, "device"),
+        ({"value_range": (0,)}, "value range"),
+        ({"value_range": (0, float("inf"))}, "value range"),
+        ({"seed": -1}, "seed"),
+        ({"threads": -1}, "threads"),
+        ({"nms": 2.0}, "nms"),
     ],
 )
 def test_an_unusable_option_is_a_config_error(options, words):
-    with pytest.raises(ConfigError, match=words):
-        list(classify([_image()], _model(), **({"device": "cpu"} | options)))
+    with pytest.raises(ConfigError, match=words):  # at once, not when the first record is asked for
+        classify([_image()], _model(), **({"device": "cpu"} | options))
 
 
 def test_stop_is_a_confidence():
     with pytest.raises(ConfigError, match="stop"):
-        list(classify([_image()], _model(), stop=1.5))
+        classify([_image()], _model(), stop=1.5)
+    assert (
+        _one(_image(), budget=3).scores
+        == next(classify(_image(), _model(), device="cpu", stop="off", budget=3)).scores
+    )
     sure = replace(_model())
     with torch.no_grad():
         sure.net.classifier.bias.copy_(torch.tensor([100.0, 0.0]))

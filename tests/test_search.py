@@ -207,7 +207,7 @@ def test_a_budget_is_glimpses_bytes_or_seconds(text, expected):
     assert Budget.parse(text) == expected
 
 
-@pytest.mark.parametrize("text", ["", "many", "-3", "0", "2.5", "3 minutes", "1e3"])
+@pytest.mark.parametrize("text", ["", "many", "-3", "0", "2.5", "3 minutes", "1e3", "0.2B"])
 def test_a_budget_that_is_none_of_these_is_a_config_error(text):
     with pytest.raises(ConfigError, match="budget"):
         Budget.parse(text)

@@ -7,13 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import Domain
 from hiresattn.config import InputConfig
+from hiresattn.domain import Domain, resolution
 from hiresattn.errors import ConfigError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
-from hiresattn.predict import resolution
 from hiresattn.pyramid import Pyramid, open_pyramid
 
 #: Images kept open; the least recently used is closed first.

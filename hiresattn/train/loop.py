@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiresattn.config import InputConfig, ModelConfig, did_you_mean
+from hiresattn.device import pick_device
 from hiresattn.errors import ConfigError, DomainError
 from hiresattn.fetch import check_domain
 from hiresattn.geometry import Grid
@@ -18,7 +21,6 @@ from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
-from hiresattn.predict import pick_device
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
 from hiresattn.train.guide import Guided, hits, location_loss
@@ -29,6 +31,8 @@ from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save
 REHEARSAL = 0.25
 #: Share of the training over which the learning rate falls to zero.
 COOL_DOWN = 0.4
+#: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
+LEAST_REACH = 16.0
 #: Images that are one glimpse come in batches this many times larger.
 SMALL_IMAGE_BATCH = 3
 
@@ -69,9 +73,11 @@ def fit(
         raise ConfigError(
             f"unknown augmentation {options.augment!r}{did_you_mean(options.augment, AUGMENTATIONS)}"
         )
+    with _opened(train[0].source) as pyramid:
+        rule = _input_rule(pyramid, options)
     config = ModelConfig(
         classes=tuple(sorted({str(e.label) for e in train})),
-        input=_input_rule(open_pyramid(train[0].source), options),
+        input=rule,
         encoder=options.encoder,
         scorer=options.scorer,
         grid=Grid(options.grid, options.fraction),
@@ -91,7 +97,7 @@ def fit(
         val_items = loader.items(held_out, config.classes)
         domain, (mean, spread) = loader.domain(items)
         if options.value_range is None:
-            reach = np.maximum(2 * spread, 2.0)
+            reach = np.maximum(2 * spread, LEAST_REACH)
             low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
             config = replace(config, input=replace(config.input, low=low, high=high))
             loader.rescale(config.input)
@@ -251,6 +257,15 @@ def _set_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, progress:
         group["lr"] = rate
 
 
+@contextmanager
+def _opened(source: Any) -> Iterator[Pyramid]:
+    """An image, closed again if it was opened here."""
+    pyramid = open_pyramid(source)
+    yield pyramid
+    if pyramid is not source:
+        pyramid.close()
+
+
 def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
     """How the pixels of the training images become the network's input."""
     palette = pyramid.palette is not None
@@ -270,6 +285,7 @@ def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
         high=(high,) * count,
         dtype=dtype,
         oversample=options.oversample,
+        channels=None if options.bands else len(bands),
     )
     check_domain(pyramid, rule)
     return rule

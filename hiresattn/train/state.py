@@ -12,8 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hiresattn.checkpoint import Domain, Model, save_model, save_tensors
+from hiresattn.checkpoint import Model, save_model, save_tensors
 from hiresattn.config import ModelConfig
+from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
