@@ -1,6 +1,7 @@
 """Manifests: which images (or windows of images), with which labels, in which split."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -13,6 +14,8 @@ from hiresattn.errors import ConfigError, NotFoundError
 
 SPLITS = ("train", "val", "test")
 _REGION = ("y", "x", "height", "width")
+#: Most characters of one value; a list of boxes can be long.
+_LONGEST = 1 << 26
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,13 @@ class Example:
     known, empty = nowhere."""
 
 
-def read_manifest(path: str | Path) -> list[Example]:
+def read_manifest(path: str | Path, *, labels: bool = False) -> list[Example]:
     """Read a CSV with the columns ``path, label[, split][, y, x, height, width][, boxes]``; others are ignored.
 
     Args:
         path: The CSV. Paths in it are relative to it, unless absolute or URLs.
+        labels: Whether labels are needed, as in training: the column must be there, and filled in the rows of
+            ``train`` and ``val``.
 
     Returns:
         One example per row, in order.
@@ -46,31 +51,62 @@ def read_manifest(path: str | Path) -> list[Example]:
         ConfigError: If a column is missing or a value unusable; the message names the line.
     """
     path = Path(path)
-    if not path.is_file():
-        raise NotFoundError(f"{path}: no such manifest; give a CSV with the columns path,label[,split]")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is a CSV"
-        ) from error
-    reader = csv.DictReader(text.splitlines())
-    columns = reader.fieldnames or []
+    columns, rows = _rows(path)
     if "path" not in columns:
         near = ", ".join(columns) or "nothing"
         raise ConfigError(
             f"{path}: no column 'path'{did_you_mean('path', columns) if columns else ''}; "
             f"the first line has {near}, a manifest needs path,label[,split][,y,x,height,width]"
         )
+    if labels and "label" not in columns:
+        raise ConfigError(
+            f"{path}: no column 'label'; the first line has {', '.join(columns)}, and training needs the class "
+            "of every image"
+        )
     given = [name for name in _REGION if name in columns]
     if given and len(given) < len(_REGION):
         raise ConfigError(
             f"{path}: a window needs all of y,x,height,width; the first line has {', '.join(given)}"
         )
-    examples = [_example(row, path, line) for line, row in enumerate(reader, start=2)]
+    examples = [_example(row, path, line) for line, row in rows]
     if not examples:
         raise ConfigError(f"{path}: no rows below the header")
+    for (line, _), example in zip(rows, examples, strict=True):
+        if labels and example.label is None and example.split != "test":
+            raise ConfigError(f"{path}, line {line}: no label; training needs the class of every image")
     return examples
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns, and of each row the line that it ends on and its values."""
+    columns = "path,label[,split]"
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path}: no such manifest; give a CSV with the columns {columns}") from error
+    except IsADirectoryError as error:
+        raise NotFoundError(
+            f"{path}: a folder, no manifest; give a CSV with the columns {columns}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is a CSV"
+        ) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(
+            f"{path}: the manifest can't be read ({why}); check name and permissions"
+        ) from error
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    usual = csv.field_size_limit(_LONGEST)
+    try:
+        names = [name.strip() for name in reader.fieldnames or []]
+        reader.fieldnames = names
+        return names, [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.reader.line_num}: not readable as CSV ({error})") from error
+    finally:
+        csv.field_size_limit(usual)
 
 
 def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
@@ -80,21 +116,34 @@ def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
         raise ConfigError(f"{where}: the path is empty")
     if "://" not in source and not source.startswith("/vsi"):
         source = str(manifest.parent / source)
-    split = (row.get("split") or "train").strip()
+    split = (row.get("split") or "").strip() or "train"
     if split not in SPLITS:
         raise ConfigError(
             f"{where}: split {split!r} is none of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
         )
-    region = None
-    if row.get("y") not in (None, ""):
-        try:
-            y, x, height, width = (int(row[name]) for name in _REGION)
-        except (TypeError, ValueError) as error:
-            raise ConfigError(f"{where}: y,x,height,width must be whole numbers of px: {error}") from error
-        region = (y, x, height, width)
     label = (row.get("label") or "").strip()
-    boxes = _boxes((row.get("boxes") or "").strip(), manifest, where)
-    return Example(source=source, label=label or None, split=split, region=region, boxes=boxes)
+    return Example(
+        source=source,
+        label=label or None,
+        split=split,
+        region=_region(row, where),
+        boxes=_boxes((row.get("boxes") or "").strip(), manifest, where),
+    )
+
+
+def _region(row: dict[str, str], where: str) -> tuple[int, int, int, int] | None:
+    """The window of a row: all of its values, or none."""
+    values = [(row.get(name) or "").strip() for name in _REGION]
+    if not any(values):
+        return None
+    if not all(values):
+        empty = ",".join(name for name, value in zip(_REGION, values, strict=True) if not value)
+        raise ConfigError(f"{where}: a window needs all of y,x,height,width, or none; {empty} is empty")
+    try:
+        y, x, height, width = map(int, values)
+    except ValueError as error:
+        raise ConfigError(f"{where}: y,x,height,width must be whole numbers of px: {error}") from error
+    return y, x, height, width
 
 
 def _boxes(text: str, manifest: Path, where: str) -> tuple[tuple[int, int, int, int], ...] | None:
@@ -105,7 +154,15 @@ def _boxes(text: str, manifest: Path, where: str) -> tuple[tuple[int, int, int, 
         if not text.startswith("["):
             return _geojson_boxes(json.loads((manifest.parent / text).read_text(encoding="utf-8")))
         boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w in json.loads(text))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        LookupError,
+        AttributeError,
+        ArithmeticError,
+        RecursionError,
+    ) as error:
         raise ConfigError(
             f"{where}: boxes {text[:60]!r} can't be read ({error}); give JSON [[y, x, height, width], …] in "
             "level-0 px, or the name of a GeoJSON file"

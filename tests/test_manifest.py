@@ -1,5 +1,7 @@
 """Manifests: rows become examples; what can't be used is named with its line."""
 
+import csv
+
 import pytest
 
 from hiresattn.errors import ConfigError, HiresattnError, NotFoundError
@@ -55,7 +57,16 @@ def test_other_columns_are_ignored_and_a_byte_order_mark_is_no_column(tmp_path):
         ("path,label\na.tif,x\n,y\n", "line 3: the path is empty"),
         ("path,y,x\na.tif,1,2\n", "all of y,x,height,width"),
         ("path,y,x,height,width\na.tif,1,2,3,four\n", "line 2: .*whole numbers"),
-        ("path,y,x,height,width\na.tif,1,2,3\n", "line 2: .*whole numbers"),
+        (
+            "path,y,x,height,width\na.tif,1,2,3\n",
+            "line 2: .*all of y,x,height,width, or none; width is empty",
+        ),
+        ("path,y,x,height,width\na.tif,,10,64,64\n", "line 2: .*or none; y is empty"),
+        ("path,y,x,height,width\na.tif,99,,,\n", "line 2: .*or none; x,height,width is empty"),
+        ("path,label\na.tif,x\n\n\n,y\n", "line 5: the path is empty"),
+        ('path,note\na.tif,"two\nlines"\n,y\n', "line 4: the path is empty"),
+        ("path,note\na.tif,one\u2028line\n,y\n", "line 3: the path is empty"),
+        ('path,label\na.tif,x\n"b.tif,y\n', "line 3: not readable as CSV"),
     ],
 )
 def test_an_unusable_manifest_is_an_error_that_names_the_file_and_the_line(tmp_path, text, says):
@@ -72,3 +83,54 @@ def test_a_manifest_that_is_absent_or_no_text_is_a_typed_error(tmp_path):
     path.write_bytes(b"\xff\xfe\x00\x01" * 10)
     with pytest.raises(HiresattnError, match="not a text file"):
         read_manifest(path)
+
+
+def test_a_manifest_whose_name_no_file_can_have_is_a_typed_error(tmp_path):
+    for name in ("x" * 300 + ".csv", "nul\0.csv"):
+        with pytest.raises(HiresattnError, match="can't be read"):
+            read_manifest(tmp_path / name)
+    with pytest.raises(NotFoundError, match="a folder"):
+        read_manifest(tmp_path)
+
+
+def test_spaces_around_names_of_columns_and_values_are_none_of_them(tmp_path):
+    path = write(tmp_path, "path , label, split\n a.tif , x , \n")
+    assert read_manifest(path) == [Example(str(tmp_path / "a.tif"), "x")]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_kind_of_line_end_ends_a_row(tmp_path, end):
+    path = write(tmp_path, end.join(["path,label", "a.tif,x", "", "b.tif,y"]))
+    assert [e.label for e in read_manifest(path)] == ["x", "y"]
+
+
+def test_boxes_may_be_longer_than_csv_allows_by_itself_and_its_limit_stays(tmp_path):
+    boxes = [[y, 2, 3, 4] for y in range(20_000)]
+    usual = csv.field_size_limit()
+    found = read_manifest(write(tmp_path, f'path,boxes\na.tif,"{boxes}"\n'))
+    assert len(str(boxes)) > usual
+    assert len(found[0].boxes) == 20_000
+    assert csv.field_size_limit() == usual
+
+
+def test_a_value_too_long_to_be_one_is_an_error_that_names_the_line(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn.manifest._LONGEST", 100)
+    with pytest.raises(ConfigError, match="line 2: not readable as CSV"):
+        read_manifest(write(tmp_path, f"path,label\na.tif,{'x' * 101}\n"))
+
+
+def test_training_needs_labels_and_says_which_line_has_none(tmp_path):
+    path = write(tmp_path, "path,class\na.tif,x\n")
+    assert read_manifest(path)[0].label is None
+    with pytest.raises(ConfigError, match="no column 'label'; the first line has path, class"):
+        read_manifest(path, labels=True)
+    rows = "path,label,split\na.tif,x,train\nb.tif,,test\n"
+    assert len(read_manifest(write(tmp_path, rows), labels=True)) == 2
+    with pytest.raises(ConfigError, match=r"m\.csv, line 4: no label"):
+        read_manifest(write(tmp_path, f"{rows}c.tif,,val\n"), labels=True)
+
+
+@pytest.mark.parametrize("boxes", ["[[Infinity,0,1,1]]", "[[1,2,3]]", "[5]", "[" * 100_000, "absent.geojson"])
+def test_boxes_that_are_none_are_an_error_that_names_the_line(tmp_path, boxes):
+    with pytest.raises(ConfigError, match="line 2: boxes .* can't be read"):
+        read_manifest(write(tmp_path, f'path,boxes\na.tif,"{boxes}"\n'))
