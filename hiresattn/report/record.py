@@ -1,7 +1,8 @@
 """What a classification says of one source: frozen records, and their JSON."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,18 @@ class Cost:
     """``confidence``, ``budget``, ``exhausted`` (nothing left to look at), ``depth`` (fixed top-k done)."""
 
 
+class _ReadOnly(dict[str, Any]):
+    """A dict that can't be changed; for ``asdict``, copies, pickles and JSON it is one like any other."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a record can't be changed; take a copy of it with dict()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (dict(self),)
+
+
 @dataclass(frozen=True)
 class Prediction:
     """One source's answer, or why there is none."""
@@ -73,16 +86,21 @@ class Prediction:
     """The label given with the source, if any."""
     class_name: str | None = None
     score: float | None = None
-    scores: dict[str, float] = field(default_factory=dict)
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Probability of every class. Read-only."""
     scorer: str | None = None
     regions: tuple[VisitedRegion, ...] = ()
     cost: Cost = field(default_factory=Cost)
     warnings: tuple[str, ...] = ()
     """Where the image leaves the model's domain, or was upsampled."""
-    model: dict[str, str] = field(default_factory=dict)
-    """``name`` and ``sha256`` of the weights file."""
+    model: Mapping[str, str] = field(default_factory=dict)
+    """``name`` and ``sha256`` of the weights file. Read-only."""
     version: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "scores", _ReadOnly(self.scores))
+        object.__setattr__(self, "model", _ReadOnly(self.model))
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types; regions and costs nested."""
-        return asdict(self)
+        return asdict(self) | {"scores": dict(self.scores), "model": dict(self.model)}
