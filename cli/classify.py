@@ -9,8 +9,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import HiresattnError
+from hiresattn.report.units import human_share
 from hiresattn_cli import options
-from hiresattn_cli.output import human_share, json_line, one_line
+from hiresattn_cli.output import json_line, one_line
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.sources import expand_sources
 

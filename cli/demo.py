@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
-from hiresattn_cli.output import human_bytes, human_px, human_share, json_line
+from hiresattn_cli.output import json_line
 from hiresattn_cli.progress import progress_bar
 
 

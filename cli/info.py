@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import HiresattnError
+from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
-from hiresattn_cli.output import human_bytes, human_px, human_share, json_line, one_line
+from hiresattn_cli.output import json_line, one_line
 
 if TYPE_CHECKING:
     from hiresattn.pyramid import Pyramid
@@ -115,7 +116,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     """Lines for people."""
     levels, run = facts["levels"], facts["run"]
     stored = f", {human_bytes(facts['bytes'])}" if facts["bytes"] else ""
-    bands = "1 band" if facts["channels"] == 1 else f"{facts['channels']} bands"
+    bands = counted(facts["channels"], "band")
     yield facts["path"]
     yield (
         f"  image      {facts['width']} x {facts['height']} px "
@@ -141,6 +142,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
         yield f"  {nth:5}  {size:>19}  {level['downsample']:14.6g}  {tile:>12}  {tiles:>6}"
     of_all = f" of {human_bytes(facts['bytes'])}" if facts["bytes"] else ""
     yield (
-        f"  a run      of {run['budget']} looks of {CROP} px reads about {run['tiles']} of {count} tiles, "
+        f"  a run      of {counted(run['budget'], 'look')} of {CROP} px reads about {run['tiles']} of "
+        f"{counted(count, 'tile')}, "
         f"{human_bytes(run['bytes'])}{of_all}, {human_share(run['fraction'])} as many px as level 0 has"
     )

@@ -1,4 +1,4 @@
-"""What is written: JSON that any reader takes, and numbers that people read."""
+"""What is written: JSON that any reader takes, and messages of one line."""
 
 import json
 import math
@@ -13,33 +13,6 @@ def json_line(value: Any) -> str:
 def one_line(message: object) -> str:
     """A message without line breaks."""
     return " ".join(str(message).split())
-
-
-def human_bytes(count: float) -> str:
-    """Bytes with a decimal unit: ``4.6 MB``."""
-    return _scaled(count, ("B", "kB", "MB", "GB", "TB"))
-
-
-def human_px(count: float) -> str:
-    """Pixels with a decimal unit: ``81.0 Mpx``."""
-    return _scaled(count, ("px", "kpx", "Mpx", "Gpx", "Tpx"))
-
-
-def human_share(share: float) -> str:
-    """A share as percent with two significant digits: ``0.012 %``."""
-    percent = 100 * share
-    if percent <= 0:
-        return "0 %"
-    digits = max(0, 1 - math.floor(math.log10(percent)))
-    return f"{percent:.{digits}f} %"
-
-
-def _scaled(count: float, units: tuple[str, ...]) -> str:
-    for unit in units[:-1]:
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == units[0] else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} {units[-1]}"
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from hiresattn.report.marks import DARK, TRUTH, colour
 from hiresattn.report.record import Prediction, VisitedRegion
+from hiresattn.report.units import counted, human_bytes, human_seconds, human_share
 from hiresattn.report.view import hatch
 
 WIDTH = 340
@@ -56,7 +57,7 @@ class Panel:
             self._text("Outlines by depth; numbers in the order of looking", 13)
         for depth in sorted({region.depth for region in regions}):
             at = [region for region in regions if region.depth == depth]
-            looks = "1 look" if len(at) == 1 else f"{len(at)} looks"
+            looks = counted(len(at), "look")
             sides = f"{max(region.height for region in at)} px a side"
             self._key(f"depth {depth}: {looks}, {sides}", colour(depth))
         if truth:
@@ -68,12 +69,10 @@ class Panel:
     def costs(self, prediction: Prediction) -> None:
         """Glimpses, share of px, bytes, seconds, and why it ended."""
         cost = prediction.cost
-        looks = "1 look" if cost.glimpses == 1 else f"{cost.glimpses} looks"
-        self._text(f"{looks}, {_percent(cost.fraction_read)} of the pixels read", 13)
+        looks, tiles = counted(cost.glimpses, "look"), counted(cost.tiles, "tile")
+        self._text(f"{looks}, {human_share(cost.fraction_read)} of the pixels read", 13)
         about = "about " if cost.bytes_estimated else ""
-        self._text(
-            f"{cost.tiles} tiles, {about}{cost.bytes_read / 1e6:.3g} MB, {cost.seconds.total:.2g} s", 13
-        )
+        self._text(f"{tiles}, {about}{human_bytes(cost.bytes_read)}, {human_seconds(cost.seconds.total)}", 13)
         if cost.stop_reason:
             self._text(f"stopped by: {cost.stop_reason}", 13)
 
@@ -101,8 +100,3 @@ class Panel:
             self._draw.rectangle(box, outline=DARK, fill=ink)
         self._text(text, 13, x=26)
         self.y += 2
-
-
-def _percent(share: float) -> str:
-    percent = 100 * share
-    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"

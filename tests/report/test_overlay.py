@@ -8,6 +8,7 @@ from hiresattn import open_pyramid
 from hiresattn.errors import ReadError
 from hiresattn.report.marks import COLOURS, Marks
 from hiresattn.report.overlay import draw_overlay
+from hiresattn.report.panel import Panel
 from hiresattn.report.record import Cost, Prediction, VisitedRegion
 
 MARGIN = 16
@@ -140,3 +141,10 @@ def test_a_tile_that_cant_be_read_is_an_error_and_no_picture(tmp_path):
     with pytest.raises(ReadError, match="damaged"):
         draw_overlay(pyramid, answer([WHOLE], region=(0, 0, 64, 64)), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
+
+
+def test_the_cost_is_told_in_words_and_units_that_fit(monkeypatch):
+    said = []
+    monkeypatch.setattr(Panel, "_text", lambda _, text, *__, **___: said.append(text))
+    Panel().costs(answer([WHOLE], cost=Cost(glimpses=1, tiles=1, bytes_read=33_200, fraction_read=0.004)))
+    assert said == ["1 look, 0.40 % of the pixels read", "1 tile, 33.2 kB, 0 s"]
