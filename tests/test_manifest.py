@@ -132,5 +132,5 @@ def test_training_needs_labels_and_says_which_line_has_none(tmp_path):
 
 @pytest.mark.parametrize("boxes", ["[[Infinity,0,1,1]]", "[[1,2,3]]", "[5]", "[" * 100_000, "absent.geojson"])
 def test_boxes_that_are_none_are_an_error_that_names_the_line(tmp_path, boxes):
-    with pytest.raises(ConfigError, match="line 2: boxes .* can't be read"):
+    with pytest.raises(ConfigError, match=r"line 2: boxes .* can't be read"):
         read_manifest(write(tmp_path, f'path,boxes\na.tif,"{boxes}"\n'))
