@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -11,23 +12,28 @@ import click
 from hiresattn.errors import HiresattnError
 from hiresattn.report.units import human_share
 from hiresattn_cli import options
-from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.sources import expand_sources
+from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
+    from hiresattn.checkpoint import Model
+    from hiresattn.manifest import Example
     from hiresattn.report.record import Prediction
+
+    Source = str | Example | Unusable
 
 ALL_FAILED, SOME_FAILED = 1, 3
 
 
 @click.command()
-@click.argument("sources", nargs=-1, required=True, metavar="SRC...")
+@click.argument("words", nargs=-1, required=True, metavar="SRC...")
 @options.model
 @click.option("-o", "--output", metavar="FILE", help="Write the JSON lines here. [default: stdout]")
 @options.budget
 @options.stop
 @options.policy
+@options.nms
 @click.option(
     "--region",
     "regions",
@@ -49,7 +55,7 @@ ALL_FAILED, SOME_FAILED = 1, 3
 @click.pass_context
 def classify(
     ctx: click.Context,
-    sources: tuple[str, ...],
+    words: tuple[str, ...],
     model: str,
     *,
     output: str | None,
@@ -58,7 +64,10 @@ def classify(
     split: str | None,
     overlay: str | None,
     stop: Any,
+    policy: str,
+    nms: float | None,
     seed: int | None,
+    threads: int | None,
     **settings: Any,
 ) -> None:
     """Classify images: one JSON line per source.
@@ -66,40 +75,48 @@ def classify(
     SRC is an image file or URL, a folder (its images, and those in folders below; a Zarr directory is one
     image), a quoted glob, a .csv manifest (path,label[,split][,y,x,height,width]), or - for paths on stdin.
 
-    A source that fails gives a line with its error, and the others go on. Exit status 1: all failed;
-    3: some failed.
+    A source that fails gives a line with its error, and the others go on; so does a word that names none.
+    Exit status 1: all failed; 3: some failed.
     """
-    examples = expand_sources(sources, split)
+    sources = expand_sources(words, split)
     if regions:
-        examples = _windows(examples, regions)
+        sources = _windows(sources, regions)
     options.check_budget(budget)
-    with ExitStack() as stack:
-        out = stack.enter_context(_opened(output)) if output not in (None, "-") else sys.stdout
-        if overlay:
-            Path(overlay).mkdir(parents=True, exist_ok=True)
-        from hiresattn.predict import classify as classify_sources
+    if nms is not None and policy != "top-k":
+        raise click.UsageError("--nms is for --policy top-k")
+    options.use_threads(threads)
+    from hiresattn.checkpoint import load_model
+    from hiresattn.predict import classify as classify_sources
 
-        predictions = classify_sources(
-            examples,
-            model,
-            budget=budget,
-            stop=None if stop == "off" else stop,
-            seed=seed or 0,
-            on_error="record",
-            **settings,
-        )
+    loaded = load_model(model)
+    answers = classify_sources(
+        [source for source in sources if not isinstance(source, Unusable)],
+        loaded,
+        budget=budget,
+        stop=None if stop == "off" else stop,
+        policy=policy,
+        nms=1.0 if nms is None else nms,
+        seed=seed or 0,
+        threads=threads,
+        on_error="record",
+        **settings,
+    )
+    folder = made_folder(overlay, "--overlay") if overlay else None
+    with ExitStack() as stack:
+        # Last of all: what the file held is lost only when everything else is in order.
+        out = stack.enter_context(_opened(output)) if output not in (None, "-") else sys.stdout
         tally = _Tally()
         wanted = ctx.obj >= 0 and not (out is sys.stdout and sys.stdout.isatty())
-        update = stack.enter_context(progress_bar("Classifying", len(examples), wanted=wanted))
-        for prediction in predictions:
+        update = stack.enter_context(progress_bar("Classifying", len(sources), wanted=wanted))
+        for prediction in _in_order(sources, answers, loaded):
             out.write(json_line(prediction.to_json()) + "\n")
             out.flush()
             _tell(prediction, ctx.obj)
             tally.add(prediction)
-            if overlay and prediction.status != "error":
-                _draw(prediction, Path(overlay), settings["value_range"], tally)
+            if folder and prediction.status != "error":
+                _draw(prediction, folder, settings["value_range"], tally)
             update(
-                tally.done, f"{tally.done} of {len(examples)}, {prediction.class_name or prediction.status}"
+                tally.done, f"{tally.done} of {len(sources)}, {prediction.class_name or prediction.status}"
             )
     if ctx.obj >= 0:
         click.echo(tally.summary(), err=True)
@@ -155,25 +172,50 @@ def _opened(output: str) -> IO[str]:
         raise click.ClickException(f"{output}: can't be written: {error.strerror}") from error
 
 
-def _windows(examples: list[Any], regions: tuple[tuple[int, int, int, int], ...]) -> list[Any]:
+def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
     from hiresattn.manifest import Example
 
-    if len(examples) != 1 or isinstance(examples[0], Example):
-        raise click.UsageError(f"--region needs a single image; these are {len(examples)} sources")
-    return [Example(source=examples[0], region=region) for region in regions]
+    if len(sources) != 1 or isinstance(sources[0], Example):
+        raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
+    source = sources[0]
+    if isinstance(source, Unusable):
+        return [replace(source, region=region) for region in regions]
+    return [Example(source=source, region=region) for region in regions]
+
+
+def _in_order(
+    sources: "list[Source]", answers: "Iterator[Prediction]", model: "Model"
+) -> "Iterator[Prediction]":
+    """The answers, and between them the errors of what can't be used, in the order of the sources."""
+    import hiresattn
+    from hiresattn.report.record import Prediction
+
+    for source in sources:
+        if isinstance(source, Unusable):
+            yield Prediction(
+                source=source.source,
+                status="error",
+                error=source.error,
+                region=source.region,
+                label=source.label,
+                scorer=model.config.scorer,
+                model={"name": model.name, "sha256": model.sha256},
+                version=hiresattn.__version__,
+            )
+        else:
+            yield next(answers)
 
 
 def _tell(prediction: "Prediction", verbosity: int) -> None:
-    """Errors and warnings of one source, a line each on stderr."""
+    """The error or the warnings of one source, a line on stderr."""
+    said = []
     if prediction.status == "error":
-        message = one_line(prediction.error)
+        said.append(("Error", one_line(prediction.error)))
+    if verbosity >= 0 and prediction.warnings:
+        said.append(("Warning", "; ".join(one_line(warning) for warning in prediction.warnings)))
+    for kind, message in said:
         named = message if prediction.source in message else f"{prediction.source}: {message}"
-        click.echo(f"Error: {named}", err=True)
-    if verbosity >= 0:
-        for warning in prediction.warnings:
-            message = one_line(warning)
-            named = message if prediction.source in message else f"{prediction.source}: {message}"
-            click.echo(f"Warning: {named}", err=True)
+        click.echo(f"{kind}: {named}", err=True)
 
 
 def _draw(prediction: "Prediction", folder: Path, values: Any, tally: _Tally) -> None:

@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import HiresattnError
+from hiresattn.errors import HiresattnError, OpenError
 from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
+    from hiresattn.manifest import Example
     from hiresattn.pyramid import Pyramid
 
 #: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
@@ -18,7 +20,7 @@ BUDGET, CROP = 64, 64
 
 
 @click.command()
-@click.argument("files", nargs=-1, required=True, metavar="FILE...")
+@click.argument("words", nargs=-1, required=True, metavar="SRC...")
 @options.as_json
 @click.option(
     "--mpp",
@@ -27,30 +29,43 @@ BUDGET, CROP = 64, 64
     help="µm per pixel, where the file is wrong.",
 )
 @click.pass_context
-def info(ctx: click.Context, *, files: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
+def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
     """Show levels, tiles, data type, µm/px or CRS, nodata, and about what a run would read.
 
-    With --json, one JSON line per file.
+    SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """
     from hiresattn.pyramid import open_pyramid
 
-    failed = 0
-    for nth, path in enumerate(files):
+    sources = list(_images(expand_sources(words)))
+    failed = shown = 0
+    for source in sources:
         try:
-            with open_pyramid(path, mpp=mpp) as pyramid:
-                facts = describe(path, pyramid)
+            if isinstance(source, Unusable):
+                raise OpenError(source.error)
+            with open_pyramid(source, mpp=mpp) as pyramid:
+                facts = describe(source, pyramid)
         except HiresattnError as error:
-            if len(files) == 1:
-                raise
             failed += 1
             click.echo(f"Error: {one_line(error)}", err=True)
             continue
         if as_json:
             click.echo(json_line(facts))
         else:
-            click.echo("\n".join([*([""] if nth else []), *_table(facts)]))
+            click.echo("\n".join([*([""] if shown else []), *_table(facts)]))
+        shown += 1
     if failed:
-        ctx.exit(1 if failed == len(files) else 3)
+        ctx.exit(3 if shown else 1)
+
+
+def _images(sources: "list[str | Example | Unusable]") -> Iterator[str | Unusable]:
+    """The images of sources: windows of one image are that image, once."""
+    seen = set()
+    for source in sources:
+        if isinstance(source, str | Unusable):
+            yield source
+        elif source.source not in seen:
+            seen.add(source.source)
+            yield source.source
 
 
 def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:

@@ -10,7 +10,7 @@ from hiresattn.errors import HiresattnError
 from hiresattn_cli.classify import classify
 from hiresattn_cli.demo import demo
 from hiresattn_cli.info import info
-from hiresattn_cli.output import one_line
+from hiresattn_cli.output import one_line, write_anything
 from hiresattn_cli.train import train
 
 INTERRUPTED = 130
@@ -63,6 +63,7 @@ for _command in (info, classify, train, demo):
 
 def main() -> None:
     """Run the command line; the entry point."""
+    write_anything()
     cli(prog_name="hiresattn")
 
 

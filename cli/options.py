@@ -90,6 +90,14 @@ def check_budget(text: str) -> None:
         raise click.BadParameter(str(error), param_hint="--budget") from error
 
 
+def use_threads(count: int | None) -> None:
+    """Let PyTorch compute with as many threads as read; None = as many as it likes."""
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
 model = click.option(
     "-m", "--model", required=True, metavar="MODEL", help="Model directory, or hf:owner/name."
 )
@@ -113,7 +121,14 @@ policy = click.option(
     type=click.Choice(["best-first", "top-k", "random", "lowres"]),
     default="best-first",
     show_default=True,
-    help="Where to look next. random and lowres (no closer look at all) are for comparison.",
+    help="Where to look next. top-k (the cells per region that training visits) and lowres (no closer look at "
+    "all) don't use --budget and --stop. random and lowres are for comparison.",
+)
+nms = click.option(
+    "--nms",
+    type=click.FloatRange(0, 1),
+    metavar="IOU",
+    help="For --policy top-k: no cell that overlaps a better one by more than this (intersection over union).",
 )
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N|mps", help="Where the model runs."
@@ -127,6 +142,6 @@ value_range = click.option(
 )
 seed = click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Same seed, same result.")
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads that read and decode."
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads that read, decode and compute."
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the table.")

@@ -1,27 +1,39 @@
-"""From the words after ``classify`` to sources: files, folders, globs, lists, URLs, manifests."""
+"""From the words of a command to sources: files, folders, globs, lists, URLs, manifests."""
 
 import glob
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from hiresattn.errors import ConfigError
+from hiresattn.errors import HiresattnError
 
 if TYPE_CHECKING:
     from hiresattn.manifest import Example
 
 _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
-_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png")
+_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
 #: Files that a folder is searched for.
 SUFFIXES = frozenset((*_SLIDES, *_RASTERS))
-_ZARR = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
-def expand_sources(words: Iterable[str], split: str | None) -> "list[str | Example]":
+@dataclass(frozen=True)
+class Unusable:
+    """A word that names no source, or a source that can't be looked up: the others go on."""
+
+    source: str
+    """The word, or the path."""
+    error: str
+    """What is wrong, and what to do."""
+    label: str | None = None
+    region: tuple[int, int, int, int] | None = None
+
+
+def expand_sources(words: Iterable[str], split: str | None = None) -> "list[str | Example | Unusable]":
     """All sources that the words name, in order.
 
     Args:
@@ -29,80 +41,122 @@ def expand_sources(words: Iterable[str], split: str | None) -> "list[str | Examp
         split: Keep only these rows of manifests.
 
     Returns:
-        Paths and URLs as given; the rows of manifests as examples. A plain path is not looked at: if it
-        doesn't exist, that is one source's error.
+        Paths and URLs as given; the rows of manifests as examples; in the place of a word that names nothing
+        (an empty folder, a bad manifest …) what is wrong with it. A plain path is not opened: if it doesn't
+        exist, that is one source's error.
 
     Raises:
-        ConfigError: If a folder, glob, list or split has nothing in it.
+        click.UsageError: If there are no sources at all, or a split but no manifest.
     """
-    found: list[str | Example] = []
+    found: list[str | Example | Unusable] = []
     manifests = False
     for word in words:
         if word == "-":
-            listed = [line.strip() for line in sys.stdin]
-            found.extend(_images(path for path in listed if path))
+            for path in _listed():
+                found.extend(_images(path))
         elif word.lower().endswith(".csv") and not _remote(word):
             manifests = True
             found.extend(_rows(word, split))
         else:
-            found.extend(_images([word]))
+            found.extend(_images(word))
     if split and not manifests:
         raise click.UsageError("--split chooses rows of a manifest; name a .csv file among the sources")
     if not found:
-        raise ConfigError("no sources: stdin held no paths; give one path per line")
+        raise click.UsageError("no sources: stdin held no paths; give one path per line")
     return found
 
 
-def _remote(word: str) -> bool:
-    return "://" in word or word.startswith("/vsi")
+def _listed() -> Iterator[str]:
+    """The paths on stdin, in the file system's encoding whatever stdin's is."""
+    for line in sys.stdin.buffer:
+        path = os.fsdecode(line).strip()
+        if path:
+            yield path
 
 
-def _rows(path: str, split: str | None) -> "list[Example]":
+def _rows(path: str, split: str | None) -> "Iterator[Example | Unusable]":
     from hiresattn.manifest import read_manifest
 
-    examples = read_manifest(path)
+    try:
+        examples = read_manifest(path)
+    except HiresattnError as error:
+        yield Unusable(path, str(error))
+        return
     kept = [example for example in examples if split in (None, example.split)]
     if not kept:
         has = ", ".join(sorted({example.split for example in examples}))
-        raise ConfigError(f"{path}: no rows of split {split!r}; it has {has}")
-    return kept
+        yield Unusable(path, f"{path}: no rows of split {split!r}; it has {has}")
+    for example in kept:
+        wrong = None if _remote(example.source) else _trouble(example.source)
+        yield Unusable(example.source, wrong, example.label, example.region) if wrong else example
 
 
-def _images(words: Iterable[str]) -> Iterator[str]:
-    for word in words:
-        if _remote(word):
-            yield word
-        elif Path(word).is_dir():
-            yield from _folder(word)
-        elif not Path(word).exists() and glob.has_magic(word):
-            matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the user's own pattern
-            if not matches:
-                raise ConfigError(f"{word}: no file matches this pattern")
-            for match in matches:
-                yield from _folder(match) if Path(match).is_dir() else [match]
-        else:
-            yield word
+def _images(word: str) -> Iterator[str | Unusable]:
+    if _remote(word):
+        yield word
+    elif os.path.isdir(word):  # noqa: PTH112 - as os.path.exists below: no name makes it raise
+        yield from _folder(word)
+    elif glob.has_magic(word) and not os.path.exists(word):  # noqa: PTH110
+        matches = sorted(glob.glob(word, recursive=True))  # noqa: PTH207 - the user's own pattern
+        if not matches:
+            yield Unusable(word, f"{word}: no file matches this pattern")
+        for match in matches:
+            if os.path.isdir(match):  # noqa: PTH112
+                yield from _folder(match)
+            else:
+                yield match
+    else:
+        wrong = _trouble(word)
+        yield Unusable(word, wrong) if wrong else word
 
 
-def _folder(folder: str) -> Iterator[str]:
+def _folder(folder: str) -> Iterator[str | Unusable]:
     """The images of a folder and of those in it; a Zarr directory is one image."""
-    if _is_zarr(Path(folder)):
+    if _is_zarr(folder):
         yield folder
         return
     empty = True
-    for root, folders, files in os.walk(folder):
-        zarrs = sorted(name for name in folders if _is_zarr(Path(root, name)))
+    unread: list[OSError] = []
+    for root, folders, files in os.walk(folder, onerror=unread.append):
+        zarrs = sorted(name for name in folders if _is_zarr(os.path.join(root, name)))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
         images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
         for name in sorted(images + zarrs):
             empty = False
             yield str(Path(root, name))
-    if empty:
-        raise ConfigError(
+    for error in unread:
+        name = str(error.filename)
+        yield Unusable(name, f"{name}: the folder can't be read ({error.strerror}); check its permissions")
+    if empty and not unread:
+        yield Unusable(
+            folder,
             f"{folder}: a folder with no image in it, and no Zarr (no zarr.json, .zgroup or .zarray); "
-            f"images end in {' '.join(sorted(SUFFIXES))}"
+            f"images end in {' '.join(sorted(SUFFIXES))}",
         )
 
 
-def _is_zarr(path: Path) -> bool:
-    return path.suffix.lower() == ".zarr" or any((path / name).exists() for name in _ZARR)
+def _trouble(path: str) -> str | None:
+    """What keeps a path from being looked up; that there is no such file is for the reader to say."""
+    try:
+        os.stat(path)  # noqa: PTH116 - as it was given
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        return f"{path}: it can't be looked up ({why}); check the name and the permissions of its folders"
+    return None
+
+
+def _remote(word: str) -> bool:
+    from hiresattn.pyramid.open import _REMOTE
+
+    return word.startswith(_REMOTE)
+
+
+def _is_zarr(path: str) -> bool:
+    from hiresattn.pyramid.open import _ZARR_FILES
+
+    return path.lower().rstrip("/").endswith(".zarr") or any(
+        os.path.exists(os.path.join(path, name))  # noqa: PTH110, PTH118
+        for name in _ZARR_FILES
+    )

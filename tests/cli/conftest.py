@@ -53,12 +53,18 @@ def prediction(source, **changes):
 
 @pytest.fixture
 def classified(monkeypatch):
-    """Replaces ``hiresattn.predict.classify``: sources named ``bad*`` fail. Records how it was called."""
+    """Replaces the model and ``hiresattn.predict.classify``: sources named ``bad*`` fail. Records the call."""
     calls = SimpleNamespace(sources=None, model=None, options=None, record=prediction)
 
+    def load_model(name):
+        return SimpleNamespace(name=name, sha256="0" * 64, config=SimpleNamespace(scorer="location"))
+
     def classify(sources, model, **options):
-        calls.sources, calls.model, calls.options = list(sources), model, options
-        for source in calls.sources:
+        calls.sources, calls.model, calls.options = list(sources), model.name, options
+        return answers(calls.sources)
+
+    def answers(sources):
+        for source in sources:
             name = str(getattr(source, "source", source))
             if "bad" in name:
                 yield prediction(name, status="error", error=f"{name}: broken\nin two lines", class_name=None)
@@ -69,4 +75,13 @@ def classified(monkeypatch):
     module = ModuleType("hiresattn.predict")
     module.classify = classify
     monkeypatch.setitem(sys.modules, "hiresattn.predict", module)
+    monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
     return calls
+
+
+@pytest.fixture
+def computing_threads(monkeypatch):
+    """Replaces ``torch.set_num_threads``; what it was called with."""
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    return asked

@@ -1,12 +1,18 @@
 """`classify`: JSON lines out, messages on stderr, and an exit status that tells what failed."""
 
 import json
+import os
+import shutil
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from hiresattn.errors import CheckpointError
+import hiresattn
+from hiresattn.errors import CheckpointError, ConfigError
 
 
 def lines(text):
@@ -47,8 +53,8 @@ def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatc
     assert "1 without valid pixels" in result.stderr
 
 
-def test_options_arrive_in_the_librarys_words(run, classified):
-    words = "--budget 50MB --stop off --policy top-k --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
+def test_options_arrive_in_the_librarys_words(run, classified, computing_threads):
+    words = "--budget 50MB --stop off --policy top-k --nms 0.3 --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
     assert (
         run("classify", "a.tif", "-m", "m", *words.split(), "--threads", 2, "--device", "cpu").exit_code == 0
     )
@@ -56,6 +62,7 @@ def test_options_arrive_in_the_librarys_words(run, classified):
         "budget": "50MB",
         "stop": None,
         "policy": "top-k",
+        "nms": 0.3,
         "bands": (2, 1, 0),
         "value_range": (0.0, 10000.0),
         "strict": True,
@@ -70,6 +77,7 @@ def test_the_defaults_are_those_of_the_help(run, classified):
     run("classify", "a.tif", "-m", "m")
     assert classified.options["stop"] == 0.95
     assert (classified.options["budget"], classified.options["policy"]) == ("64", "best-first")
+    assert (classified.options["nms"], classified.options["threads"]) == (1.0, None)
     assert classified.options["bands"] is classified.options["value_range"] is None
 
 
@@ -103,13 +111,35 @@ def test_stdin_lists_sources(run, classified):
 
 
 def test_a_model_that_cant_be_loaded_is_exit_1_and_one_line(run, classified, monkeypatch):
-    def classify(*_, **__):
+    def load_model(_):
         raise CheckpointError("m: no card.json; give a model directory")
 
-    monkeypatch.setattr(sys.modules["hiresattn.predict"], "classify", classify)
+    monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
     result = run("classify", "a.tif", "-m", "m")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: m: no card.json; give a model directory\n"
+
+
+@pytest.mark.parametrize(
+    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.predict", "classify")]
+)
+def test_the_output_keeps_what_it_held_until_model_device_and_overlays_are_fine(
+    run, classified, monkeypatch, tmp_path, broken
+):
+    out = tmp_path / "out.jsonl"
+    out.write_text("kept\n")
+    words = ["classify", "a.tif", "-m", "m", "-o", out]
+    result = run(*words, "--overlay", "/proc/nope")
+    assert (result.exit_code, out.read_text()) == (1, "kept\n")
+    assert result.stderr.startswith("Error: /proc/nope: the directory can't be made (")
+    assert result.stderr.count("\n") == 1
+
+    def refuse(*_, **__):
+        raise ConfigError("no such thing")
+
+    monkeypatch.setattr(sys.modules[broken[0]], broken[1], refuse)
+    assert run(*words).exit_code == 1
+    assert out.read_text() == "kept\n"
 
 
 def test_what_worked_is_kept_when_the_run_is_interrupted(run, classified, monkeypatch, tmp_path):
@@ -128,7 +158,7 @@ def test_an_output_that_cant_be_written_fails_before_anything_is_read(run, class
     result = run("classify", "a.tif", "-m", "m", "-o", tmp_path / "absent" / "out.jsonl")
     assert result.exit_code == 1
     assert "can't be written" in result.stderr
-    assert classified.sources is None
+    assert result.stdout == ""
 
 
 def test_quiet_keeps_errors_and_drops_the_summary(run, classified):
@@ -163,3 +193,96 @@ def test_a_warning_names_its_source_once(run, classified, monkeypatch, warning):
         lambda *_, **__: iter([classified.record("a.tif", warnings=(warning,))]),
     )
     assert "Warning: a.tif: values above the card's\n" in run("classify", "a.tif", "-m", "m").stderr
+
+
+def test_the_warnings_of_one_image_are_one_line(run, classified, monkeypatch):
+    warnings = ("band 1 has a mean of 9;\nthe training images had 5", "band 2 has a mean of 3")
+    monkeypatch.setattr(
+        sys.modules["hiresattn.predict"],
+        "classify",
+        lambda *_, **__: iter([classified.record("a.tif", warnings=warnings)]),
+    )
+    result = run("classify", "a.tif", "-m", "m")
+    said = "Warning: a.tif: band 1 has a mean of 9; the training images had 5; band 2 has a mean of 3\n"
+    assert result.stderr.startswith(said)
+    assert result.stderr.count("Warning") == 1
+
+
+def test_a_word_that_names_no_source_is_an_error_record_in_its_place(run, classified, tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = ["a.tif", tmp_path / "empty", "b.tif", tmp_path / "*.ndpi", tmp_path / "absent.csv", "x" * 300]
+    result = run("classify", *words, "c.tif", "-m", "m")
+    assert result.exit_code == 3
+    records = lines(result.stdout)
+    assert [record["source"] for record in records] == [*map(str, words), "c.tif"]
+    assert [record["status"] for record in records] == ["ok", "error", "ok", "error", "error", "error", "ok"]
+    parts = ["no image in it", "no file matches", "no such manifest", "File name too long"]
+    for record, part in zip([record for record in records if record["error"]], parts, strict=True):
+        assert part in record["error"]
+        assert f"Error: {record['error']}\n" in result.stderr
+        assert record["model"] == {"name": "m", "sha256": "0" * 64}
+    assert "3 ok, 4 failed" in result.stderr
+    assert classified.sources == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_only_words_that_name_no_source_is_exit_1(run, classified, tmp_path):
+    result = run("classify", tmp_path, "-m", "m", "--region", "0,0,8,8", "--region", "8,0,8,8")
+    assert result.exit_code == 1
+    assert [record["region"] for record in lines(result.stdout)] == [[0, 0, 8, 8], [8, 0, 8, 8]]
+    assert [record["status"] for record in lines(result.stdout)] == ["error", "error"]
+
+
+def test_no_sources_at_all_is_wrong_usage(run, classified):
+    assert run("classify", "-m", "m").exit_code == 2
+    result = run("classify", "-", "-m", "m", stdin="\n")
+    assert result.exit_code == 2
+    assert "stdin held no paths" in result.stderr
+
+
+def test_nms_is_for_top_k(run, classified):
+    assert run("classify", "a.tif", "-m", "m", "--nms", "0.5").exit_code == 2
+    assert run("classify", "a.tif", "-m", "m", "--nms", "1.5", "--policy", "top-k").exit_code == 2
+    text = " ".join(run("classify", "--help").stdout.split())
+    assert "don't use --budget" in text
+
+
+def test_threads_are_also_those_that_compute(run, classified, computing_threads):
+    assert run("classify", "a.tif", "-m", "m").exit_code == 0
+    assert computing_threads == []
+    assert run("classify", "a.tif", "-m", "m", "--threads", 2).exit_code == 0
+    assert (computing_threads, classified.options["threads"]) == ([2], 2)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_that_no_encoding_has_are_written_as_escapes_and_cost_no_other_source(tmp_path, encoding):
+    good = tmp_path / "größe.png"
+    Image.fromarray(np.zeros((80, 80), np.uint8)).save(good)
+    odd = os.fsencode(tmp_path) + b"/bad\xff\xfe.png"
+    shutil.copy(good, odd)
+    model = Path(hiresattn.__file__).parent / "demo_model"
+    words = [
+        sys.executable,
+        "-m",
+        "hiresattn_cli.main",
+        "classify",
+        "-",
+        odd,
+        "absent\udcff.tif",
+        "-m",
+        model,
+    ]
+    done = subprocess.run(  # noqa: S603
+        words,
+        input=odd + b"\n" + os.fsencode(good) + b"\nabsent\xfe.tif\n",
+        capture_output=True,
+        check=False,
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+    )
+    assert b"Traceback" not in done.stderr
+    records = lines(done.stdout.decode("ascii"))
+    names = [os.fsencode(record["source"]) for record in records]
+    assert names == [odd, os.fsencode(good), b"absent\xfe.tif", odd, b"absent\xff.tif"]
+    assert [record["status"] for record in records] == ["ok", "ok", "error", "ok", "error"]
+    shown = {"utf-8": b"absent\\udcfe.tif", "ascii": b"absent?.tif"}[encoding]
+    assert b"Error: %b: there is no such file" % shown in done.stderr
+    assert done.returncode == 3

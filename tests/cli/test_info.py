@@ -81,3 +81,34 @@ def test_no_estimate_reads_a_pixel():
     pyramid = open_pyramid(np.zeros((640, 6400, 3), np.uint8))
     pyramid._read = None
     assert describe("array", pyramid)["run"]["budget"] <= 64
+
+
+def test_folders_globs_manifests_and_stdin_are_taken_as_classify_takes_them(run, image):
+    manifest = image.parent / "m.csv"
+    manifest.write_text("path,label,y,x,height,width\nimage.png,x,0,0,8,8\nimage.png,x,8,0,8,8\n")
+    for words, stdin in [
+        ([image.parent], None),
+        ([image.parent / "*.p?g"], None),
+        ([manifest], None),
+        (["-"], f"{image}\n"),
+    ]:
+        result = run("info", *words, "--json", stdin=stdin)
+        assert result.exit_code == 0, result.stderr
+        assert [json.loads(line)["path"] for line in result.stdout.splitlines()] == [str(image)]
+
+
+def test_a_word_that_names_no_image_is_an_error_and_the_others_go_on(run, image, tmp_path):
+    (tmp_path / "empty").mkdir()
+    result = run("info", tmp_path / "empty", "x" * 300, image, "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.stdout)["path"] == str(image)
+    assert "no image in it" in result.stderr
+    assert "File name too long" in result.stderr
+    assert run("info", tmp_path / "empty").exit_code == 1
+
+
+def test_one_of_a_kind_is_singular(run, tmp_path):
+    from PIL import Image
+
+    Image.new("L", (32, 32)).save(tmp_path / "a.png")
+    assert "of 1 look of 64 px reads about 1 of 1 tile," in run("info", tmp_path / "a.png").stdout
