@@ -7,7 +7,7 @@ import click
 
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
-from hiresattn_cli.output import json_line
+from hiresattn_cli.output import json_line, made_folder
 from hiresattn_cli.progress import progress_bar
 
 
@@ -27,15 +27,12 @@ def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_j
     Scene and hints are synthetic: noise, drawn digits, and faint rings around the target (and decoys)
     that a look from afar can follow.
     """
-    from pathlib import Path
-
     options.check_budget(budget)
+    folder = made_folder(output, "-o")
     from hiresattn.demo import run
 
     with progress_bar("Demo", 1.0, wanted=ctx.obj >= 0) as update:
-        report = run(
-            Path(output), seed=seed or 0, budget=budget, progress=lambda step, share: update(share, step)
-        )
+        report = run(folder, seed=seed or 0, budget=budget, progress=lambda step, share: update(share, step))
     facts = report.to_json()
     if as_json:
         click.echo(json_line(facts))

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -32,8 +33,9 @@ FACTS = {
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def shown(monkeypatch, tmp_path):
     """Replaces ``hiresattn.demo.run``; records how it was called."""
+    monkeypatch.chdir(tmp_path)
     calls = SimpleNamespace()
 
     def run(output, *, seed, budget, progress):
@@ -78,6 +80,17 @@ def test_json_is_one_line_with_the_fields_promised(run, shown, tmp_path):
 
 def test_a_budget_that_cant_be_read_is_wrong_usage(run, shown):
     assert run("demo", "--budget", "some").exit_code == 2
+
+
+@pytest.mark.parametrize("output", ["file", "file/below", "/proc/nope"])
+def test_an_output_that_can_be_no_directory_is_one_line_that_says_what_to_do(run, shown, output):
+    Path("file").touch()
+    result = run("demo", "-o", output)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"Error: {output}: ")
+    assert result.stderr.endswith(" with -o\n")
+    assert "Errno" not in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_the_reports_fields_are_those_that_the_table_needs():
