@@ -10,6 +10,7 @@ from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hiresattn.manifest import Example
     from hiresattn.train.options import EpochRecord, TrainOptions
 
 
@@ -69,26 +70,48 @@ def train(
 
     folder = Path(output)
     _check_folder(folder, resume=resume, force=force)
-    examples = read_manifest(manifest)
+    chosen = _options(preset, {name: value for name, value in given.items() if value is not None})
+    examples = read_manifest(manifest, labels=True)
+    _check_examples(manifest, examples)
+    options.use_threads(given["threads"])
 
+    from hiresattn.checkpoint import load_model
     from hiresattn.train.loop import fit
 
-    chosen = _options(preset, {name: value for name, value in given.items() if value is not None})
-    best, last = None, None
+    last = None
     with progress_bar("Training", 1.0, wanted=ctx.obj >= 0) as update:
         for record in fit(examples, folder, chosen, resume=resume):
             last = record
-            if record.val_accuracy is not None:
-                best = max(record.val_accuracy, best or 0.0)
             update(record.epoch / record.epochs, "")
             if ctx.obj >= 0:
                 click.echo(_epoch_line(record), err=True)
+    if ctx.obj < 0:
+        return
     if last is None:
-        click.echo(f"Nothing left to train; the model is in {folder}", err=True)
-    elif best is None:
-        click.echo(f"Model in {folder}; accuracy {last.accuracy:.3f} on the images trained on", err=True)
+        click.echo("Nothing left to train", err=True)
+    facts = load_model(folder).training  # the best on the validation images, which need not be the last
+    if facts.get("val_accuracy") is None:
+        click.echo(f"Model in {folder}; accuracy {facts['accuracy']:.3f} on the images trained on", err=True)
     else:
-        click.echo(f"Model in {folder}; validation accuracy {last.val_accuracy or best:.3f}", err=True)
+        share = f"validation accuracy {facts['val_accuracy']:.3f}"
+        click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
+
+
+def _check_examples(manifest: str, examples: "list[Example]") -> None:
+    """Refuse a set that can't be trained on, in the manifest's name."""
+    classes = {example.label for example in examples if example.split == "train"}
+    if not classes:
+        raise ConfigError(f"{manifest}: no rows of split 'train'; without a column split all are")
+    if len(classes) < 2:
+        raise ConfigError(
+            f"{manifest}: one class in split 'train', {classes.pop()!r}; training needs two or more"
+        )
+    for example in examples:
+        if example.split == "val" and example.label not in classes:
+            known = ", ".join(sorted(map(str, classes)))
+            raise ConfigError(
+                f"{manifest}: label {example.label!r} in split 'val' and not in 'train', which has {known}"
+            )
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -111,9 +134,7 @@ def _options(preset: str | None, given: dict[str, Any]) -> "TrainOptions":
     from hiresattn.train.options import PRESETS, TrainOptions
 
     if preset is not None and preset not in PRESETS:
-        raise click.BadParameter(
-            f"no preset {preset!r}{did_you_mean(preset, PRESETS)}", param_hint="--preset"
-        )
+        raise ConfigError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
     return replace(PRESETS[preset] if preset else TrainOptions(), **given)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from hiresattn.manifest import Example
 
@@ -45,13 +46,14 @@ def epoch(number, val_accuracy):
 @pytest.fixture
 def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
-    calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2))
+    calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), saved={})
 
     def fit(examples, output, options, *, resume=False):
         calls.examples, calls.options, calls.resume = list(examples), options, resume
         output.mkdir(exist_ok=True)
         for number in calls.epochs:
             yield epoch(number, calls.val)
+        calls.saved = {"epochs": 1, "accuracy": 0.75, "val_accuracy": calls.val and 0.9375, **calls.saved}
 
     module = ModuleType("hiresattn.train.loop")
     module.fit = fit
@@ -59,25 +61,30 @@ def trained(monkeypatch):
     options = ModuleType("hiresattn.train.options")
     options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, size=32)}
     monkeypatch.setitem(sys.modules, "hiresattn.train.options", options)
+    monkeypatch.setattr(
+        "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
+    )
     return calls
 
 
 @pytest.fixture
 def manifest(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text("path,label,split\na.tif,x,train\nb.tif,y,val\n")
+    path.write_text("path,label,split\na.tif,x,train\nb.tif,y,train\nb.tif,y,val\n")
     return path
 
 
-def test_a_line_per_epoch_and_at_the_end_where_the_model_is(run, trained, manifest, tmp_path):
+def test_a_line_per_epoch_and_at_the_end_where_the_model_is_and_how_good_the_saved_one_is(
+    run, trained, manifest, tmp_path
+):
     result = run("train", manifest, "-o", tmp_path / "model")
     assert (result.exit_code, result.stdout) == (0, "")
     assert result.stderr.splitlines() == [
         "epoch 1/2, stage 1/2, 10 images, loss 0.500, accuracy 0.750, validation 0.875, 1 s",
         "epoch 2/2, stage 1/2, 10 images, loss 0.500, accuracy 0.750, validation 0.875, 1 s",
-        f"Model in {tmp_path / 'model'}; validation accuracy 0.875",
+        f"Model in {tmp_path / 'model'}; validation accuracy 0.938 (after epoch 1)",
     ]
-    assert trained.examples[1] == Example(str(tmp_path / "b.tif"), "y", "val")
+    assert trained.examples[2] == Example(str(tmp_path / "b.tif"), "y", "val")
 
 
 def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):
@@ -99,9 +106,11 @@ def test_nothing_given_is_the_librarys_defaults(run, trained, manifest, tmp_path
     assert trained.options == Options()
 
 
-def test_an_unknown_preset_is_wrong_usage_and_names_the_nearest(run, trained, manifest, tmp_path):
+def test_an_unknown_preset_is_exit_1_as_other_unknown_names_and_names_the_nearest(
+    run, trained, manifest, tmp_path
+):
     result = run("train", manifest, "-o", tmp_path / "model", "--preset", "fats")
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert "did you mean 'fast'?" in result.stderr
 
 
@@ -125,6 +134,7 @@ def test_a_run_that_is_done_has_nothing_to_resume(run, trained, manifest, tmp_pa
     folder.mkdir()
     (folder / "card.json").touch()
     trained.epochs = ()
+    trained.saved = {"val_accuracy": 0.5}
     assert "Nothing left to train" in run("train", manifest, "-o", folder, "--resume").stderr
 
 
@@ -146,3 +156,45 @@ def test_every_option_is_one_that_the_library_knows():
     own = {"manifest", "output", "preset", "resume", "force", "help"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
+
+
+@pytest.mark.parametrize("option", ["--encoder", "--scorer", "--augment", "--device"])
+def test_a_name_that_the_library_doesnt_know_is_exit_1(run, tmp_path, option):
+    for name, pixels in (("a", 0), ("b", 200)):
+        Image.new("L", (64, 64), pixels).save(tmp_path / f"{name}.png")
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label\na.png,x\nb.png,y\n")
+    result = run("train", manifest, "-o", tmp_path / "model", option, "nope", "--epochs", 1)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "'nope'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("path\na.tif\n", "m.csv: no column 'label'"),
+        ("path,label\na.tif,x\nb.tif,\n", "m.csv, line 3: no label"),
+        ("path,label,split\na.tif,x,test\n", "m.csv: no rows of split 'train'"),
+        ("path,label\na.tif,x\nb.tif,x\n", "m.csv: one class in split 'train', 'x'"),
+        ("path,label,split\na.tif,x,train\nb.tif,y,train\nb.tif,z,val\n", "m.csv: label 'z' in split 'val'"),
+    ],
+)
+def test_a_set_that_cant_be_trained_on_is_an_error_that_names_the_manifest(
+    run, trained, tmp_path, rows, says
+):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text(rows)
+    result = run("train", manifest, "-o", tmp_path / "model")
+    assert result.exit_code == 1
+    assert says in result.stderr
+    assert trained.examples is None
+
+
+def test_threads_are_also_those_that_compute(run, trained, manifest, tmp_path, computing_threads):
+    assert run("train", manifest, "-o", tmp_path / "model", "--threads", 2).exit_code == 0
+    assert (computing_threads, trained.options.threads) == ([2], 2)
+
+
+def test_quiet_says_nothing_of_a_training_that_works(run, trained, manifest, tmp_path):
+    result = run("-q", "train", manifest, "-o", tmp_path / "model")
+    assert (result.exit_code, result.output) == (0, "")
