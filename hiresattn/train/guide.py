@@ -73,6 +73,31 @@ def location_loss(
     return (logits.logsumexp(1) - wanted).mean()
 
 
+def on_target(traversal: Traversal, boxes: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Which glimpses can know the label: those that hold the centre of a box, and all of depth 0.
+
+    Args:
+        traversal: A forward pass.
+        boxes: Where the targets are, per image; None or empty = not known, every glimpse counts.
+
+    Returns:
+        Bool per glimpse.
+    """
+    answers = np.ones(len(traversal.image), bool)
+    for index, places in enumerate(boxes):
+        if places is not None and len(places):
+            rows = np.flatnonzero((traversal.image == index) & (traversal.depth > 0))
+            answers[rows] = _holds_centre(traversal.region[rows], places)
+    return answers
+
+
+def _holds_centre(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Which regions hold the centre of at least one box."""
+    centre = places[:, :2] + places[:, 2:] // 2
+    inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
+    return inside.all(axis=2).any(axis=1)
+
+
 def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) -> np.ndarray:
     """Per image with boxes: whether a finest region that was visited holds the centre of one (bool)."""
     found = []
@@ -81,9 +106,7 @@ def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) 
         if places is None or not len(places):
             continue
         regions = traversal.region[leaf & (traversal.image == index)]
-        centre = places[:, :2] + places[:, 2:] // 2
-        inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
-        found.append(inside.all(axis=2).any())
+        found.append(_holds_centre(regions, places).any())
     return np.array(found, bool)
 
 

@@ -23,7 +23,7 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
-from hiresattn.train.guide import Guided, hits, location_loss
+from hiresattn.train.guide import Guided, hits, location_loss, on_target
 from hiresattn.train.options import EpochRecord, TrainOptions
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
@@ -45,7 +45,9 @@ def fit(
     Images are sorted by the depths that a full look takes. Training starts with the smallest and goes on to
     larger ones when it is good at those it has (``options.advance``), or when they have had their share of
     the epochs. Cells are sampled (Gumbel top-k) and the loss reaches the scores through the straight-through
-    gate exp(lp - sg lp). The loss is the image's cross-entropy plus each glimpse's.
+    gate exp(lp - sg lp). The loss is the image's cross-entropy plus each glimpse's. Where boxes are known, the
+    scorer is told which cells hold one, a look is spent there, and only glimpses that hold one answer for the
+    label.
 
     Args:
         examples: Labelled images or windows with splits ``train`` and ``val`` (others are ignored).
@@ -198,7 +200,8 @@ def _step(
     """One forward and backward pass; the weights stay as they were if the loss is no number."""
     labels = torch.from_numpy(batch.labels).to(net.device)
     traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels)
-    loss = loss_of(traversal, labels, glimpse_weight=options.glimpse_loss)
+    answers = torch.from_numpy(on_target(traversal, batch.boxes)).to(labels.device)
+    loss = loss_of(traversal, labels, answers, glimpse_weight=options.glimpse_loss)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
@@ -210,13 +213,27 @@ def _step(
     return traversal, loss.item()
 
 
-def loss_of(traversal: Traversal, labels: Tensor, *, glimpse_weight: float) -> Tensor:
-    """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses."""
+def loss_of(traversal: Traversal, labels: Tensor, answers: Tensor, *, glimpse_weight: float) -> Tensor:
+    """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
+
+    Args:
+        traversal: A forward pass.
+        labels: Class index per image ``[b]``.
+        answers: Which glimpses answer for their image's label ``[N]`` bool; at least one per image.
+        glimpse_weight: Of the glimpses' part.
+
+    Returns:
+        The loss.
+    """
     loss = functional.cross_entropy(traversal.logits, labels)
     image = torch.from_numpy(traversal.image).to(labels.device)
     single = functional.cross_entropy(traversal.glimpse_logits, labels[image], reduction="none")
-    total = torch.zeros(len(labels), device=labels.device).index_add(0, image, single)
-    loss = loss + glimpse_weight * (total / torch.bincount(image, minlength=len(labels))).mean()
+    share = answers.to(single.dtype)
+    total, count = (
+        torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
+        for rows in (single * share, share)
+    )
+    loss = loss + glimpse_weight * (total / count).mean()
     for value in traversal.scorer_losses.values():
         loss = loss + value
     return loss

@@ -12,7 +12,7 @@ from hiresattn.manifest import Example
 from hiresattn.model.select import TopK
 from hiresattn.predict import classify
 from hiresattn.train.data import AUGMENTATIONS
-from hiresattn.train.guide import Guided, hits, location_loss
+from hiresattn.train.guide import Guided, hits, location_loss, on_target
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 
@@ -59,6 +59,16 @@ def test_the_location_loss_is_the_surprise_at_a_cell_on_the_target():
     assert (logits.grad[0, torch.from_numpy(on)] < 0).all()
     assert location_loss(traversal, [None], GRID, 64) is None
     assert location_loss(traversal, [BOX], GRID, 1024) is None
+
+
+def test_where_boxes_are_known_only_glimpses_on_the_target_answer():
+    regions = np.array(
+        [[0, 0, 1024, 1024], [480, 680, 64, 64], [0, 0, 64, 64], [0, 0, 1024, 1024], [0, 0, 64, 64]]
+    )
+    traversal = SimpleNamespace(
+        region=regions, image=np.array([0, 0, 0, 1, 1]), depth=np.array([0, 1, 1, 0, 1])
+    )
+    assert on_target(traversal, [BOX, None]).tolist() == [True, True, False, True, True]
 
 
 def test_a_hit_is_a_finest_region_on_the_centre():
