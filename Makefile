@@ -16,7 +16,7 @@ help:
 	@echo "make demo       classify a gigapixel scene (made on the spot) and draw where the model looked"
 	@echo "make test       the tests;  make test-slow, make test-gpu: those that need time or a GPU"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      the benchmarks"
+	@echo "make bench      the benchmarks, and the README's tables from them (long)"
 
 demo: $(READY)
 	$(VENV)/bin/hiresattn demo
@@ -36,7 +36,10 @@ lint: $(READY)
 	$(RUN) mypy
 
 bench: $(READY)
-	$(RUN) pytest -q benchmarks -o python_files='bench_*.py'
+	$(VENV)/bin/python benchmarks/needle.py
+	$(VENV)/bin/python benchmarks/gigapixel.py
+	$(VENV)/bin/python benchmarks/memory.py
+	$(VENV)/bin/python benchmarks/table.py
 
 # `venv` and `pip` complete what an interrupted run left; nothing that is there is thrown away.
 $(READY):
