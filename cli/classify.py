@@ -75,8 +75,8 @@ def classify(
     SRC is an image file or URL, a folder (its images, and those in folders below; a Zarr directory is one
     image), a quoted glob, a .csv manifest (path,label[,split][,y,x,height,width]), or - for paths on stdin.
 
-    A source that fails gives a line with its error, and the others go on; so does a word that names none.
-    Exit status 1: all failed; 3: some failed.
+    A source that fails, or a SRC that names none, gives a line with its error, and the others go on. Exit
+    status 1: all failed; 3: some failed.
     """
     sources = expand_sources(words, split)
     if regions:
