@@ -10,6 +10,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import DomainError, ReadError, RegionError
 from hiresattn.fetch import CropFetcher, check_domain
 from hiresattn.geometry import Grid, Level, cell_regions, root_regions
+from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 
 SIZE = 16
@@ -438,3 +439,16 @@ def test_a_forked_child_uses_threads_of_its_own():
     child.join(60)
     assert child.exitcode == 0
     fetch.close()
+
+
+def test_oversampling_reads_a_finer_level_and_averages_it():
+    rng = np.random.default_rng(0)
+    fine = rng.integers(0, 255, (256, 256, 3)).astype(np.uint8)
+    poor = fine[::4, ::4]  # an overview that took every fourth px
+    pyramid = ArrayPyramid([fine, poor])
+    regions = np.array([[0, 0, 256, 256]])
+    plain = CropFetcher([pyramid], InputConfig(size=64))(zeros(1), regions).pixels[0]
+    averaged = CropFetcher([pyramid], InputConfig(size=64, oversample=4))(zeros(1), regions).pixels[0]
+    mean = fine.reshape(64, 4, 64, 4, 3).mean((1, 3)).transpose(2, 0, 1)
+    assert np.allclose((plain + 1) * 127.5, poor.transpose(2, 0, 1), atol=1e-3)
+    assert np.allclose((averaged + 1) * 127.5, mean, atol=1e-3)
