@@ -131,6 +131,33 @@ def write_geotiff(path, dtype="uint8", compression="deflate", nodata=None, **opt
     return Path(path)
 
 
+def write_jp2(path, **options):
+    """Lossless JPEG 2000 with a place; GDAL makes the coarser levels of its wavelets."""
+    import rasterio
+
+    image = coded()
+    height, width = image.shape[:2]
+    options = {"REVERSIBLE": "YES", "QUALITY": 100, "BLOCKYSIZE": 256, **options}
+    place = {"crs": CRS, "transform": rasterio.Affine(*TRANSFORM)}
+    if options.get("CODEC") == "J2K":
+        place = {"transform": rasterio.Affine(*TRANSFORM)}
+    with rasterio.open(
+        path,
+        "w",
+        driver="JP2OpenJPEG",
+        width=width,
+        height=height,
+        count=3,
+        dtype="uint8",
+        **place,
+        **options,
+    ) as new:
+        new.write(np.moveaxis(image, 2, 0))
+    for aside in Path(path).parent.glob("*.aux.xml"):
+        aside.unlink()
+    return Path(path)
+
+
 def write_ome_zarr(path, version="0.4", dtype="uint16", axes="yxc", shards=None, chunk=TILE):
     """OME-Zarr; dataset paths and axis order are the caller's."""
     import zarr

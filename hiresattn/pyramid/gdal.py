@@ -1,7 +1,7 @@
 """How GDAL opens a file: its path, its settings for remote ones, its errors and its warnings."""
 
 import os
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
@@ -21,6 +21,11 @@ _REMOTE = {
     "GDAL_HTTP_RETRY_DELAY": "1",
     "VSI_CACHE": "TRUE",
 }
+
+#: GDAL decodes in the caller's thread, whatever the user sets. Its JPEG 2000 driver decodes blocks ahead in
+#: threads of its own, where an error is only printed and the block stays uninitialised memory; and a forked
+#: process waits for such threads for ever. The fetcher has threads.
+_ONE_THREAD = {"GDAL_NUM_THREADS": "1"}
 
 _VSI = {
     "http://": "/vsicurl/http://",
@@ -43,7 +48,7 @@ class GdalFile:
         self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
         self.remote = self._path.startswith("/vsi")
         """Whether GDAL reads it through one of its own file systems."""
-        self._settings = dict(_REMOTE) if self.remote else {}
+        self._settings = _ONE_THREAD | (_REMOTE if self.remote else {})
         self._quiet = True
 
     def first(self) -> Any:
@@ -84,13 +89,11 @@ class GdalFile:
             return rasterio.open(self._path, sharing=False, **options)
 
     def environment(self) -> AbstractContextManager[Any]:
-        """GDAL settings for a remote file, under those of the user's environment or ``rasterio.Env``."""
-        if not self._settings:
-            return nullcontext()
+        """GDAL settings: no threads of its own, and for a remote file what the user didn't set."""
         import rasterio
         from rasterio.env import getenv, hasenv
 
-        said = {**os.environ, **(getenv() if hasenv() else {})}
+        said = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ONE_THREAD.keys()
         return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in said})
 
 

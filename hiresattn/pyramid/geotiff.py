@@ -12,6 +12,7 @@ from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
 from hiresattn.pyramid.gdal import GdalFile, reason
+from hiresattn.pyramid.jp2header import check_jp2
 from hiresattn.pyramid.scale import choose_mpp
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tiffheader import check_tiff
@@ -47,6 +48,7 @@ class RasterioPyramid(Pyramid):
         self._file = GdalFile(source)
         if not self._file.remote:
             check_tiff(source)
+            check_jp2(source)
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)

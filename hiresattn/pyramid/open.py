@@ -93,6 +93,7 @@ def _local_readers(name: str) -> _Readers:
 def _file_readers(name: str, head: bytes) -> _Readers:
     from openslide import OpenSlide
 
+    from hiresattn.pyramid.jp2header import check_jp2
     from hiresattn.pyramid.tiffheader import check_tiff
 
     vendor = OpenSlide.detect_format(name)
@@ -100,9 +101,10 @@ def _file_readers(name: str, head: bytes) -> _Readers:
         return [(_openslide, "openslide")]
     ifds = check_tiff(name)  # a damaged file is refused here, whatever a library would make of it
     if ifds is None:
+        readers: _Readers = [(_rasterio, "rasterio"), (_image, "image")]
         if head.startswith(_PLAIN):
-            return [(_image, "image"), (_rasterio, "rasterio")]
-        return [(_rasterio, "rasterio"), (_image, "image")]
+            return readers[::-1]
+        return readers[:1] if check_jp2(name) else readers
     if any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
         return [(_rasterio, "rasterio")]
     # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.

@@ -42,6 +42,16 @@ def overwrite_tile(path, level, row, column, harm):
         file.write(bytes_)
 
 
+def overwrite_file(path, share, count, harm):
+    """Overwrite bytes of a file with ``zeros`` or at ``random``, from a share of its length on."""
+    path = Path(path)
+    start = int(path.stat().st_size * share)
+    noise = np.random.default_rng(5).integers(0, 256, count, np.uint8).tobytes()
+    with path.open("r+b") as file:
+        file.seek(start)
+        file.write(bytes(count) if harm == "zeros" else noise)
+
+
 def zero_tile_entry(path, level, row, column):
     """Make a tile sparse: its entries in both tables become zero."""
     from tifffile import TiffFile
