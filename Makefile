@@ -8,6 +8,8 @@ OLDEST := 3.11
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_ROOT_USER_ACTION := ignore
+# Waiting threads that spin take the cores from those that work.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: help demo test test-slow test-gpu lint bench
 .DELETE_ON_ERROR:

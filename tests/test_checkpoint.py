@@ -111,7 +111,7 @@ def _other_classes(saved):
         (lambda saved: _edit_input(saved, dtype="banana"), "banana"),
         (lambda saved: _edit_input(saved, bands=[-1, 0]), "a band"),
         (lambda saved: _edit_input(saved, low=["a", 0.0]), "finite"),
-        (lambda saved: _edit_config(saved, grid={"size": 7.5, "fraction": 0.25}), "whole size"),
+        (lambda saved: _edit_config(saved, grid={"size": 7.5, "fraction": 0.25}), "size"),
         (lambda saved: _edit_config(saved, classes=["a", "a"]), "same name"),
         (lambda saved: _edit_config(saved, input=3), "expected names"),
         (lambda saved: _edit(saved, domain={"low": [1.0]}), "domain low is not 2"),
