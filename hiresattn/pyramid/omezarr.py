@@ -39,8 +39,10 @@ class ZarrPyramid(Pyramid):
     backend: ClassVar[str] = "zarr"
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        from hiresattn.pyramid.blosc import checked
+
         arrays, axes, scales, units = _described(_opened(source), source)
-        self._arrays = arrays
+        self._arrays = [checked(array) for array in arrays]
         self._axes = axes
         self._chunks = [ChunkIndex(array) for array in arrays]
         rows, columns = axes.index("y"), axes.index("x")
@@ -52,10 +54,11 @@ class ZarrPyramid(Pyramid):
                 raise OpenError(f"{source}: its levels differ in bands or type; write it again")
         if np.dtype(first.dtype).kind not in "uif":
             raise OpenError(f"{source}: pixels of type {first.dtype}; possible are whole numbers and floats")
-        if self._chunks[0].empty():
-            raise OpenError(
-                f"{source}: not one chunk of its finest level is there; copy the whole store again"
-            )
+        for level, chunks in enumerate(self._chunks):
+            if chunks.empty():
+                raise OpenError(
+                    f"{source}: all tiles of level {level} are missing; copy the whole store again"
+                )
         levels = tuple(
             Level(
                 width=int(array.shape[columns]),

@@ -14,6 +14,10 @@ _CRC_BYTES = 4
 _KEEP = 4096
 
 
+#: Files that are no chunks.
+_METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"})
+
+
 class ChunkIndex:
     """Presence and stored size of the chunks of one array; of the inner chunks, if it is sharded.
 
@@ -40,7 +44,7 @@ class ChunkIndex:
         """Stored bytes of a chunk by its place in the grid; None if it is left out.
 
         Raises:
-            ReadError: If the index of its shard is cut short.
+            ReadError: If its shard is cut short.
         """
         if self._per_shard is None:
             return self._stored_size(chunk)
@@ -55,14 +59,18 @@ class ChunkIndex:
         if index is None:
             return None
         offset, count = index[tuple(i % n for i, n in zip(chunk, self._per_shard, strict=True))]
-        return None if offset == _ABSENT else int(count)
+        if offset == _ABSENT:
+            return None
+        held = self._stored_size(shard) if self._local is not None else None
+        if (
+            held is not None and int(offset) + int(count) > held
+        ):  # zarr takes a chunk beyond the end for missing
+            raise ReadError(f"it ends at byte {int(offset) + int(count)} of a shard of {held}")
+        return int(count)
 
     def empty(self) -> bool:
         """Whether a local store holds not one chunk of the array."""
-        if self._local is None:
-            return False
-        metadata = {"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"}
-        return not any(set(files) - metadata for _, _, files in os.walk(self._local))
+        return self._local is not None and not _holds_chunk(self._local)
 
     def _read_layout(self, sharding: Any) -> None:
         """Learn where a shard keeps its index; an unusual one is left alone, and then shards count whole."""
@@ -117,3 +125,12 @@ class ChunkIndex:
         from zarr.core.sync import sync
 
         return 1 if sync((self._array.store_path / key).exists()) else None
+
+
+def _holds_chunk(folder: str) -> bool:
+    """Whether a folder holds a file, however deep, that is no metadata. Stops at the first."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if _holds_chunk(entry.path) if entry.is_dir() else entry.name not in _METADATA:
+                return True
+    return False

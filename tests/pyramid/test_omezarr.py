@@ -1,7 +1,9 @@
 """OME-Zarr and plain Zarr arrays."""
 
+import os
 import shutil
 
+import numcodecs
 import numpy as np
 import pytest
 
@@ -94,10 +96,14 @@ def test_a_chunk_missing_inside_a_shard_is_seen_too(tmp_path):
     assert np.array_equal(pixels.valid, wanted)
 
 
-def test_all_chunks_missing_is_an_open_error(store):
-    for file in (store / "scale0").glob("[0-9]*"):
-        file.unlink()
-    with pytest.raises(OpenError, match="not one chunk of its finest level"):
+@pytest.mark.parametrize("level", [0, 1, 2])
+@pytest.mark.parametrize("version", ["0.4", "0.5"])
+def test_a_level_without_one_chunk_is_an_open_error(tmp_path, version, level):
+    store = write_ome_zarr(tmp_path / "image.zarr", version)
+    for file in list((store / f"scale{level}").rglob("*")):
+        if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs"):
+            file.unlink()
+    with pytest.raises(OpenError, match=f"all tiles of level {level} are missing"):
         open_pyramid(store)
 
 
@@ -113,6 +119,77 @@ def test_a_damaged_chunk_is_a_read_error_that_names_it(store, harm):
         assert np.array_equal(
             pyramid.read_tile(0, 1, 1).data, coded(0, "uint16")[TILE : 2 * TILE, TILE : 2 * TILE]
         )
+
+
+def _compressed(path, codec, layout):
+    """Noise in four chunks of a plain array; returns it and the file of its first chunk or shard."""
+    import zarr
+    from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
+
+    if layout == "v2":
+        known = {
+            "blosc": numcodecs.Blosc("lz4"),
+            "blosc zstd": numcodecs.Blosc("zstd"),
+            "zstd": numcodecs.Zstd(),
+            "gzip": numcodecs.GZip(),
+        }
+    else:
+        known = {
+            "blosc": BloscCodec(cname="lz4"),
+            "blosc zstd": BloscCodec(cname="zstd"),
+            "zstd": ZstdCodec(),
+            "gzip": GzipCodec(),
+        }
+    options = {"shards": {"shape": (128, 128, 3), "index_location": "start"}} if layout == "shards" else {}
+    image = np.random.default_rng(1).integers(0, 200, (128, 128, 3), np.uint8)
+    array = zarr.create_array(
+        path,
+        shape=image.shape,
+        chunks=(64, 64, 3),
+        dtype="uint8",
+        compressors=known.get(codec),
+        zarr_format=2 if layout == "v2" else 3,
+        **options,
+    )
+    array[:] = image
+    return image, path / {"v2": "0.0.0", "v3": "c/0/0/0", "shards": "c/0/0/0"}[layout]
+
+
+@pytest.mark.parametrize("layout", ["v2", "v3", "shards"])
+@pytest.mark.parametrize("codec", ["blosc", "blosc zstd", "zstd", "gzip", "none"])
+@pytest.mark.parametrize("lost", [1, 5, 1000, 0.5, 0.9, 0.999])
+def test_a_chunk_cut_short_is_a_read_error_whatever_its_codec(tmp_path, layout, codec, lost):
+    image, file = _compressed(tmp_path / "image.zarr", codec, layout)
+    with open_pyramid(tmp_path / "image.zarr") as pyramid:
+        assert np.array_equal(pyramid.read(0, 0, 0, 128, 128), image)
+        chunks = pyramid._chunks[0]
+        index = chunks._shard_index((0, 0, 0)).reshape(4, 2) if layout == "shards" else np.zeros((4, 2))
+    last = int(index[:, 0].argmax())
+    size = file.stat().st_size
+    whole = int(index[last, 1]) or size
+    os.truncate(file, size - (lost if lost >= 1 else int(whole * lost)))
+    with open_pyramid(tmp_path / "image.zarr") as pyramid:
+        row, column = divmod(last, 2)
+        with pytest.raises(ReadError, match=f"level 0, tile in row {row}, column {column}: damaged"):
+            pyramid.read_tile(0, row, column)
+        with pytest.raises(ReadError, match=f"level 0, tile in row {row}, column {column}: damaged"):
+            pyramid.read(0, 0, 0, 128, 128)
+        row, column = divmod(3 - last, 2)
+        there = np.s_[64 * row : 64 * row + 64, 64 * column : 64 * column + 64]
+        assert np.array_equal(pyramid.read_tile(0, row, column).data, image[there])
+
+
+@pytest.mark.parametrize("layout", ["v2", "v3"])
+@pytest.mark.parametrize("codec", ["blosc", "blosc zstd", "zstd", "gzip", "none"])
+@pytest.mark.parametrize("kept", [0, 1, 15, 16, 17])
+def test_a_chunk_of_which_little_is_left_is_a_read_error(tmp_path, layout, codec, kept):
+    _, file = _compressed(tmp_path / "image.zarr", codec, layout)
+    os.truncate(file, kept)
+    with (
+        open_pyramid(tmp_path / "image.zarr") as pyramid,
+        pytest.raises(ReadError, match="level 0, tile in row 0, column 0: damaged"),
+    ):
+        pyramid.read(0, 10, 10, 5, 5)
 
 
 @pytest.mark.parametrize("kept", [0, 30])
