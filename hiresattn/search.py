@@ -19,6 +19,9 @@ from hiresattn.model.net import Fetch, GlimpseNet, Traversal
 #: visited: they show the same place, reached through another parent.
 SAME_PLACE = 0.5
 
+#: Most regions looked at in one pass of the network: bounds memory where the first look has many.
+MOST_AT_ONCE = 256
+
 _UNITS = {"": 1, "s": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
@@ -83,6 +86,11 @@ class _Open:
     glimpses: int = 0
     stop_reason: str = ""
 
+    @property
+    def first_look_left(self) -> int:
+        """Regions of depth 0 not looked at yet; they come before all others."""
+        return max(len(self.roots) - self.glimpses, 0)
+
 
 def best_first(
     net: GlimpseNet,
@@ -128,7 +136,7 @@ def best_first(
         for index, search in enumerate(searches):
             if search.stop_reason:
                 continue
-            at_once = policy.width if search.glimpses else len(search.roots)
+            at_once = min(search.first_look_left, MOST_AT_ONCE) or policy.width
             left = _left(budget, search, started, bytes_read(index) if bytes_read else 0)
             picks += [(index, node) for node in _pop(search, min(at_once, left), depths, policy)]
         if not picks:
@@ -165,8 +173,10 @@ def best_first(
 
 def _left(budget: Budget, search: _Open, started: float, spent: int) -> int:
     """How many more glimpses the budget allows; the first look is always allowed. Sets the stop reason."""
+    if search.first_look_left and budget.glimpses is None:
+        return search.first_look_left
     if not search.glimpses:
-        return max(budget.glimpses or len(search.roots), 1)
+        return budget.glimpses or 1
     over = (
         (budget.bytes is not None and spent >= budget.bytes)
         or (budget.seconds is not None and time.perf_counter() - started >= budget.seconds)
@@ -241,7 +251,7 @@ def _conclude(net: GlimpseNet, searches: list[_Open], rows: list[Any], policy: P
         best = logits.softmax(1).amax(1).cpu().numpy()
     measured = torch.zeros(len(searches), device=features.device).index_add(0, index, coverage).cpu().numpy()
     for number, search in enumerate(searches):
-        if search.stop_reason:
+        if search.stop_reason or search.first_look_left:
             continue
         if measured[number] == 0:
             search.stop_reason = "no_valid_pixels"

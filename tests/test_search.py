@@ -162,6 +162,29 @@ def test_search_stops_when_it_is_confident():
     assert len(found.image) <= 6
 
 
+def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(monkeypatch):
+    monkeypatch.setattr("hiresattn.search.MOST_AT_ONCE", 10)
+    asked = []
+
+    class Watching(BrightFetch):
+        def __call__(self, image, regions):
+            asked.append(len(image))
+            return super().__call__(image, regions)
+
+    roots = [root_regions(512, 512, glance=64)]
+    with torch.inference_mode():
+        found, (reason,) = best_first(
+            _net(), Watching((99, 99)), roots, np.array([[0, 0, 512, 512]]),
+            budget=Budget(seconds=100.0), policy=Policy(stop=0.5),
+        )  # fmt: skip
+    assert max(asked) == 10
+    assert (found.depth[:64] == 0).all()
+    assert (found.depth == 0).sum() == 64
+    assert reason in ("confidence", "exhausted")
+    kept, (reason,) = _search(BrightFetch((99, 99)), budget=Budget(glimpses=3))
+    assert (len(kept.image), reason) == (3, "budget")
+
+
 def test_a_search_with_nothing_left_to_look_at_is_exhausted():
     found, (reason,) = _search(BrightFetch((5, 5)), side=64, budget=Budget(glimpses=10_000))
     assert reason == "exhausted"
