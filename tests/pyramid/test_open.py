@@ -11,6 +11,8 @@ import pytest
 from hiresattn.errors import ConfigError, HiresattnError, NotFoundError, OpenError
 from hiresattn.pyramid import open_pyramid
 from tests.images import (
+    SHAPES,
+    TILE,
     coded,
     write_geotiff,
     write_image,
@@ -19,7 +21,7 @@ from tests.images import (
     write_pyramid_tiff,
     write_svs,
 )
-from tests.pyramid.damage import set_tag
+from tests.pyramid.damage import set_tag, zero_tile_entry
 
 
 def test_a_pyramid_is_returned_as_it_is():
@@ -104,6 +106,18 @@ def test_tiles_of_gigabytes_are_an_open_error(tmp_path):
     for number in (322, 323):
         set_tag(path, number, 65520)
     with pytest.raises(OpenError, match="over 2 GiB each"):
+        open_pyramid(path)
+
+
+@pytest.mark.parametrize("write", [write_svs, write_ome_tiff, write_geotiff, write_pyramid_tiff])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_level_whose_tiles_are_all_left_out_is_an_open_error(tmp_path, write, level):
+    path = write(tmp_path / "image.tif")
+    rows, columns = (-(-side // TILE) for side in SHAPES[level])
+    for row in range(rows):
+        for column in range(columns):
+            zero_tile_entry(path, level, row, column)
+    with pytest.raises(OpenError, match=r"all tiles of image directory \d+ .* are missing"):
         open_pyramid(path)
 
 
