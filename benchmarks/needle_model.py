@@ -15,7 +15,7 @@ from hiresattn.train.options import TrainOptions
 
 #: Training scenes per side.
 SCENES = {64: 6000, 128: 1000, 256: 4000, 512: 4000, 1024: 12000}
-EPOCHS, EPOCH_IMAGES = 72, 384
+EPOCHS, EPOCH_IMAGES = 84, 384
 
 
 def examples(seed: int, hint: float) -> list[Example]:

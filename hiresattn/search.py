@@ -96,8 +96,9 @@ def best_first(
 ) -> tuple[Traversal, list[str]]:
     """Search images side by side.
 
-    Every visited region opens its cells; a cell's priority is the probability of the path to it, the product
-    of the scorer's softmax along the way, so the most promising region of any depth is next.
+    Every visited region opens its cells. A cell's priority is the chance that what decides the image lies in
+    its region (the network's value, now that the region has been looked at; relative to the best region at
+    depth 0) times the scorer's softmax within the region. The most promising cell of any depth is next.
 
     Args:
         net: The network, in evaluation mode.
@@ -143,7 +144,18 @@ def best_first(
         first = len(depths)
         depths += depth.tolist()
         rows.append(
-            (image, depth, parent, cell, regions, look.coverage, own, look.cell_logits, look.features)
+            (
+                image,
+                depth,
+                parent,
+                cell,
+                regions,
+                look.coverage,
+                own,
+                look.value,
+                look.cell_logits,
+                look.features,
+            )
         )
         _expand(searches, image, nodes, look, first, net.finest, order, rng if policy.random else None)
         _conclude(net, searches, rows, policy)
@@ -199,22 +211,29 @@ def _expand(
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
     if rng is not None:
         log_prob = -np.log(rng.exponential(size=log_prob.shape))
+    worth = torch.nn.functional.logsigmoid(look.value).cpu().numpy()
+    for index in np.unique(
+        image
+    ):  # the first look covers the image: one of its regions is worth looking into
+        first_look = [row for row, node in enumerate(nodes) if node[2] < 0 and image[row] == index]
+        if first_look:
+            worth[first_look] -= worth[first_look].max()
     deeper = expandable(np.stack([node[4] for node in nodes]), finest)
-    for row, node in enumerate(nodes):
+    for row in range(len(nodes)):
         if not deeper[row]:
             continue
         heap = searches[image[row]].heap
         for cell in np.flatnonzero(usable[row]).tolist():
             own = float(log_prob[row, cell])
-            path = own if rng is not None else -node[0] + own
-            heapq.heappush(heap, (-path, next(order), first + row, cell, look.cells[row, cell], own))
+            priority = own if rng is not None else float(worth[row]) + own
+            heapq.heappush(heap, (-priority, next(order), first + row, cell, look.cells[row, cell], own))
 
 
 def _conclude(net: GlimpseNet, searches: list[_Open], rows: list[Any], policy: Policy) -> None:
     """Stop the searches that are sure, and those that saw nothing measured."""
     image = np.concatenate([r[0] for r in rows])
     coverage = torch.cat([r[5] for r in rows])
-    features = torch.cat([r[8] for r in rows])
+    features = torch.cat([r[9] for r in rows])
     index = torch.from_numpy(image).to(features.device)
     best = np.zeros(len(searches))
     if policy.stop is not None:

@@ -55,6 +55,11 @@ class PixelEncoder(nn.Module):
         return Encoded((crops,), torch.stack([crops.mean((1, 2, 3)), crops.amax((1, 2, 3))], 1))
 
 
+class BrightValue(nn.Module):
+    def forward(self, features):
+        return 1e6 * features[:, 1:] - 20  # whether anything in the crop is bright
+
+
 class BrightScorer(Scorer):
     def forward(self, view: View) -> Scored:
         return Scored(40 * pool_cells(view.stages[0], 7, view.fraction)[:, 0] ** 0.25)
@@ -71,6 +76,7 @@ def _net(confident_from: float = 2.0) -> GlimpseNet:
         scorer=BrightScorer(),
         aggregator=MeanPooling(width=2),
         classifier=classifier,
+        value=BrightValue(),
         position=None,
         grid=Grid(7, 0.25),
         finest=SIZE,
@@ -98,18 +104,39 @@ def test_search_goes_straight_down_to_the_target():
     assert found.depth.max() == 4
     target = np.array([[1500, 2900, 16, 16]])
     assert (overlaps(found.region, target) > 0).all()
-    assert found.region[-1, 2] == SIZE
+    assert found.region[:, 2].min() == SIZE
 
 
-def test_priority_is_the_probability_of_the_whole_path():
+def test_priority_is_the_regions_value_times_the_cells_probability():
     found, _ = _search(BrightFetch((1500, 2900)), budget=Budget(glimpses=30))
-    path = np.zeros(len(found.image))
-    for row in range(1, len(path)):
-        path[row] = path[found.parent[row]] + found.log_prob[row].item()
-    for row in range(1, len(path)):
-        # what was open when this row was chosen had no better path, unless it showed a visited place
-        later = [r for r in range(row + 1, len(path)) if found.parent[r] < row]
-        assert all(path[r] <= path[row] + 1e-5 for r in later)
+    worth = torch.nn.functional.logsigmoid(found.value).numpy()
+    worth[0] = 0.0  # the first look
+    priority = worth[found.parent] + found.log_prob.numpy()
+    for row in range(1, len(priority)):
+        # what was open when this row was chosen had no higher priority
+        later = [r for r in range(row + 1, len(priority)) if found.parent[r] < row]
+        assert all(priority[r] <= priority[row] + 1e-5 for r in later)
+
+
+def test_a_promising_region_that_turns_out_to_be_empty_is_left():
+    """The scorer is drawn to a quarter where nothing is; the value says so, and the search goes elsewhere."""
+
+    class Lured(BrightScorer):
+        def forward(self, view):
+            logits = super().forward(view).logits.clone()
+            logits[:, :4, :4] += 12.0
+            return Scored(logits)
+
+    net = _net()
+    net.scorer = Lured()
+    found, _ = _search(BrightFetch((3000, 3000)), net=net, budget=Budget(glimpses=60))
+    target = np.array([[3000, 3000, 16, 16]])
+    assert (overlaps(found.region[found.depth == 4], target) > 0).any()
+    net.value = nn.Linear(2, 1)
+    nn.init.zeros_(net.value.weight)
+    nn.init.constant_(net.value.bias, 9.0)  # every region looks worth it
+    lost, _ = _search(BrightFetch((3000, 3000)), net=net, budget=Budget(glimpses=60))
+    assert not (overlaps(lost.region[lost.depth == 4], target) > 0).any()
 
 
 def test_no_place_is_visited_twice_at_a_depth():

@@ -48,6 +48,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         scorer=scorer,
         aggregator=AGGREGATORS[config.aggregator](width=width),
         classifier=nn.Linear(width, len(config.classes)),
+        value=nn.Linear(width, 1),
         position=PositionalEncoding(width=width) if config.position else None,
         grid=config.grid,
         finest=config.finest_side,

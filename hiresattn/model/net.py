@@ -29,6 +29,8 @@ class Look:
     """Where the cells are, level-0 px."""
     coverage: Float[Tensor, " n"]
     """Share of each crop that was measured, 0 to 1."""
+    value: Float[Tensor, " n"]
+    """Logit of the chance that what decides the image lies in the region."""
     scored: Any
     """The scorer's own words, for its losses."""
 
@@ -54,6 +56,8 @@ class Traversal:
     """Share of the crop that was measured."""
     log_prob: Float[Tensor, " N"]
     """Log-probability of the choice within its parent; 0 at depth 0."""
+    value: Float[Tensor, " N"]
+    """Logit of the chance that what decides the image lies in the region."""
     weight: Float[Tensor, " N"]
     """Aggregator weight; sums to 1 over an image."""
     cell_logits: Float[Tensor, "N cells"]
@@ -76,6 +80,8 @@ class GlimpseNet(nn.Module):
         scorer: ``View`` → ``Scored``.
         aggregator: Glimpses → one vector per image.
         classifier: A vector → logits.
+        value: A vector → one logit: does what decides the image lie in this region? Tells a search when a
+            promising region turned out to be empty.
         position: Locations → what is added to a feature, or None.
         grid: How a region is divided into cells.
         finest: Side of the smallest region, level-0 px.
@@ -92,6 +98,7 @@ class GlimpseNet(nn.Module):
         scorer: Scorer,
         aggregator: nn.Module,
         classifier: nn.Module,
+        value: nn.Module,
         position: nn.Module | None,
         grid: Grid,
         finest: int,
@@ -101,6 +108,7 @@ class GlimpseNet(nn.Module):
         self.scorer = scorer
         self.aggregator = aggregator
         self.classifier = classifier
+        self.value = value
         self.position = position
         self.grid = grid
         self.finest = finest
@@ -141,7 +149,9 @@ class GlimpseNet(nn.Module):
         if self.position is not None:
             where = torch.from_numpy(locations(regions, frames)).to(features)
             features = features + self.position(where)
-        return Look(features, logits, cells, coverage.mean((1, 2)), scored)
+        return Look(
+            features, logits, cells, coverage.mean((1, 2)), self.value(encoded.features)[:, 0], scored
+        )
 
     def conclude(
         self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
@@ -189,7 +199,9 @@ class GlimpseNet(nn.Module):
             at = np.full(len(image), depth)
             look = self.look(fetch, image, regions, frames[image], at)
             features = look.features * (path - path.detach()).exp()[:, None]
-            rows.append((image, at, parent, cell, regions, look.coverage, own, look.cell_logits, features))
+            rows.append(
+                (image, at, parent, cell, regions, look.coverage, own, look.value, look.cell_logits, features)
+            )
             if labels is not None:
                 on = torch.from_numpy(image).to(labels.device)
                 for name, value in self.scorer.losses(look.scored, labels[on]).items():
@@ -224,7 +236,7 @@ class GlimpseNet(nn.Module):
 
         Args:
             rows: Per step: image, depth, parent, cell, regions (NumPy), then coverage, log-probability,
-                cell logits and features (tensors).
+                value, cell logits and features (tensors).
             count: Number of images.
             losses: The scorer's own.
 
@@ -232,7 +244,9 @@ class GlimpseNet(nn.Module):
             The traversal.
         """
         image, depth, parent, cell, region = (np.concatenate([r[i] for r in rows]) for i in range(5))
-        coverage, log_prob, cell_logits, features = (torch.cat([r[i] for r in rows]) for i in range(5, 9))
+        coverage, log_prob, value, cell_logits, features = (
+            torch.cat([r[i] for r in rows]) for i in range(5, 10)
+        )
         logits, weight = self.conclude(features, torch.from_numpy(image).to(features.device), count)
         return Traversal(
             image=image,
@@ -242,6 +256,7 @@ class GlimpseNet(nn.Module):
             region=region,
             coverage=coverage.detach().cpu().numpy(),
             log_prob=log_prob,
+            value=value,
             weight=weight,
             cell_logits=cell_logits,
             features=features,

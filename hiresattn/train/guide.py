@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from hiresattn.geometry import Grid, cell_regions, cells_on_target, expandable
 from hiresattn.model.net import Traversal
@@ -96,6 +97,39 @@ def _holds_centre(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
     centre = places[:, :2] + places[:, 2:] // 2
     inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
     return inside.all(axis=2).any(axis=1)
+
+
+def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray | None]) -> Tensor | None:
+    """How badly the network knows which regions are worth a closer look.
+
+    A region's worth is whether it holds the centre of a box, where boxes are known; else the best probability
+    that a glimpse below it gives to the label.
+
+    Args:
+        traversal: A forward pass.
+        labels: Class index per image ``[b]``.
+        boxes: Where the targets are, per image; None or empty = not known.
+
+    Returns:
+        Binary cross-entropy over the regions that were looked into; None if there are none.
+    """
+    looked_into = np.unique(traversal.parent[traversal.parent >= 0])
+    if not len(looked_into):
+        return None
+    image = torch.from_numpy(traversal.image).to(labels.device)
+    own = traversal.glimpse_logits.detach().softmax(1).gather(1, labels[image][:, None])[:, 0].cpu().numpy()
+    below = np.zeros(len(own), np.float32)
+    for row in range(len(own) - 1, -1, -1):
+        if traversal.parent[row] >= 0:
+            parent = traversal.parent[row]
+            below[parent] = max(below[parent], own[row], below[row])
+    for index, places in enumerate(boxes):
+        if places is not None and len(places):
+            mine = np.flatnonzero(traversal.image == index)
+            below[mine] = _holds_centre(traversal.region[mine], places)
+    rows = torch.from_numpy(looked_into).to(labels.device)
+    target = torch.from_numpy(below).to(labels.device)[rows]
+    return functional.binary_cross_entropy_with_logits(traversal.value[rows], target)
 
 
 def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) -> np.ndarray:

@@ -23,7 +23,7 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
-from hiresattn.train.guide import Guided, hits, location_loss, on_target
+from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
 from hiresattn.train.options import EpochRecord, TrainOptions
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
@@ -205,6 +205,9 @@ def _step(
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
+    worth = value_loss(traversal, labels, batch.boxes)
+    if worth is not None:
+        loss = loss + options.value_loss * worth
     if torch.isfinite(loss):
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]

@@ -34,6 +34,8 @@ class TrainOptions:
     """Largest norm of the gradient."""
     glimpse_loss: float = 1.0
     """Weight of the per-glimpse cross-entropy."""
+    value_loss: float = 0.3
+    """Weight of the loss that tells the network which regions are worth a closer look."""
     location_loss: float = 1.0
     """Weight of the loss that tells the scorer where the target is, for images whose boxes are known."""
     advance: float = 0.95

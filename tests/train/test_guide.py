@@ -12,7 +12,7 @@ from hiresattn.manifest import Example
 from hiresattn.model.select import TopK
 from hiresattn.predict import classify
 from hiresattn.train.data import AUGMENTATIONS
-from hiresattn.train.guide import Guided, hits, location_loss, on_target
+from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 
@@ -71,6 +71,26 @@ def test_where_boxes_are_known_only_glimpses_on_the_target_answer():
     assert on_target(traversal, [BOX, None]).tolist() == [True, True, False, True, True]
 
 
+def test_a_region_is_worth_what_the_glimpses_below_it_know():
+    value = torch.zeros(4, requires_grad=True)
+    traversal = SimpleNamespace(
+        parent=np.array([-1, 0, 0, 1]),
+        image=np.zeros(4, int),
+        region=np.array([[0, 0, 1024, 1024], [0, 0, 256, 256], [400, 600, 256, 256], [0, 0, 64, 64]]),
+        glimpse_logits=torch.tensor([[0.0, 0.0], [0.0, 0.0], [0.0, 1.0], [2.0, 0.0]]),
+        value=value,
+    )
+    best = 1 / (1 + np.exp(-2))  # what the glimpse in region 1 gives to class 0; also the best below region 0
+    loss = value_loss(traversal, torch.tensor([0]), [None])
+    loss.backward()
+    assert value.grad.numpy() == pytest.approx([(0.5 - best) / 2, (0.5 - best) / 2, 0, 0], abs=1e-6)
+    value.grad = None
+    value_loss(traversal, torch.tensor([0]), [BOX]).backward()  # region 0 holds the box, region 1 doesn't
+    assert value.grad.numpy() == pytest.approx([-0.25, 0.25, 0, 0], abs=1e-6)
+    traversal.parent = np.full(4, -1)
+    assert value_loss(traversal, torch.tensor([0]), [None]) is None
+
+
 def test_a_hit_is_a_finest_region_on_the_centre():
     regions = np.array([[0, 0, 1024, 1024], [480, 680, 64, 64], [0, 0, 1024, 1024], [0, 0, 64, 64]])
     traversal = SimpleNamespace(region=regions, image=np.array([0, 0, 1, 1]))
@@ -104,7 +124,7 @@ def test_boxes_teach_where_to_look(tmp_path):
 
     train = [example(i, "train") for i in range(48)]
     options = TrainOptions(
-        epochs=8, batch_size=8, size=32, threads=0, device="cpu", k=(2, 2), augment="turns"
+        epochs=16, batch_size=8, size=32, threads=0, device="cpu", k=(2, 2), augment="turns"
     )
     records = list(fit([*train, *(example(i, "val") for i in range(12))], tmp_path / "model", options))
     assert records[-1].hit >= 0.9
