@@ -49,7 +49,8 @@ class Level:
 def snapped_downsample(width: int, height: int, level_width: int, level_height: int) -> float:
     """The downsample of a level from its size: the whole factor that explains the rounding, else the ratio.
 
-    A 2967 px side halved is stored as 1483 or 1484 px; the factor meant is 2, not 2.0007.
+    A 2967 px side halved is stored as 1483 or 1484 px; the factor meant is 2, not 2.0007. The longer side
+    decides: rounding changes its ratio least.
 
     Args:
         width: Columns of level 0.
@@ -60,7 +61,7 @@ def snapped_downsample(width: int, height: int, level_width: int, level_height: 
     Returns:
         Level-0 px per px of the level.
     """
-    ratio = (width / level_width + height / level_height) / 2
+    ratio = width / level_width if width >= height else height / level_height
     whole = round(ratio)
     if whole >= 1:
         sides = ((width, level_width), (height, level_height))

@@ -143,6 +143,9 @@ def test_overlaps_takes_different_numbers_of_regions():
         ((3, 3, 1, 1), 3.0),
         ((1000, 1000, 249, 249), 1000 / 249),
         ((90, 90, 100, 100), 1.0),
+        ((1000, 5, 10, 1), 100.0),
+        ((5, 1000, 1, 10), 100.0),
+        ((3, 100_000, 1, 48_000), 100_000 / 48_000),
     ],
 )
 def test_downsample_is_the_whole_factor_that_explains_the_rounding(sizes, expected):

@@ -13,12 +13,15 @@ from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 #: Tile side given to arrays that have no chunks of their own, px.
 PLAIN_TILE = 512
 
+#: No more rows than this, and more columns and bands than that, are bands taken for rows.
+_FEW = 16
+
 
 class ArrayPyramid(Pyramid):
     """One array ``[h w c]`` or ``[h w]`` per level, finest first; anything sliceable with shape and dtype.
 
     An xarray array is read by its dimension names (``y``/``x``/``band`` or ``c``), in any order, and keeps
-    its ``rio`` CRS and transform where rioxarray has set them.
+    its ``rio`` CRS and transform where rioxarray has set them. Values are given in this machine's byte order.
 
     Args:
         levels: The arrays; a single array is a pyramid of one level.
@@ -41,9 +44,10 @@ class ArrayPyramid(Pyramid):
         self._arrays = [_image_axes(array, source) for array in arrays]
         crs, transform = _georeference(arrays[0])
         first = self._arrays[0]
+        self._native = np.dtype(first.dtype).newbyteorder("=")
         described = []
         for array in self._arrays:
-            if array.shape[2] != first.shape[2] or array.dtype != first.dtype:
+            if array.shape[2] != first.shape[2] or np.dtype(array.dtype).newbyteorder("=") != self._native:
                 raise OpenError(
                     f"{source}: levels disagree: {first.shape} {first.dtype} and {array.shape} "
                     f"{array.dtype}; "
@@ -55,7 +59,7 @@ class ArrayPyramid(Pyramid):
         meta = Metadata(
             levels=tuple(described),
             channels=first.shape[2],
-            dtype=np.dtype(first.dtype),
+            dtype=self._native,
             mpp=mpp,
             mpp_source="given" if mpp is not None else None,
             crs=crs,
@@ -70,7 +74,7 @@ class ArrayPyramid(Pyramid):
         try:
             if hasattr(part, "compute"):
                 part = part.compute(scheduler="synchronous")
-            return Pixels(np.ascontiguousarray(part))
+            return Pixels(np.ascontiguousarray(part, self._native))
         except Exception as error:
             raise ReadError(
                 f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
@@ -96,6 +100,11 @@ def _image_axes(array: Any, source: str) -> Any:
         if len(named) != 2 or len(rest) > 1:
             raise OpenError(f"{source}: dimensions {dims}; an image has y, x and at most one band dimension")
         array = array.transpose(*named, *rest).data
+    elif array.ndim == 3 and array.shape[0] <= _FEW < min(array.shape[1:]):
+        raise OpenError(
+            f"{source}: shape {tuple(array.shape)} looks like [c h w]; an image is [h w c], so give "
+            "np.moveaxis(array, 0, -1), or an xarray array whose dimensions are named"
+        )
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or 0 in array.shape or np.dtype(array.dtype).kind not in "uif":

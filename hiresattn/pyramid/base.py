@@ -61,6 +61,11 @@ class Pyramid(ABC):
 
     Thread-safe; picklable (it is opened anew from its source); a backend writes ``_read`` and ``close``.
 
+    What the format lets a reader notice of damage is an error, never blank pixels: a file or tile cut short,
+    and whatever the decoder refuses. Deflate, gzip and PNG have checksums. Uncompressed, LZW, JPEG, JPEG 2000,
+    WebP and, as most programs write it, zstd and Blosc have none: changed bytes in the middle of a tile may
+    decode to other pixels, and nobody can tell.
+
     Args:
         source: Path or address, as shown in messages and records.
         meta: What the file says.
@@ -130,7 +135,7 @@ class Pyramid(ABC):
     def read_masked(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Read a window of one level with the mask of what was measured; otherwise as ``read``."""
         has = self._level(level)
-        y, x, height, width = index(y), index(x), index(height), index(width)
+        y, x, height, width = self._integers("the window (y, x, height, width)", y, x, height, width)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
         pixels = self._read(level, y, x, height, width)
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
@@ -152,6 +157,7 @@ class Pyramid(ABC):
             RegionError: If the level has no such tile.
         """
         has = self._level(level)
+        row, column = self._integers("a tile's (row, column)", row, column)
         if not (0 <= row < has.tile_rows and 0 <= column < has.tile_columns):
             raise RegionError(
                 f"{self.source}, level {level}: no tile in row {row}, column {column}; "
@@ -193,9 +199,17 @@ class Pyramid(ABC):
         )
 
     def _level(self, level: int) -> Level:
+        (level,) = self._integers("a level", level)
         if not 0 <= level < len(self.levels):
             raise RegionError(f"{self.source}: no level {level}; it has levels 0 to {len(self.levels) - 1}")
         return self.levels[level]
+
+    def _integers(self, what: str, *values: int) -> list[int]:
+        try:
+            return [index(value) for value in values]
+        except TypeError as error:
+            said = ", ".join(map(repr, values))
+            raise RegionError(f"{self.source}: {what} is given in whole numbers; got {said}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self.source, self._given)

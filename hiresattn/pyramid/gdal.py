@@ -10,6 +10,9 @@ from hiresattn.pyramid.quiet import quiet
 #: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
 _BIG = 2048
 
+#: What to do about a remote image that isn't reached.
+CHECK = "check the address, the network and the credentials"
+
 #: GDAL settings for remote files; what the user sets wins.
 _REMOTE = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
@@ -67,12 +70,11 @@ class GdalFile:
         except Exception as error:
             said = reason(error)
             if "404" in said or "No such file" in said or "does not exist" in said:
-                raise NotFoundError(
-                    f"{self.source}: there is no such file ({said}); check the address"
-                ) from error
-            raise OpenError(
-                f"{self.source}: GDAL can't open it ({said}); convert it to a tiled GeoTIFF or OME-TIFF"
-            ) from error
+                raise NotFoundError(f"{self.source}: there is no such file ({said}); {CHECK}") from error
+            remedy = "convert it to a tiled GeoTIFF or OME-TIFF"
+            if self.remote and "supported file format" not in said:
+                remedy = CHECK
+            raise OpenError(f"{self.source}: GDAL can't open it ({said}); {remedy}") from error
         self._quiet = raster.transform.is_identity
         return raster
 

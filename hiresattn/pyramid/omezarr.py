@@ -9,6 +9,7 @@ import numpy as np
 from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.gdal import CHECK
 from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.zarrchunks import ChunkIndex
 
@@ -161,10 +162,10 @@ def _opened(source: str) -> Any:
         if isinstance(error, FileNotFoundError) and "://" not in source and not Path(source).exists():
             raise NotFoundError(f"{source}: there is no such file; check the path") from error
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise OpenError(
-            f"{source}: no Zarr array or group can be read here ({reason}); give the directory that holds "
-            "zarr.json, .zgroup or .zarray"
-        ) from error
+        remedy = "give the directory that holds zarr.json, .zgroup or .zarray"
+        if "://" in source:
+            remedy += f"; {CHECK}"
+        raise OpenError(f"{source}: no Zarr array or group can be read here ({reason}); {remedy}") from error
 
 
 def _described(

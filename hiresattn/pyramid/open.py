@@ -1,6 +1,8 @@
 """From a source to the backend that reads it."""
 
+import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from hiresattn.pyramid.base import Pyramid
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
 
 #: First bytes of formats that are read whole.
@@ -71,23 +74,37 @@ def _remote_readers(name: str) -> _Readers:
 def _local_readers(name: str) -> _Readers:
     """The readers that may open a local file, likeliest first."""
     path = Path(name)
-    if not path.exists():
+    try:
+        there, folder = path.exists(), path.is_dir()
+        stores = [file for file in _ZARR_FILES if folder and (path / file).exists()]
+        head = _first_bytes(path) if there and not folder else b""
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise NotFoundError(f"{name}: no file has a name as long as that; check the path") from error
+        raise OpenError(f"{name}: it can't be read ({error.strerror}); check its permissions") from error
+    if not there:
+        scheme = _SCHEME.match(name)
+        if scheme:
+            raise OpenError(
+                f"{name}: no reader takes addresses of {scheme[0]}; possible are {', '.join(_REMOTE[:-1])} and "
+                "GDAL's own /vsi paths; copy the file to one of those, or here"
+            )
         raise NotFoundError(f"{name}: there is no such file; check the path")
-    if path.is_dir():
-        if not any((path / file).exists() for file in _ZARR_FILES):
+    if folder:
+        if not stores:
             raise OpenError(
                 f"{name}: a directory without Zarr metadata ({', '.join(_ZARR_FILES)}); give an image file, "
                 "the OME-Zarr directory itself, or one file of a DICOM series"
             )
         return [(_zarr, "zarr")]
-    try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise OpenError(f"{name}: it can't be read ({error.strerror}); check its permissions") from error
     if not head:
         raise OpenError(f"{name}: an empty file; copy it again")
     return _file_readers(name, head)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(16)
 
 
 def _file_readers(name: str, head: bytes) -> _Readers:

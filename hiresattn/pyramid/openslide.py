@@ -1,5 +1,6 @@
 """Slides in vendors' formats, by OpenSlide; pixels of tiled TIFF based ones natively."""
 
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -19,13 +20,20 @@ _TILE = 512
 
 _APERIO_YCBCR = 33003
 
+#: Main files that only list the others: Hamamatsu's.
+_INDEXES = (".vms", ".vmu")
+
+#: The header of a DICOM file is about this long, bytes.
+_HEAD = 1 << 16
+
 
 class OpenSlidePyramid(Pyramid):
     """A slide that OpenSlide opens; ``[h w 3]`` uint8.
 
     Metadata are OpenSlide's. Tiles of Aperio and generic TIFF files are read natively, so that damaged ones
-    are errors and byte counts are exact; other formats are read window by window. There, a level whose
-    downsample isn't whole is resampled by OpenSlide to within half a level-0 px.
+    are errors and byte counts are exact; those of other formats through OpenSlide, where a byte count is the
+    share of the stored size that a tile's area has. There, a level whose downsample isn't whole is resampled
+    by OpenSlide to within half a level-0 px.
 
     Where a slide was not scanned, pixels are not valid and hold its background colour. Label, macro and
     thumbnail images are never read.
@@ -81,12 +89,12 @@ class OpenSlidePyramid(Pyramid):
                 mpp=chosen,
                 mpp_source=where,
                 nodata=nodata,
-                nbytes=self._tiles.nbytes if self._tiles else _file_size(source),
+                nbytes=self._tiles.nbytes if self._tiles else _stored_size(source, said),
             ),
             mpp=mpp,
             nodata=nodata,
         )
-        self.by_tile = self.exact_bytes = self._tiles is not None
+        self.exact_bytes = self._tiles is not None
         self._slides: PerThread[Any] = PerThread(
             lambda: openslide.OpenSlide(source), lambda slide: slide.close()
         )
@@ -169,7 +177,29 @@ def _tile(said: dict[str, str], level: int) -> tuple[int, int]:
     return _TILE, _TILE
 
 
-def _file_size(source: str) -> int:
-    from pathlib import Path
+def _stored_size(source: str, said: dict[str, str]) -> int:
+    """Bytes of all files of a slide; 0 where they can't be told."""
+    main = Path(source)
+    vendor = said.get("openslide.vendor")
+    if vendor == "mirax":
+        files = [main, *main.with_suffix("").glob("*")]
+    elif vendor == "dicom":
+        series = said.get("dicom.SeriesInstanceUID", "").encode()
+        files = [file for file in main.parent.iterdir() if file == main or _mentions(file, series)]
+    elif main.suffix.lower() in _INDEXES:
+        return 0
+    else:
+        files = [main]
+    return sum(file.stat().st_size for file in files)
 
-    return Path(source).stat().st_size
+
+def _mentions(file: Path, series: bytes) -> bool:
+    """Whether the head of a DICOM file names a series."""
+    if not series or not file.is_file():
+        return False
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(_HEAD)
+    except OSError:
+        return False
+    return head[128:132] == b"DICM" and series in head

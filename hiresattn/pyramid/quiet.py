@@ -1,5 +1,6 @@
-"""Keep one kind of warning quiet while a file is opened."""
+"""Keep one kind of warning, or one logger, quiet while a file is opened."""
 
+import logging
 import threading
 import warnings
 from collections.abc import Iterator
@@ -14,3 +15,19 @@ def quiet(kind: type[Warning]) -> Iterator[None]:
     with _one_at_a_time, warnings.catch_warnings():
         warnings.simplefilter("ignore", kind)
         yield
+
+
+@contextmanager
+def unlogged(name: str) -> Iterator[None]:
+    """Drop what this thread logs under a name: without a handler, Python prints it to stderr."""
+    here = threading.get_ident()
+
+    def other_thread(_: logging.LogRecord) -> bool:
+        return threading.get_ident() != here
+
+    logger = logging.getLogger(name)
+    logger.addFilter(other_thread)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other_thread)

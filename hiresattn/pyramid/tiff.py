@@ -10,6 +10,7 @@ import numpy as np
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.quiet import unlogged
 from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.tiffheader import check_tiff
 from hiresattn.pyramid.tifftiles import TiffTiles
@@ -83,7 +84,7 @@ class TiffPyramid(Pyramid):
 
 @contextmanager
 def opened_tiff(source: str) -> Iterator[Any]:
-    """A checked ``tifffile.TiffFile`` whose errors are ``OpenError``.
+    """A checked ``tifffile.TiffFile`` whose errors are ``OpenError``, and not logged besides.
 
     Raises:
         OpenError: If it isn't a TIFF file that tifffile understands.
@@ -93,7 +94,7 @@ def opened_tiff(source: str) -> Iterator[Any]:
     if check_tiff(source) is None:
         raise OpenError(f"{source}: not a TIFF file")
     try:
-        with tifffile.TiffFile(source) as tif:
+        with unlogged("tifffile"), tifffile.TiffFile(source) as tif:
             yield tif
     except OpenError:
         raise

@@ -1,7 +1,8 @@
 """The header of a TIFF file, checked before any library trusts it.
 
 Libraries open damaged files: they lose levels silently, or allocate what an absurd header asks for. This
-walks the image directories (IFDs) itself, and refuses a file whose tiles can't all be where it says.
+walks the image directories (IFDs) itself, and refuses a file whose tiles can't all be where it says, or one
+with a directory that has none.
 """
 
 import os
@@ -100,8 +101,8 @@ def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
         Its directories in file order, sub-directories after their parent; None if it isn't a TIFF file.
 
     Raises:
-        OpenError: If the file is cut short, its directories loop or contradict themselves, or a compression
-            is one that no reader knows.
+        OpenError: If the file is cut short, its directories loop or contradict themselves, all tiles of one
+            are missing, or a compression is one that no reader knows.
     """
     with Path(path).open("rb") as file:
         walk = _Walk(str(path), file.fileno())
@@ -250,6 +251,11 @@ class _Walk:
                 f"{expected} {word}, but lists {min(len(offsets), len(counts))}"
             )
         offsets, counts = offsets[:expected], counts[:expected]
+        if not ifd.mask and not ((offsets > 0) & (counts > 0)).any():
+            raise OpenError(
+                f"{self.path}: all {word} of image directory {len(self.ifds)} ({ifd.width} x {ifd.height} px) are "
+                "missing; copy or export the file again"
+            )
         beyond = (offsets > 0) & (counts > 0) & (offsets + counts > self.size)
         if beyond.any():
             raise self._damaged(

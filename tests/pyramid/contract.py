@@ -116,6 +116,21 @@ class PyramidContract:
             with pytest.raises(RegionError, match="no tile"):
                 pyramid.tile_bytes(0, row, column)
 
+    def test_what_is_no_whole_number_is_a_region_error(self, pyramid):
+        for wrong in (0.0, 1.5, "1", None, np.float32(0), np.zeros(2, int)):
+            with pytest.raises(RegionError, match="in whole numbers; got"):
+                pyramid.read(wrong, 0, 0, 1, 1)
+            with pytest.raises(RegionError, match="in whole numbers; got"):
+                pyramid.as_dask(wrong)
+            for place in range(4):
+                window = [0, 0, 1, 1]
+                window[place] = wrong
+                with pytest.raises(RegionError, match="in whole numbers; got"):
+                    pyramid.read(0, *window)
+            with pytest.raises(RegionError, match="in whole numbers; got"):
+                pyramid.read_tile(0, wrong, 0)
+        assert np.array_equal(pyramid.read(np.int64(0), *np.array([0, 0, 5, 5])), pyramid.read(0, 0, 0, 5, 5))
+
     def test_tiles_assemble_to_the_level(self, pyramid, expected):
         for level, has in enumerate(pyramid.levels):
             rows = [

@@ -58,6 +58,37 @@ def test_an_array_that_is_no_image_is_an_open_error(array):
         open_pyramid(array)
 
 
+@pytest.mark.parametrize("dtype", [">u2", "<u2", ">f4", ">i4"])
+def test_a_foreign_byte_order_is_read_in_this_machines(dtype):
+    image = coded(0, "uint16").astype(dtype)
+    native = np.dtype(dtype).newbyteorder("=")
+    for array in (image, da.from_array(image, chunks=TILE), [image, coded(1, "uint16").astype(native)]):
+        with open_pyramid(array) as pyramid:
+            assert pyramid.dtype.isnative
+            assert pyramid.dtype == native
+            found = pyramid.read(0, 5, 6, 70, 80)
+            assert found.dtype.isnative
+            assert np.array_equal(found, image[5:75, 6:86])
+
+
+@pytest.mark.parametrize("bands", [1, 3, 12])
+def test_bands_first_are_an_open_error_unless_they_are_named(bands):
+    image = np.ones((bands, 50, 60), np.uint8)
+    for array in (image, da.from_array(image), [image, image[:, ::2, ::2]]):
+        with pytest.raises(OpenError, match=r"looks like \[c h w\].*np\.moveaxis\(array, 0, -1\)"):
+            open_pyramid(array)
+    with open_pyramid(xr.DataArray(image, dims=("band", "y", "x"))) as pyramid:
+        assert (pyramid.height, pyramid.width, pyramid.channels) == (50, 60, bands)
+    with open_pyramid(xr.DataArray(image, dims=("y", "x", "band"))) as pyramid:
+        assert (pyramid.height, pyramid.width, pyramid.channels) == (bands, 50, 60)
+
+
+@pytest.mark.parametrize("shape", [(3, 60, 3), (2, 60, 4), (1, 1, 1), (4, 4, 4), (50, 60, 3), (2, 500)])
+def test_few_rows_of_few_bands_are_an_image(shape):
+    with open_pyramid(np.ones(shape, np.uint8)) as pyramid:
+        assert (pyramid.height, pyramid.width) == shape[:2]
+
+
 def test_only_the_chunks_of_the_window_are_computed():
     computed = []
 

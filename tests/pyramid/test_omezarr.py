@@ -9,6 +9,7 @@ import pytest
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.omezarr import ZarrPyramid
 from tests.images import MPP, SHAPES, TILE, coded, edit_json, write_ome_zarr
 from tests.pyramid.contract import PyramidContract
 
@@ -211,6 +212,11 @@ def test_nothing_is_made_where_nothing_was(tmp_path):
     with pytest.raises(OpenError, match="directory without Zarr metadata"):
         open_pyramid(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_store_elsewhere_that_is_not_there_says_what_to_check():
+    with pytest.raises(OpenError, match="check the address, the network and the credentials"):
+        ZarrPyramid("memory://nothing/image.zarr")
 
 
 def test_a_scale_that_contradicts_the_shapes_is_an_open_error(store):

@@ -11,6 +11,8 @@ import pytest
 from hiresattn.errors import ConfigError, HiresattnError, NotFoundError, OpenError
 from hiresattn.pyramid import open_pyramid
 from tests.images import (
+    SHAPES,
+    TILE,
     coded,
     write_geotiff,
     write_image,
@@ -19,7 +21,7 @@ from tests.images import (
     write_pyramid_tiff,
     write_svs,
 )
-from tests.pyramid.damage import set_tag
+from tests.pyramid.damage import set_tag, zero_tile_entry
 
 
 def test_a_pyramid_is_returned_as_it_is():
@@ -65,6 +67,42 @@ def test_a_scale_that_is_not_positive_is_a_config_error(tmp_path):
             open_pyramid(path, mpp=mpp)
 
 
+@pytest.mark.parametrize("name", ["x" * 300 + ".tif", "x" * 5000, "folder/" * 2000])
+def test_a_name_that_no_file_can_have_is_a_not_found_error(name):
+    with pytest.raises(NotFoundError, match="no file has a name as long as that"):
+        open_pyramid(name)
+
+
+@pytest.mark.parametrize("scheme", ["ftp", "file", "az", "HTTP"])
+def test_an_address_of_another_kind_is_an_open_error_that_names_those_possible(scheme):
+    with pytest.raises(
+        OpenError, match=f"no reader takes addresses of {scheme}://; possible are http://, "
+    ) as said:
+        open_pyramid(f"{scheme}://host/image.tif")
+    assert not isinstance(said.value, NotFoundError)
+
+
+@pytest.mark.parametrize("name", ["http://127.0.0.1:9/image.tif", "https://host.invalid/image.tif"])
+def test_what_is_out_of_reach_is_an_open_error_that_says_what_to_check(name):
+    with pytest.raises(OpenError, match="check the address, the network and the credentials") as said:
+        open_pyramid(name)
+    assert "convert" not in str(said.value)
+
+
+def test_lacking_credentials_are_an_open_error_that_says_what_to_check(monkeypatch, tmp_path):
+    import rasterio
+
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE", "AWS_NO_SIGN_REQUEST"):
+        monkeypatch.delenv(key, raising=False)
+    none = {"CPL_AWS_CREDENTIALS_FILE": str(tmp_path / "none"), "AWS_CONFIG_FILE": str(tmp_path / "none")}
+    none |= {"CPL_AWS_AUTODETECT_EC2": "NO", "CPL_AWS_EC2_API_ROOT_URL": "disabled"}
+    with (
+        rasterio.Env(**none),
+        pytest.raises(OpenError, match="check the address, the network and the credentials"),
+    ):
+        open_pyramid("s3://bucket-of-nobody/image.tif")
+
+
 def test_a_file_that_may_not_be_read_is_an_open_error(tmp_path):
     path = write_image(tmp_path / "image.png")
     path.chmod(0)
@@ -104,6 +142,18 @@ def test_tiles_of_gigabytes_are_an_open_error(tmp_path):
     for number in (322, 323):
         set_tag(path, number, 65520)
     with pytest.raises(OpenError, match="over 2 GiB each"):
+        open_pyramid(path)
+
+
+@pytest.mark.parametrize("write", [write_svs, write_ome_tiff, write_geotiff, write_pyramid_tiff])
+@pytest.mark.parametrize("level", [0, 1, 2])
+def test_a_level_whose_tiles_are_all_left_out_is_an_open_error(tmp_path, write, level):
+    path = write(tmp_path / "image.tif")
+    rows, columns = (-(-side // TILE) for side in SHAPES[level])
+    for row in range(rows):
+        for column in range(columns):
+            zero_tile_entry(path, level, row, column)
+    with pytest.raises(OpenError, match=r"all tiles of image directory \d+ .* are missing"):
         open_pyramid(path)
 
 

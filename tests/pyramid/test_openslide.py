@@ -5,7 +5,7 @@ import pytest
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.openslide import OpenSlidePyramid
+from hiresattn.pyramid.openslide import OpenSlidePyramid, _stored_size, _tile
 from tests.images import SHAPES, TILE, coded, write_pyramid_tiff, write_svs
 from tests.pyramid.contract import PyramidContract
 from tests.pyramid.damage import overwrite_tile, zero_tile_entry
@@ -76,6 +76,57 @@ def test_eight_threads_through_openslide_read_what_one_reads(through_openslide):
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda window: through_openslide.read(*window), windows))
     assert all(np.array_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_a_slide_through_openslide_is_read_by_tile_so_that_bytes_are_counted_once(slide, monkeypatch):
+    from hiresattn.config import InputConfig
+    from hiresattn.fetch import CropFetcher
+
+    monkeypatch.setattr("hiresattn.pyramid.openslide._native_tiles", lambda *_: None)
+    with OpenSlidePyramid(str(slide)) as pyramid:
+        assert pyramid.by_tile
+        assert not pyramid.exact_bytes
+        assert (pyramid.levels[0].tile_height, pyramid.levels[0].tile_width) == (TILE, TILE)
+        everywhere = np.array([[y, x, 64, 64] for y in range(0, 454, 50) for x in range(0, 638, 70)])
+        with CropFetcher([pyramid], InputConfig(size=64), threads=2) as fetch:
+            for _ in range(2):
+                fetch(np.zeros(len(everywhere), np.int64), everywhere)
+            (stats,) = fetch.stats
+        level = pyramid.levels[0]
+        assert stats.tiles == stats.unique_tiles == level.tile_rows * level.tile_columns
+        assert 0.5 * slide.stat().st_size < stats.bytes < slide.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "announced"),
+    [(8, 3968, (512, 512)), (256, 256, (256, 256)), (256, 240, (256, 240)), (None, None, (512, 512))],
+)
+def test_tiles_that_are_strips_or_unknown_are_announced_as_squares(height, width, announced):
+    said = {} if height is None else {"tile-height": str(height), "tile-width": str(width)}
+    assert _tile({f"openslide.level[1].{key}": value for key, value in said.items()}, 1) == announced
+
+
+def test_the_stored_size_is_that_of_all_files_of_a_slide(tmp_path):
+    def put(name, content):
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return str(path)
+
+    main = put("a.mrxs", bytes(10))
+    put("a/Data0000.dat", bytes(500))
+    put("a/Slidedat.ini", bytes(7))
+    put("b.mrxs", bytes(99))
+    assert _stored_size(main, {"openslide.vendor": "mirax"}) == 517
+    head = bytes(128) + b"DICM" + bytes(20)
+    main = put("1.dcm", head + b"1.2.3" + bytes(100))
+    put("2.dcm", head + b"1.2.3" + bytes(1000))
+    put("3.dcm", head + b"1.2.4" + bytes(9000))
+    put("notes 1.2.3", b"1.2.3" * 50)
+    said = {"openslide.vendor": "dicom", "dicom.SeriesInstanceUID": "1.2.3"}
+    assert _stored_size(main, said) == 2 * (152 + 5) + 1100
+    assert _stored_size(put("a.vms", b"x"), {"openslide.vendor": "hamamatsu"}) == 0
+    assert _stored_size(put("a.ndpi", b"xyz"), {"openslide.vendor": "hamamatsu"}) == 3
 
 
 def test_label_and_macro_are_not_levels(slide):

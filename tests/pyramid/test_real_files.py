@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hiresattn.config import InputConfig
 from hiresattn.errors import OpenError
+from hiresattn.fetch import CropFetcher
 from hiresattn.pyramid import open_pyramid
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -85,6 +87,20 @@ def test_a_real_slide_gives_openslides_pixels(name):
             wanted = np.asarray(oracle.read_region((x * scale, y * scale), k, (width, height)))[:, :, :3]
             found = pyramid.read(k, y, x, height, width)
             assert np.abs(found.astype(int) - wanted).max() <= 2
+
+
+@pytest.mark.parametrize("name", ["hamamatsu_TRITC.ndpi", "camelyon_jpeg_tiled.dcm"])
+def test_looking_everywhere_at_a_real_slide_reads_no_more_than_the_file(name):
+    path = DATA / "slides" / name
+    with open_pyramid(path) as pyramid, CropFetcher([pyramid], InputConfig(size=64)) as fetch:
+        for side in (64, 600):
+            places = [(y, x) for y in range(0, 700 - side, 50) for x in range(0, 1150 - side, 50)]
+            looks = np.array([(y, x, side, side) for y, x in places])
+            fetch(np.zeros(len(looks), np.int64), looks)
+        (stats,) = fetch.stats
+        assert pyramid.by_tile
+        assert stats.tiles == stats.unique_tiles
+        assert 0 < stats.bytes <= 1.01 * path.stat().st_size
 
 
 @pytest.mark.parametrize("name", [name for name, row in SLIDES.items() if row[0] == "tiff"])

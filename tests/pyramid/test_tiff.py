@@ -1,5 +1,7 @@
 """OME-TIFF and other tiled TIFF, tiles read natively."""
 
+import logging
+import threading
 from itertools import product
 
 import numpy as np
@@ -7,6 +9,7 @@ import pytest
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.quiet import unlogged
 from tests.images import (
     SHAPES,
     TILE,
@@ -175,12 +178,24 @@ def test_a_stack_is_an_open_error_that_names_its_axis(tmp_path, axes):
         open_pyramid(path)
 
 
-def test_damaged_ome_xml_is_an_open_error_not_the_first_band(tmp_path):
+def test_damaged_ome_xml_is_an_open_error_not_the_first_band(tmp_path, caplog):
     path = write_channels_ome_tiff(tmp_path / "image.ome.tif")
     whole = path.read_bytes()
     path.write_bytes(whole.replace(b"<Pixels", b"<Pix<ls", 1))
     with pytest.raises(OpenError, match="its OME-XML is damaged"):
         open_pyramid(path)
+    assert not caplog.records
+
+
+def test_tifffile_is_quiet_only_in_the_thread_that_opens_and_only_while_it_does(caplog):
+    logger = logging.getLogger("tifffile")
+    with unlogged("tifffile"):
+        logger.error("ours")
+        other = threading.Thread(target=logger.error, args=("another thread's",))
+        other.start()
+        other.join()
+    logger.error("after it")
+    assert [record.message for record in caplog.records] == ["another thread's", "after it"]
 
 
 def test_twelve_bit_jpeg_is_refused_since_damage_would_not_show(tmp_path):
