@@ -6,6 +6,7 @@ Windows overlap, so those that cross the border at column 5500 are left out: no 
 """
 
 import csv
+import json
 import os
 import sys
 from pathlib import Path
@@ -21,13 +22,15 @@ def main(shared: Path, output: Path) -> None:
     counts = {"train": 0, "test": 0}
     with (folder / "islands.csv").open(newline="") as source, output.open("w", newline="") as target:
         rows = csv.writer(target)
-        rows.writerow(["path", "label", "split", "y", "x", "height", "width"])
+        rows.writerow(["path", "label", "split", "y", "x", "height", "width", "boxes"])
         for window in csv.DictReader(source):
             y, x, size = int(window["y"]), int(window["x"]), int(window["size"])
             if BORDER - size < x < BORDER:
                 continue
             split = "train" if x < BORDER else "test"
-            rows.writerow([scene, CLASSES[window["label"]], split, y, x, size, size])
+            corners = json.loads(window["boxes_xyxy"])  # of the window, x before y
+            boxes = [[y + top, x + left, bottom - top, right - left] for left, top, right, bottom in corners]
+            rows.writerow([scene, CLASSES[window["label"]], split, y, x, size, size, json.dumps(boxes)])
             counts[split] += 1
     print(f"{output}: {counts['train']} windows to train on, {counts['test']} to test on")
 

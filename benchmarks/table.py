@@ -59,6 +59,32 @@ def needle(result: dict[str, Any]) -> str:
     return _table(head, rows) + words + _source(result, "needle.py")
 
 
+def islands(result: dict[str, Any]) -> str:
+    """Where models look, with and without boxes in training; mean and range over seeds."""
+    rows = []
+    for boxes in (True, False):
+        for policy in ("best-first", "random", "lowres"):
+            mine = [r for r in result["rows"] if r["boxes"] == boxes and r["policy"] == policy]
+            looks = sum(r["glimpses"] for r in mine) / len(mine)
+            rows.append(
+                ["yes" if boxes else "no", policy, _span(mine, "accuracy"), _span(mine, "hit"), f"{looks:.1f}"]
+            )
+    head = ["boxes in training", "policy", "accuracy", "hit", "glimpses"]
+    seeds = len({r["seed"] for r in result["rows"]})
+    words = (
+        f"\n\n{result['test']} test windows, {seeds} seeds (mean, lowest to highest), trained on {result['train']} "
+        f"windows in {max(r['cpu_seconds'] for r in result['rows']):.0f} CPU-seconds or less. Hit: a visited region "
+        f"at native resolution holds the centre of an island, spending a budget of {result['budget']}; accuracy and "
+        "glimpses: with the stop rule. Splits are by place within one mosaic."
+    )
+    return _table(head, rows) + words + _source(result, "islands.py")
+
+
+def _span(rows: list[dict[str, Any]], key: str) -> str:
+    values = [row[key] for row in rows]
+    return f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
 def memory(result: dict[str, Any]) -> str:
     """Peak memory by size of the scene."""
     rows = [
@@ -74,6 +100,7 @@ def memory(result: dict[str, Any]) -> str:
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("gigapixel", demo),
     "needle": ("needle", needle),
+    "islands": ("islands", islands),
     "memory": ("memory", memory),
 }
 
