@@ -125,7 +125,7 @@ def write_geotiff(path, dtype="uint8", compression="deflate", nodata=None, **opt
     from tifffile import TiffWriter
 
     options = {"photometric": "rgb", "tile": (TILE, TILE), "metadata": None, **_jpeg(compression), **options}
-    with TiffWriter(path) as tif:
+    with TiffWriter(path, byteorder=options.pop("byteorder", "<")) as tif:
         for k, level in enumerate(coded_levels(dtype)):
             tif.write(level, subfiletype=int(k > 0), extratags=() if k else tags, **options)
     return Path(path)

@@ -29,8 +29,10 @@ class RasterioPyramid(Pyramid):
     """A raster that GDAL reads, with its overviews as levels; ``[h w bands]`` in its native dtype.
 
     An alpha band isn't a band here: it says what is valid, as do an internal mask, the nodata value and
-    blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``. Tiles of
-    local JPEG-compressed GeoTIFF are decoded natively: GDAL returns damaged ones as if nothing were.
+    blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
+
+    Tiles of local GeoTIFF compressed with JPEG or deflate are decoded natively: GDAL returns damaged ones as if
+    nothing were, and doesn't look at deflate's checksums. Strips, and files elsewhere, are as GDAL reads them.
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
@@ -54,10 +56,10 @@ class RasterioPyramid(Pyramid):
             self._overviews, levels, self._stored = self._levels(raster)
             self._mask = _has_mask(raster)
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
-            jpeg = raster.driver == "GTiff" and "JPEG" in str(raster.compression).upper()
+            native = raster.driver == "GTiff" and _is_lenient(raster.compression)
             meta = _metadata(raster, levels, self._bands, mpp, nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
-        self._tiles = _native_tiles(source, meta) if jpeg and not self._file.remote else None
+        self._tiles = _native_tiles(source, meta) if native and not self._file.remote else None
         self.exact_bytes = self._stored
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
@@ -171,6 +173,11 @@ def _close(handle: Any) -> None:
     handle.close()
 
 
+def _is_lenient(compression: Any) -> bool:
+    """Whether GDAL's decoder of a compression accepts what is known to be damaged."""
+    return any(name in str(compression).upper() for name in ("JPEG", "DEFLATE"))
+
+
 def _by_band(raster: Any) -> bool:
     return getattr(raster.interleaving, "value", None) == "BAND"
 
@@ -260,7 +267,7 @@ def _metadata(
 
 
 def _native_tiles(source: str, meta: Metadata) -> TiffTiles | None:
-    """A strict tile reader for a JPEG-compressed file, where its directories are the levels GDAL sees."""
+    """A strict tile reader for a local file, where its directories are the levels GDAL sees."""
     with opened_tiff(source) as tif:
         pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels])
         try:

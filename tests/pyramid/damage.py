@@ -28,14 +28,19 @@ def tile_place(path, level, row, column):
 
 
 def overwrite_tile(path, level, row, column, harm):
-    """Damage the stored bytes of a tile: ``random`` in its middle, ``zeros`` from there, or its ``header``."""
+    """Damage the stored bytes of a tile.
+
+    Harms: ``random`` bytes in its middle, ``zeros`` from there, its ``header``, or its ``last`` byte.
+    """
     offset, count = tile_place(path, level, row, column)
     half = count // 2
+    last = Path(path).read_bytes()[offset + count - 1]
     noise = np.random.default_rng(3).integers(0, 256, 256, np.uint8).tobytes()[: count - half]
     start, bytes_ = {
         "random": (half, noise),
         "zeros": (half, bytes(count - half)),
         "header": (0, bytes(min(40, count))),
+        "last": (count - 1, bytes([last ^ 1])),
     }[harm]
     with Path(path).open("r+b") as file:
         file.seek(offset + start)

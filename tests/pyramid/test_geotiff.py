@@ -28,6 +28,16 @@ class TestGeoTiff(PyramidContract):
         assert pyramid.transform == TRANSFORM
 
 
+class TestGeoTiffByGdal(PyramidContract):
+    backend = "rasterio"
+    dtype = "uint16"
+    crs = CRS
+    mpp = None
+
+    def write(self, folder):
+        return write_geotiff(folder / "scene.tif", "uint16", compression="zstd")
+
+
 class TestGeoTiffFloatByBand(PyramidContract):
     backend = "rasterio"
     dtype = "float32"
@@ -100,6 +110,19 @@ def _raster(path, image, **options):
     return path
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32", ">u2"])
+@pytest.mark.parametrize("predictor", [None, True])
+def test_native_tiles_without_loss_are_gdals_pixels(tmp_path, dtype, predictor):
+    order = dtype[0] if dtype[0] in "<>" else "<"
+    path = write_geotiff(tmp_path / "scene.tif", np.dtype(dtype).name, predictor=predictor, byteorder=order)
+    with open_pyramid(path) as pyramid:
+        assert pyramid._tiles is not None
+        native = [pyramid.read(level, 0, 0, *shape) for level, shape in enumerate(SHAPES)]
+        pyramid._tiles = None
+        for level, shape in enumerate(SHAPES):
+            assert np.array_equal(pyramid.read(level, 0, 0, *shape), native[level])
+
+
 def test_native_tiles_and_gdal_give_the_same_pixels(tmp_path):
     path = write_geotiff(tmp_path / "scene.tif", compression="jpeg")
     with open_pyramid(path) as pyramid:
@@ -113,7 +136,18 @@ def test_native_tiles_and_gdal_give_the_same_pixels(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("compression", "harm"), [("jpeg", "random"), ("jpeg", "zeros"), ("jpeg", "header"), ("deflate", "zeros")]
+    ("compression", "harm"),
+    [
+        ("jpeg", "random"),
+        ("jpeg", "zeros"),
+        ("jpeg", "header"),
+        ("deflate", "random"),
+        ("deflate", "zeros"),
+        ("deflate", "header"),
+        ("deflate", "last"),  # of its checksum
+        ("zstd", "zeros"),
+        ("zstd", "header"),
+    ],
 )
 def test_a_damaged_tile_is_a_read_error_and_the_others_are_read(tmp_path, compression, harm):
     path = write_geotiff(tmp_path / "scene.tif", compression=compression)
@@ -126,7 +160,7 @@ def test_a_damaged_tile_is_a_read_error_and_the_others_are_read(tmp_path, compre
         assert np.array_equal(pyramid.read_tile(0, 0, 0).data, before)
 
 
-@pytest.mark.parametrize("compression", ["deflate", "jpeg"])
+@pytest.mark.parametrize("compression", ["deflate", "jpeg", "zstd"])
 def test_a_sparse_tile_is_counted_and_not_valid(tmp_path, compression):
     path = write_geotiff(tmp_path / "scene.tif", compression=compression)
     zero_tile_entry(path, level=1, row=1, column=0)
