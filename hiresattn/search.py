@@ -3,17 +3,17 @@
 import heapq
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import expandable, overlaps
-from hiresattn.model.net import Fetch, GlimpseNet, Traversal
+from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
 #: visited: they show the same place, reached through another parent.
@@ -61,27 +61,38 @@ class Budget:
 
 @dataclass(frozen=True)
 class Policy:
-    """How the next regions are chosen.
-
-    ``learned`` takes the scorer's word, ``random`` gives every cell the same chance (the control).
-    """
+    """How the next regions are chosen."""
 
     stop: float | None = 0.95
     """Confidence at which the search ends; None = spend the budget."""
     width: int = 1
     """Regions looked at per step and image; more is faster on a GPU and less exact in its order."""
     random: bool = False
+    """Give every cell the same chance, whatever the scorer says: the control."""
     seed: int = 0
+    """Of the random choice."""
     same_place: float = SAME_PLACE
+    """Overlap (intersection over union) above which two regions of a depth show the same place."""
+
+
+class _Node(NamedTuple):
+    """An open region; the smallest is next."""
+
+    cost: float
+    order: int
+    parent: int
+    """Row of the glimpse that opened it; -1 at depth 0."""
+    cell: int
+    region: np.ndarray
+    log_prob: float
 
 
 @dataclass
-class _Open:
+class _Search:
     """The search of one image."""
 
-    frame: np.ndarray
     roots: np.ndarray
-    heap: list[tuple[float, int, int, int, np.ndarray, float]] = field(default_factory=list)
+    heap: list[_Node] = field(default_factory=list)
     visited: dict[int, list[np.ndarray]] = field(default_factory=dict)
     glimpses: int = 0
     stop_reason: str = ""
@@ -125,14 +136,14 @@ def best_first(
     rng = np.random.default_rng(policy.seed)
     order = count()
     started = time.perf_counter()
-    searches = [_Open(frame, np.asarray(r, np.int64)) for frame, r in zip(frames, roots, strict=True)]
+    searches = [_Search(np.asarray(regions, np.int64)) for regions in roots]
     for search in searches:
         for region in search.roots:
-            heapq.heappush(search.heap, (0.0, next(order), -1, -1, region, 0.0))
-    rows: list[tuple[Any, ...]] = []
+            heapq.heappush(search.heap, _Node(0.0, next(order), -1, -1, region, 0.0))
+    steps: list[Step] = []
     depths: list[int] = []
     while True:
-        picks: list[tuple[int, tuple[float, int, int, int, np.ndarray, float]]] = []
+        picks: list[tuple[int, _Node]] = []
         for index, search in enumerate(searches):
             if search.stop_reason:
                 continue
@@ -143,35 +154,23 @@ def best_first(
             break
         image = np.array([index for index, _ in picks])
         nodes = [node for _, node in picks]
-        regions = np.stack([node[4] for node in nodes])
-        parent = np.array([node[2] for node in nodes])
-        cell = np.array([node[3] for node in nodes])
+        regions = np.stack([node.region for node in nodes])
+        parent = np.array([node.parent for node in nodes])
+        cell = np.array([node.cell for node in nodes])
         depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
         look = net.look(fetch, image, regions, frames[image], depth)
-        own = torch.tensor([node[5] for node in nodes], device=net.device)
+        own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()
-        rows.append(
-            (
-                image,
-                depth,
-                parent,
-                cell,
-                regions,
-                look.coverage,
-                own,
-                look.value,
-                look.cell_logits,
-                look.features,
-            )
-        )
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features)
+        steps.append(Step(image, depth, parent, cell, regions, *seen))
         _expand(searches, image, nodes, look, first, net.finest, order, rng if policy.random else None)
-        _conclude(net, searches, rows, policy)
-    traversal = net.record(rows, len(searches), {})
+        _conclude(net, searches, steps, policy)
+    traversal = net.record(steps, len(searches), {})
     return traversal, [search.stop_reason for search in searches]
 
 
-def _left(budget: Budget, search: _Open, started: float, spent: int) -> int:
+def _left(budget: Budget, search: _Search, started: float, spent: int) -> int:
     """How many more glimpses the budget allows; the first look is always allowed. Sets the stop reason."""
     if search.first_look_left and budget.glimpses is None:
         return search.first_look_left
@@ -188,16 +187,16 @@ def _left(budget: Budget, search: _Open, started: float, spent: int) -> int:
     return budget.glimpses - search.glimpses if budget.glimpses is not None else 1 << 30
 
 
-def _pop(search: _Open, at_most: int, depths: list[int], policy: Policy) -> list[Any]:
+def _pop(search: _Search, at_most: int, depths: list[int], policy: Policy) -> list[_Node]:
     """The best open regions that don't show a place already visited."""
-    taken: list[Any] = []
+    taken: list[_Node] = []
     while search.heap and len(taken) < at_most:
         node = heapq.heappop(search.heap)
-        depth = depths[node[2]] + 1 if node[2] >= 0 else 0
+        depth = depths[node.parent] + 1 if node.parent >= 0 else 0
         seen = search.visited.setdefault(depth, [])
-        if depth and seen and overlaps(node[4][None], np.stack(seen)).max() > policy.same_place:
+        if depth and seen and overlaps(node.region[None], np.stack(seen)).max() > policy.same_place:
             continue
-        seen.append(node[4])
+        seen.append(node.region)
         taken.append(node)
     search.glimpses += len(taken)
     if not taken and not search.stop_reason:
@@ -206,13 +205,13 @@ def _pop(search: _Open, at_most: int, depths: list[int], policy: Policy) -> list
 
 
 def _expand(
-    searches: list[_Open],
+    searches: list[_Search],
     image: np.ndarray,
-    nodes: list[Any],
-    look: Any,
+    nodes: list[_Node],
+    look: Look,
     first: int,
     finest: int,
-    order: Any,
+    order: Iterator[int],
     rng: np.random.Generator | None,
 ) -> None:
     """Open the cells of the regions just visited."""
@@ -222,13 +221,11 @@ def _expand(
     if rng is not None:
         log_prob = -np.log(rng.exponential(size=log_prob.shape))
     worth = torch.nn.functional.logsigmoid(look.value).cpu().numpy()
-    for index in np.unique(
-        image
-    ):  # the first look covers the image: one of its regions is worth looking into
-        first_look = [row for row, node in enumerate(nodes) if node[2] < 0 and image[row] == index]
+    for index in np.unique(image):  # the first look covers the image: one of its regions is worth it
+        first_look = [row for row, node in enumerate(nodes) if node.parent < 0 and image[row] == index]
         if first_look:
             worth[first_look] -= worth[first_look].max()
-    deeper = expandable(np.stack([node[4] for node in nodes]), finest)
+    deeper = expandable(np.stack([node.region for node in nodes]), finest)
     for row in range(len(nodes)):
         if not deeper[row]:
             continue
@@ -236,14 +233,14 @@ def _expand(
         for cell in np.flatnonzero(usable[row]).tolist():
             own = float(log_prob[row, cell])
             priority = own if rng is not None else float(worth[row]) + own
-            heapq.heappush(heap, (-priority, next(order), first + row, cell, look.cells[row, cell], own))
+            heapq.heappush(heap, _Node(-priority, next(order), first + row, cell, look.cells[row, cell], own))
 
 
-def _conclude(net: GlimpseNet, searches: list[_Open], rows: list[Any], policy: Policy) -> None:
+def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:
     """Stop the searches that are sure, and those that saw nothing measured."""
-    image = np.concatenate([r[0] for r in rows])
-    coverage = torch.cat([r[5] for r in rows])
-    features = torch.cat([r[9] for r in rows])
+    image = np.concatenate([step.image for step in steps])
+    coverage = torch.cat([step.coverage for step in steps])
+    features = torch.cat([step.features for step in steps])
     index = torch.from_numpy(image).to(features.device)
     best = np.zeros(len(searches))
     if policy.stop is not None:

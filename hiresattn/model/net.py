@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,6 +33,21 @@ class Look:
     """Logit of the chance that what decides the image lies in the region."""
     scored: Any
     """The scorer's own words, for its losses."""
+
+
+class Step(NamedTuple):
+    """The glimpses of one pass of the network: what it was given and what it gave; ``n`` rows each."""
+
+    image: np.ndarray
+    depth: np.ndarray
+    parent: np.ndarray
+    cell: np.ndarray
+    region: np.ndarray
+    coverage: Tensor
+    log_prob: Tensor
+    value: Tensor
+    cell_logits: Tensor
+    features: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,15 +207,26 @@ class GlimpseNet(nn.Module):
         parent = np.full(len(image), -1)
         cell = np.full(len(image), -1)
         path = own = torch.zeros(len(image), device=self.device)
-        rows: list[tuple[Any, ...]] = []
+        steps: list[Step] = []
         own_losses: dict[str, Tensor] = {}
         seen = depth = 0
         while len(image):
             at = np.full(len(image), depth)
             look = self.look(fetch, image, regions, frames[image], at)
             features = look.features * (path - path.detach()).exp()[:, None]
-            rows.append(
-                (image, at, parent, cell, regions, look.coverage, own, look.value, look.cell_logits, features)
+            steps.append(
+                Step(
+                    image,
+                    at,
+                    parent,
+                    cell,
+                    regions,
+                    look.coverage,
+                    own,
+                    look.value,
+                    look.cell_logits,
+                    features,
+                )
             )
             if labels is not None:
                 on = torch.from_numpy(image).to(labels.device)
@@ -229,38 +255,30 @@ class GlimpseNet(nn.Module):
             regions = look.cells[source[which], cell]
             image = image[source[which]]
             depth += 1
-        return self.record(rows, len(roots), own_losses)
+        return self.record(steps, len(roots), own_losses)
 
-    def record(self, rows: list[tuple[Any, ...]], count: int, losses: dict[str, Tensor]) -> Traversal:
-        """Join what the depths (or the steps of a search) gave, and conclude.
+    def record(self, steps: Sequence[Step], count: int, losses: dict[str, Tensor]) -> Traversal:
+        """Join the steps of a forward pass or a search, and conclude.
 
         Args:
-            rows: Per step: image, depth, parent, cell, regions (NumPy), then coverage, log-probability,
-                value, cell logits and features (tensors).
+            steps: In order.
             count: Number of images.
             losses: The scorer's own.
 
         Returns:
             The traversal.
         """
-        image, depth, parent, cell, region = (np.concatenate([r[i] for r in rows]) for i in range(5))
-        coverage, log_prob, value, cell_logits, features = (
-            torch.cat([r[i] for r in rows]) for i in range(5, 10)
-        )
-        logits, weight = self.conclude(features, torch.from_numpy(image).to(features.device), count)
+        joined: list[Any] = [
+            np.concatenate(column) if isinstance(column[0], np.ndarray) else torch.cat(column)
+            for column in zip(*steps, strict=True)
+        ]
+        table = Step(*joined)
+        on_device = torch.from_numpy(table.image).to(table.features.device)
+        logits, weight = self.conclude(table.features, on_device, count)
         return Traversal(
-            image=image,
-            depth=depth,
-            parent=parent,
-            cell=cell,
-            region=region,
-            coverage=coverage.detach().cpu().numpy(),
-            log_prob=log_prob,
-            value=value,
+            **table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()},
             weight=weight,
-            cell_logits=cell_logits,
-            features=features,
-            glimpse_logits=self.classifier(features),
+            glimpse_logits=self.classifier(table.features),
             logits=logits,
             scorer_losses=losses,
         )
