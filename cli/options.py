@@ -47,6 +47,11 @@ class _Bands(_Numbers):
         return tuple(number - 1 for number in numbers)
 
 
+class _Counts(_Numbers):
+    def _complaint(self, numbers: tuple[Any, ...]) -> str:
+        return "" if min(numbers) >= 0 else "must be 0 or more"
+
+
 class _Range(_Numbers):
     def _complaint(self, numbers: tuple[Any, ...]) -> str:
         return "" if numbers[0] < numbers[1] else "the first must lie below the second"
@@ -77,7 +82,7 @@ class _Stop(click.ParamType):
 BANDS = _Bands("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
-DEPTH_COUNTS = _Numbers("4,2", int, "4,2")
+DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 
 def check_budget(text: str) -> None:

@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
 @click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
-@click.option("--k", type=options.DEPTH_COUNTS, metavar="4,2", help="Cells chosen per region, by depth.")
+@click.option(
+    "--k",
+    type=options.DEPTH_COUNTS,
+    metavar="4,2",
+    help="Cells chosen per region, by depth; 0 = the first look only.",
+)
 @click.option(
     "--finest", type=click.IntRange(min=1), metavar="PX", help="Side of the smallest region; default: --size."
 )

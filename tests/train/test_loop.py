@@ -212,3 +212,15 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
         _run(
             _spots(16), tmp_path, TrainOptions(epochs=9, size=32, threads=0, device="cpu", lr=1e30, clip=1e30)
         )
+
+
+def test_without_closer_looks_training_is_a_thumbnail_classifier(tmp_path):
+    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, k=(0,)))
+    assert record.glimpses == 1
+
+
+def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
+    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, glance=32))
+    assert record.glimpses == (128 // 32) ** 2
+    (found,) = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
+    assert {r.height for r in found.regions} == {32}
