@@ -158,7 +158,7 @@ def best_first(
         parent = np.array([node.parent for node in nodes])
         cell = np.array([node.cell for node in nodes])
         depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
-        look = net.look(fetch, image, regions, frames[image], depth)
+        look = net.look(fetch, image, regions, frames[image])
         own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()

@@ -133,9 +133,7 @@ class GlimpseNet(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def look(
-        self, fetch: Fetch, image: np.ndarray, regions: np.ndarray, frames: np.ndarray, depth: np.ndarray
-    ) -> Look:
+    def look(self, fetch: Fetch, image: np.ndarray, regions: np.ndarray, frames: np.ndarray) -> Look:
         """Fetch, encode and score regions.
 
         Args:
@@ -143,7 +141,6 @@ class GlimpseNet(nn.Module):
             image: Whose region, ``[n]``.
             regions: Level-0 px, ``[n 4]``.
             frames: The rectangle classified, per row ``[n 4]``.
-            depth: Per row ``[n]``.
 
         Returns:
             Features and cell scores.
@@ -154,8 +151,7 @@ class GlimpseNet(nn.Module):
         encoded = self.encoder(pixels)
         cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
-        keys = tuple(zip(image.tolist(), depth.tolist(), (-1,) * len(image), strict=True))
-        scored = self.scorer(View(encoded.stages, encoded.features, fraction, keys))
+        scored = self.scorer(View(encoded.stages, encoded.features, fraction))
         logits = scored.logits.flatten(1)
         if not bool((coverage == 1).all()):
             measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6
@@ -212,7 +208,7 @@ class GlimpseNet(nn.Module):
         seen = depth = 0
         while len(image):
             at = np.full(len(image), depth)
-            look = self.look(fetch, image, regions, frames[image], at)
+            look = self.look(fetch, image, regions, frames[image])
             features = look.features * (path - path.detach()).exp()[:, None]
             steps.append(
                 Step(

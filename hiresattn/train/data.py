@@ -3,20 +3,23 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hiresattn.config import InputConfig
-from hiresattn.domain import Domain, resolution
+from hiresattn.domain import Domain, band_means, resolution
 from hiresattn.errors import ConfigError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
 from hiresattn.pyramid import Pyramid, open_pyramid
 
-#: Images kept open; the least recently used is closed first.
+#: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
+#: Bytes of decoded tiles kept over all open images.
+CACHE_BYTES = 512 << 20
 #: Images looked at to learn what the training images are like.
 SAMPLE = 64
 
@@ -125,7 +128,8 @@ class Loader:
         self.finest = finest or config.size
         self.glance = glance
         self.threads = threads
-        self._open: OrderedDict[Any, tuple[Pyramid, CropFetcher]] = OrderedDict()
+        self._sources: set[str | int] = set()
+        self._open: OrderedDict[str | int, tuple[Pyramid, CropFetcher]] = OrderedDict()
 
     def items(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Item]:
         """Measure examples: every image is opened once, no pixel is read.
@@ -136,6 +140,7 @@ class Loader:
             HiresattnError: If an image can't be opened or isn't what the model takes.
         """
         index = {name: i for i, name in enumerate(classes)}
+        self._sources |= {_key(example.source) for example in examples}
         made = []
         for example in examples:
             if example.label not in index:
@@ -162,7 +167,7 @@ class Loader:
         Returns:
             The batch.
         """
-        fetchers = [self.source(item.example.source)[1] for item in items]
+        fetchers = [self.source(item.example.source, len(items))[1] for item in items]
         turns = turns or [Turn()] * len(items)
         frames = [turn.frame(item.region) for turn, item in zip(turns, items, strict=True)]
         size, bands = self.config.size, len(self.config.bands)
@@ -212,15 +217,13 @@ class Loader:
             ConfigError: If nothing in the sample was measured.
         """
         sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, SAMPLE).astype(int))]
-        means, scales, grounds, moments = [], [], [], []
+        means, squares, scales, grounds = [], [], [], []
         for item in sample:
             batch = self.batch([item])
             crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
-            weight = crops.coverage.sum()
-            if weight:
-                share = crops.coverage[:, None] / weight
-                means.append((crops.pixels * share).sum((0, 2, 3)))
-                moments.append((crops.pixels**2 * share).sum((0, 2, 3)))
+            if crops.coverage.any():
+                means.append(band_means(crops))
+                squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
             pyramid = self.source(item.example.source)[0]
             scales.append(pyramid.mpp)
             grounds.append(resolution(pyramid))
@@ -228,7 +231,7 @@ class Loader:
             raise ConfigError("none of the training images has a valid pixel at first glance")
         low, high = np.array(self.config.low), np.array(self.config.high)
         native = (np.array(means) + 1) / 2 * (high - low) + low
-        spread = np.sqrt(np.maximum(np.mean(moments, 0) - np.mean(means, 0) ** 2, 0)) / 2 * (high - low)
+        spread = np.sqrt(np.maximum(np.mean(squares, 0) - np.mean(means, 0) ** 2, 0)) / 2 * (high - low)
         domain = Domain(
             mpp=_span(scales),
             resolution=_span(grounds),
@@ -237,25 +240,31 @@ class Loader:
         )
         return domain, np.stack([native.mean(0), spread])
 
-    def source(self, source: Any) -> tuple[Pyramid, CropFetcher]:
-        """An open image and its fetcher."""
-        key = source if isinstance(source, str) else id(source)
+    def source(self, source: Any, at_once: int = 1) -> tuple[Pyramid, CropFetcher]:
+        """An open image and its fetcher; ``at_once`` images are needed open together."""
+        key = _key(source)
         if key in self._open:
             self._open.move_to_end(key)
             return self._open[key]
-        while len(self._open) >= MOST_OPEN:
+        while len(self._open) >= max(MOST_OPEN, at_once):
             _, old = self._open.popitem(last=False)
             _close(old)
         pyramid = open_pyramid(source)
-        # In-process pyramids need no threads, and read what they need anew as fast as a cache would.
-        self._open[key] = (pyramid, CropFetcher([pyramid], self.config, threads=self.threads))
-        return self._open[key]
+        share = CACHE_BYTES // max(min(len(self._sources), max(MOST_OPEN, at_once)), 1)
+        fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
+        self._open[key] = (pyramid, fetcher)
+        return pyramid, fetcher
 
     def close(self) -> None:
         """Close every image."""
         for held in self._open.values():
             _close(held)
         self._open.clear()
+
+
+def _key(source: Any) -> str | int:
+    """What an open image is known by: its name, or the object that it is."""
+    return str(source) if isinstance(source, (str, Path)) else id(source)
 
 
 def _close(held: tuple[Pyramid, CropFetcher]) -> None:

@@ -107,7 +107,7 @@ def test_the_gate_does_not_change_the_features(net):
     net.eval()
     roots, frames = _roots((1024, 1024))
     found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
-    look = net.look(_fetch, found.image, found.region, frames[found.image], found.depth)
+    look = net.look(_fetch, found.image, found.region, frames[found.image])
     assert torch.allclose(found.features, look.features, atol=1e-5)
 
 

@@ -147,6 +147,28 @@ def _rule():
     return InputConfig(size=32, bands=(0,), low=(0.0,), high=(255.0,))
 
 
+def test_a_batch_of_more_images_than_are_kept_open_reads_each_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn.train.data.MOST_OPEN", 2)
+    closed = []
+    monkeypatch.setattr("hiresattn.train.data._close", closed.append)
+    loader = Loader(_rule(), Grid(), threads=0)
+    examples = _spots(6, side=32)
+    items = loader.items(examples, ("dark", "light"))
+    before = len(closed)
+    crops = loader.batch(items).fetch(np.arange(6), np.array([[0, 0, 32, 32]] * 6))
+    assert len(closed) == before  # nothing that the batch needs was closed
+    for crop, example in zip(crops.pixels, examples, strict=True):
+        assert np.allclose(crop[0], 2 * (example.source[:, :, 0] / 255.0) - 1, atol=1e-6)
+
+
+def test_the_tile_caches_of_many_open_images_share_one_bound(tmp_path):
+    loader = Loader(_rule(), Grid(), threads=0)
+    loader.items(_spots(64, side=32), ("dark", "light"))
+    limits = [fetcher._cache.limit for _, fetcher in loader._open.values()]
+    assert len(limits) == 32
+    assert sum(limits) <= 512 << 20
+
+
 def test_the_card_keeps_what_the_images_were_like(tmp_path):
     list(fit(_spots(16), tmp_path / "model", TrainOptions(epochs=1, size=32, threads=0, device="cpu")))
     domain = load_model(tmp_path / "model").domain

@@ -18,8 +18,6 @@ class View(NamedTuple):
     """One vector per crop, before its position is added."""
     fraction: Float[Tensor, " n"]
     """Side of a cell over the side of its region."""
-    keys: tuple[tuple[int, int, int], ...] = ()
-    """(image, depth, cell) of each row, for a scorer with memory."""
 
 
 class Scored(NamedTuple):
