@@ -36,6 +36,12 @@ if TYPE_CHECKING:
     "--glance", type=click.IntRange(min=1), metavar="PX", help="Largest region of the first look, level-0 px."
 )
 @click.option(
+    "--overlap",
+    type=click.FloatRange(0, 1, max_open=True),
+    metavar="X",
+    help="Share of its side that a region of the first look has in common with the next.",
+)
+@click.option(
     "--oversample",
     type=click.FloatRange(1, 64),
     metavar="X",

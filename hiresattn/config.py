@@ -130,8 +130,12 @@ class ModelConfig(_Json):
     """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
     glance: int | None = None
     """Largest side of a region of the first look, level-0 px; None = the image's short side."""
+    overlap: float = 0.0
+    """Least share of its side that a region of the first look has in common with the next."""
 
     def __post_init__(self) -> None:
+        if not _finite(self.overlap) or not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap must be at least 0 and below 1; got {self.overlap!r}")
         for name in ("finest", "glance"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 1)

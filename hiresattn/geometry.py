@@ -87,7 +87,9 @@ class Grid:
             )
 
 
-def root_regions(height: int, width: int, y: int = 0, x: int = 0, *, glance: int | None = None) -> Regions:
+def root_regions(
+    height: int, width: int, y: int = 0, x: int = 0, *, glance: int | None = None, overlap: float = 0.0
+) -> Regions:
     """Cover a rectangle with the fewest square regions, evenly spread: the first look.
 
     Args:
@@ -96,6 +98,7 @@ def root_regions(height: int, width: int, y: int = 0, x: int = 0, *, glance: int
         y: Its first row.
         x: Its first column.
         glance: Largest side of a region, level-0 px; None = the rectangle's short side.
+        overlap: Least share of its side that a region has in common with the next.
 
     Returns:
         The regions of depth 0, row by row. Without ``glance`` a square is one region and any other rectangle
@@ -107,7 +110,8 @@ def root_regions(height: int, width: int, y: int = 0, x: int = 0, *, glance: int
     if height < 1 or width < 1:
         raise RegionError(f"an image region needs at least one pixel; got height={height}, width={width}")
     side = min(height, width, glance or height)
-    rows, columns = (_spread(length - side, -(-length // side)) for length in (height, width))
+    step = max(round(side * (1 - overlap)), 1)
+    rows, columns = (_spread(length - side, -(-(length - side) // step) + 1) for length in (height, width))
     regions = np.empty((len(rows), len(columns), 4), np.int64)
     regions[..., 0] = y + rows[:, None]
     regions[..., 1] = x + columns

@@ -217,7 +217,7 @@ def _classify_one(pyramid: Pyramid, example: Example, fetcher: CropFetcher, job:
     region = example.region or (0, 0, pyramid.height, pyramid.width)
     check_region(region, pyramid.height, pyramid.width, pyramid.source)
     y, x, height, width = region
-    roots = [root_regions(height, width, y, x, glance=model.config.glance)]
+    roots = [root_regions(height, width, y, x, glance=model.config.glance, overlap=model.config.overlap)]
     frames = np.array([region], np.int64)
     stats = fetcher.stats[0]
     reading = 0.0

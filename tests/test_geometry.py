@@ -37,6 +37,20 @@ def test_roots_are_the_fewest_squares_that_cover_the_rectangle_edge_to_edge(heig
     assert (regions[:, 1 - along] == (y, x)[1 - along]).all()
 
 
+@given(st.integers(64, 3000), st.integers(64, 3000), st.integers(1, 64), st.floats(0, 0.9))
+@settings(deadline=None)
+def test_first_looks_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(height, width, side, overlap):
+    regions = root_regions(height, width, glance=side, overlap=overlap)
+    step = max(round(side * (1 - overlap)), 1)
+    assert (regions[:, 2:] == side).all()
+    for axis, length in enumerate((height, width)):
+        starts = np.unique(regions[:, axis])
+        assert starts[0] == 0
+        assert starts[-1] + side == length
+        assert len(starts) == 1 or np.diff(starts).max() <= step
+        assert (len(starts) - 2) * step < length - side or len(starts) == 1
+
+
 @given(st.integers(1, 5000), st.integers(1, 9), st.floats(0.05, 0.95), st.integers(1, 300))
 @settings(deadline=None)
 def test_cells_are_squares_inside_their_parent_that_start_and_end_at_its_edges(side, size, fraction, crop):

@@ -111,6 +111,7 @@ class Loader:
         grid: How regions are divided.
         finest: Side of the smallest region, level-0 px; None = a crop's side.
         glance: Largest side of a region of the first look; None = the image's short side.
+        overlap: Least share of its side that a region of the first look has in common with the next.
         threads: Threads that read.
     """
 
@@ -122,11 +123,13 @@ class Loader:
         threads: int,
         finest: int | None = None,
         glance: int | None = None,
+        overlap: float = 0.0,
     ) -> None:
         self.config = config
         self.grid = grid
         self.finest = finest or config.size
         self.glance = glance
+        self.overlap = overlap
         self.threads = threads
         self._sources: set[str | int] = set()
         self._open: OrderedDict[str | int, tuple[Pyramid, CropFetcher]] = OrderedDict()
@@ -150,7 +153,7 @@ class Loader:
             pyramid = self.source(example.source)[0]
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            roots = root_regions(region[2], region[3], glance=self.glance)
+            roots = root_regions(region[2], region[3], glance=self.glance, overlap=self.overlap)
             depths = depth_count(roots, self.grid, self.finest)
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
             made.append(Item(example, index[example.label], region, depths, boxes))
@@ -193,7 +196,9 @@ class Loader:
 
         return Batch(
             fetch=fetch,
-            roots=[root_regions(h, w, y, x, glance=self.glance) for y, x, h, w in frames],
+            roots=[
+                root_regions(h, w, y, x, glance=self.glance, overlap=self.overlap) for y, x, h, w in frames
+            ],
             frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
             boxes=[

@@ -87,12 +87,18 @@ def fit(
         position=options.position,
         finest=options.finest,
         glance=options.glance,
+        overlap=options.overlap,
     )
     torch.manual_seed(options.seed)
     net = build_model(config, pretrained=options.pretrained, weights=options.weights)
     net.to(pick_device(options.device))
     loader = Loader(
-        config.input, config.grid, threads=options.threads, finest=config.finest, glance=config.glance
+        config.input,
+        config.grid,
+        threads=options.threads,
+        finest=config.finest,
+        glance=config.glance,
+        overlap=config.overlap,
     )
     try:
         items = loader.items(train, config.classes)

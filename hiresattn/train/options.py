@@ -22,6 +22,8 @@ class TrainOptions:
     glance: int | None = None
     """Largest side of a region of the first look, level-0 px; None = the image's short side. With ``glance``
     at ``finest`` every place is looked at: exhaustive attention pooling."""
+    overlap: float = 0.0
+    """Least share of its side that a region of the first look has in common with the next."""
     k: tuple[int, ...] = (4, 2)
     """Most cells visited per region, per depth; each batch draws from 1 to this many. 0 = no closer look."""
     epochs: int = 20
