@@ -28,6 +28,7 @@ LAYERS = {
     "hiresattn.train": 6,
     "hiresattn.predict": 6,
     "hiresattn.demo": 7,
+    "hiresattn.fmow": 7,
     "hiresattn": 8,
 }
 #: Layers with one number that may still know each other, in this direction.
