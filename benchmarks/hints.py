@@ -1,0 +1,182 @@
+"""How faint may the hint be? Accuracy on the needle task against its strength, and what helps when it is faint.
+
+    python benchmarks/hints.py train -o DIR --hint 0.08 [--variant size128] [--seed 0] [--split val]
+    python benchmarks/hints.py search -m MODEL --hint 0.08
+
+`train` trains on scenes of that strength by the recipe or one of its variants, and measures; `search` measures
+other ways to search with a trained model. Variants are compared on scenes of the split `val`; what was chosen
+is measured on `test`. Results are added to `results/hints.json`.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import needle
+import needle_model
+import numpy as np
+import torch
+from store import load, store
+
+from hiresattn import load_model
+from hiresattn.checkpoint import Model
+from hiresattn.fetch import CropFetcher
+from hiresattn.geometry import root_regions
+from hiresattn.needle import NeedlePyramid, NeedleScene
+from hiresattn.search import Budget, Policy, best_first
+
+SIDES = (1024, 4096, 16384)
+#: Scenes of `val` begin here: those before chose the epoch in training.
+FIRST = {"val": 1000, "test": 0}
+
+
+@dataclass(frozen=True)
+class Variant:
+    """The recipe, changed. But for `long`, epochs are such that the training takes as long as the recipe's."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sides: Mapping[int, int] = field(default_factory=lambda: needle_model.SCENES)
+    boxes: bool = False
+
+
+VARIANTS: dict[str, Variant] = {
+    "recipe": Variant(),
+    "boxes": Variant(boxes=True),
+    "long": Variant({"epochs": 168}),
+    "wide": Variant({"k": (8, 4), "epochs": 40}),
+    "size128": Variant({"size": 128, "epochs": 36}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
+    "zoom2": Variant({"grid": 5, "fraction": 0.5, "k": (3, 2, 1), "epochs": 56}),
+    "deep": Variant({"epochs": 70}, {**needle_model.SCENES, 4096: 12000}),
+    "wide long": Variant({"k": (8, 4), "epochs": 120}),
+    "size128 long": Variant({"size": 128, "epochs": 108}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
+}
+
+
+def _no_change(_model: Model) -> None:
+    pass
+
+
+def _temper(factor: float) -> Callable[[Model], None]:
+    """Flatten (below 1) or sharpen what the scorer says."""
+
+    def change(model: Model) -> None:
+        model.net.scorer.log_temperature.data += float(np.log(factor))
+
+    return change
+
+
+#: Ways to search: how, with how many glimpses, with what done to the model.
+SEARCHES: dict[str, tuple[Policy, int, Callable[[Model], None]]] = {
+    "as shipped": (Policy(), 80, _no_change),
+    "budget 200": (Policy(), 200, _no_change),
+    "budget 400": (Policy(), 400, _no_change),
+    "NMS .3": (Policy(same_place=0.3), 80, _no_change),
+    "NMS .1": (Policy(same_place=0.1), 80, _no_change),
+    "stop .99": (Policy(stop=0.99), 80, _no_change),
+    "flatter": (Policy(), 80, _temper(0.5)),
+    "sharper": (Policy(), 80, _temper(2.0)),
+    "4 at once": (Policy(width=4), 80, _no_change),
+}
+
+
+def searched(model: Model, scene: NeedleScene, policy: Policy, budget: int) -> tuple[bool, bool, int]:
+    """Search one scene: whether the answer is right, whether the needle was seen at native resolution, glimpses."""
+    side = scene.side
+    with (
+        CropFetcher([NeedlePyramid(scene)], model.config.input, threads=1) as fetcher,
+        torch.inference_mode(),
+    ):
+        seen, _ = best_first(
+            model.net,
+            fetcher,
+            [root_regions(side, side)],
+            np.array([[0, 0, side, side]]),
+            budget=Budget(glimpses=budget),
+            policy=policy,
+        )
+    y, x, height, width = scene.box
+    top, left, rows, columns = seen.region.T
+    holds = (top <= y) & (left <= x) & (top + rows >= y + height) & (left + columns >= x + width)
+    finest = rows < 1.5 * model.config.finest_side
+    right = model.classes[int(seen.logits[0].argmax())] == scene.label
+    return right, bool((holds & finest).any()), len(seen.image)
+
+
+def scenes_of(side: int, hint: float, split: str, count: int) -> list[NeedleScene]:
+    """Scenes that nothing was trained or stopped on."""
+    return [NeedleScene(FIRST[split] + number, side, hint, split) for number in range(count)]
+
+
+def add(rows: list[dict[str, Any]], **key: Any) -> None:
+    """Add rows to the stored results; those of the same key are replaced."""
+    kept = [row for row in (load("hints") or {}).get("rows", []) if any(row.get(k) != key[k] for k in key)]
+    print(store("hints", budget=needle.BUDGET, stop=0.95, rows=[*kept, *({**key, **row} for row in rows)]))
+
+
+@click.group()
+def main() -> None:
+    """Measure and store."""
+    torch.set_num_threads(1)
+
+
+@main.command()
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("--hint", required=True, type=float)
+@click.option("--variant", default="recipe", type=click.Choice(list(VARIANTS)))
+@click.option("--seed", default=0)
+@click.option("--split", default="test", type=click.Choice(list(FIRST)))
+@click.option("--scenes", default=150)
+def train(output: Path, hint: float, variant: str, seed: int, split: str, scenes: int) -> None:
+    """Train at a strength, unless that is done, and measure."""
+    chosen = VARIANTS[variant]
+    if not (output / "metrics.csv").exists():
+        options = replace(needle_model.OPTIONS, seed=seed, **chosen.options)
+        needle_model.train(
+            needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes), output, options
+        )
+    model = load_model(output)
+    needle.warm_up(model)
+    rows = []
+    for side in SIDES:
+        figures = needle.measure(model, scenes_of(side, hint, split, scenes))
+        rows.append({**figures, "training_cpu_seconds": model.training["cpu_seconds"]})
+        print(rows[-1], flush=True)
+    add(rows, kind="train", hint=hint, variant=variant, seed=seed, split=split)
+
+
+@main.command()
+@click.option("-m", "--model", "path", required=True)
+@click.option("--hint", required=True, type=float)
+@click.option("--search", "names", multiple=True, type=click.Choice(list(SEARCHES)))
+@click.option("--sides", default="1024,16384")
+@click.option("--split", default="val", type=click.Choice(list(FIRST)))
+@click.option("--scenes", default=150)
+@click.option("--variant", default="recipe", help="What the model was trained by.")
+def search(
+    path: str, hint: float, names: tuple[str, ...], sides: str, split: str, scenes: int, variant: str
+) -> None:
+    """Measure ways to search with a trained model."""
+    for name in names or tuple(SEARCHES):
+        policy, budget, change = SEARCHES[name]
+        model = load_model(path)
+        change(model)
+        rows = []
+        for side in map(int, sides.split(",")):
+            started = time.process_time()
+            found = [searched(model, scene, policy, budget) for scene in scenes_of(side, hint, split, scenes)]
+            spent = time.process_time() - started
+            right, hit, glimpses = np.array(found, float).mean(0).tolist()
+            rows.append(
+                {"side": side, "scenes": scenes, "accuracy": right, "hit": hit, "glimpses": glimpses,
+                 "cpu_ms": 1000 * spent / scenes}
+            )  # fmt: skip
+            print(name, rows[-1], flush=True)
+        seed = model.training["seed"]
+        add(rows, kind="search", hint=hint, variant=variant, search=name, seed=seed, split=split)
+
+
+if __name__ == "__main__":
+    main()
