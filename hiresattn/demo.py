@@ -108,7 +108,7 @@ def run(
     found = answers["best-first"]
     overlay = path.with_suffix(".png")
     with open_pyramid(path) as pyramid:
-        draw_overlay(pyramid, found, overlay, truth_box=scene.box)
+        draw_overlay(pyramid, found, overlay, truth_boxes=[scene.box])
     return DemoReport(
         scene=str(path),
         overlay=str(overlay),

@@ -44,13 +44,13 @@ class Marks:
         self._small: list[Box] = []
 
     def draw(
-        self, regions: Sequence[VisitedRegion], truth: Region | None, best: VisitedRegion | None
+        self, regions: Sequence[VisitedRegion], truth: Sequence[Region], best: VisitedRegion | None
     ) -> None:
         """Outline all regions, the deeper on top; number those large enough, the most attended first.
 
         Args:
             regions: What to draw; those that don't lie in the frame are left out.
-            truth: Where the target is.
+            truth: Where the targets are.
             best: The region to stress.
         """
         inside = [region for region in regions if self._shows(region)]
@@ -62,8 +62,9 @@ class Marks:
         if best is not None and best in inside:
             box = self.box(best)
             self._outline((box[0] - 3, box[1] - 3, box[2] + 3, box[3] + 3), colour(best.depth), 2)
-        if truth is not None:
-            self._truth(truth)
+        for target in truth:
+            if self._meets(target):
+                self._truth(target)
         for region in sorted(inside, key=lambda region: -region.attention):
             if region.depth > 0 and (region is best or min(self._sides(region)) >= _NUMBERED):
                 self._number(region)
@@ -82,6 +83,12 @@ class Marks:
         start = region.y >= y and region.x >= x
         stop = region.y + region.height <= y + height and region.x + region.width <= x + width
         return start and stop and (region.height, region.width) != (height, width)
+
+    def _meets(self, region: Region) -> bool:
+        """Whether a part of a region lies in the frame."""
+        starts = [max(region[axis], self._frame[axis]) for axis in (0, 1)]
+        stops = [min(r[axis] + r[axis + 2] for r in (region, self._frame)) for axis in (0, 1)]
+        return all(start < stop for start, stop in zip(starts, stops, strict=True))
 
     def _place(self, region: Region, least: float) -> Box:
         y, x, height, width = region

@@ -1,5 +1,6 @@
 """Where a prediction looked, as one picture: visited regions on a coarse view, close-ups beside it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ def draw_overlay(
     *,
     side: int = 1024,
     values: tuple[float, float] | None = None,
-    truth_box: Region | None = None,
+    truth_boxes: Sequence[Region] = (),
 ) -> None:
     """Write a PNG that shows where a prediction looked.
 
@@ -37,7 +38,7 @@ def draw_overlay(
         side: Longer side of the view, px; up to twice that for a narrow region.
         values: Values to show as black and white; by default 0 to 255 for uint8 (less for a dark image),
             else the 2nd to 98th percentile of the view. For display only.
-        truth_box: Region ``(y, x, height, width)`` to mark as the truth.
+        truth_boxes: Regions ``(y, x, height, width)`` to mark as the truth.
 
     Raises:
         ReadError: If a tile can't be decoded.
@@ -55,7 +56,7 @@ def draw_overlay(
     around = _surroundings(prediction.regions, best)
     left = picture(view, low, high)
     marks = Marks(left, frame)
-    marks.draw(prediction.regions, truth_box, around or best)
+    marks.draw(prediction.regions, truth_boxes, around or best)
 
     panel = Panel()
     panel.heading(prediction)
@@ -69,9 +70,9 @@ def draw_overlay(
             share = f"{100 * region.attention:.0f} % of the weight"
             panel.close_up(seen, region, f"Look {region.id}, the most attended: {share}")
         else:
-            Marks(seen, box).draw(prediction.regions, truth_box, best)
+            Marks(seen, box).draw(prediction.regions, truth_boxes, best)
             panel.close_up(seen, region, f"Look {region.id}, which led to the most attended")
-    panel.legend(prediction.regions, holes=not view.measured.all(), truth=truth_box is not None)
+    panel.legend(prediction.regions, holes=not view.measured.all(), truth=bool(truth_boxes))
     panel.costs(prediction)
 
     whole = _beside(left, panel.finished())

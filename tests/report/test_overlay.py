@@ -69,14 +69,17 @@ def test_the_close_up_shows_the_most_attended_pixels(tmp_path):
     assert (panel == (10, 200, 60)).all(2).sum() > 250 * 250
 
 
-def test_the_truth_can_be_marked(tmp_path):
+def test_targets_can_be_marked_and_those_outside_the_window_are_not(tmp_path):
     pixels = np.full((512, 512, 3), 90, np.uint8)
-    green = [
-        (drawn(tmp_path, pixels, answer([WHOLE]), truth_box=box) == (0, 255, 85)).all(2).sum()
-        for box in (None, (300, 300, 28, 28))
-    ]
-    assert green[0] == 0
-    assert green[1] > 100
+    one, other, outside = (300, 300, 28, 28), (100, 60, 28, 28), (600, 300, 28, 28)
+    none, single, two, same = (
+        (drawn(tmp_path, pixels, answer([WHOLE]), truth_boxes=boxes) == (0, 255, 85)).all(2).sum()
+        for boxes in ([], [one], [one, other], [one, outside])
+    )
+    assert none == 0
+    assert single > 100
+    assert two > single + 100
+    assert same == single
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_numbers_never_lie_on_each_other():
     places = rng.integers(0, 560, (80, 2))
     marks.draw(
         [VisitedRegion(i, 0, 2, y, x, 40, 40, 0.1, 0.0) for i, (y, x) in enumerate(places.tolist())],
-        None,
+        (),
         None,
     )
     labels = np.array(marks._labels)
