@@ -12,6 +12,7 @@ from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 from hiresattn.pyramid.gdal import CHECK
 from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.zarrchunks import ChunkIndex
+from hiresattn.pyramid.zarrplace import ZarrPlace
 
 #: A scale that differs from the ratio of shapes by more than this, beyond rounding, is an error.
 _SLACK = 0.01
@@ -25,7 +26,8 @@ class ZarrPyramid(Pyramid):
 
     Axes are found by name, dataset paths and scales in the metadata, never guessed. A chunk that the store
     leaves out is not valid, holds the array's fill value and is counted, inside shards too (unless the
-    shard's index is stored in an unusual way: then only whole missing shards are seen).
+    shard's index is stored in an unusual way: then only whole missing shards are seen). What GeoZarr
+    attributes, and those of ``hiresattn convert``, say of place, nodata and mask holds.
 
     Args:
         source: Path of a directory, or an address that fsspec knows.
@@ -42,11 +44,16 @@ class ZarrPyramid(Pyramid):
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         from hiresattn.pyramid.blosc import checked
 
-        arrays, axes, scales, units = _described(_opened(source), source)
+        node = _opened(source)
+        arrays, axes, scales, units = _described(node, source)
+        place = ZarrPlace.of(dict(node.attrs), source)
         self._arrays = [checked(array) for array in arrays]
         self._axes = axes
         self._chunks = [ChunkIndex(array) for array in arrays]
         rows, columns = axes.index("y"), axes.index("x")
+        self._valid = place.masks(
+            node, [(array.shape[rows], array.shape[columns]) for array in arrays], source
+        )
         first = arrays[0]
         self._bands = axes.index("c") if "c" in axes else None
         channels = 1 if self._bands is None else int(first.shape[self._bands])
@@ -81,7 +88,9 @@ class ZarrPyramid(Pyramid):
                 dtype=np.dtype(first.dtype).newbyteorder("="),
                 mpp=chosen,
                 mpp_source=where,
-                nodata=nodata,
+                crs=place.crs,
+                transform=place.transform,
+                nodata=place.nodata if nodata is None else nodata,
             ),
             mpp=mpp,
             nodata=nodata,
@@ -116,6 +125,9 @@ class ZarrPyramid(Pyramid):
                 rows = slice(max(top, 0), max(top + has.tile_height, 0))
                 valid[rows, max(left, 0) : max(left + has.tile_width, 0)] = False
         try:
+            if self._valid:
+                measured = np.asarray(self._valid[level][y : y + height, x : x + width]) > 0
+                valid = measured if valid is None else measured & valid
             return Pixels(self._decode(level, y, x, height, width), valid, missing)
         except Exception as error:
             self._name_the_tile(level, tiles)
