@@ -1,9 +1,50 @@
 """``hiresattn fmow``: the tools for Functional Map of the World."""
 
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from hiresattn_cli import options
-from hiresattn_cli.output import json_line
+from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hiresattn.fmow.tree import Skipped
+
+
+class _Splits(click.ParamType):
+    name = "splits"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Names with commas between them."""
+        if isinstance(value, tuple):
+            return value
+        from hiresattn.fmow.tree import SPLITS
+
+        names = tuple(part.strip() for part in value.split(","))
+        if not set(names) <= set(SPLITS):
+            self.fail(f"{value!r}: possible are {', '.join(SPLITS)}, with commas between them", param, ctx)
+        return names
+
+
+_images = click.option("--images", metavar="DIR", help="The images lie here, in the same tree.")
+_groundtruth = click.option(
+    "--groundtruth",
+    metavar="FILE|DIR",
+    help="groundtruth.tar.bz2, or unpacked. [default: looked for in ROOT]",
+)
+_kind = click.option(
+    "--kind", type=click.Choice(["rgb", "msrgb"]), default="rgb", show_default=True, help="Which images."
+)
+_splits = click.option(
+    "--splits",
+    type=_Splits(),
+    default="train,val,test",
+    show_default=True,
+    metavar="A,B",
+    help="Which splits.",
+)
 
 
 @click.group()
@@ -28,3 +69,86 @@ def score(ctx: click.Context, *, predictions: str, truth: str, as_json: bool) ->
     if found.ignored and ctx.obj >= 0:
         click.echo(f"Warning: {predictions}: {found.ignored} boxes that {truth} doesn't have", err=True)
     click.echo(json_line(found.to_json()) if as_json else f"{found.score:.6f}")
+
+
+@fmow.command()
+@click.argument("root", metavar="ROOT")
+@click.option("-o", "--output", required=True, metavar="CSV", help="The manifest.")
+@click.option(
+    "--window",
+    type=click.Choice(["frame", "box", "context", "jhu-baseline"]),
+    default="frame",
+    show_default=True,
+    help="What a row is: the whole view; or one box each, as it is, with context, or with context as the "
+    "challenge's baseline computes it, which mixes up the image's width and height.",
+)
+@click.option("--false-detections", is_flag=True, help="Keep what is labelled false_detection.")
+@click.option("--boxes", is_flag=True, help="Fill the column boxes, so that training is told where to look.")
+@_splits
+@_kind
+@_images
+@_groundtruth
+@click.pass_context
+def index(
+    ctx: click.Context,
+    root: str,
+    *,
+    output: str,
+    window: str,
+    false_detections: bool,
+    boxes: bool,
+    **where: Any,
+) -> None:
+    """Write the manifest of a release: ROOT holds train, val, test, and groundtruth.tar.bz2 if you have it.
+
+    The manifest is for train and classify. Without the ground truth, test images have no label. Splits of
+    seq become test; the column fmow_split has the release's own. What is left out is counted on stderr; -v
+    lists it.
+    """
+    from hiresattn.fmow.index import Row, rows, write_rows
+    from hiresattn.fmow.tree import scan
+
+    left_out = _LeftOut(ctx.obj)
+    counts: Counter[str] = Counter()
+    unlabelled = 0
+    try:
+        with progress_bar("Indexing", None, wanted=ctx.obj >= 0) as update:
+            found = rows(scan(root, **where), window=window, false_detections=false_detections)
+            for number, row in enumerate(write_rows(found, output, window, boxes=boxes)):
+                if isinstance(row, Row):
+                    counts[row.view.split] += 1
+                    unlabelled += row.label is None
+                else:
+                    left_out.add(row)
+                if number % 1000 == 0:
+                    update(number, f"{number} seen")
+    finally:
+        left_out.tell()
+    if ctx.obj >= 0:
+        parts = ", ".join(f"{count} {split}" for split, count in counts.items())
+        click.echo(f"{output}: {counts.total()} rows ({parts})", err=True)
+        if unlabelled:
+            click.echo(f"{unlabelled} rows have no label: no ground truth was found for them", err=True)
+
+
+class _LeftOut:
+    """What was left out, by reason, with an example of each."""
+
+    def __init__(self, verbosity: int) -> None:
+        self._verbosity = verbosity
+        self._counts: Counter[str] = Counter()
+        self._first: dict[str, str] = {}
+
+    def add(self, skipped: "Skipped") -> None:
+        """Count one; say so if asked to be verbose."""
+        words = one_line(": ".join(filter(None, (skipped.path, skipped.detail))))
+        self._counts[skipped.reason] += 1
+        self._first.setdefault(skipped.reason, words)
+        if self._verbosity > 0:
+            click.echo(f"Left out: {skipped.reason}: {words}", err=True)
+
+    def tell(self) -> None:
+        """The counts, on stderr."""
+        if self._verbosity >= 0:
+            for reason, count in self._counts.most_common():
+                click.echo(f"Left out: {count} x {reason}, such as {self._first[reason]}", err=True)

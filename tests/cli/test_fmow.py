@@ -1,11 +1,25 @@
 """`fmow`: words in, numbers and manifests out."""
 
 import json
+import sys
+from pathlib import Path
 
 import pytest
 
+from hiresattn.manifest import read_manifest
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+import fmow_tree
+
 TRUTH = "1,airport\n2,tower\n3,dam\n4,false_detection\n5,tower\n"
 ANSWERS = "1,airport\n2,tower\n3,tower\n4,dam\n5,tower\n"
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory):
+    """A synthetic tree of fMoW-rgb; not to be changed."""
+    return fmow_tree.write_tree(tmp_path_factory.mktemp("fmow") / "fmow-rgb", places=2)
 
 
 @pytest.fixture
@@ -43,3 +57,35 @@ def test_a_bad_line_is_one_line_on_stderr_and_exit_1(run, lines):
     assert result.stderr.startswith(f"Error: {lines[0]}, line 1: 'airprot'")
     assert "did you mean 'airport'" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+def test_index_writes_a_manifest_and_says_what_it_left_out(run, tree, tmp_path):
+    result = run(
+        "fmow", "index", tree.root, "-o", tmp_path / "m.csv", "--window", "context", "--splits", "val,test"
+    )
+    assert (result.exit_code, result.stdout) == (0, "")
+    examples = read_manifest(tmp_path / "m.csv")
+    assert {example.split for example in examples} == {"val", "test"}
+    assert all(example.region and example.label for example in examples)
+    assert f"m.csv: {len(examples)} rows (" in result.stderr
+    assert "x labelled false_detection, such as " in result.stderr
+
+
+def test_index_lists_what_it_left_out_on_request_and_nothing_when_quiet(run, tree, tmp_path):
+    words = ("fmow", "index", tree.root, "-o", tmp_path / "m.csv", "--splits", "train")
+    listed = run("-v", *words).stderr
+    assert "Left out: damaged metadata: " in listed
+    assert run("-q", *words).stderr == ""
+
+
+def test_index_of_a_folder_that_is_no_release_is_one_line(run, tmp_path):
+    result = run("fmow", "index", tmp_path, "-o", tmp_path / "m.csv")
+    assert result.exit_code == 1
+    assert result.stderr.startswith(f"Error: {tmp_path}: none of the folders train, val, test")
+    assert not (tmp_path / "m.csv").exists()
+
+
+def test_index_of_a_split_that_there_is_not_is_wrong_usage(run, tree, tmp_path):
+    result = run("fmow", "index", tree.root, "-o", tmp_path / "m.csv", "--splits", "train,valid")
+    assert result.exit_code == 2
+    assert "train, val, test, seq" in result.stderr

@@ -1,0 +1,152 @@
+"""fMoW's tree of files: every view, with what its metadata and the ground truth say of it."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION
+from hiresattn.fmow.groundtruth import Truth, frames_below, read_metadata
+from hiresattn.fmow.metadata import Box, Metadata
+
+SPLITS = ("train", "val", "test", "seq")
+#: The pan-sharpened and the multispectral image of a view.
+KINDS = ("rgb", "msrgb")
+
+_IMAGES = (".jpg", ".jpeg", ".tif", ".tiff")
+
+
+@dataclass(frozen=True)
+class View:
+    """One image of one place."""
+
+    split: str
+    """``train``, ``val``, ``test`` or ``seq``."""
+    folder: str
+    """Folder of the image below the split, such as ``airport/airport_0`` or ``0011978``."""
+    sequence: str
+    """Name of the place's sequence of views: the truth's where known, such as ``airport_0``; else the folder's."""
+    frame: int
+    category: str | None
+    """Of the sequence; None = not known."""
+    image: Path
+    metadata: Metadata | None
+    """None = there is no JSON file of it."""
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """Something that was left out."""
+
+    path: str
+    """What was left out."""
+    reason: str
+    """Why, in words that are the same for all of a kind."""
+    detail: str = ""
+    """More on this one."""
+
+
+def scan(
+    root: str | Path,
+    *,
+    images: str | Path | None = None,
+    groundtruth: str | Path | None = None,
+    splits: tuple[str, ...] = ("train", "val", "test"),
+    kind: str = "rgb",
+) -> Iterator[View | Skipped]:
+    """Go through a release's tree: ``<split>/<category>/<sequence>/<sequence>_<frame>_<kind>.jpg`` and ``.json``.
+
+    Test images lie in folders named by numbers; the ground truth's ``test_gt_mapping.json`` says which is
+    which. Test images sorted into folders by category, as TNet does, are taken too.
+
+    Args:
+        root: The folder that holds ``train``, ``val`` …
+        images: Where the images are, if not beside their JSON files: the same tree elsewhere.
+        groundtruth: ``groundtruth.tar.bz2`` or the folder it was unpacked to; None = looked for in ``root``.
+        splits: Which to go through, in order.
+        kind: ``rgb`` or ``msrgb``.
+
+    Yields:
+        Views by split, folder and frame, and what was left out: images whose metadata is damaged, metadata
+        without an image, folders of unknown categories.
+
+    Raises:
+        NotFoundError: If ``root`` or ``images`` has none of the splits, or there is no such ground truth.
+        ConfigError: If a split or kind is unknown, or a mapping can't be used.
+        OpenError: If the ground truth's archive is damaged.
+    """
+    for names, known, what in ((splits, SPLITS, "split"), ((kind,), KINDS, "kind of image")):
+        for name in names:
+            if name not in known:
+                raise ConfigError(f"{name!r} is no {what} of fMoW; possible are {', '.join(known)}")
+    root = Path(root)
+    pictures = root if images is None else Path(images)
+    for base in {root: None, pictures: None}:
+        if not any((base / split).is_dir() for split in splits):
+            raise NotFoundError(
+                f"{base}: none of the folders {', '.join(splits)} in it; give the folder of the release, such as "
+                "fmow-rgb"
+            )
+    truth = Truth.find(root, groundtruth, splits, kind)
+    for split in splits:
+        yield from _split(root / split, pictures / split, split, kind, truth)
+
+
+def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) -> Iterator[View | Skipped]:
+    images = frames_below(pictures, kind, _IMAGES)
+    loose = frames_below(metadata, kind, (".json",))
+    used = set()
+    for folder in sorted(images.keys() | loose.keys(), key=_natural):
+        place = folder if "/" in folder else truth.place(split, folder)
+        category = place.split("/")[0] if place else None
+        if category is not None and category not in (*CLASSES, FALSE_DETECTION):
+            yield Skipped(f"{split}/{folder}", "not a category of fMoW", category)
+            continue
+        here, texts = images.get(folder, {}), loose.get(folder, {})
+        known = truth.frames(split, place) if place else {}
+        used |= {(place, frame) for frame in here}
+        for frame in sorted(here.keys() | texts.keys()):
+            if frame not in here:
+                yield Skipped(texts[frame], "metadata without an image")
+                continue
+            found: list[Metadata] = []
+            damaged = False
+            for source in (texts.get(frame), known.get(frame)):
+                try:
+                    if source is not None:
+                        found.append(read_metadata(source))
+                except ConfigError as error:
+                    damaged = True
+                    yield Skipped(here[frame], "damaged metadata", str(error))
+            if damaged and not found:
+                continue
+            yield View(
+                split=split,
+                folder=folder,
+                sequence=(place or folder).split("/")[-1],
+                frame=frame,
+                category=category,
+                image=Path(here[frame]),
+                metadata=_merged(found),
+            )
+    for place, frame in truth.others(split, used):
+        yield Skipped(f"{split}/{place}, frame {frame}", "metadata without an image")
+
+
+def _merged(found: list[Metadata]) -> Metadata | None:
+    """The view's own metadata and the truth's: the latter wins, and the boxes of both are kept."""
+    if not found:
+        return None
+    boxes: dict[int, Box] = {}
+    for one in found:
+        boxes |= {box.id: box for box in one.boxes}
+    return replace(found[-1], boxes=tuple(boxes.values()))
+
+
+def _natural(folder: str) -> tuple[tuple[str, int], ...]:
+    """airport_2 before airport_10."""
+    parts = []
+    for part in folder.split("/"):
+        name, _, number = part.rpartition("_")
+        parts.append((name, int(number)) if number.isdecimal() else (part, -1))
+    return tuple(parts)
