@@ -238,6 +238,8 @@ def _expand(
 
 def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:
     """Stop the searches that are sure, and those that saw nothing measured."""
+    if all(search.stop_reason or search.first_look_left for search in searches):
+        return
     image = np.concatenate([step.image for step in steps])
     coverage = torch.cat([step.coverage for step in steps])
     features = torch.cat([step.features for step in steps])
