@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn_cli import options
-from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -129,6 +129,65 @@ def index(
         click.echo(f"{output}: {counts.total()} rows ({parts})", err=True)
         if unlabelled:
             click.echo(f"{unlabelled} rows have no label: no ground truth was found for them", err=True)
+
+
+@fmow.command()
+@click.argument("root", metavar="ROOT")
+@click.option("-o", "--output", required=True, metavar="DIR", help="Folder of the new tree.")
+@click.option(
+    "--compress", type=click.Choice(["deflate", "zstd", "jpeg"]), default="deflate", show_default=True,
+    help="deflate and zstd keep every px and take several times the room of the JPEGs.",
+)  # fmt: skip
+@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of jpeg.")
+@click.option("--overwrite", is_flag=True, help="Convert again what is in DIR already.")
+@_splits
+@_kind
+@_images
+@_groundtruth
+@options.threads
+@click.pass_context
+def cog(
+    ctx: click.Context,
+    root: str,
+    *,
+    output: str,
+    compress: str,
+    quality: int,
+    overwrite: bool,
+    threads: int | None,
+    **where: Any,
+) -> None:
+    """Convert a release's JPEGs to cloud-optimised GeoTIFFs, the same tree in DIR.
+
+    A JPEG must be decoded from its start for any look; a COG is read where one looks. Images get their place
+    (EPSG:4326) from the ground truth's raw_location. Then: fmow index ROOT --images DIR. What is in DIR
+    already is left. Exit status 1: none could be converted; 3: some could not.
+    """
+    from hiresattn.fmow.cog import Converted, convert
+    from hiresattn.fmow.tree import scan
+
+    folder = made_folder(output, "-o")
+    left_out = _LeftOut(ctx.obj)
+    counts: Counter[str] = Counter()
+    try:
+        with progress_bar("Converting", None, wanted=ctx.obj >= 0) as update:
+            settings = {"quality": quality, "overwrite": overwrite, "threads": threads or 1}
+            for one in convert(scan(root, **where), folder, compress=compress, **settings):
+                if isinstance(one, Converted):
+                    counts["there already" if one.existed else "converted"] += 1
+                    counts["without a place"] += not one.georeferenced
+                    update(counts["converted"], one.output.name)
+                else:
+                    counts["failed"] += one.reason == "can't be converted"
+                    left_out.add(one)
+    finally:
+        left_out.tell()
+    whole = counts["converted"] + counts["there already"]
+    if ctx.obj >= 0:
+        parts = [f"{count} {words}" for words, count in counts.items() if count]
+        click.echo(f"{output}: {', '.join(parts) or 'nothing to convert'}", err=True)
+    if counts["failed"] or not whole:
+        ctx.exit(3 if whole else 1)
 
 
 class _LeftOut:

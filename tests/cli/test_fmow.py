@@ -1,6 +1,7 @@
 """`fmow`: words in, numbers and manifests out."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -89,3 +90,24 @@ def test_index_of_a_split_that_there_is_not_is_wrong_usage(run, tree, tmp_path):
     result = run("fmow", "index", tree.root, "-o", tmp_path / "m.csv", "--splits", "train,valid")
     assert result.exit_code == 2
     assert "train, val, test, seq" in result.stderr
+
+
+def test_cog_converts_a_tree_once_and_index_takes_it(run, tree, tmp_path):
+    words = ("fmow", "cog", tree.root, "-o", tmp_path / "cogs", "--splits", "test")
+    first = run(*words)
+    assert (first.exit_code, first.stdout) == (0, "")
+    count = len(list((tmp_path / "cogs").rglob("*_rgb.tif")))
+    assert f": {count} converted\n" in first.stderr
+    assert f": {count} there already\n" in run(*words).stderr
+    manifest = tmp_path / "m.csv"
+    run("fmow", "index", tree.root, "--images", tmp_path / "cogs", "-o", manifest, "--splits", "test")
+    assert len(read_manifest(manifest)) == count
+
+
+def test_cog_goes_on_after_a_damaged_image_and_says_so(run, tree, tmp_path):
+    root = shutil.copytree(tree.root, tmp_path / "fmow-rgb")
+    next((root / "val" / "zoo").rglob("*_rgb.jpg")).write_bytes(b"\xff\xd8\xff")
+    result = run("fmow", "cog", root, "-o", tmp_path / "cogs", "--splits", "val")
+    assert result.exit_code == 3
+    assert "Left out: 1 x can't be converted, such as " in result.stderr
+    assert "1 failed" in result.stderr
