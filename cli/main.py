@@ -10,6 +10,7 @@ from hiresattn import __version__
 from hiresattn.errors import HiresattnError
 from hiresattn_cli.classify import classify
 from hiresattn_cli.demo import demo
+from hiresattn_cli.describe import describe
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
 from hiresattn_cli.output import one_line, write_anything
@@ -61,7 +62,7 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-for _command in (info, classify, train, demo, fmow):
+for _command in (info, classify, train, describe, demo, fmow):
     cli.add_command(_command)
 
 

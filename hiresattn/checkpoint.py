@@ -143,6 +143,23 @@ def load_model(path: str | Path) -> Model:
     return Model(net.eval(), config, name, sha256, domain, k, training)
 
 
+def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
+    """What the card of a model directory says of its parts, and its cells per region and depth. No weights.
+
+    Raises:
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, or its card is damaged.
+    """
+    path = Path(path)
+    card = _card(path)
+    try:
+        return ModelConfig.from_json(card["config"], str(path / CARD)), tuple(int(n) for n in card["k"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
+        ) from error
+
+
 def _domain(stored: dict[str, Any], bands: int) -> Domain:
     """A domain whose spans are pairs and whose band values are one per band."""
     domain = Domain(**stored)

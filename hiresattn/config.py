@@ -76,7 +76,11 @@ class InputConfig(_Json):
     dtype: str = "uint8"
     """Data type of the images the model was made for."""
     filter: str = "area"
-    """Resampling filter: antialiased area average over valid pixels."""
+    """Resampling filter: ``area``, the antialiased average over valid pixels; or, with ``squash``, ``bilinear``
+    without antialiasing, as the paper resizes."""
+    squash: int | None = None
+    """Side, px, of the square that a whole image is first resized to, its proportions lost, as the paper does;
+    None = pixels as stored, oblong images covered by squares."""
     oversample: float = 1.0
     """Px of the stored level per px of a crop, at least. 1 reads the coarsest level that does not upsample;
     2 reads up to four times the px and averages them: for files whose overviews lost small things."""
@@ -104,8 +108,33 @@ class InputConfig(_Json):
             raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
         if not 1 <= self.oversample <= 64:
             raise ConfigError(f"oversample must be 1 to 64; got {self.oversample}")
-        if self.filter != "area":
-            raise ConfigError(f"filter must be 'area'; got {self.filter!r}")
+        if self.squash is not None:
+            _check_whole("squash", self.squash, 1)
+        if self.filter not in (("area",) if self.squash is None else ("area", "bilinear")):
+            raise ConfigError(f"filter must be 'area', or with squash 'bilinear'; got {self.filter!r}")
+
+
+@dataclass(frozen=True)
+class LocationConfig(_Json):
+    """What the scorer is made of; see ``model.scorers.location``."""
+
+    stage: int = -1
+    """Which of the encoder's maps is scored, by index; -1 = the coarsest."""
+    units: tuple[int, ...] | None = None
+    """Rows, and columns, of that map that stand for the cells, one per row of the grid, as the paper picks them;
+    None = area averages over the cells."""
+    hidden: int | None = 64
+    """Width inside; None = as wide as the map (``location``) or the feature (``context``)."""
+    detach: bool = False
+    """Stop gradients at the encoder, as the paper does."""
+    normalize: bool = False
+    """Divide the logits by their norm over the grid, as the paper does; else a learned temperature."""
+
+    def __post_init__(self) -> None:
+        if self.hidden is not None:
+            _check_whole("hidden", self.hidden, 2)
+        for unit in self.units or ():
+            _check_whole("a unit", unit, 0)
 
 
 @dataclass(frozen=True)
@@ -117,15 +146,27 @@ class ModelConfig(_Json):
     input: InputConfig = field(default_factory=InputConfig)
     """How pixels become the network's input."""
     encoder: str = "small"
-    """``small`` (built in) or the name of a timm backbone."""
+    """``small``, ``bagnet77`` (built in) or the name of a timm backbone."""
+    encoder_drop: float = 0.0
+    """What the encoder leaves out in training, at most: share of blocks per image (timm: stochastic depth) or of
+    channels (``bagnet77``)."""
+    init: str = "torch"
+    """How fresh weights are drawn: ``torch`` (each library's own way), ``glorot`` or ``fan-out`` (the paper's)."""
     scorer: str = "location"
     """What scores the cells of a region."""
+    location: LocationConfig = field(default_factory=LocationConfig)
+    """What the scorer is made of."""
     grid: Grid = field(default_factory=Grid)
     """How a region is divided into cells."""
     aggregator: str = "attention"
     """``attention`` (gated attention, Ilse 2018) or ``mean``."""
-    position: bool = True
-    """Whether a glimpse's feature is told where it was."""
+    position: bool | str = True
+    """How a glimpse's feature is told where it was: True or ``frame`` (centre and zoom, added), ``path-sum`` or
+    ``path-concat`` (the paper's path indices, for fMoW and ImageNet); False = not at all."""
+    dropout: float = 0.0
+    """Share of a vector's values dropped before the classifier, in training."""
+    value: bool = True
+    """Whether the network learns which regions are worth a closer look."""
     finest: int | None = None
     """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
     glance: int | None = None
@@ -143,6 +184,9 @@ class ModelConfig(_Json):
             isinstance(name, str) for name in (*self.classes, self.encoder, self.scorer, self.aggregator)
         ):
             raise ConfigError("classes, encoder, scorer and aggregator are names")
+        for name in ("encoder_drop", "dropout"):
+            if not _finite(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
+                raise ConfigError(f"{name} is a share of at least 0 and below 1; got {getattr(self, name)!r}")
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"two classes have the same name: {', '.join(self.classes)}")
 
@@ -167,4 +211,4 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-_NESTED: dict[str, Any] = {"input": InputConfig, "grid": Grid}
+_NESTED: dict[str, Any] = {"input": InputConfig, "grid": Grid, "location": LocationConfig}

@@ -78,8 +78,13 @@ class Grid:
     """Cells along a side."""
     fraction: float = 0.25
     """Side of a cell over the side of its region."""
+    layout: str = "ladder"
+    """``ladder``: from edge to edge, sides on one ladder of scales. ``tnet``: the paper's, a whole stride and
+    sides of exactly ``fraction``; outer cells may overhang their region."""
 
     def __post_init__(self) -> None:
+        if self.layout not in ("ladder", "tnet"):
+            raise ConfigError(f"a grid's layout is 'ladder' or 'tnet'; got {self.layout!r}")
         numbers = isinstance(self.size, int) and isinstance(self.fraction, (int, float))
         if not numbers or self.size < 1 or not 0 < self.fraction < 1:
             raise ConfigError(
@@ -134,18 +139,33 @@ def cell_regions(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray,
 
     Returns:
         Level-0 regions; cell ``i`` lies in row ``i // grid.size`` and column ``i % grid.size``. Every cell
-        lies inside its parent.
+        lies inside its parent, but for the layout ``tnet``, which may overhang it by a few px.
+
+    Source:
+        Layout ``tnet``: TNet's candidate regions, without the ladder and without ``finest``.
     """
     cells = np.empty((len(regions), grid.size, grid.size, 4), np.int64)
     steps = np.arange(grid.size) / max(grid.size - 1, 1)
     for axis in (0, 1):
         parent = regions[:, 2 + axis]
-        side = np.minimum(_ladder(parent, grid, finest), parent)
-        offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
+        if grid.layout == "tnet":
+            side, offsets = _strided(parent, grid)
+        else:
+            side = np.minimum(_ladder(parent, grid, finest), parent)
+            offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
         start = regions[:, axis, None] + offsets
         cells[..., axis] = start[:, :, None] if axis == 0 else start[:, None, :]
         cells[..., 2 + axis] = side[:, None, None]
     return cells.reshape(len(regions), grid.size**2, 4)
+
+
+def _strided(parent: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """TNet's cells: their side ``[n]`` and offsets ``[n size]``; what overhangs, more of it comes first."""
+    side = np.rint(parent * grid.fraction).astype(np.int64)
+    stride = -(-(parent - side) // max(grid.size - 1, 1))
+    overhang = (grid.size - 1) * stride + side - parent
+    before = -(-overhang // 2)
+    return side, stride[:, None] * np.arange(grid.size) - before[:, None]
 
 
 def _ladder(parent: np.ndarray, grid: Grid, finest: int) -> np.ndarray:
@@ -190,6 +210,25 @@ def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
     out[:, :2] = (regions[:, :2] - frame[:, :2] + regions[:, 2:] / 2) / frame[:, 2:]
     out[:, 2] = np.log2(frame[:, 2:].min(axis=1) / regions[:, 2:].min(axis=1))
     return out
+
+
+def places_below(places: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:
+    """Where cells lie by the path that led there: TNet's triplets.
+
+    Args:
+        places: Of their parents: (row, column, depth); (0, 0, 0) is the whole.
+        cell: Which cell of each parent.
+        grid: How a parent is divided.
+
+    Returns:
+        (row, column, depth) of the cells ``[n 3]``: ``size`` times the parent's row, plus the cell's own. Two
+        paths to the same px have different triplets.
+
+    Source:
+        TNet, positional encoding module.
+    """
+    row, column = np.divmod(cell, grid.size)
+    return np.stack([places[:, 0] * grid.size + row, places[:, 1] * grid.size + column, places[:, 2] + 1], 1)
 
 
 def overlaps(regions: Regions, others: Int64[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:

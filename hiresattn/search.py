@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from hiresattn.errors import ConfigError
-from hiresattn.geometry import expandable, overlaps
+from hiresattn.geometry import expandable, overlaps, places_below
 from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
@@ -142,6 +142,7 @@ def best_first(
             heapq.heappush(search.heap, _Node(0.0, next(order), -1, -1, region, 0.0))
     steps: list[Step] = []
     depths: list[int] = []
+    places = np.zeros((0, 3), np.int64)
     while True:
         picks: list[tuple[int, _Node]] = []
         for index, search in enumerate(searches):
@@ -158,7 +159,10 @@ def best_first(
         parent = np.array([node.parent for node in nodes])
         cell = np.array([node.cell for node in nodes])
         depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
-        look = net.look(fetch, image, regions, frames[image])
+        where = np.zeros((len(nodes), 3), np.int64)
+        where[parent >= 0] = places_below(places[parent[parent >= 0]], cell[parent >= 0], net.grid)
+        places = np.concatenate([places, where])
+        look = net.look(fetch, image, regions, frames[image], where)
         own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()

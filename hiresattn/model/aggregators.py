@@ -54,7 +54,7 @@ class MeanPooling(nn.Module):
         self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
     ) -> tuple[Float[Tensor, "b d"], Float[Tensor, " n"]]:
         """Average the glimpses of each image."""
-        sizes = torch.bincount(image, minlength=count).to(features)
+        sizes = features.new_zeros(count).index_add(0, image, features.new_ones(len(image)))
         weights = 1 / sizes[image]
         return _sum_by_image(features * weights[:, None], image, count), weights
 

@@ -1,14 +1,36 @@
 """From a configuration to a network."""
 
-from torch import nn
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
 
 from hiresattn.config import ModelConfig, did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.model.aggregators import AGGREGATORS
 from hiresattn.model.encoders import build_encoder
+from hiresattn.model.init import INITS, initialise
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.position import PositionalEncoding
-from hiresattn.model.scorers import SCORERS, LocationScorer, RandomScorer, Scorer
+from hiresattn.model.position import POSITIONS
+from hiresattn.model.scorers import SCORERS, ContextScorer, LocationScorer, RandomScorer, Scorer
+
+
+class Classifier(nn.Linear):
+    """A linear layer that leaves out a share of its input's values in training.
+
+    Args:
+        width: Values that come in.
+        classes: Logits that go out.
+        drop: The share.
+    """
+
+    def __init__(self, width: int, classes: int, *, drop: float = 0.0) -> None:
+        super().__init__(width, classes)
+        self.drop = drop
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - nn.Linear's name
+        """Logits of vectors."""
+        return super().forward(functional.dropout(input, self.drop, training=self.training))
 
 
 def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str | None = None) -> GlimpseNet:
@@ -23,33 +45,57 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         The network, on the CPU, in training mode.
 
     Raises:
-        ConfigError: If a part's name is unknown, with its nearest neighbour.
+        ConfigError: If a part's name is unknown, with its nearest neighbour, or parts don't fit together.
     """
+    position = "frame" if config.position is True else config.position
     for kind, name, known in (
         ("scorer", config.scorer, SCORERS),
         ("aggregator", config.aggregator, AGGREGATORS),
+        ("init", config.init, INITS),
+        ("position", position or "frame", POSITIONS),
     ):
         if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(str(name), known)}")
     if len(config.classes) < 2:
         raise ConfigError(f"a classifier needs at least two classes; got {list(config.classes)}")
     encoder = build_encoder(
-        config.encoder, channels=len(config.input.bands), pretrained=pretrained, weights=weights
+        config.encoder,
+        channels=len(config.input.bands),
+        pretrained=pretrained,
+        weights=weights,
+        drop=config.encoder_drop,
     )
     width = encoder.feature_width
-    grid = config.grid.size
-    scorer: Scorer
-    if config.scorer == "random":
-        scorer = RandomScorer(grid=grid)
-    else:
-        scorer = LocationScorer(channels=encoder.stage_channels[-1], grid=grid)
-    return GlimpseNet(
+    net = GlimpseNet(
         encoder=encoder,
-        scorer=scorer,
+        scorer=_scorer(config, encoder),
         aggregator=AGGREGATORS[config.aggregator](width=width),
-        classifier=nn.Linear(width, len(config.classes)),
-        value=nn.Linear(width, 1),
-        position=PositionalEncoding(width=width) if config.position else None,
+        classifier=Classifier(width, len(config.classes), drop=config.dropout),
+        value=nn.Linear(width, 1) if config.value else None,
+        position=POSITIONS[position](width=width) if position else None,
         grid=config.grid,
         finest=config.finest_side,
     )
+    for name, part in net.named_children():
+        if name != "encoder" or not (pretrained or weights):
+            initialise(part, config.init)
+    return net
+
+
+def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
+    grid, location = config.grid.size, config.location
+    if config.scorer == "random":
+        return RandomScorer(grid=grid)
+    try:
+        channels = encoder.stage_channels[location.stage]
+    except IndexError as error:
+        raise ConfigError(
+            f"location stage {location.stage}: the encoder {config.encoder!r} has "
+            f"{len(encoder.stage_channels)} maps, numbered from 0, or from -1 backwards"
+        ) from error
+    if location.units is not None and len(location.units) != grid:
+        raise ConfigError(f"location units name {len(location.units)} rows; the grid has {grid}")
+    options = {**vars(location), "channels": channels, "grid": grid}
+    if config.scorer == "context":
+        return ContextScorer(context=encoder.feature_width, **options)
+    return LocationScorer(**options)

@@ -60,6 +60,10 @@ class TimmEncoder(nn.Module):
         channels: Bands of a crop.
         pretrained: Load timm's pretrained weights (needs the network, or a filled cache).
         weights: Local weights file (safetensors) in place of a download.
+        drop: Stochastic depth: how often training skips the last block; earlier ones less, in proportion.
+
+    EfficientNets hand out the map of every block stage, after that of the stem. Those whose name begins with
+    ``tf_`` are TensorFlow's: SAME padding, batch statistics that move by a hundredth.
 
     Raises:
         ConfigError: If timm does not know the name, or the backbone has no intermediate maps.
@@ -67,7 +71,13 @@ class TimmEncoder(nn.Module):
     """
 
     def __init__(
-        self, name: str, *, channels: int, pretrained: bool = False, weights: str | None = None
+        self,
+        name: str,
+        *,
+        channels: int,
+        pretrained: bool = False,
+        weights: str | None = None,
+        drop: float = 0.0,
     ) -> None:
         super().__init__()
         try:
@@ -78,6 +88,9 @@ class TimmEncoder(nn.Module):
                 "install both with `pip install -c constraints.txt timm torchvision`"
             ) from error
         overlay = {"file": weights} if weights else None
+        extra: dict[str, Any] = {"drop_path_rate": drop} if drop else {}
+        if name.startswith("tf_efficientnet"):
+            extra["bn_momentum"] = 0.01
         self.body: Any
         try:
             self.body = timm.create_model(
@@ -86,6 +99,7 @@ class TimmEncoder(nn.Module):
                 num_classes=0,
                 pretrained=pretrained or weights is not None,
                 pretrained_cfg_overlay=overlay,
+                **extra,
             )
         except Exception as error:
             near = timm.list_models(f"*{name.split('.', 1)[0][:6]}*")[:5]
@@ -96,20 +110,51 @@ class TimmEncoder(nn.Module):
                 f"encoder {name!r} has no intermediate maps in this timm; choose another backbone"
             )
         self.stage_channels = tuple(stage["num_chs"] for stage in self.body.feature_info)
+        self._more: dict[str, Any] = {}
+        if isinstance(self.body, timm.models.EfficientNet):
+            self._more = {"extra_blocks": True}
+            self.stage_channels = _block_channels(self.body)
+            _drop_blocks(self.body, drop)
         self.feature_width = int(self.body.head_hidden_size)
 
     def forward(self, crops: Float[Tensor, "n c s s"]) -> Encoded:
         """Encode crops; the vector is what the backbone's classifier would get."""
-        last, stages = self.body.forward_intermediates(crops)
+        last, stages = self.body.forward_intermediates(crops, **self._more)
         return Encoded(tuple(stages), self.body.forward_head(last, pre_logits=True))
 
 
 def build_encoder(
-    name: str, *, channels: int, pretrained: bool = False, weights: str | None = None
-) -> SmallEncoder | TimmEncoder:
-    """The encoder of a name: ``small``, or a timm backbone; see ``TimmEncoder``."""
-    if name == "small":
+    name: str, *, channels: int, pretrained: bool = False, weights: str | None = None, drop: float = 0.0
+) -> Any:
+    """The encoder of a name: ``small``, ``bagnet77``, or a timm backbone; see ``TimmEncoder``.
+
+    Raises:
+        ConfigError: If the name is unknown, or the encoder has no such option.
+    """
+    if name in ("small", "bagnet77"):
         if pretrained or weights:
-            raise ConfigError("the small encoder has no pretrained weights; choose a timm backbone for those")
+            raise ConfigError(
+                f"the encoder {name} has no pretrained weights; choose a timm backbone for those"
+            )
+        if name == "bagnet77":
+            from hiresattn.model.bagnet import BagNet77
+
+            return BagNet77(channels=channels, drop=drop)
+        if drop:
+            raise ConfigError("the small encoder leaves nothing out in training; set encoder_drop to 0")
         return SmallEncoder(channels=channels)
-    return TimmEncoder(name, channels=channels, pretrained=pretrained, weights=weights)
+    return TimmEncoder(name, channels=channels, pretrained=pretrained, weights=weights, drop=drop)
+
+
+def _block_channels(body: Any) -> tuple[int, ...]:
+    """Channels that the stem and the last block of every stage give."""
+    ends = [body.conv_stem, *(stage[-1] for stage in body.blocks)]
+    return tuple([m for m in end.modules() if isinstance(m, nn.Conv2d)][-1].out_channels for end in ends)
+
+
+def _drop_blocks(body: Any, most: float) -> None:
+    """Let block b of n be skipped with probability most * b / n: the paper counts from 1, timm from 0."""
+    blocks = [block for stage in body.blocks for block in stage]
+    for number, block in enumerate(blocks, 1):
+        if hasattr(block.drop_path, "drop_prob"):
+            block.drop_path.drop_prob = most * number / len(blocks)

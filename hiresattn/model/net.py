@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from hiresattn.geometry import Grid, cell_regions, expandable, locations
+from hiresattn.geometry import Grid, cell_regions, expandable, locations, places_below
 from hiresattn.model.scorers import Scorer, View, pool_cells
 from hiresattn.model.select import Selector
 
@@ -96,8 +96,8 @@ class GlimpseNet(nn.Module):
         aggregator: Glimpses → one vector per image.
         classifier: A vector → logits.
         value: A vector → one logit: does what decides the image lie in this region? Tells a search when a
-            promising region turned out to be empty.
-        position: Locations → what is added to a feature, or None.
+            promising region turned out to be empty. None = every region is worth as much (logit 0).
+        position: Features and where they were → features, or None.
         grid: How a region is divided into cells.
         finest: Side of the smallest region, level-0 px.
 
@@ -113,7 +113,7 @@ class GlimpseNet(nn.Module):
         scorer: Scorer,
         aggregator: nn.Module,
         classifier: nn.Module,
-        value: nn.Module,
+        value: nn.Module | None,
         position: nn.Module | None,
         grid: Grid,
         finest: int,
@@ -133,7 +133,14 @@ class GlimpseNet(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def look(self, fetch: Fetch, image: np.ndarray, regions: np.ndarray, frames: np.ndarray) -> Look:
+    def look(
+        self,
+        fetch: Fetch,
+        image: np.ndarray,
+        regions: np.ndarray,
+        frames: np.ndarray,
+        places: np.ndarray | None = None,
+    ) -> Look:
         """Fetch, encode and score regions.
 
         Args:
@@ -141,6 +148,7 @@ class GlimpseNet(nn.Module):
             image: Whose region, ``[n]``.
             regions: Level-0 px, ``[n 4]``.
             frames: The rectangle classified, per row ``[n 4]``.
+            places: Paths that led there ``[n 3]`` (see ``geometry.places_below``); None = depth 0.
 
         Returns:
             Features and cell scores.
@@ -158,11 +166,15 @@ class GlimpseNet(nn.Module):
             logits = logits.masked_fill(~measured, -torch.inf)
         features = encoded.features
         if self.position is not None:
-            where = torch.from_numpy(locations(regions, frames)).to(features)
-            features = features + self.position(where)
-        return Look(
-            features, logits, cells, coverage.mean((1, 2)), self.value(encoded.features)[:, 0], scored
+            if self.position.by_path:
+                where = np.zeros((len(regions), 3), np.int64) if places is None else places
+            else:
+                where = locations(regions, frames)
+            features = self.position(features, torch.from_numpy(where).to(features))
+        worth = (
+            features.new_zeros(len(features)) if self.value is None else self.value(encoded.features)[:, 0]
         )
+        return Look(features, logits, cells, coverage.mean((1, 2)), worth, scored)
 
     def conclude(
         self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
@@ -180,6 +192,7 @@ class GlimpseNet(nn.Module):
         select: Selector,
         k: Sequence[int],
         labels: Tensor | None = None,
+        gate: bool = True,
     ) -> Traversal:
         """Look at images depth by depth, at the ``k`` best cells of every region.
 
@@ -193,23 +206,26 @@ class GlimpseNet(nn.Module):
             select: Chooses cells.
             k: Cells per region, per depth; the last one repeats.
             labels: Class index per image ``[b]``, for the scorer's own losses; None in evaluation.
+            gate: Whether a glimpse's feature carries the gradient of its choice, and of the choices that led
+                there, through the factor exp(lp - stop_gradient(lp)), which is 1: straight-through. Estimators
+                that take ``log_prob`` themselves go without.
 
         Returns:
-            The traversal. A glimpse's feature carries the gradient of its choice, and of the choices that
-            led there, through the factor exp(lp - stop_gradient(lp)), which is 1.
+            The traversal.
         """
         image = np.repeat(np.arange(len(roots)), [len(r) for r in roots])
         regions = np.concatenate([np.asarray(r, np.int64) for r in roots])
         parent = np.full(len(image), -1)
         cell = np.full(len(image), -1)
+        places = np.zeros((len(image), 3), np.int64)
         path = own = torch.zeros(len(image), device=self.device)
         steps: list[Step] = []
         own_losses: dict[str, Tensor] = {}
         seen = depth = 0
         while len(image):
             at = np.full(len(image), depth)
-            look = self.look(fetch, image, regions, frames[image])
-            features = look.features * (path - path.detach()).exp()[:, None]
+            look = self.look(fetch, image, regions, frames[image], places)
+            features = look.features * (path - path.detach()).exp()[:, None] if gate else look.features
             steps.append(
                 Step(
                     image,
@@ -248,6 +264,7 @@ class GlimpseNet(nn.Module):
             path = path[pick][torch.from_numpy(which).to(self.device)] + own
             parent = seen + source[which]
             seen += len(image)
+            places = places_below(places[source[which]], cell, self.grid)
             regions = look.cells[source[which], cell]
             image = image[source[which]]
             depth += 1

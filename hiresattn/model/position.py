@@ -1,14 +1,15 @@
-"""Positional encoding: where a glimpse was."""
+"""Positional encoding: where a glimpse was, told to its feature."""
 
 import math
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class PositionalEncoding(nn.Module):
-    """Sines and cosines of a location, through a linear layer that starts at zero; to be added to a feature.
+    """Sines and cosines of a location, through a linear layer that starts at zero, added to the feature.
 
     Args:
         width: Width of a feature.
@@ -20,6 +21,8 @@ class PositionalEncoding(nn.Module):
         ``geometry.locations``), added in place of concatenated, zero at the start.
     """
 
+    #: Whether a location is a path triplet (``geometry.places_below``) or of the frame (``geometry.locations``).
+    by_path = False
     rates: Tensor
 
     def __init__(self, *, width: int, octaves: int = 4) -> None:
@@ -30,8 +33,76 @@ class PositionalEncoding(nn.Module):
         nn.init.zeros_(self.project.weight)
         nn.init.zeros_(self.project.bias)
 
-    def forward(self, locations: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
-        """Encode (y, x, log2 zoom)."""
+    def forward(
+        self, features: Float[Tensor, "n d"], locations: Float[Tensor, "n 3"]
+    ) -> Float[Tensor, "n d"]:
+        """Tell features where they were: (y, x, log2 zoom)."""
         turns = (locations[:, :2, None] * self.rates).flatten(1)
         zoom = locations[:, 2:] * (math.pi / 4)
-        return self.project(torch.cat([turns.sin(), turns.cos(), zoom.sin(), zoom.cos()], 1))
+        return features + self.project(torch.cat([turns.sin(), turns.cos(), zoom.sin(), zoom.cos()], 1))
+
+
+class PathSum(nn.Module):
+    """The path's code through a linear layer, added to the feature, swish of the sum.
+
+    Args:
+        width: Width of a feature; the code has a quarter of it.
+
+    Source:
+        TNet, positional encoding module of the fMoW configuration.
+    """
+
+    by_path = True
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(width // 4, width)
+
+    def forward(self, features: Float[Tensor, "n d"], places: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
+        """Tell features the path that led there: (row, column, depth)."""
+        return functional.silu(features + self.project(path_code(places, self.project.in_features)))
+
+
+class PathConcat(nn.Module):
+    """Feature and path's code side by side, through a linear layer.
+
+    Args:
+        width: Width of a feature, and of the code.
+
+    Source:
+        TNet, positional encoding module of the ImageNet configuration: without activation.
+    """
+
+    by_path = True
+
+    def __init__(self, *, width: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(2 * width, width)
+
+    def forward(self, features: Float[Tensor, "n d"], places: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
+        """Tell features the path that led there: (row, column, depth)."""
+        return self.project(torch.cat([features, path_code(places, features.shape[1])], 1))
+
+
+POSITIONS = {"frame": PositionalEncoding, "path-sum": PathSum, "path-concat": PathConcat}
+
+
+def path_code(places: Float[Tensor, "n 3"], width: int) -> Float[Tensor, "n c"]:
+    """Sines and cosines of path triplets.
+
+    Args:
+        places: (row, column, depth).
+        width: Of the code; what is left over after six equal blocks is zero.
+
+    Returns:
+        Blocks of sines and of cosines of the row, the column and the depth, in this order, at angular
+        frequencies from 1 down to 1/100 in equal ratios.
+
+    Source:
+        TNet, positional encoding module.
+    """
+    count = width // 6
+    rates = 100.0 ** -(torch.arange(count, device=places.device) / max(count - 1, 1))
+    angles = places[:, :, None] * rates
+    blocks = torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
+    return functional.pad(blocks, (0, width - 6 * count))

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.config import InputConfig, ModelConfig, did_you_mean
+from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.device import pick_device
 from hiresattn.errors import ConfigError, DomainError
 from hiresattn.fetch import check_domain
-from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
@@ -24,7 +23,7 @@ from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
 from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
-from hiresattn.train.options import EpochRecord, TrainOptions
+from hiresattn.train.options import EpochRecord, TrainOptions, model_config
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -77,18 +76,7 @@ def fit(
         )
     with _opened(train[0].source) as pyramid:
         rule = _input_rule(pyramid, options)
-    config = ModelConfig(
-        classes=tuple(sorted({str(e.label) for e in train})),
-        input=rule,
-        encoder=options.encoder,
-        scorer=options.scorer,
-        grid=Grid(options.grid, options.fraction),
-        aggregator=options.aggregator,
-        position=options.position,
-        finest=options.finest,
-        glance=options.glance,
-        overlap=options.overlap,
-    )
+    config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
     torch.manual_seed(options.seed)
     net = build_model(config, pretrained=options.pretrained, weights=options.weights)
     net.to(pick_device(options.device))

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.geometry import Grid
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -59,6 +62,22 @@ class TrainOptions:
     threads: int = 2
     name: str | None = None
     """Name of the model; None = the directory's."""
+
+
+def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputConfig) -> ModelConfig:
+    """The model that options ask for."""
+    return ModelConfig(
+        classes=classes,
+        input=rule,
+        encoder=options.encoder,
+        scorer=options.scorer,
+        grid=Grid(options.grid, options.fraction),
+        aggregator=options.aggregator,
+        position=options.position,
+        finest=options.finest,
+        glance=options.glance,
+        overlap=options.overlap,
+    )
 
 
 #: Named starting points for ``hiresattn train --preset``.

@@ -116,7 +116,7 @@ def test_weights_sum_to_one_and_position_starts_without_effect(net):
     found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
     sums = torch.zeros(2).index_add(0, torch.from_numpy(found.image), found.weight)
     assert torch.allclose(sums, torch.ones(2))
-    assert net.position(torch.rand(5, 3)).abs().max() == 0
+    assert net.position(torch.zeros(5, 128), torch.rand(5, 3)).abs().max() == 0
 
 
 def test_a_wrong_part_names_its_nearest_neighbour():

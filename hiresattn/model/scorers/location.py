@@ -1,4 +1,6 @@
-"""TNet's location module."""
+"""TNet's location modules."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -7,7 +9,67 @@ from torch.nn import functional
 from hiresattn.model.scorers.base import Scored, Scorer, View, pool_cells
 
 
-class LocationScorer(Scorer):
+class _CellScorer(Scorer):
+    """What the location modules share: the cells' local features, their places, and the range of the logits.
+
+    Args:
+        grid: Cells along a side.
+        stage: Which of the encoder's maps, by index (-1 = the coarsest).
+        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
+        detach: Stop gradients at the encoder, as the paper does.
+        normalize: Divide the logits by their norm over the grid, as the paper does; they then span at most
+            sqrt(2), which makes the policy nearly flat. Default: a learned temperature.
+        cap: Without ``normalize``, logits stay within plus and minus this: the straight-through gradient
+            does not fade for cells that are never sampled, and would drive them to minus infinity.
+    """
+
+    def __init__(
+        self,
+        *,
+        grid: int,
+        stage: int = -1,
+        units: Sequence[int] | None = None,
+        detach: bool = False,
+        normalize: bool = False,
+        cap: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.stage = stage
+        self.units = None if units is None else list(units)
+        self.detach = detach
+        self.normalize = normalize
+        self.cap = cap
+        self.axes = nn.Parameter(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
+        self.log_temperature = None if normalize else nn.Parameter(torch.zeros(()))
+
+    def cell_features(self, view: View) -> Tensor:
+        """One vector per cell ``[n c grid grid]``."""
+        features = view.stages[self.stage]
+        if self.detach:
+            features = features.detach()
+        if self.units is None:
+            return pool_cells(features, self.grid, view.fraction)
+        return features[:, :, self.units][:, :, :, self.units]
+
+    def places(self, count: int) -> Tensor:
+        """Row and column of the cells, -1 to 1, each through a scale and a shift of its own."""
+        line = torch.linspace(-1, 1, self.grid, device=self.axes.device)
+        rows, columns = (line * self.axes[0, i] + self.axes[1, i] for i in (0, 1))
+        planes = torch.stack(
+            [rows[:, None].expand(self.grid, self.grid), columns[None].expand(self.grid, self.grid)]
+        )
+        return planes[None].expand(count, -1, -1, -1)
+
+    def ranged(self, logits: Tensor) -> Scored:
+        """Logits ``[n grid grid]`` within their range."""
+        if self.log_temperature is not None:
+            logits = logits * self.log_temperature.exp()
+            return Scored(self.cap * torch.tanh(logits / self.cap))
+        return Scored(logits / (logits.flatten(1).norm(dim=1)[:, None, None] + 1e-8))
+
+
+class LocationScorer(_CellScorer):
     """Local features in their context, and where the cell lies, → one logit per cell.
 
     1x1 convolution, squeeze-and-excitation over the grid (this is how context enters), two positional
@@ -16,13 +78,12 @@ class LocationScorer(Scorer):
     Args:
         channels: Channels of the stage that is scored.
         grid: Cells along a side.
-        hidden: Width inside.
+        hidden: Width inside; None = ``channels``.
         stage: Which of the encoder's maps, by index (-1 = the coarsest).
+        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
-        normalize: Divide the logits by their norm over the grid, as the paper does; they then span at most
-            sqrt(2), which makes the policy nearly flat. Default: a learned temperature.
-        cap: Without ``normalize``, logits stay within plus and minus this: the straight-through gradient
-            does not fade for cells that are never sampled, and would drive them to minus infinity.
+        normalize: Divide the logits by their norm over the grid, as the paper does.
+        cap: Without ``normalize``, logits stay within plus and minus this.
 
     Source:
         TNet, location module of the fMoW configuration; differs: temperature in place of the
@@ -34,44 +95,70 @@ class LocationScorer(Scorer):
         *,
         channels: int,
         grid: int,
-        hidden: int = 64,
+        hidden: int | None = 64,
         stage: int = -1,
+        units: Sequence[int] | None = None,
         detach: bool = False,
         normalize: bool = False,
         cap: float = 10.0,
     ) -> None:
-        super().__init__()
-        self.grid = grid
-        self.stage = stage
-        self.detach = detach
-        self.normalize = normalize
-        self.cap = cap
+        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize, cap=cap)
+        hidden = hidden or channels
         self.local = nn.Conv2d(channels, hidden, 1)
         self.squeeze = nn.Linear(hidden, hidden // 2)
         self.excite = nn.Linear(hidden // 2, hidden)
-        self.axes = nn.Parameter(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
         self.mix = nn.Conv2d(hidden + 2, hidden, 1)
         self.out = nn.Conv2d(hidden, 1, 1)
-        self.log_temperature = None if normalize else nn.Parameter(torch.zeros(()))
 
     def forward(self, view: View) -> Scored:
         """Score every cell of every region."""
-        features = view.stages[self.stage]
-        if self.detach:
-            features = features.detach()
-        x = functional.silu(self.local(pool_cells(features, self.grid, view.fraction)))
+        x = functional.silu(self.local(self.cell_features(view)))
         context = torch.sigmoid(self.excite(functional.silu(self.squeeze(x.mean((2, 3))))))
-        x = torch.cat([x * context[:, :, None, None], self._positions(len(x))], 1)
-        logits = self.out(functional.silu(self.mix(x)))[:, 0]
-        if self.log_temperature is not None:
-            logits = logits * self.log_temperature.exp()
-            return Scored(self.cap * torch.tanh(logits / self.cap))
-        return Scored(logits / (logits.flatten(1).norm(dim=1)[:, None, None] + 1e-8))
+        x = torch.cat([x * context[:, :, None, None], self.places(len(x))], 1)
+        return self.ranged(self.out(functional.silu(self.mix(x)))[:, 0])
 
-    def _positions(self, count: int) -> Tensor:
-        line = torch.linspace(-1, 1, self.grid, device=self.axes.device)
-        rows, columns = (line * self.axes[0, i] + self.axes[1, i] for i in (0, 1))
-        planes = torch.stack(
-            [rows[:, None].expand(self.grid, self.grid), columns[None].expand(self.grid, self.grid)]
-        )
-        return planes[None].expand(count, -1, -1, -1)
+
+class ContextScorer(_CellScorer):
+    """Local features beside the region's own vector, and where the cell lies, → one logit per cell.
+
+    Two 1x1 convolutions with a leaky rectifier (slope 0.2) between them.
+
+    Args:
+        channels: Channels of the stage that is scored.
+        context: Width of the region's vector.
+        grid: Cells along a side.
+        hidden: Width inside; None = ``context``.
+        stage: Which of the encoder's maps, by index (-1 = the coarsest).
+        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
+        detach: Stop gradients at the encoder, as the paper does.
+        normalize: Divide the logits by their norm over the grid, as the paper does.
+        cap: Without ``normalize``, logits stay within plus and minus this.
+
+    Source:
+        TNet, location module of the ImageNet configuration; differs as ``LocationScorer``.
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        context: int,
+        grid: int,
+        hidden: int | None = None,
+        stage: int = -1,
+        units: Sequence[int] | None = None,
+        detach: bool = False,
+        normalize: bool = False,
+        cap: float = 10.0,
+    ) -> None:
+        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize, cap=cap)
+        hidden = hidden or context
+        self.mix = nn.Conv2d(channels + context + 2, hidden, 1)
+        self.out = nn.Conv2d(hidden, 1, 1)
+
+    def forward(self, view: View) -> Scored:
+        """Score every cell of every region."""
+        context = view.features.detach() if self.detach else view.features
+        tiled = context[:, :, None, None].expand(-1, -1, self.grid, self.grid)
+        x = self.mix(torch.cat([self.cell_features(view), tiled, self.places(len(context))], 1))
+        return self.ranged(self.out(functional.leaky_relu(x, 0.2))[:, 0])

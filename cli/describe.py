@@ -1,0 +1,111 @@
+"""``hiresattn describe``: what a model is made of and what one answer costs. Needs no weights."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hiresattn.errors import ConfigError
+from hiresattn.report.units import counted
+from hiresattn_cli import options
+from hiresattn_cli.output import json_line
+
+if TYPE_CHECKING:
+    from hiresattn.config import ModelConfig
+    from hiresattn.model.describe import Description
+
+#: Classes of a preset that is for any data set.
+CLASSES = 2
+
+
+@click.command()
+@click.argument("name", metavar="PRESET|MODEL")
+@click.option(
+    "--input",
+    "side",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Side of a square image. Default: the preset's own, or what a full look of the model's depths takes.",
+)
+@click.option(
+    "--locations",
+    type=options.DEPTH_COUNTS,
+    metavar="2,1",
+    help="Cells chosen per region, by depth; the last one repeats; 0 = the first look only. Default: the model's.",
+)
+@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Classes of a preset.")
+@options.as_json
+def describe(
+    *, name: str, side: int | None, locations: tuple[int, ...] | None, classes: int | None, as_json: bool
+) -> None:
+    """Show a model's parts: shapes, parameters, and multiply-accumulates (MACs) for one image.
+
+    PRESET is one of the paper's (tnet-imagenet, tnet-fmow, bagnet77, efficientnet-b0) or of `train` (small,
+    quick, timm); MODEL is a model directory. No weights are read.
+    """
+    from hiresattn.model.describe import describe as describe_model
+
+    config, k, own_side = _model(name, side, classes)
+    found = describe_model(config, own_side, k if locations is None else locations)
+    if as_json:
+        click.echo(json_line({"name": name, **found.to_json()}))
+    else:
+        click.echo("\n".join(_table(name, found)))
+
+
+def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConfig, tuple[int, ...], int]":
+    """The configuration of a name, its cells per region and depth, and the side of the image."""
+    from dataclasses import replace
+
+    from hiresattn.checkpoint import read_config
+    from hiresattn.config import InputConfig, did_you_mean
+    from hiresattn.model import presets
+    from hiresattn.train.options import PRESETS, model_config
+
+    if name in presets.PRESETS:
+        preset = presets.PRESETS[name]
+        config = preset.at(side or preset.config.input.squash or preset.config.input.size)
+        config = replace(config, classes=_names(classes or preset.classes))
+        return config, preset.k, config.input.squash or config.input.size
+    if name in PRESETS:
+        chosen = PRESETS[name]
+        config = model_config(chosen, _names(classes or CLASSES), InputConfig(size=chosen.size))
+        k = chosen.k
+    elif Path(name).exists():
+        if classes is not None:
+            raise ConfigError(f"{name}: a trained model has its classes; leave out --classes")
+        config, k = read_config(name)
+    else:
+        known = sorted({*presets.PRESETS, *PRESETS})
+        raise ConfigError(f"{name}: neither a preset nor a model directory{did_you_mean(name, known)}")
+    if config.input.squash is not None:
+        return (
+            replace(config, input=replace(config.input, squash=side or config.input.squash)),
+            k,
+            (side or config.input.squash),
+        )
+    return config, k, side or round(config.finest_side / config.grid.fraction ** len(k))
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return tuple(str(number) for number in range(count))
+
+
+def _table(name: str, found: "Description") -> Iterator[str]:
+    """Lines for people."""
+    bands, height, width = found.crop
+    locations = ",".join(map(str, found.locations)) or "none"
+    yield name
+    yield f"  image       {found.input} x {found.input} px, crops of {height} x {width} px, {counted(bands, 'band')}"
+    yield (
+        f"  locations   {locations}: {' + '.join(map(str, found.glimpses))} = {counted(sum(found.glimpses), 'look')}"
+    )
+    yield f"  {'part':<20}{'output':>18}{'trainable':>13}{'total':>13}{'calls':>7}{'MACs':>17}"
+    for part in found.parts:
+        shape = " x ".join(map(str, part.output))
+        yield (
+            f"  {part.name:<20}{shape:>18}{part.params_trainable:>13,}{part.params_total:>13,}{part.calls:>7}"
+            f"{part.macs:>17,}"
+        )
+    yield (f"  {'in all':<38}{found.params_trainable:>13,}{found.params_total:>13,}{'':>7}{found.macs:>17,}")

@@ -1,0 +1,198 @@
+"""What a model is made of: parts, shapes, parameters and multiply-accumulates. Needs no weights."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from hiresattn.config import ModelConfig
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import cell_regions, expandable
+from hiresattn.model.build import build_model
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.scorers import View
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a network and its share of the work for one image."""
+
+    name: str
+    output: tuple[int, ...]
+    """Shape of what it gives for one glimpse (pooling, classifier: one image)."""
+    params_trainable: int
+    params_total: int
+    """With the running statistics of batch normalisation."""
+    calls: int
+    """How often one image goes through it."""
+    macs: int
+    """Multiply-accumulates of all calls: convolutions and matrix products."""
+
+
+@dataclass(frozen=True)
+class Description:
+    """A network applied to one square image."""
+
+    input: int
+    """Side of the image, px."""
+    crop: tuple[int, int, int]
+    """Bands, height and width of what the encoder is given."""
+    locations: tuple[int, ...]
+    """Cells chosen per region, by depth."""
+    glimpses: tuple[int, ...]
+    """Looks per depth; the first is at the whole."""
+    parts: tuple[Part, ...]
+
+    @property
+    def params_trainable(self) -> int:
+        """Of all parts."""
+        return sum(part.params_trainable for part in self.parts)
+
+    @property
+    def params_total(self) -> int:
+        """Of all parts, with running statistics."""
+        return sum(part.params_total for part in self.parts)
+
+    @property
+    def macs(self) -> int:
+        """Of all parts, for one image."""
+        return sum(part.macs for part in self.parts)
+
+    def to_json(self) -> dict[str, Any]:
+        """The totals and the fields, as JSON types."""
+        totals = {name: getattr(self, name) for name in ("params_trainable", "params_total", "macs")}
+        return totals | asdict(self)
+
+
+def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
+    """Count what a model holds and what one answer costs, on the meta device.
+
+    Counted is what an answer needs: every glimpse is encoded, told where it was and pooled; cells are scored
+    where some are chosen; the classifier answers once. A forward pass also records the scores of the last cells
+    and each glimpse's own answer, which cost little.
+
+    Args:
+        config: The model.
+        side: Side of a square image, px (of the squashed one, where the model squashes).
+        k: Cells per region and depth; the last one repeats; 0 or nothing = the first look only.
+
+    Returns:
+        The description.
+
+    Raises:
+        ConfigError: If a part is unknown, or the encoder can't take crops of this size.
+    """
+    with torch.device("meta"):
+        net = build_model(config).eval()
+    locations, glimpses, scored = _glimpses(net, side, list(k))
+    bands, size = len(config.input.bands), config.input.size
+    looks = sum(glimpses)
+    try:
+        encoded, parts = _encoder_parts(
+            net.encoder, torch.empty((1, bands, size, size), device="meta"), looks
+        )
+    except (RuntimeError, ValueError, AssertionError) as error:
+        raise ConfigError(
+            f"the encoder {config.encoder!r} can't take crops of {size} px: {str(error).splitlines()[0]}"
+        ) from error
+    features, width = encoded.features, encoded.features.shape[1]
+    fraction = torch.full((1,), config.grid.fraction, device="meta")
+    view = View(encoded.stages, features, fraction)
+    where, image = torch.zeros((1, 3), device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
+    if scored or _params(net.scorer)[0]:
+        parts.append(_part("location", net.scorer, (view,), scored, (config.grid.size,) * 2))
+    if net.position is not None:
+        parts.append(_part("position", net.position, (features, where), looks, (width,)))
+    if net.value is not None:
+        parts.append(_part("value", net.value, (features,), looks, (1,)))
+    if looks > 1 or _params(net.aggregator)[0]:
+        parts.append(_part("pooling", net.aggregator, (features, image, 1), looks, (width,)))
+    parts.append(_part("classifier", net.classifier, (features,), 1, (len(config.classes),)))
+    return Description(side, (bands, size, size), locations, glimpses, tuple(parts))
+
+
+def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Cells per region and depth, looks per depth, and regions whose cells are scored."""
+    region = np.array([[0, 0, side, side]])
+    looks, scored = [1], 0
+    chosen: list[int] = []
+    while k and expandable(region, net.finest)[0]:
+        cells = cell_regions(region, net.grid, net.finest)
+        number = min(k[min(len(chosen), len(k) - 1)], cells.shape[1])
+        if not number:
+            break
+        chosen.append(number)
+        scored += looks[-1]
+        looks.append(looks[-1] * number)
+        region = cells[:, 0]
+    return tuple(chosen), tuple(looks), scored
+
+
+def _encoder_parts(encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, list[Part]]:
+    """What the encoder gives for a crop, and its parts in the order in which they are used."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    pieces = dict(_pieces(encoder))
+
+    def note(name: str) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor):
+                shapes[name] = tuple(output.shape[1:])
+
+        return hook
+
+    hooks = [piece.register_forward_hook(note(name)) for name, piece in pieces.items()]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        encoded = encoder(crop)
+    for hook in hooks:
+        hook.remove()
+    counts, root = counter.get_flop_counts(), type(encoder).__name__
+    macs = {name: sum(counts.get(f"{root}.{name}", {}).values()) // 2 for name in pieces}
+    parts = [
+        Part(
+            f"encoder.{name.removeprefix('body.')}",
+            shapes[name],
+            *_params(pieces[name]),
+            looks,
+            macs[name] * looks,
+        )
+        for name in shapes
+        if _params(pieces[name])[1] or macs[name]
+    ]
+    trainable, total = _params(encoder)
+    rest = (  # what pieces that give no single tensor hold and do
+        trainable - sum(part.params_trainable for part in parts),
+        total - sum(part.params_total for part in parts),
+        looks,
+        counter.get_total_flops() // 2 * looks - sum(part.macs for part in parts),
+    )
+    if rest[1] or rest[3]:
+        parts.append(Part("encoder.rest", tuple(encoded.features.shape[1:]), *rest))
+    return encoded, parts
+
+
+def _pieces(module: nn.Module, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
+    """Children by name; lists of parts, and a backbone's ``body``, are opened."""
+    for name, child in module.named_children():
+        here = f"{prefix}{name}"
+        if depth < 2 and (name == "body" or isinstance(child, nn.ModuleList) or name in ("blocks", "stages")):
+            yield from _pieces(child, f"{here}.", depth + (name != "body"))
+        else:
+            yield here, child
+
+
+def _part(name: str, module: nn.Module, inputs: tuple[Any, ...], calls: int, output: tuple[int, ...]) -> Part:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        module(*inputs)
+    return Part(name, output, *_params(module), calls, counter.get_total_flops() // 2 * calls)
+
+
+def _params(module: nn.Module) -> tuple[int, int]:
+    """Trainable, and with running statistics."""
+    trainable = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    frozen = sum(p.numel() for p in module.parameters() if not p.requires_grad)
+    kept = sum(value.numel() for key, value in module.state_dict().items() if "running_" in key)
+    return trainable, trainable + frozen + kept
