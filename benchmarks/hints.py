@@ -25,6 +25,7 @@ from hiresattn import load_model
 from hiresattn.checkpoint import Model
 from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import root_regions
+from hiresattn.model.select import TopK
 from hiresattn.needle import NeedlePyramid, NeedleScene
 from hiresattn.search import Budget, Policy, best_first
 
@@ -68,8 +69,9 @@ def _temper(factor: float) -> Callable[[Model], None]:
     return change
 
 
-#: Ways to search: how, with how many glimpses, with what done to the model.
-SEARCHES: dict[str, tuple[Policy, int, Callable[[Model], None]]] = {
+#: Ways to search: how (None = the training's k cells per region), with how many glimpses, with what done to
+#: the model.
+SEARCHES: dict[str, tuple[Policy | None, int, Callable[[Model], None]]] = {
     "as shipped": (Policy(), 80, _no_change),
     "budget 200": (Policy(), 200, _no_change),
     "budget 400": (Policy(), 400, _no_change),
@@ -79,24 +81,21 @@ SEARCHES: dict[str, tuple[Policy, int, Callable[[Model], None]]] = {
     "flatter": (Policy(), 80, _temper(0.5)),
     "sharper": (Policy(), 80, _temper(2.0)),
     "4 at once": (Policy(width=4), 80, _no_change),
+    "top-k": (None, 0, _no_change),
 }
 
 
-def searched(model: Model, scene: NeedleScene, policy: Policy, budget: int) -> tuple[bool, bool, int]:
+def searched(model: Model, scene: NeedleScene, policy: Policy | None, budget: int) -> tuple[bool, bool, int]:
     """Search one scene: whether the answer is right, whether the needle was seen at native resolution, glimpses."""
     side = scene.side
-    with (
-        CropFetcher([NeedlePyramid(scene)], model.config.input, threads=1) as fetcher,
-        torch.inference_mode(),
-    ):
-        seen, _ = best_first(
-            model.net,
-            fetcher,
-            [root_regions(side, side)],
-            np.array([[0, 0, side, side]]),
-            budget=Budget(glimpses=budget),
-            policy=policy,
-        )
+    roots, frames = [root_regions(side, side)], np.array([[0, 0, side, side]])
+    with CropFetcher([NeedlePyramid(scene)], model.config.input, threads=1) as fetch, torch.inference_mode():
+        if policy is None:
+            seen = model.net(fetch, roots, frames, select=TopK(), k=model.k)
+        else:
+            seen, _ = best_first(
+                model.net, fetch, roots, frames, budget=Budget(glimpses=budget), policy=policy
+            )
     y, x, height, width = scene.box
     top, left, rows, columns = seen.region.T
     holds = (top <= y) & (left <= x) & (top + rows >= y + height) & (left + columns >= x + width)
