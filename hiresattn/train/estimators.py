@@ -1,0 +1,236 @@
+"""How the task reaches the scores, other than straight through; and what shows that a policy collapsed.
+
+Straight-through needs nothing here: ``GlimpseNet.forward`` multiplies features by exp(lp - stop_gradient(lp)).
+The losses of this module want a traversal made with ``gate=False``.
+"""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+from torch.nn import functional
+
+from hiresattn.model.net import Traversal
+
+#: Keeps the logarithm of a probability finite.
+TINY = 1e-10
+#: Share of the old baseline that stays after a step.
+KEPT = 0.9
+#: The baseline before the first step.
+FIRST_BASELINE = 0.5
+
+
+class Published(NamedTuple):
+    """The paper's loss and what it moves."""
+
+    loss: Tensor
+    baseline: float
+    """For the next step."""
+    reward: float
+    """Share of images that were answered rightly."""
+
+
+def published_loss(
+    traversal: Traversal,
+    labels: Int64[Tensor, " b"],
+    baseline: float,
+    *,
+    weight: float = 0.1,
+    image_ce: float = 0.3,
+    image_reward: float = 0.3,
+    cap: int | None = None,
+) -> Published:
+    """Cross-entropy and REINFORCE, each of the image and of its glimpses, with a running mean as the baseline.
+
+    With c the share of the image's cross-entropy, r that of its reward, w the weight, R rewards (1 if right) and
+    b the baseline::
+
+        c mean CE(image) + (1 - c) mean CE(glimpse)
+          + w r mean (R(image) - b) * -sum log p(all its choices)
+          + w (1 - r) mean (R(glimpse) - b) * -log p(its own choice)
+
+    The means over glimpses end at depth ``cap``; those of rewards leave out depth 0, which wasn't chosen.
+
+    Args:
+        traversal: A forward pass with ``gate=False``; the choices are the best cells, or sampled ones.
+        labels: Class index per image.
+        baseline: b; starts at ``FIRST_BASELINE``.
+        weight: w.
+        image_ce: c; 1 = without the glimpses' part.
+        image_reward: r; 1 = without the glimpses' part.
+        cap: Depths whose glimpses have a part of their own, the first look included; None = all.
+
+    Returns:
+        The loss, the next baseline (the old one's .9 and .1 of the rewards' mean, weighted by r) and the reward.
+
+    Source:
+        TNet, training loss with per-feature regularisation: lambda_f, lambda_c and lambda_r are ``weight``,
+        ``image_ce`` and ``image_reward``. Selection of the best cells makes the estimator biased.
+    """
+    image = torch.from_numpy(traversal.image).to(labels.device)
+    depth = torch.from_numpy(traversal.depth).to(labels.device)
+    own = labels[image]
+    right = (traversal.logits.argmax(1) == labels).to(traversal.logits.dtype)
+    glimpse_right = (traversal.glimpse_logits.argmax(1) == own).to(right)
+    log_prob = (traversal.log_prob.exp() + TINY).log()
+    counted = depth < (cap or len(depth))
+    chosen = depth > 0
+    path = right.new_zeros(len(labels)).index_add(0, image[chosen], log_prob[chosen])
+    loss = image_ce * functional.cross_entropy(traversal.logits, labels)
+    loss = loss + (1 - image_ce) * functional.cross_entropy(traversal.glimpse_logits[counted], own[counted])
+    loss = loss + weight * image_reward * ((right - baseline) * -path).mean()
+    reward = right.mean()
+    if bool((chosen & counted).any()):
+        each = ((glimpse_right - baseline) * -log_prob)[chosen & counted]
+        loss = loss + weight * (1 - image_reward) * each.mean()
+        reward = image_reward * reward + (1 - image_reward) * glimpse_right[chosen].mean()
+    return Published(loss, KEPT * baseline + (1 - KEPT) * reward.item(), right.mean().item())
+
+
+def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Tensor | None:
+    """REINFORCE for cells sampled without replacement, with the siblings as each other's baseline.
+
+    A chosen cell's reward is the best probability that a glimpse of it or below it gives to the label.
+
+    Args:
+        traversal: A forward pass with ``GumbelTopK`` and ``gate=False``.
+        labels: Class index per image.
+
+    Returns:
+        Mean over the regions that were looked into; its gradient is minus an unbiased estimate of the gradient of
+        the expected reward of one cell drawn from a region's softmax. None if no region was looked into.
+    """
+    reward = rewards(traversal, labels)
+    children: dict[int, list[int]] = {}
+    for row in np.flatnonzero(traversal.parent >= 0).tolist():
+        children.setdefault(int(traversal.parent[row]), []).append(row)
+    losses = []
+    for count in sorted({len(rows) for rows in children.values()}):
+        parents = [parent for parent, rows in children.items() if len(rows) == count]
+        rows = np.array([children[parent] for parent in parents])
+        at = torch.from_numpy(rows)
+        logits = traversal.cell_logits[torch.tensor(parents)]
+        cells = torch.from_numpy(traversal.cell[rows]).to(logits.device)
+        losses.append(set_loss(logits, cells, torch.from_numpy(reward).to(logits)[at]))
+    return torch.cat(losses).mean() if losses else None
+
+
+def rewards(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Float[np.ndarray, " N"]:
+    """The best probability that each glimpse, or one below it, gives to its image's label."""
+    own = labels[torch.from_numpy(traversal.image).to(labels.device)]
+    best = traversal.glimpse_logits.detach().softmax(1).gather(1, own[:, None])[:, 0].cpu().numpy()
+    for row in range(len(best) - 1, -1, -1):  # children come after their parent
+        if traversal.parent[row] >= 0:
+            parent = traversal.parent[row]
+            best[parent] = max(best[parent], best[row])
+    return best
+
+
+def set_loss(
+    logits: Float[Tensor, "n cells"], chosen: Int64[Tensor, "n k"], reward: Float[Tensor, "n k"]
+) -> Float[Tensor, " n"]:
+    """Policy gradient of sets sampled without replacement.
+
+    Args:
+        logits: Of the cells; minus infinity where there are none to choose.
+        chosen: The sampled cells, in any order.
+        reward: Of each; a constant.
+
+    Returns:
+        Per row, what has minus the estimate as its gradient. A single cell has the mean reward of the other
+        rows' for its baseline.
+
+    Source:
+        Kool, van Hoof, Welling 2020, "Estimating Gradients for Discrete Random Variables by Sampling without
+        Replacement", the unordered set estimator with the built-in baseline.
+    """
+    count = chosen.shape[1]
+    prob = logits.softmax(1).gather(1, chosen)
+    exact, worth = prob.detach().double(), reward.detach().double()
+    if count == 1:
+        others = (worth.sum() - worth) / max(len(worth) - 1, 1) if len(worth) > 1 else torch.zeros_like(worth)
+        return -(prob * ((worth - others) / exact).to(prob))[:, 0]
+    everything = frozenset(range(count))
+    all_prob = _drawn_first(exact, everything, frozenset())
+    total = torch.zeros_like(logits[:, 0])
+    for one in range(count):
+        rest = _drawn_first(exact, everything - {one}, frozenset({one}))
+        baseline = exact[:, one] * worth[:, one]
+        for other in everything - {one}:
+            gone = frozenset({one, other})
+            ratio = _drawn_first(exact, everything - gone, gone) / rest
+            baseline = baseline + exact[:, other] * ratio * worth[:, other]
+        total = total - prob[:, one] * (rest / all_prob * (worth[:, one] - baseline)).to(prob)
+    return total
+
+
+def _drawn_first(prob: Tensor, wanted: frozenset[int], gone: frozenset[int]) -> Tensor:
+    """Chance ``[n]`` that the first cells drawn are those of ``wanted``, in any order, once ``gone`` are gone.
+
+    Summed over which is last, for ever larger subsets: every term is positive, so nothing cancels.
+    """
+    left = 1 - prob[:, sorted(gone)].sum(1)
+    chance = {frozenset[int](): torch.ones_like(left)}
+    for size in range(1, len(wanted) + 1):
+        for members in combinations(sorted(wanted), size):
+            subset = frozenset(members)
+            chance[subset] = torch.stack(
+                [
+                    chance[subset - {last}] * prob[:, last] / _above_zero(left - _sum(prob, subset - {last}))
+                    for last in members
+                ]
+            ).sum(0)
+    return chance[wanted]
+
+
+def _sum(prob: Tensor, members: frozenset[int]) -> Tensor:
+    return prob[:, sorted(members)].sum(1)
+
+
+def _above_zero(share: Tensor) -> Tensor:
+    return share.clamp(min=1e-12)
+
+
+class Choices(NamedTuple):
+    """How varied the choices of a batch are; all three fall when a policy collapses."""
+
+    entropy: float
+    """Mean entropy of the cells' probabilities within a region, as a share of the largest possible."""
+    spread: float
+    """Entropy of which cells were chosen over the whole batch, as a share of the largest possible: near 0 if
+    every image is looked at in the same place."""
+    distinct: float
+    """Share of an image's chosen regions that differ from each other, mean over images."""
+
+
+def choices(traversals: Sequence[Traversal]) -> Choices | None:
+    """Measure how varied choices are; None if nothing was chosen."""
+    entropies: list[Tensor] = []
+    cells, shares = [], []
+    for traversal in traversals:
+        rows = np.flatnonzero(traversal.parent >= 0)
+        looked_into = np.unique(traversal.parent[rows])
+        logits = traversal.cell_logits.detach()[torch.from_numpy(looked_into)]
+        log_p = logits.log_softmax(1)
+        usable = logits.isfinite().sum(1)
+        entropy = -(log_p.exp() * log_p.masked_fill(~logits.isfinite(), 0)).sum(1)
+        entropies.append((entropy / usable.clamp(min=2).log())[usable > 1])
+        cells.append(traversal.cell[rows])
+        for index in np.unique(traversal.image[rows]):
+            mine = traversal.region[rows][traversal.image[rows] == index]
+            shares.append(len(np.unique(mine, axis=0)) / len(mine))
+    if not shares:
+        return None
+    share = np.bincount(np.concatenate(cells), minlength=traversals[0].cell_logits.shape[1]).astype(float)
+    share = share / share.sum()
+    spread = -np.sum(share * np.log(share, where=share > 0, out=np.zeros_like(share)))
+    every = torch.cat(entropies)
+    return Choices(
+        entropy=float(every.mean()) if len(every) else 0.0,
+        spread=float(spread / np.log(max(len(share), 2))),
+        distinct=float(np.mean(shares)),
+    )
