@@ -3,10 +3,12 @@
 python benchmarks/table.py [--check]
 """
 
+import math
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 from store import load
@@ -47,29 +49,114 @@ def demo(gigapixel: dict[str, Any]) -> str:
 def needle(result: dict[str, Any]) -> str:
     """Accuracy and cost by side, over the models of three training seeds; the first is the one that ships."""
     runs = [result, *filter(None, (load(f"needle-seed{seed}") for seed in (1, 2)))]
-    rows = []
-    for first in result["rows"]:
-        same = [
-            row
-            for run in runs
-            for row in run["rows"]
-            if (row["side"], row["policy"]) == (first["side"], first["policy"])
-        ]
-        mean = {
-            key: sum(row[key] for row in same) / len(same) for key in ("glimpses", "fraction_read", "cpu_ms")
-        }
-        rows.append(
-            [f"{first['side']:,}", first["policy"], _span(same, "accuracy"), f"{mean['glimpses']:.0f}",
-             f"{100 * mean['fraction_read']:.2g} %", f"{mean['cpu_ms']:.0f}", str(first["scenes"])]
+    found = [row for run in runs for row in run["rows"]]
+    best = [row for row in found if row["policy"] == "best-first"]
+    sides = sorted({row["side"] for row in best})
+    body = []
+    for side in sides:
+        same = [row for row in best if row["side"] == side]
+        body.append(
+            [f"{side:,}", _span(same, "accuracy"), f"{_mean(same, 'hit'):.2f}", f"{_mean(same, 'glimpses'):.0f}",
+             _percent(_mean(same, "fraction_read")), f"{_mean(same, 'cpu_ms'):.0f}"]
         )  # fmt: skip
-    head = ["side, px", "policy", "accuracy", "glimpses", "pixels rendered", "CPU ms", "scenes"]
+    head = ["side, px", "accuracy", "needle seen at full resolution", "glimpses", "pixels rendered", "CPU ms"]
     seconds = max(run["training"]["cpu_seconds"] for run in runs)
     words = (
         f"\n\nChance is .10. {len(runs)} models (mean, lowest to highest), each trained on sides up to 1,024 px in "
-        f"{seconds:.0f} CPU-seconds or less; budget {result['budget']}, stop at {result['stop']}. Scenes are rendered "
-        "when read; a scene of 262,144 px a side has 69 gigapixels."
+        f"{seconds:.0f} CPU-seconds or less; {best[0]['scenes']} scenes per side; budget {result['budget']}, stop at "
+        f"{result['stop']} (a search that is sure from further away ends there). Scenes are rendered when read; one of "
+        "262,144 px a side has 69 gigapixels. A side that is not 64 px times a power of 4, as 32,768 px, is seen at a "
+        "scale between those of training first. From 1,024 px on, glimpses grow with the side to the power "
+        f"{_slope(best, 'glimpses'):.2f}, CPU time to the power {_slope(best, 'cpu_ms'):.2f}.\n\n"
     )
-    return _table(head, rows) + words + _source(result, "needle.py")
+    return _table(head, body) + words + _alternatives(found) + _source(result, "needle.py")
+
+
+def _alternatives(found: list[dict[str, Any]]) -> str:
+    """Accuracy by policy and side."""
+    found = found + (load("exhaustive") or {"rows": []})["rows"]
+    sides = sorted({row["side"] for row in found if row["policy"] == "lowres"})
+    names = {
+        "best-first": "best-first, up to 80 glimpses",
+        "top-k": "top-k: the best 4, then 2 of each region's cells",
+        "top-k, NMS": "top-k, without cells that overlap a better one",
+        "random": "random cells, up to 80 glimpses",
+        "lowres": "first glance only",
+        "exhaustive": "every place, gated attention; own training, as long",
+    }
+    body = []
+    for policy, name in names.items():
+        cells = []
+        for side in sides:
+            same = [row for row in found if (row["policy"], row["side"]) == (policy, side)]
+            few = f", {same[0]['scenes']} scenes" if same and same[0]["scenes"] < 100 else ""
+            looks = f" ({_mean(same, 'glimpses'):,.0f}{few})" if same else ""
+            cells.append(f"{_mean(same, 'accuracy'):.2f}{looks}" if same else "")
+        if any(cells):
+            body.append([name, *cells])
+    return _table(["accuracy (glimpses)", *(f"{side:,} px" for side in sides)], body)
+
+
+def needle_files(result: dict[str, Any]) -> str:
+    """The same in real files, beside looking at every place of the same files."""
+    body = []
+    for row in result["rows"]:
+        if row["policy"] != "best-first":
+            continue
+        every = [r for r in result["rows"] if (r["policy"], r["side"]) == ("exhaustive", row["side"])]
+        ratio = f"{every[0]['cpu_ms'] / row['cpu_ms']:,.0f}" if every else ""
+        body.append(
+            [f"{row['side']:,}", str(row["scenes"]), f"{row['accuracy']:.2f}", f"{row['glimpses']:.0f}",
+             f"{row['bytes_read'] / 1e3:,.0f} kB of {row['bytes'] / 1e6:,.1f} MB",
+             _percent(row["fraction_read"]), f"{row['cpu_ms']:.0f}",
+             f"{every[0]['cpu_ms']:,.0f}" if every else "", ratio]
+        )  # fmt: skip
+    head = ["side, px", "files", "accuracy", "glimpses", "bytes read", "pixels decoded", "CPU ms",
+            "every place, CPU ms", "ratio"]  # fmt: skip
+    words = (
+        "\n\nTiled JPEG pyramids, each opened anew. *Every place*: the model that pools all overlapping regions of "
+        "64 px, run in full on three of the same files per side, in the same run; nothing is extrapolated."
+    )
+    return _table(head, body) + words + _source(result, "needle_files.py")
+
+
+def hints(result: dict[str, Any]) -> str:
+    """Accuracy against the hint's strength, and what was tried at half of it."""
+    rows = result["rows"]
+    sides = (1024, 4096, 16384)
+
+    def cells(kind: str, split: str, **key: Any) -> list[str]:
+        out = []
+        for side in sides:
+            asked = key | {"kind": kind, "split": split, "side": side}
+            same = [row for row in rows if all(row.get(k) == v for k, v in asked.items())]
+            out.append(f"{_mean(same, 'accuracy'):.2f} ({_mean(same, 'glimpses'):.0f})" if same else "")
+        return out
+
+    strengths = sorted({row["hint"] for row in rows if row["split"] == "test"}, reverse=True)
+    body = []
+    for hint in strengths:
+        seeds = {row["seed"] for row in rows if (row["kind"], row["hint"]) == ("train", hint)}
+        for kind, variant, name in (
+            ("train", "recipe", f"{hint}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"),
+            ("search", "trained at .16", f"{hint}, the model trained at 0.16"),
+        ):
+            found = cells(kind, "test", hint=hint, variant=variant)
+            if any(found):
+                body.append([f"{name}", *found])
+    curve = _table(["strength", *(f"{side:,} px" for side in sides)], body)
+    tried = []
+    for kind, key in (("search", "search"), ("train", "variant")):
+        for name in dict.fromkeys(row[key] for row in rows if (row["kind"], row["split"]) == (kind, "val")):
+            spent = [
+                row["training_cpu_seconds"] for row in rows if kind == "train" and row["variant"] == name
+            ]
+            words = f"{'training' if kind == 'train' else 'search'}: {name}"
+            words += f" ({max(spent):.0f} CPU-s)" if spent else ""
+            more = {"variant": "recipe"} if kind == "search" else {}
+            tried.append([words, *cells(kind, "val", hint=0.08, **{key: name}, **more)])
+    attempts = _table(["tried at 0.08, on validation scenes", *(f"{side:,} px" for side in sides)], tried)
+    return f"Accuracy (glimpses):\n\n{curve}\n\n{attempts}" + _source(result, "hints.py")
 
 
 def islands(result: dict[str, Any]) -> str:
@@ -99,6 +186,21 @@ def islands(result: dict[str, Any]) -> str:
     return _table(head, rows) + words + _source(result, "islands.py")
 
 
+def _mean(rows: list[dict[str, Any]], key: str) -> float:
+    return float(sum(row[key] for row in rows) / len(rows))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def _slope(rows: list[dict[str, Any]], key: str) -> float:
+    """Of a cost against the side, both as logarithms, from 1,024 px on."""
+    sides = sorted({row["side"] for row in rows if row["side"] >= 1024})
+    costs = [_mean([row for row in rows if row["side"] == side], key) for side in sides]
+    return linear_regression([math.log(side) for side in sides], [math.log(cost) for cost in costs]).slope
+
+
 def _span(rows: list[dict[str, Any]], key: str) -> str:
     values = [row[key] for row in rows]
     return f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})"
@@ -119,6 +221,8 @@ def memory(result: dict[str, Any]) -> str:
 BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "demo": ("gigapixel", demo),
     "needle": ("needle", needle),
+    "needle-files": ("needle-files", needle_files),
+    "hints": ("hints", hints),
     "islands": ("islands", islands),
     "memory": ("memory", memory),
 }
