@@ -82,6 +82,7 @@ class _Stop(click.ParamType):
 BANDS = _Bands("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
+SIZES = _Numbers("512,1024", int, "512,1024,2048")
 DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 
