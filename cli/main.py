@@ -9,6 +9,7 @@ import click
 from hiresattn import __version__
 from hiresattn.errors import HiresattnError
 from hiresattn_cli.classify import classify
+from hiresattn_cli.convert import convert
 from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
 from hiresattn_cli.fmow import fmow
@@ -62,7 +63,7 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-for _command in (info, classify, train, describe, demo, fmow):
+for _command in (info, convert, classify, train, describe, demo, fmow):
     cli.add_command(_command)
 
 

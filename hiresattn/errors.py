@@ -21,6 +21,10 @@ class ReadError(HiresattnError, OSError):
     """Pixels could not be read or decoded. Never replaced by blank pixels."""
 
 
+class WriteError(HiresattnError, OSError):
+    """An output could not be written, or doesn't hold what was written."""
+
+
 class RegionError(HiresattnError, ValueError):
     """A level, region or window that the image does not have."""
 

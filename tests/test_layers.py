@@ -20,6 +20,7 @@ LAYERS = {
     "hiresattn.schedule": 3,
     "hiresattn.needle": 4,
     "hiresattn.fetch": 4,
+    "hiresattn.convert": 4,
     "hiresattn.search": 4,
     "hiresattn.checkpoint": 4,
     "hiresattn.device": 1,

@@ -13,7 +13,7 @@ from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
 from hiresattn.pyramid.gdal import GdalFile, reason
 from hiresattn.pyramid.jp2header import check_jp2
-from hiresattn.pyramid.scale import choose_mpp
+from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tiffheader import check_tiff
 from hiresattn.pyramid.tifftiles import TiffTiles
@@ -250,7 +250,7 @@ def _metadata(
     said = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
     if nodata is None and len(said) == 1:
         (nodata,) = said.values()
-    chosen, where = choose_mpp(mpp, None, None, "")
+    chosen, where = choose_mpp(mpp, *_resolution(raster), "TIFF resolution")
     path = Path(raster.name)
     return Metadata(
         levels=levels,
@@ -264,6 +264,17 @@ def _metadata(
         palette=palette,
         nbytes=path.stat().st_size if path.is_file() else 0,
     )
+
+
+def _resolution(raster: Any) -> tuple[float | None, float | None]:
+    """Micrometres per px along y and x, of a TIFF file that has no place on earth."""
+    tags = raster.tags()
+    unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    if unit is None or raster.crs or not raster.transform.is_identity:
+        return None, None
+    per_unit = (tags.get(f"TIFFTAG_{axis}RESOLUTION", "0") for axis in "YX")
+    y, x = (micrometres(1 / float(number), unit) if float(number) > 0 else None for number in per_unit)
+    return y, x
 
 
 def _native_tiles(source: str, meta: Metadata) -> TiffTiles | None:

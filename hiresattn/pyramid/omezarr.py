@@ -269,7 +269,7 @@ def _downsample(
         return snapped_downsample(whole[1], whole[0], here[1], here[0])
     said = [scales[level][axis] / scales[0][axis] for axis in plane]
     for factor, big, small in zip(said, whole, here, strict=True):
-        if abs(factor * small / big - 1) > _SLACK + 1 / small:
+        if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
             raise OpenError(
                 f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
                 "its metadata are wrong, write the store again"

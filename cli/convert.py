@@ -1,0 +1,114 @@
+"""``hiresattn convert``: any image that is read → OME-Zarr or COG, checked after writing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import click
+
+from hiresattn.report.units import counted, human_bytes
+from hiresattn_cli import options
+from hiresattn_cli.output import json_line
+from hiresattn_cli.progress import progress_bar
+
+INTERRUPTED = 130
+
+
+@click.command()
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option(
+    "--format",
+    type=click.Choice(["zarr", "cog"]),
+    help="OME-Zarr 0.5 or cloud-optimised GeoTIFF. [default: by DST's ending: .zarr; .tif, .tiff]",
+)
+@click.option(
+    "--levels",
+    metavar="N|auto",
+    default="auto",
+    show_default=True,
+    help="Levels, the finest included; auto: until the longer side is at most 256 px.",
+)
+@click.option("--chunk", type=int, default=256, show_default=True, metavar="PX", help="Side of a tile.")
+@click.option(
+    "--shard",
+    type=int,
+    metavar="PX",
+    help="Side of a shard: chunks in one file (OME-Zarr). [default: 2048, less for more than 16 MB]",
+)
+@click.option(
+    "--compression",
+    metavar="NAME",
+    help="OME-Zarr: zstd, blosc, none. COG: deflate, zstd, lzw, none, or jpeg, which loses something. "
+    "[default: zstd; deflate]",
+)
+@click.option(
+    "--quality", type=click.IntRange(1, 100), default=85, show_default=True, metavar="N", help="Of JPEG."
+)
+@click.option("--region", type=options.REGION, metavar="Y,X,H,W", help="This window only, level-0 px.")
+@click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="µm per pixel, where the file is wrong.",
+)
+@click.option("--nodata", type=float, metavar="VALUE", help='Value that stands for "nothing measured here".')
+@click.option("--overwrite", is_flag=True, help="Replace DST, a file or a Zarr directory.")
+@options.threads
+@options.as_json
+@click.pass_context
+def convert(
+    ctx: click.Context,
+    *,
+    source: str,
+    target: str,
+    levels: str,
+    threads: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Write an image as OME-Zarr 0.5 or as a cloud-optimised GeoTIFF.
+
+    SRC is an image file, a URL, or a Zarr directory. DST appears when it is whole and has been compared with
+    SRC; else nothing does. Lossless, unless --compression jpeg is asked for. A px of a coarser level is the mean
+    of the measured level-0 px that it shows. Kept: µm/px, CRS, transform, nodata, masks; in a COG also tags.
+    """
+    from hiresattn.convert import convert as convert_image
+
+    count = _count(levels)
+    try:
+        with progress_bar("Converting", 1.0, wanted=ctx.obj >= 0) as update:
+            made = convert_image(
+                source, target, levels=count, threads=threads or 1, progress=update, **settings
+            )
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. Nothing was written to {target}.", err=True)
+        ctx.exit(INTERRUPTED)
+    facts = made.to_json()
+    if as_json:
+        click.echo(json_line(facts))
+    else:
+        click.echo("\n".join(_table(facts)))
+    if ctx.obj >= 0:
+        for note in made.notes:
+            click.echo(f"Note: {target}: {note}", err=True)
+
+
+def _count(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r}: a whole number from 1, or auto", param_hint="--levels")
+    return int(text)
+
+
+def _table(facts: dict[str, Any]) -> Iterator[str]:
+    """Lines for people."""
+    size = f"{facts['width']} x {facts['height']} px"
+    bands = counted(facts["channels"], "band")
+    yield facts["target"]
+    yield f"  {facts['format']:<10} {size}, {bands} {facts['dtype']}, {counted(facts['levels'], 'level')}"
+    yield f"  stored     {human_bytes(facts['bytes'])}, {facts['compression']}"
+    error = facts["largest_error"]
+    compared = "after lossy compression" if error is None else f"largest error of a level's px {error:.3g}"
+    yield f"  checked    {counted(facts['windows_checked'], 'window')} read back; {compared}"
+    yield f"  time       {facts['seconds']:.1f} s"
