@@ -22,6 +22,7 @@ LAYERS = {
     "hiresattn.fetch": 4,
     "hiresattn.convert": 4,
     "hiresattn.search": 4,
+    "hiresattn.squash": 5,
     "hiresattn.checkpoint": 4,
     "hiresattn.device": 1,
     "hiresattn.domain": 4,
