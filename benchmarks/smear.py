@@ -173,6 +173,7 @@ class SmearScene:
         odd: Class of that one; None = any other, with equal chance.
         place: Its row and column; None = anywhere, with equal chance.
         image: Which of its class's images in the split it is; None = any.
+        several: How many odd cells there are, all of one class; the task has one, training may begin with more.
     """
 
     seed: int
@@ -182,6 +183,7 @@ class SmearScene:
     odd: str | None = None
     place: tuple[int, int] | None = None
     image: int | None = None
+    several: int = 1
 
     def __post_init__(self) -> None:
         if self.grid < 1 or self.split not in SPLITS:
@@ -193,6 +195,8 @@ class SmearScene:
                 raise ConfigError(f"no class {name!r}; possible are {', '.join(CLASSES)}")
         if self.place is not None and not all(0 <= at < self.grid for at in self.place):
             raise ConfigError(f"place {self.place} is outside a grid of {self.grid} x {self.grid} cells")
+        if not 1 <= self.several <= self.grid**2:
+            raise ConfigError(f"a grid of {self.grid} x {self.grid} cells can't have {self.several} odd ones")
 
     @property
     def side(self) -> int:
@@ -206,14 +210,28 @@ class SmearScene:
 
     @property
     def position(self) -> tuple[int, int]:
-        """Row and column of the odd cell."""
+        """Row and column of the odd cell, or of the first of several."""
         return self._drawn[1]
 
     @property
+    def positions(self) -> tuple[tuple[int, int], ...]:
+        """Row and column of every odd cell."""
+        first = self.position
+        if self.several == 1:
+            return (first,)
+        order = self._rng(4).permutation(self.grid**2).tolist()
+        others = [place for place in (divmod(at, self.grid) for at in order) if place != first]
+        return first, *others[: self.several - 1]
+
+    @property
     def box(self) -> tuple[int, int, int, int]:
-        """Where the odd cell is: ``(y, x, height, width)``, level-0 px."""
-        row, column = self.position
-        return row * CELL, column * CELL, CELL, CELL
+        """Where the odd cell is: ``(y, x, height, width)``, level-0 px; the first of several."""
+        return self.boxes[0]
+
+    @property
+    def boxes(self) -> tuple[tuple[int, int, int, int], ...]:
+        """Where every odd cell is."""
+        return tuple((row * CELL, column * CELL, CELL, CELL) for row, column in self.positions)
 
     def layout(self, bank: CellBank) -> tuple[np.ndarray, np.ndarray]:
         """The number of the image, and the turn, of every cell (int64 ``[grid grid]`` each)."""
@@ -227,6 +245,8 @@ class SmearScene:
         if not 0 <= image < len(own):
             raise ConfigError(f"no image {image}; class {self.label} has {len(own)} in split {self.split}")
         numbers[self.position] = own[image]
+        for place in self.positions[1:]:
+            numbers[place] = own[rng.integers(len(own))]
         return numbers, turns
 
     @property
@@ -265,10 +285,10 @@ class SmearPyramid(Pyramid):
             side = -(-scene.side // downsample)
             levels.append(Level(side, side, float(downsample), min(side, 256), min(side, 256)))
             downsample *= 2
-        given = [scene.odd, scene.place, scene.image]
+        given = [scene.odd, scene.place, scene.image, scene.several]
         name = f"smear:{scene.split}/{scene.background}/{scene.grid}/{scene.seed}"
         super().__init__(
-            name if given == [None] * 3 else f"{name}/{scene.odd},{scene.place},{scene.image}",
+            name if given == [None, None, None, 1] else f"{name}/{','.join(map(str, given))}",
             Metadata(levels=tuple(levels), channels=3, dtype=np.dtype(np.uint8)),
         )
 
@@ -303,8 +323,9 @@ def examples(
     grid: int = 16,
     seed0: int = 0,
     background: str = BACKGROUND,
+    several: int = 1,
 ) -> list[Example]:
-    """Scenes to train on or to classify, composed when read; ``example.source.scene.box`` is the truth.
+    """Scenes to train on or to classify, composed when read; ``boxes`` is the truth.
 
     Args:
         zip_path: The zip of cell images.
@@ -313,12 +334,20 @@ def examples(
         grid: Cells along a side.
         seed0: Seed of the first; the others' follow it.
         background: Class of all cells but one.
+        several: Most odd cells of a scene: 1 to this many, each doubling as likely as the next.
 
     Returns:
         One example per scene.
     """
-    scenes = (SmearScene(seed0 + i, grid, split, background) for i in range(count))
-    return [Example(source=SmearPyramid(zip_path, scene), label=scene.label, split=split) for scene in scenes]
+    numbers = np.exp2(np.random.default_rng([5, seed0]).uniform(0, np.log2(several), count)).astype(int)
+    scenes = [
+        SmearScene(seed0 + i, grid, split, background, several=number)
+        for i, number in enumerate(numbers.tolist())
+    ]
+    return [
+        Example(SmearPyramid(zip_path, scene), label=scene.label, split=split, boxes=scene.boxes)
+        for scene in scenes
+    ]
 
 
 def single_cell_examples(
