@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn_cli import options
+from hiresattn_cli.fmow_evaluate import evaluate
 from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 
@@ -50,6 +51,9 @@ _splits = click.option(
 @click.group()
 def fmow() -> None:
     """Index, convert and score Functional Map of the World (fMoW)."""
+
+
+fmow.add_command(evaluate)
 
 
 @fmow.command()

@@ -4,10 +4,12 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from hiresattn.manifest import read_manifest
+from hiresattn.report.record import Prediction
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
@@ -111,3 +113,79 @@ def test_cog_goes_on_after_a_damaged_image_and_says_so(run, tree, tmp_path):
     assert result.exit_code == 3
     assert "Left out: 1 x can't be converted, such as " in result.stderr
     assert "1 failed" in result.stderr
+
+
+@pytest.fixture
+def evaluated(monkeypatch):
+    """Replaces the model: it calls everything a zoo, and can't read what lies in a folder ``bad``."""
+    model = SimpleNamespace(name="m", sha256="0" * 64, classes=("zoo", "dam"))
+
+    def classify(examples, _model, **options):
+        for example in examples:
+            bad = "/bad/" in str(example.source)
+            said = {"error": "broken"} if bad else {"class_name": "zoo", "scores": {"zoo": 0.9, "dam": 0.1}}
+            yield Prediction(str(example.source), "error" if bad else "ok", **said)
+
+    monkeypatch.setattr("hiresattn.fmow.results.classify", classify)
+    monkeypatch.setattr("hiresattn.checkpoint.load_model", lambda name: model)
+
+
+def manifest_of(run, tree, folder, *words):
+    path = folder / "m.csv"
+    assert run("fmow", "index", tree.root, "-o", path, *words).exit_code == 0
+    return path
+
+
+def test_evaluate_names_the_protocol_and_gives_every_size(run, tree, tmp_path, evaluated):
+    manifest = manifest_of(run, tree, tmp_path)
+    result = run(
+        "fmow", "evaluate", "model", manifest, "--protocol", "tnet-test", "-o", tmp_path / "out.jsonl"
+    )
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("Protocol B, TNet: top-1 over whole test images")
+    rows = {line[:15].strip(): line[15:].split() for line in lines if line.startswith(("up to", "all"))}
+    tests = [example for example in read_manifest(manifest) if example.split == "test"]
+    right = sum(example.label == "zoo" for example in tests)
+    assert rows["all"][:2] == [str(len(tests)), f"{right / len(tests):.3f}"]
+    assert sum(int(row[0]) for name, row in rows.items() if name != "all") == len(tests)
+    records = [json.loads(line) for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [record["label"] for record in records] == [example.label for example in tests]
+
+
+def test_evaluate_says_when_it_is_a_part(run, tree, tmp_path, evaluated):
+    manifest = manifest_of(run, tree, tmp_path)
+    words = ("fmow", "evaluate", "model", manifest, "--protocol", "tnet-test", "--limit", 2)
+    assert "2 rows (of " in run(*words).stdout
+    found = json.loads(run(*words, "--json").stdout)
+    assert (found["rows"], found["letter"], found["window"]) == (2, "B", "frame")
+
+
+def test_the_challenges_answers_are_what_score_takes(run, tree, tmp_path, evaluated):
+    manifest = manifest_of(
+        run, tree, tmp_path, "--window", "context", "--splits", "test,seq", "--false-detections"
+    )
+    answers, truth = tmp_path / "answers.txt", tmp_path / "truth.txt"
+    truth.write_text("".join(f"{box},{name}\n" for box, name in tree.truth.items()))
+    words = ("fmow", "evaluate", "model", manifest, "--protocol", "challenge", "--answers", answers, "--json")
+    found = json.loads(run(*words).stdout)
+    printed = run("fmow", "score", answers, truth).stdout
+    assert printed == f"{found['score']['score']:.6f}\n"
+    assert float(printed) > 0
+    assert len(answers.read_text().splitlines()) == len(tree.truth)
+
+
+def test_evaluate_goes_on_after_a_failure_and_exits_3(run, tree, tmp_path, evaluated):
+    manifest = manifest_of(run, tree, tmp_path)
+    text = manifest.read_text().splitlines()
+    at = next(i for i, line in enumerate(text) if ",test," in line)
+    text[at] = f"/bad/a.jpg{text[at][text[at].index(',') :]}"
+    manifest.write_text("\n".join(text))
+    result = run("fmow", "evaluate", "model", manifest, "--protocol", "tnet-test")
+    assert (result.exit_code, result.stderr) == (3, "Error: broken\n")
+    assert "1 rows failed" in result.stdout
+
+
+def test_answers_are_the_challenges_only(run, tmp_path):
+    result = run("fmow", "evaluate", "model", "m.csv", "--protocol", "val-crops", "--answers", tmp_path / "a")
+    assert result.exit_code == 2

@@ -1,0 +1,161 @@
+"""``hiresattn fmow evaluate``: a model and a manifest in, a protocol's result out."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from hiresattn.errors import ConfigError
+from hiresattn.report.units import human_bytes, human_share
+from hiresattn_cli import options
+from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hiresattn.fmow.results import Answer, Bucket, Report
+
+_HEAD = (
+    "long side",
+    "rows",
+    "top-1",
+    "top-5",
+    "macro",
+    "glimpses",
+    "px read",
+    "bytes",
+    "decode",
+    "model",
+    "total",
+)
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("manifest", metavar="MANIFEST")
+@click.option(
+    "--protocol",
+    type=click.Choice(["tnet-test", "val-crops", "challenge"]),
+    required=True,
+    help="B: top-1 over whole test images, as TNet; C: top-1 over box crops of val; A: the challenge's "
+    "weighted F1 over boxes of test and seq.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N rows, evenly spread.")
+@click.option(
+    "--sizes",
+    type=options.SIZES,
+    metavar="512,1024",
+    help="Upper ends of the size buckets: long side of the image, px.",
+)
+@click.option("-o", "--output", metavar="FILE", help="Write every row's prediction here, JSON lines.")
+@click.option(
+    "--answers", metavar="FILE", help="Protocol A: write lines boxID,category here, for fmow score."
+)
+@options.budget
+@options.stop
+@options.policy
+@options.device
+@options.seed
+@options.threads
+@options.as_json
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    *,
+    model: str,
+    manifest: str,
+    protocol: str,
+    limit: int | None,
+    sizes: tuple[int, ...] | None,
+    output: str | None,
+    answers: str | None,
+    threads: int | None,
+    seed: int | None,
+    stop: Any,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure MODEL by a published protocol on MANIFEST, which `fmow index` wrote.
+
+    The results of two protocols can't be compared; every output names its own. Accuracy, cost and time are given
+    by size of the image, decoding and model apart. Exit status 1: all rows failed; 3: some failed.
+    """
+    if answers and protocol != "challenge":
+        raise click.UsageError("--answers is for --protocol challenge")
+    options.check_budget(settings["budget"])
+    options.use_threads(threads)
+    from hiresattn.checkpoint import load_model
+    from hiresattn.fmow import results
+    from hiresattn.fmow.protocols import read_entries
+
+    entries, of = read_entries(manifest, protocol, limit=limit)
+    loaded = load_model(model)
+    settings |= {"seed": seed or 0, "threads": threads, "stop": None if stop == "off" else stop}
+    with ExitStack() as stack:
+        out = stack.enter_context(_opened(output)) if output else None
+        update = stack.enter_context(progress_bar(protocol, len(entries), wanted=ctx.obj >= 0))
+
+        def told() -> "Iterator[Answer]":
+            for number, answer in enumerate(results.answers(entries, loaded, **settings), 1):
+                if out:
+                    out.write(json_line(answer.prediction.to_json() | {"box_id": answer.entry.box_id}) + "\n")
+                    out.flush()
+                if answer.prediction.status == "error":
+                    click.echo(f"Error: {one_line(answer.prediction.error)}", err=True)
+                update(number, f"{number} of {len(entries)}")
+                yield answer
+
+        found = results.report(told(), protocol, loaded, of=of, edges=sizes or results.EDGES)
+    if answers:
+        _write(Path(answers), "".join(f"{box},{name}\n" for box, name in sorted(found.categories.items())))
+    click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
+    if found.overall.failed:
+        ctx.exit(1 if found.overall.failed == found.rows else 3)
+
+
+def _table(found: "Report") -> Iterator[str]:
+    """Lines for people; the protocol first."""
+    part = "" if found.rows == found.of else f" (of {found.of:,}: a part, not the protocol's result)"
+    formats = ", ".join(f"{count:,} {suffix}" for suffix, count in found.formats.items())
+    yield f"Protocol {found.letter}, {found.words}"
+    yield f"window {found.window}, {found.rows:,} rows{part}, {formats}; model {found.model['name']}"
+    if found.score:
+        yield f"score {found.score.score:.6f} over {found.score.boxes:,} boxes"
+    if found.unknown_labels:
+        yield f"{found.unknown_labels:,} rows are of classes that the model doesn't have; they count as wrong"
+    yield ""
+    lines = [_HEAD, *map(_cells, found.buckets), _cells(found.overall)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    for line in lines:
+        cells = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=True))
+        yield "  ".join((line[0].ljust(widths[0]), *cells))
+    yield ""
+    yield "Means per row. Decode: opening, reading and decoding; model: the network and the search; ms."
+    if found.overall.failed:
+        yield f"{found.overall.failed:,} rows failed; they count as wrong and not in the means of cost."
+
+
+def _cells(bucket: "Bucket") -> tuple[str, ...]:
+    shares = (f"{share:.3f}" for share in (bucket.top1, bucket.top5, bucket.macro))
+    times = (f"{value:.1f}" for value in (bucket.decode_ms, bucket.model_ms, bucket.total_ms))
+    if bucket.failed == bucket.rows:
+        return (bucket.name, f"{bucket.rows:,}", *shares, *[""] * 6)
+    read = (human_share(bucket.fraction_read), human_bytes(bucket.bytes_read))
+    return (bucket.name, f"{bucket.rows:,}", *shares, f"{bucket.glimpses:.1f}", *read, *times)
+
+
+def _opened(name: str) -> IO[str]:
+    try:
+        return Path(name).open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{name}: it can't be written ({error.strerror}); check its folder") from error
+
+
+def _write(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
