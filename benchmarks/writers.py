@@ -6,6 +6,7 @@ or not at all.
 """
 
 import contextlib
+import functools
 import shutil
 import tempfile
 import uuid
@@ -28,12 +29,16 @@ COARSEST = 64
 _THREADS = 2
 
 
-def write_tiff(pyramid: Pyramid, path: str | Path) -> None:
-    """Write a tiled, pyramidal TIFF: JPEG of quality 90, RGB bands stored as YCbCr 4:4:4 (or one grey band).
+def write_tiff(
+    pyramid: Pyramid, path: str | Path, *, quality: int = QUALITY, subsampling: str = "444"
+) -> None:
+    """Write a tiled, pyramidal TIFF of JPEG tiles, RGB bands stored as YCbCr (or one grey band).
 
     Args:
         pyramid: An image of uint8, 1 or 3 bands.
         path: The file.
+        quality: Of the JPEG tiles, up to 100.
+        subsampling: Of their colour: ``444`` (none) or ``420`` (as scanners do).
 
     Raises:
         ConfigError: If JPEG can't hold the image.
@@ -41,9 +46,10 @@ def write_tiff(pyramid: Pyramid, path: str | Path) -> None:
     _check_jpeg(pyramid, "TIFF")
     colour: dict[str, Any] = {"photometric": "minisblack"}
     if pyramid.channels == 3:
-        colour = {"photometric": "ycbcr", "subsampling": (1, 1)}
-    with _whole(Path(path)) as partial:
-        _write_pages(pyramid, partial, _jpeg, compression="jpeg", **colour)
+        colour = {"photometric": "ycbcr", "subsampling": (1, 1) if subsampling == "444" else (2, 2)}
+    encode = functools.partial(_jpeg, quality=quality, subsampling=subsampling)
+    with _whole(Path(path)) as unfinished:
+        _write_pages(pyramid, unfinished, encode, compression="jpeg", **colour)
 
 
 def write_zarr(pyramid: Pyramid, path: str | Path, *, axes: str = "yxc") -> None:
@@ -231,14 +237,14 @@ def _halved(strip: np.ndarray) -> np.ndarray:
     return np.add(rows[:, ::2], rows[:, 1::2], dtype=wide) * wide(0.25)
 
 
-def _jpeg(tile: np.ndarray) -> bytes:
+def _jpeg(tile: np.ndarray, *, quality: int, subsampling: str) -> bytes:
     import imagecodecs
 
     tile = _full(tile)
     if tile.shape[2] == 1:
-        return bytes(imagecodecs.jpeg8_encode(tile[:, :, 0], level=QUALITY))
-    colour = {"colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": "444"}
-    return bytes(imagecodecs.jpeg8_encode(tile, level=QUALITY, **colour))
+        return bytes(imagecodecs.jpeg8_encode(tile[:, :, 0], level=quality))
+    colour = {"colorspace": "RGB", "outcolorspace": "YCBCR", "subsampling": subsampling}
+    return bytes(imagecodecs.jpeg8_encode(tile, level=quality, **colour))
 
 
 def _deflated(tile: np.ndarray) -> bytes:

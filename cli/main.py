@@ -8,6 +8,7 @@ import click
 
 from hiresattn import __version__
 from hiresattn.errors import HiresattnError
+from hiresattn_cli.bench import bench
 from hiresattn_cli.classify import classify
 from hiresattn_cli.convert import convert
 from hiresattn_cli.demo import demo
@@ -63,7 +64,7 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-for _command in (info, convert, classify, train, describe, demo, fmow):
+for _command in (info, convert, classify, train, describe, demo, fmow, bench):
     cli.add_command(_command)
 
 

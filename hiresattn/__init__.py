@@ -12,6 +12,7 @@ from hiresattn.errors import HiresattnError as HiresattnError
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model as Model
     from hiresattn.checkpoint import load_model as load_model
+    from hiresattn.crops import read_crops as read_crops
     from hiresattn.predict import classify as classify
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
@@ -26,6 +27,7 @@ _HOME = {
     "classify": "hiresattn.predict",
     "load_model": "hiresattn.checkpoint",
     "open_pyramid": "hiresattn.pyramid",
+    "read_crops": "hiresattn.crops",
 }
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "errors",
     "load_model",
     "open_pyramid",
+    "read_crops",
 ]
 
 

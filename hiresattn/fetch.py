@@ -1,11 +1,11 @@
 """The joint: regions in, crops out. Runs read plans with threads; each tile is decoded once."""
 
+import contextlib
 import os
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from types import TracebackType
@@ -62,6 +62,7 @@ class _Decoded(NamedTuple):
     valid: np.ndarray  # [h w], or ALL_VALID
     missing: int
     seconds: float
+    room: np.ndarray | None = None  # what it was decoded into, to be used again
 
     @property
     def nbytes(self) -> int:
@@ -110,15 +111,22 @@ class CropFetcher:
         if cache_bytes is None:
             cache_bytes = min(max(24 * _largest_tile(pyramids), 64 << 20), 256 << 20)
         self._cache: TileCache[_Decoded] = TileCache(cache_bytes)
+        self._rooms: defaultdict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 
-    def __call__(self, image: Int64[np.ndarray, " n"], regions: Int64[np.ndarray, "n 4"]) -> Crops:
+    def __call__(
+        self,
+        image: Int64[np.ndarray, " n"],
+        regions: Int64[np.ndarray, "n 4"],
+        out: Crops | None = None,
+    ) -> Crops:
         """Fetch crops.
 
         Args:
             image: Index into the pyramids, per crop.
             regions: ``(y, x, height, width)`` in level-0 px of that image, inside it.
+            out: Crops of an earlier call, as many, to be written over; None = new arrays.
 
         Returns:
             The crops, in the order asked for.
@@ -133,6 +141,9 @@ class CropFetcher:
                 f"each region needs the index of its image, 0 to {known - 1}; got indices {image.tolist()} "
                 f"for {len(regions)} regions"
             )
+        crops = self._empty(len(image)) if out is None else out
+        if (len(crops.pixels), len(crops.coverage)) != (len(image), len(image)):
+            raise RegionError(f"out has room for {len(crops.pixels)} crops; got {len(image)} regions")
         finest = round(self.config.size * self.config.oversample)
         plans = []
         for index in np.unique(image).tolist():
@@ -150,9 +161,10 @@ class CropFetcher:
             else:
                 reads += block_reads(index, levels, plan, rows)
                 self._count_tiles(index, plan.tiles.tolist())
-        with closing(self._stream(reads)) as tiles:
+        with contextlib.closing(self._stream(reads)) as tiles:
             decoded = ((tile.data, tile.valid) for tile in tiles)
-            return Crops(*scatter(reads, decoded, windows.tolist(), self.config.size, self._low, self._high))
+            scatter(reads, decoded, windows, self._low, self._high, *crops)
+        return crops
 
     def close(self) -> None:
         """Stop the threads and let go of the cached tiles; a later call starts anew."""
@@ -160,6 +172,7 @@ class CropFetcher:
             self._pool.shutdown()
         self._pool = None
         self._cache.clear()
+        self._rooms.clear()
 
     def __enter__(self) -> Self:
         return self
@@ -169,11 +182,19 @@ class CropFetcher:
     ) -> None:
         self.close()
 
+    def _empty(self, count: int) -> Crops:
+        bands, size = len(self.config.bands), self.config.size
+        return Crops(
+            np.empty((count, bands, size, size), np.float32), np.empty((count, size, size), np.float32)
+        )
+
     def _stream(self, reads: list[Read]) -> Generator[_Decoded]:
         """Decoded reads, in order; up to ``2 * threads`` ahead of the one in use."""
         if self._threads < 2 or len(reads) == 1:
             for read in reads:
-                yield self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
+                tile = self._cache.get(read[:3]) or self._decoded(read, self._decode(read))
+                yield tile
+                self._recycle(read, tile)
             return
         pool = self._workers()
         coming = iter(reads)
@@ -184,8 +205,10 @@ class CropFetcher:
                     waiting.append((read, self._cache.get(read[:3]) or pool.submit(self._decode, read)))
                 if not waiting:
                     return
-                read, tile = waiting.popleft()
-                yield self._decoded(read, tile.result()) if isinstance(tile, Future) else tile
+                read, found = waiting.popleft()
+                tile = self._decoded(read, found.result()) if isinstance(found, Future) else found
+                yield tile
+                self._recycle(read, tile)
         finally:  # after an error no thread goes on reading a pyramid that the caller may close
             futures = [tile for _, tile in waiting if isinstance(tile, Future)]
             for future in futures:
@@ -203,10 +226,12 @@ class CropFetcher:
         """Read, and make the bands that the model takes. Runs in any thread."""
         started = time.perf_counter()
         pyramid = self._pyramids[read.image]
+        room = None
         if read.tile is None:
             pixels = pyramid.read_masked(read.level, *read.window)
         else:
-            pixels = pyramid.read_tile(read.level, *read.tile)
+            room = self._room(read)
+            pixels = pyramid.read_tile(read.level, *read.tile, *(() if room is None else (room,)))
         if pixels.missing_tiles and self._strict:
             y, x, height, width = read.window
             where = f"row {read.tile[0]}, column {read.tile[1]}" if read.tile else "one or more"
@@ -215,14 +240,29 @@ class CropFetcher:
                 f"columns {x} to {x + width}; without strict it counts as not measured"
             )
         data = _bands(pyramid, pixels.data, pixels.valid, self.config.bands)
-        kept = read.tile is not None and self._cache.limit > 0  # a kept tile must not hold a larger array
-        data = np.require(data, _computable(data.dtype), ["C", "W", "O"] if kept else ["C", "W"])
+        data = np.require(data, _computable(data.dtype), ["C", "W"])
+        if read.tile is not None and self._cache.limit > 0 and _holds_more(data):
+            data = data.copy()  # a kept tile must not hold a larger array
         valid = (
             ALL_VALID
             if pixels.valid is None or pixels.valid.all()
             else np.require(pixels.valid, None, ["C", "W", "O"])
         )
-        return _Decoded(data, valid, pixels.missing_tiles, time.perf_counter() - started)
+        return _Decoded(data, valid, pixels.missing_tiles, time.perf_counter() - started, room)
+
+    def _room(self, read: Read) -> np.ndarray | None:
+        """Memory used before for a tile of this kind, where tiles are not kept."""
+        native = self._pyramids[read.image].native_tiles
+        if native is None or self._cache.limit > 0:
+            return None
+        with contextlib.suppress(IndexError):
+            return self._rooms[read.image, read.level].pop()
+        return native.buffer(read.level)
+
+    def _recycle(self, read: Read, tile: _Decoded) -> None:
+        """Take back the memory of a tile that is done with."""
+        if tile.room is not None:
+            self._rooms[read.image, read.level].append(tile.room)
 
     def _decoded(self, read: Read, tile: _Decoded) -> _Decoded:
         """Count a decoded read and keep it if it is a tile. Runs in the caller's thread."""
@@ -295,6 +335,11 @@ def _largest_tile(pyramids: Sequence[Pyramid]) -> int:
         for level in pyramid.levels
     )
     return max(tiles, default=0)
+
+
+def _holds_more(data: np.ndarray) -> bool:
+    """Whether an array keeps more memory alive than its own px."""
+    return data.base is not None and getattr(data.base, "nbytes", data.nbytes + 1) > data.nbytes
 
 
 def _bands(

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.geometry import Level, check_region
+
+if TYPE_CHECKING:
+    from hiresattn.pyramid.tiles import Tiles
 
 HandleT = TypeVar("HandleT")
 
@@ -76,6 +79,10 @@ class Pyramid(ABC):
     """Name of the backend."""
     by_tile: bool = True
     """Whether reading tile by tile is how this image is read best; else window by window."""
+    native_tiles: "Tiles | None" = None
+    """The stored tiles, where they are read and decoded natively."""
+    by_window: bool = False
+    """Whether its library cuts windows out of tiles faster than it returns the tiles themselves."""
     exact_bytes: bool = False
     """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
 
@@ -137,7 +144,38 @@ class Pyramid(ABC):
         has = self._level(level)
         y, x, height, width = self._integers("the window (y, x, height, width)", y, x, height, width)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
-        pixels = self._read(level, y, x, height, width)
+        return self._checked(self._read(level, y, x, height, width), level, height, width)
+
+    def read_tile(self, level: int, row: int, column: int, buffer: np.ndarray | None = None) -> Pixels:
+        """Read one storage tile, cut to the level's edge.
+
+        Args:
+            level: Index into ``levels``.
+            row: Row of tiles.
+            column: Column of tiles.
+            buffer: From ``native_tiles.buffer(level)``, to decode into: what is returned then lasts until the
+                next read.
+
+        Returns:
+            Its px, perhaps a view into the decoder's.
+
+        Raises:
+            RegionError: If the level has no such tile.
+            ReadError: If it can't be decoded.
+        """
+        y, x, height, width = self.tile_window(level, row, column)
+        if self.native_tiles is None:
+            pixels = self._read(level, y, x, height, width)
+        else:
+            pixels = self._finished(self.native_tiles.read_tile(level, row, column, buffer))
+        return self._checked(pixels, level, height, width)
+
+    def _finished(self, pixels: Pixels) -> Pixels:
+        """What a backend makes of natively read px: alpha, for one, becomes a mask."""
+        return pixels
+
+    def _checked(self, pixels: Pixels, level: int, height: int, width: int) -> Pixels:
+        """What was read, with the mask of what was measured, if it is what was announced."""
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
             raise ReadError(
                 f"{self.source}, level {level}: the {self.backend} reader returned {pixels.data.shape} "
@@ -145,10 +183,6 @@ class Pyramid(ABC):
                 "the file's header and its pixels disagree"
             )
         return Pixels(pixels.data, _measured(pixels, self.nodata), pixels.missing_tiles)
-
-    def read_tile(self, level: int, row: int, column: int) -> Pixels:
-        """Read one storage tile, cut to the level's edge."""
-        return self.read_masked(level, *self.tile_window(level, row, column))
 
     def tile_window(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
         """Window ``(y, x, height, width)`` of a tile, px of its level.

@@ -17,9 +17,13 @@ from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tiffheader import check_tiff
 from hiresattn.pyramid.tifftiles import TiffTiles
+from hiresattn.pyramid.tiles import agrees
 
 #: Rows of a tile where a file's only block is the whole image.
 _ROWS = 512
+
+#: Compressions that two decoders may decode a little differently.
+_LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
 
 #: Blocks with sides below this are read several at a time, px.
 _SMALL = 128
@@ -31,8 +35,8 @@ class RasterioPyramid(Pyramid):
     An alpha band isn't a band here: it says what is valid, as do an internal mask, the nodata value and
     blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
 
-    Tiles of local GeoTIFF compressed with JPEG or deflate are decoded natively: GDAL returns damaged ones as if
-    nothing were, and doesn't look at deflate's checksums. Strips, and files elsewhere, are as GDAL reads them.
+    Tiles of local GeoTIFF are decoded natively: GDAL returns damaged ones of JPEG as if nothing were, and doesn't
+    look at deflate's checksums. Strips, and files elsewhere, are as GDAL reads them.
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
@@ -56,14 +60,18 @@ class RasterioPyramid(Pyramid):
             self._overviews, levels, self._stored = self._levels(raster)
             self._mask = _has_mask(raster)
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
-            native = raster.driver == "GTiff" and _is_lenient(raster.compression)
+            native = raster.driver == "GTiff" and not self._file.remote
+            lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
             meta = _metadata(raster, levels, self._bands, mpp, nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
-        self._tiles = _native_tiles(source, meta) if native and not self._file.remote else None
         self.exact_bytes = self._stored
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
         ]
+        self._tiles = _native_tiles(source, meta) if native else None
+        if self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
+            self._tiles = None
+        self.native_tiles = None if self._mask else self._tiles
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""
@@ -93,6 +101,14 @@ class RasterioPyramid(Pyramid):
             if not self._file.remote:
                 raise
         return self._read_once(what, level, y, x, height, width)  # GDAL keeps a failure; a new handle doesn't
+
+    def _by_gdal(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """A window as GDAL reads it, whatever its mask."""
+        from rasterio.windows import Window
+
+        with self._reading(level, f"level {level}") as raster:
+            window = Window(x, y, width, height)
+            return Pixels(np.moveaxis(raster.read(self._bands, window=window), 0, 2))
 
     def _read_once(self, what: str, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         from rasterio.windows import Window
@@ -171,11 +187,6 @@ class RasterioPyramid(Pyramid):
 
 def _close(handle: Any) -> None:
     handle.close()
-
-
-def _is_lenient(compression: Any) -> bool:
-    """Whether GDAL's decoder of a compression accepts what is known to be damaged."""
-    return any(name in str(compression).upper() for name in ("JPEG", "DEFLATE"))
 
 
 def _by_band(raster: Any) -> bool:

@@ -97,6 +97,10 @@ class ZarrPyramid(Pyramid):
         )
         self.exact_bytes = all(chunks.exact for chunks in self._chunks)
 
+    def array(self, level: int) -> tuple[Any, str]:
+        """The ``zarr.Array`` of a level, and its axes as letters."""
+        return self._arrays[level], "".join(axis[0] for axis in self._axes)
+
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile, exact for local stores; 0 if it is left out."""
         self.tile_window(level, row, column)

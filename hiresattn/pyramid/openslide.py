@@ -1,5 +1,6 @@
 """Slides in vendors' formats, by OpenSlide; pixels of tiled TIFF based ones natively."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
 from hiresattn.pyramid.scale import choose_mpp
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tifftiles import TiffTiles
+from hiresattn.pyramid.tiles import agrees
 
 #: Vendors whose files are plain tiled TIFF: tiles don't overlap, and decode to RGB as they are.
 _PLAIN_TIFF = frozenset({"aperio", "generic-tiff"})
@@ -64,12 +66,16 @@ class OpenSlidePyramid(Pyramid):
             said = {key: properties[key] for key in properties if key.startswith("openslide.")}
             sizes = [(height, width) for width, height in slide.level_dimensions]
             self._downsamples = tuple(slide.level_downsamples)
+            self._background = _colour(said.get("openslide.background-color"))
+            self._tiles = _native_tiles(source, said.get("openslide.vendor"), sizes, self._background)
+            if self._tiles is not None and not agrees(self._tiles, partial(self._by, slide), lossy=True):
+                self._tiles = None
+        self.native_tiles = self._tiles
+        self._slides: PerThread[Any] = PerThread(partial(openslide.OpenSlide, source), _close)
         chosen, where = choose_mpp(
             mpp, _number(said.get("openslide.mpp-y")), _number(said.get("openslide.mpp-x")), "openslide.mpp"
         )
-        self._background = _colour(said.get("openslide.background-color"))
-        self._tiles = _native_tiles(source, said.get("openslide.vendor"), sizes, self._background)
-        tiles = self._tiles.tiles if self._tiles else [_tile(said, k) for k in range(len(sizes))]
+        tiles = self._tiles.sides if self._tiles else [_tile(said, k) for k in range(len(sizes))]
         levels = tuple(
             Level(
                 width=width,
@@ -95,9 +101,6 @@ class OpenSlidePyramid(Pyramid):
             nodata=nodata,
         )
         self.exact_bytes = self._tiles is not None
-        self._slides: PerThread[Any] = PerThread(
-            lambda: openslide.OpenSlide(source), lambda slide: slide.close()
-        )
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""
@@ -117,27 +120,30 @@ class OpenSlidePyramid(Pyramid):
             return self._tiles.read(level, y, x, height, width)
         import openslide
 
-        downsample = self._downsamples[level]
         try:
-            # OpenSlide wants the place in level-0 px, and columns first.
-            location = (round(x * downsample), round(y * downsample))
-            rgba = np.asarray(self._slides.get().read_region(location, level, (width, height)))
+            return self._by(self._slides.get(), level, y, x, height, width)
         except (openslide.OpenSlideError, OSError) as error:
             self._slides.drop()  # after an error, OpenSlide's handle refuses every later read
             raise ReadError(
                 f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
                 f"OpenSlide can't read this ({error or type(error).__name__}); copy or export the slide again"
             ) from error
-        return self._composite(rgba)
 
-    def _composite(self, rgba: np.ndarray) -> Pixels:
-        """Lay pixels on the background colour; where nothing was scanned they aren't valid."""
+    def _by(self, slide: Any, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """A window on the background colour; where nothing was scanned, px aren't valid."""
+        downsample = self._downsamples[level]
+        location = (round(x * downsample), round(y * downsample))  # level-0 px, columns first
+        rgba = np.asarray(slide.read_region(location, level, (width, height)))
         alpha = rgba[:, :, 3:]
         if alpha.min() == 255:
             return Pixels(np.ascontiguousarray(rgba[:, :, :3]))
         share = alpha / np.float32(255)
         data = rgba[:, :, :3] * share + np.array(self._background, np.float32) * (1 - share)
         return Pixels(np.rint(data).astype(np.uint8), alpha[:, :, 0] > 0)
+
+
+def _close(slide: Any) -> None:
+    slide.close()
 
 
 def _native_tiles(

@@ -61,7 +61,7 @@ class TiffPyramid(Pyramid):
             mpp=mpp,
             nodata=nodata,
         )
-        self._tiles = tiles
+        self.native_tiles = self._tiles = tiles
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile, exact; 0 if the file leaves it out."""
@@ -73,7 +73,9 @@ class TiffPyramid(Pyramid):
         self._tiles.close()
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        pixels = self._tiles.read(level, y, x, height, width)
+        return self._finished(self._tiles.read(level, y, x, height, width))
+
+    def _finished(self, pixels: Pixels) -> Pixels:
         if not self._alpha:
             return pixels
         valid = pixels.data[:, :, -1] > 0
@@ -115,7 +117,7 @@ def described(tiles: TiffTiles) -> tuple[Level, ...]:
             tile_width=tile_width,
             tile_height=tile_height,
         )
-        for (h, w), (tile_height, tile_width) in zip(tiles.shapes, tiles.tiles, strict=True)
+        for (h, w), (tile_height, tile_width) in zip(tiles.shapes, tiles.sides, strict=True)
     )
 
 

@@ -1,15 +1,15 @@
-"""The stored tiles of a local TIFF file: where each lies, and how it is decoded. Strict, and lock-free."""
+"""The stored tiles of a TIFF file: where each lies, and how it is decoded. Strict, and lock-free."""
 
 import os
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
-from hiresattn.pyramid.base import Pixels
+from hiresattn.pyramid.tiles import Tiles, reason
 
 _JPEG = 7
 _RGB = 2
@@ -17,6 +17,44 @@ _YCBCR = 6
 _PLANAR = 2
 #: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
+
+class ByteSource(Protocol):
+    """Where stored bytes come from: a file, or a server."""
+
+    def pread(self, count: int, offset: int) -> bytes:
+        """Up to ``count`` bytes from an offset; fewer only at the end. Raises ``OSError``."""
+
+    def close(self) -> None:
+        """Let go of what is open; the next read opens it again."""
+
+
+class LocalFile:
+    """Reads a local file by ``os.pread``: no shared offset, no lock, any number of threads."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd: int | None = None
+        self._lock = threading.Lock()
+
+    def pread(self, count: int, offset: int) -> bytes:
+        """Up to ``count`` bytes from an offset."""
+        if self._fd is None:
+            with self._lock:
+                if self._fd is None:
+                    self._fd = os.open(self._path, os.O_RDONLY)
+        return os.pread(self._fd, count, offset)
+
+    def close(self) -> None:
+        """Let go of the file; the next read opens it again."""
+        with self._lock:
+            fd, self._fd = self._fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if os is not None:  # at the end of the process modules go first
+            self.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,137 +68,118 @@ class _Plane:
     samples: int
     """Bands in each of its tiles."""
     decode: Any
-    """``decode(bytes, index) -> array [h w samples]``."""
+    """``decode(bytes, index, buffer or None) -> array [h w samples]``."""
+    decoder: str
+    """Its name."""
 
 
-class TiffTiles:
-    """Reads tiles of chosen directories of a local TIFF file by ``os.pread``: no shared offset, no lock.
+class TiffTiles(Tiles):
+    """Reads tiles of chosen directories of a TIFF file.
 
     JPEG tiles are decoded strictly: what the decoder notices is an error, where other readers return wrong
     pixels. JPEG, JPEG 2000, LZW and uncompressed tiles have no checksum, so damage that happens to decode
     to the right number of pixels can't be noticed by anyone.
 
     Args:
-        path: The file.
+        path: The file, for messages.
         levels: For each level, finest first, the ``tifffile`` pages that hold its bands (one, or one per
             band). Strips count as tiles as wide as the level.
         fill: Value of places that the file leaves out, one per band or one for all.
+        file: Where the bytes come from; None = the local file of that path.
 
     Raises:
         OpenError: If the file is compressed in a way that can't be decoded strictly.
     """
 
-    def __init__(self, path: str, levels: Sequence[Sequence[Any]], fill: Any = 0) -> None:
-        self._fd: int | None = None
-        self._lock = threading.Lock()
-        self.path = path
-        self.fill = fill
+    def __init__(
+        self, path: str, levels: Sequence[Sequence[Any]], fill: Any = 0, file: ByteSource | None = None
+    ) -> None:
+        self._file: ByteSource = LocalFile(path) if file is None else file
         self._levels = [[_plane(path, page) for page in pages] for pages in levels]
         first = [pages[0] for pages in levels]
-        self.shapes = [(int(page.imagelength), int(page.imagewidth)) for page in first]
-        """Rows and columns of each level."""
-        self.tiles = [_tile_shape(page) for page in first]
-        """Rows and columns of a tile of each level."""
-        self.dtype = np.dtype(first[0].dtype)
-        """Data type of the pixels."""
-        self.bands = sum(plane.copies * plane.samples for plane in self._levels[0])
-        """Bands, alpha included."""
+        super().__init__(
+            path,
+            shapes=[(int(page.imagelength), int(page.imagewidth)) for page in first],
+            sides=[_tile_shape(page) for page in first],
+            bands=sum(plane.copies * plane.samples for plane in self._levels[0]),
+            dtype=first[0].dtype,
+            fill=fill,
+        )
 
     @property
     def nbytes(self) -> int:
         """Stored bytes of all tiles."""
         return int(sum(plane.counts.sum() for planes in self._levels for plane in planes))
 
+    @property
+    def decoder(self) -> str:
+        """What decodes level 0's tiles."""
+        return self._levels[0][0].decoder
+
+    def places(self, level: int, row: int, column: int) -> list[tuple[int, int]]:
+        """Offset and stored bytes of each piece of a tile; a count of 0 is a piece that is left out."""
+        (height, width), (tile_height, tile_width) = self.shapes[level], self.sides[level]
+        across, down = -(-width // tile_width), -(-height // tile_height)
+        found = []
+        for plane in self._levels[level]:
+            for copy in range(plane.copies):
+                index = (copy * down + row) * across + column
+                offset, count = int(plane.offsets[index]), int(plane.counts[index])
+                found.append((offset, count if offset else 0))
+        return found
+
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of one tile."""
-        return sum(int(plane.counts[i]) for plane, i, _ in self._parts(level, row, column))
+        return sum(count for _, count in self.places(level, row, column))
 
-    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Read a window that lies inside a level; ``[h w bands]``, alpha included.
+    def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
+        """The stored bytes of a tile, a piece for each group of bands; None if the file leaves one out.
 
         Raises:
-            ReadError: If a tile can't be read or decoded.
+            ReadError: If they can't be read.
         """
-        tile_height, tile_width = self.tiles[level]
-        data = np.empty((height, width, self.bands), self.dtype)
-        valid = None
-        missing = 0
-        for row in range(y // tile_height, -(-(y + height) // tile_height)):
-            for column in range(x // tile_width, -(-(x + width) // tile_width)):
-                top, left = row * tile_height, column * tile_width
-                y0, x0 = max(y, top), max(x, left)
-                y1, x1 = min(y + height, top + tile_height), min(x + width, left + tile_width)
-                here = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
-                inside = np.s_[y0 - top : y1 - top, x0 - left : x1 - left]
-                if not self._read_tile(level, row, column, data[here], inside):
-                    data[here] = self.fill
-                    valid = np.ones((height, width), bool) if valid is None else valid
-                    valid[here] = False
-                    missing += 1
-        return Pixels(data, valid, missing)
+        pieces = []
+        for offset, count in self.places(level, row, column):
+            if not count:
+                return None
+            try:
+                piece = self._file.pread(count, offset)
+            except OSError as error:
+                raise ReadError(
+                    f"{self._where(level, row, column)}: can't be read ({reason(error)})"
+                ) from error
+            if len(piece) < count:
+                raise ReadError(
+                    f"{self._where(level, row, column)}: the file ends before it does; copy or export the "
+                    "file again"
+                )
+            pieces.append(piece)
+        return pieces
+
+    def decode(
+        self, level: int, row: int, column: int, stored: list[bytes], buffer: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The px of a whole tile; whatever the decoder raises."""
+        across = -(-self.shapes[level][1] // self.sides[level][1])
+        down = -(-self.shapes[level][0] // self.sides[level][0])
+        parts: list[np.ndarray] = []
+        for plane in self._levels[level]:
+            for copy in range(plane.copies):
+                index = (copy * down + row) * across + column
+                part = plane.decode(
+                    stored[len(parts)], index, buffer if plane.samples == self.bands else None
+                )
+                if part.shape[2:] != (plane.samples,):
+                    raise ValueError(f"it has {part.shape[2:]} bands, {plane.samples} were announced")
+                parts.append(part)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
 
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""
-        with self._lock:
-            fd, self._fd = self._fd, None
-        if fd is not None:
-            os.close(fd)
+        self._file.close()
 
-    def __del__(self) -> None:
-        self.close()
-
-    def _parts(self, level: int, row: int, column: int) -> list[tuple[_Plane, int, int]]:
-        """For each stored piece of a tile: its plane, its index there, its first band."""
-        (height, width), (tile_height, tile_width) = self.shapes[level], self.tiles[level]
-        across, down = -(-width // tile_width), -(-height // tile_height)
-        found, band = [], 0
-        for plane in self._levels[level]:
-            for copy in range(plane.copies):
-                found.append((plane, (copy * down + row) * across + column, band))
-                band += plane.samples
-        return found
-
-    def _read_tile(
-        self, level: int, row: int, column: int, out: np.ndarray, part: tuple[slice, slice]
-    ) -> bool:
-        """Decode part of a tile into ``out``; False if the file leaves the tile out."""
-        for plane, index, band in self._parts(level, row, column):
-            offset, count = int(plane.offsets[index]), int(plane.counts[index])
-            if offset == 0 or count == 0:
-                return False
-            where = f"{self.path}, level {level}, tile in row {row}, column {column}"
-            stored = self._pread(count, offset, where)
-            try:
-                tile = plane.decode(stored, index)
-            except Exception as error:
-                raise ReadError(
-                    f"{where}: damaged, it can't be decoded ({_reason(error)}); copy or export the file again"
-                ) from error
-            tile = tile[part]
-            if tile.shape != (*out.shape[:2], plane.samples):
-                raise ReadError(
-                    f"{where}: damaged, it decodes to {tile.shape} where {(*out.shape[:2], plane.samples)} "
-                    "was announced; copy or export the file again"
-                )
-            out[:, :, band : band + plane.samples] = tile
-        return True
-
-    def _pread(self, count: int, offset: int, where: str) -> bytes:
-        try:
-            if self._fd is None:
-                with self._lock:
-                    if self._fd is None:
-                        self._fd = os.open(self.path, os.O_RDONLY)
-            stored = os.pread(self._fd, count, offset)
-        except OSError as error:
-            raise ReadError(f"{where}: can't be read ({_reason(error)})") from error
-        if len(stored) < count:
-            raise ReadError(f"{where}: the file ends before it does; copy or export the file again")
-        return stored
-
-
-def _reason(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
+    def _where(self, level: int, row: int, column: int) -> str:
+        return f"{self.source}, level {level}, tile in row {row}, column {column}"
 
 
 def _tile_shape(page: Any) -> tuple[int, int]:
@@ -187,16 +206,18 @@ def _plane(path: str, page: Any) -> _Plane:
                 "of 8 bits; convert the file to another compression"
             )
         decode = _jpeg_decoder(page.jpegtables, _tile_shape(key), in_tile, rgb=photometric == _RGB)
+        decoder = "simplejpeg"
     elif photometric == _YCBCR:
         raise OpenError(f"{what}: YCbCr colour without JPEG compression; convert the file to RGB")
     else:
-        decode = _other_decoder(key.decode)
+        decode, decoder = _other_decoder(key.decode), f"imagecodecs {key.compression.name}"
     return _Plane(
         offsets=np.asarray(page.dataoffsets, np.int64),
         counts=np.asarray(page.databytecounts, np.int64),
         copies=samples if planar else 1,
         samples=in_tile,
         decode=decode,
+        decoder=decoder,
     )
 
 
@@ -207,19 +228,20 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
     prefix = b"\xff\xd8" + (tables[2:-2] if tables else b"")
     colorspace = "RGB" if samples == 3 else "GRAY"
 
-    def decode(stored: bytes, _: int) -> np.ndarray:
+    def decode(stored: bytes, _: int, buffer: np.ndarray | None) -> np.ndarray:
         if stored[:2] != b"\xff\xd8":
             raise ValueError("no JPEG image starts here")
         # A JFIF segment says YCbCr, whatever TIFF's photometric tag says.
         marked = prefix + _ADOBE_RGB if rgb and stored[2:4] != b"\xff\xe0" else prefix
-        buffer = np.empty((*tile, samples), np.uint8)  # a tile that announces more is refused by the decoder
+        if buffer is None:
+            buffer = np.empty((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
         return decode_jpeg(marked + stored[2:], colorspace, buffer=buffer, strict=True)
 
     return decode
 
 
 def _other_decoder(page_decode: Any) -> Any:
-    def decode(stored: bytes, index: int) -> np.ndarray:
+    def decode(stored: bytes, index: int, _: np.ndarray | None) -> np.ndarray:
         data = page_decode(stored, index)[0]
         return data[0]  # depth 1
 

@@ -139,3 +139,88 @@ def finish(
                     pixels[channel, i, j] = scaled
                 else:
                     pixels[channel, i, j] = 0
+
+
+@compiled
+def place_coded(
+    data: np.ndarray,
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    corners: np.ndarray,
+    crops: np.ndarray,
+    table: np.ndarray,
+    pixels: np.ndarray,
+    coverage: np.ndarray,
+) -> None:
+    """Scale the px of a tile of uint8 straight into the crops that show it px for px.
+
+    Gives what ``accumulate`` and ``finish`` give where a crop's px are the level's: every px of a crop is
+    written once, by the tile that holds it.
+
+    Args:
+        data: The tile, uint8 ``[h w c]``, C order.
+        valid: Bool ``[h w]``, True = measured; ``[0 0]`` = all of it.
+        tile_y: Row of the level that the tile starts at.
+        tile_x: Column of the level that the tile starts at.
+        corners: Int64 ``[n 2]``, first row and column of each crop, px of the level.
+        crops: Int64 ``[k]``, the crops that this tile feeds.
+        table: Float32 ``[c 256]``, what each value becomes.
+        pixels: Float32 ``[n c s s]``, written where the tile is.
+        coverage: Float32 ``[n s s]``, written there: 1, or 0 where nothing was measured.
+    """
+    height, width, channels = data.shape
+    size = coverage.shape[1]
+    masked = valid.shape[0] > 0
+    lines = data.reshape(height, width * channels)
+    for crop in crops:
+        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
+        first, last = max(-left, 0), min(width - left, size)
+        for y in range(max(-top, 0), min(height - top, size)):
+            line = lines[top + y, (left + first) * channels : (left + last) * channels]
+            for channel in range(channels):
+                row, scaled = pixels[crop, channel, y, first:last], table[channel]
+                for x in range(row.size):
+                    row[x] = scaled[line[x * channels + channel]]
+            cover = coverage[crop, y, first:last]
+            for x in range(cover.size):
+                cover[x] = 1.0
+            if masked:
+                for x in range(first, last):
+                    if not valid[top + y, left + x]:
+                        coverage[crop, y, x] = 0.0
+                        for channel in range(channels):
+                            pixels[crop, channel, y, x] = 0.0
+
+
+@compiled
+def place(
+    data: np.ndarray,
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    corners: np.ndarray,
+    crops: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    pixels: np.ndarray,
+    coverage: np.ndarray,
+) -> None:
+    """As ``place_coded``, for any number type: a value ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
+
+    Args are its own, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1.
+    """
+    height, width, channels = data.shape
+    size = coverage.shape[1]
+    masked = valid.shape[0] > 0
+    for crop in crops:
+        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
+        first, last = max(-left, 0), min(width - left, size)
+        for y in range(max(-top, 0), min(height - top, size)):
+            for x in range(first, last):
+                measured = not masked or valid[top + y, left + x]
+                coverage[crop, y, x] = measured
+                for channel in range(channels):
+                    value = float(data[top + y, left + x, channel]) if measured else 0.0
+                    scaled = 2 * (value - low[channel]) / (high[channel] - low[channel]) - 1
+                    pixels[crop, channel, y, x] = scaled if measured else 0.0

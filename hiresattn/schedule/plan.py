@@ -52,15 +52,31 @@ def plan_reads(
         RegionError: If a region is empty or leaves the image.
     """
     _check(regions, levels[0], what)
-    extents = np.array([(level.height, level.width) for level in levels], np.int64)
-    blocks = np.array([(level.tile_height, level.tile_width) for level in levels], np.int64)
+    extents = np.array([(level.height, level.width) for level in levels], np.float64)
     downsamples = np.array([level.downsample for level in levels], np.float64)
 
     wanted = regions[:, 2:].min(axis=1) / size
     serves = downsamples[None] <= wanted[:, None] * (1 + SLACK)
     level = np.where(serves, downsamples, -np.inf).argmax(axis=1)
 
-    windows = _windows(regions / downsamples[level, None], extents[level].astype(np.float64))
+    return plan_windows(_windows(regions / downsamples[level, None], extents[level]), level, levels)
+
+
+def plan_windows(
+    windows: Float64[np.ndarray, "n 4"], level: Int64[np.ndarray, " n"], levels: Sequence[Level]
+) -> ReadPlan:
+    """Plan the reads of windows of named levels so that no tile is listed twice. Pure; reads nothing.
+
+    Args:
+        windows: ``(y, x, height, width)`` in px of each one's level, inside it.
+        level: Level of each.
+        levels: Stored resolutions, level 0 first.
+
+    Returns:
+        The plan.
+    """
+    extents = np.array([(level.height, level.width) for level in levels], np.int64)
+    blocks = np.array([(level.tile_height, level.tile_width) for level in levels], np.int64)
     first = np.floor((windows[:, :2] + NOISE) / blocks[level]).astype(np.int64)
     last = np.ceil((windows[:, :2] + windows[:, 2:] - NOISE) / blocks[level]).astype(np.int64) - 1
     grid = -(-extents // blocks)  # tile rows and columns per level
@@ -68,7 +84,7 @@ def plan_reads(
 
     spans = last - first + 1
     count = spans.prod(axis=1)
-    crop = np.repeat(np.arange(len(regions)), count)
+    crop = np.repeat(np.arange(len(windows)), count)
     nth = np.arange(len(crop)) - np.repeat(np.cumsum(count) - count, count)
     row = first[crop, 0] + nth // spans[crop, 1]
     column = first[crop, 1] + nth % spans[crop, 1]

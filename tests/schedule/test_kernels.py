@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiresattn.schedule.kernels import accumulate, finish
+from hiresattn.schedule.kernels import accumulate, finish, place, place_coded
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -140,3 +140,36 @@ def test_finish_scales_and_leaves_zero_where_nothing_was_measured():
     finish.py_func(total, weight, 1.25, low, high, *again)
     assert np.array_equal(again[0], pixels)
     assert np.array_equal(again[1], coverage)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked):
+    rng = np.random.default_rng(4)
+    size, corners = 9, np.array([[0, 0], [3, 5], [-4, 20], [28, -3], [15, 15], [40, 40]])
+    data = rng.integers(0, 255, (32, 28, 3)).astype(dtype)
+    valid = rng.random((32, 28)) < 0.6 if masked else ALL
+    low, high = np.array([0.0, 3.5, -20.0]), np.array([255.0, 77.0, 1000.0])
+    table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
+    fed = np.array([4, 0, 1, 2, 3])
+    out = [np.full((6, 3, size, size), 7, np.float32), np.full((6, size, size), 7, np.float32)]
+    runs = [(place, (low, high)), (place.py_func, (low, high))]
+    if dtype == "uint8":
+        runs += [(place_coded, (table,)), (place_coded.py_func, (table,))]
+    for run, scale in runs:
+        pixels, coverage = (part.copy() for part in out)
+        run(data, valid, 100, 200, corners + np.array([100, 200]), fed, *scale, pixels, coverage)
+        assert (pixels[5] == 7).all()
+        assert (coverage[5] == 7).all()
+        for crop in fed.tolist():
+            total, weight = np.zeros((size, size, 3)), np.zeros((size, size))
+            accumulate(data, valid, 0, 0, *corners[crop].astype(float), size, size, total, weight)
+            mean, cover = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)
+            finish(total, weight, 1.0, low, high, mean, cover)
+            y, x = corners[crop]
+            here = np.s_[max(-y, 0) : min(32 - y, size), max(-x, 0) : min(28 - x, size)]
+            assert np.array_equal(pixels[crop][:, *here], mean[:, *here])
+            assert np.array_equal(coverage[crop][here], cover[here])
+            elsewhere = np.ones((size, size), bool)
+            elsewhere[here] = False
+            assert (pixels[crop][:, elsewhere] == 7).all()

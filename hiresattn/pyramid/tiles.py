@@ -1,0 +1,184 @@
+"""Stored tiles, read and decoded natively: where a file keeps each, and what becomes of its bytes."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from hiresattn.errors import ReadError
+from hiresattn.pyramid.base import Pixels
+
+#: Two readers agree on a tile of a lossy format if its px differ by this much on average, of 255: decoders
+#: interpolate subsampled colour in different ways, which shows in single px only.
+LOSSY = 3.0
+
+
+class Tiles(ABC):
+    """The stored tiles of an image's levels, all of its bands. Thread-safe; holds no pixels.
+
+    Args:
+        source: Path or address, for messages.
+        shapes: Rows and columns of each level, finest first.
+        sides: Rows and columns of a tile of each level.
+        bands: Bands of a px, alpha included.
+        dtype: Data type of the px.
+        fill: Value of places that the file leaves out, one per band or one for all.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        shapes: Sequence[tuple[int, int]],
+        sides: Sequence[tuple[int, int]],
+        bands: int,
+        dtype: Any,
+        fill: Any = 0,
+    ) -> None:
+        self.source = source
+        self.shapes = list(shapes)
+        self.sides = list(sides)
+        self.bands = bands
+        self.dtype = np.dtype(dtype)
+        self.fill = fill
+
+    @property
+    @abstractmethod
+    def decoder(self) -> str:
+        """What decodes level 0's tiles, in a word or two."""
+
+    @abstractmethod
+    def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
+        """The stored bytes of a tile, a piece for each group of bands; None if the file leaves it out.
+
+        Raises:
+            ReadError: If they can't be read.
+        """
+
+    @abstractmethod
+    def decode(
+        self, level: int, row: int, column: int, stored: list[bytes], buffer: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The px ``[h w bands]`` of a whole tile, whatever lies beyond the level's edge included.
+
+        Args:
+            level: Which level.
+            row: Which row of tiles.
+            column: Which column of tiles.
+            stored: What ``stored`` returned for it.
+            buffer: Room for a whole tile ``[h w bands]``, which a decoder may use.
+
+        Returns:
+            The px; perhaps ``buffer``.
+
+        Raises:
+            Exception: Whatever the decoder raises where it notices damage.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of open files; the next read opens them again."""
+
+    def buffer(self, level: int) -> np.ndarray:
+        """Room for a tile of a level, for ``read_tile``."""
+        return np.empty((*self.sides[level], self.bands), self.dtype)
+
+    def read_tile(self, level: int, row: int, column: int, buffer: np.ndarray | None = None) -> Pixels:
+        """A tile, cut to the level's edge.
+
+        Args:
+            level: Which level.
+            row: Which row of tiles.
+            column: Which column of tiles.
+            buffer: From ``buffer``, to be used again and again: what is returned then lasts until the next
+                read. Fresh memory for every tile costs a tenth of its decoding.
+
+        Raises:
+            ReadError: If it can't be read or decoded.
+        """
+        (height, width), (rows, columns) = self.shapes[level], self.sides[level]
+        rows, columns = min(rows, height - row * rows), min(columns, width - column * columns)
+        stored = self.stored(level, row, column)
+        if stored is None:
+            data = np.empty((rows, columns, self.bands), self.dtype)
+            data[:] = self.fill
+            return Pixels(data, np.zeros((rows, columns), bool), 1)
+        try:
+            data = self.decode(level, row, column, stored, buffer)[:rows, :columns]
+        except Exception as error:
+            raise self.damaged(level, row, column, f"it can't be decoded ({reason(error)})") from error
+        if data.shape != (rows, columns, self.bands):
+            expected = (rows, columns, self.bands)
+            raise self.damaged(
+                level, row, column, f"it decodes to {data.shape} where {expected} was announced"
+            )
+        return Pixels(data)
+
+    def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """A window that lies inside a level; ``[h w bands]``, alpha included.
+
+        Raises:
+            ReadError: If a tile can't be read or decoded.
+        """
+        rows, columns = self.sides[level]
+        data = np.empty((height, width, self.bands), self.dtype)
+        valid, missing, buffer = None, 0, self.buffer(level)
+        for row in range(y // rows, -(-(y + height) // rows)):
+            for column in range(x // columns, -(-(x + width) // columns)):
+                tile = self.read_tile(level, row, column, buffer)
+                top, left = row * rows, column * columns
+                y0, x0 = max(y, top), max(x, left)
+                y1, x1 = min(y + height, top + rows), min(x + width, left + columns)
+                here = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
+                data[here] = tile.data[y0 - top : y1 - top, x0 - left : x1 - left]
+                if tile.missing_tiles:
+                    valid = np.ones((height, width), bool) if valid is None else valid
+                    valid[here] = False
+                    missing += 1
+        return Pixels(data, valid, missing)
+
+    def damaged(self, level: int, row: int, column: int, what: str) -> ReadError:
+        """The error that names a damaged tile."""
+        return ReadError(
+            f"{self.source}, level {level}, tile in row {row}, column {column}: damaged, {what}; copy or "
+            "export the file again"
+        )
+
+
+def reason(error: Exception) -> str:
+    """An error's first line."""
+    return (str(error) or type(error).__name__).splitlines()[0]
+
+
+def agrees(tiles: Tiles, read: Callable[[int, int, int, int, int], Pixels], *, lossy: bool) -> bool:
+    """Whether another reader of the same file sees what the tiles hold.
+
+    Looks at the middle of level 0, and at the start of a middle and of the coarsest level, where no reader
+    rounds places.
+
+    Tiles that the file leaves out, or that one of the two can't read, say nothing.
+
+    Args:
+        tiles: The native tiles.
+        read: ``read(level, y, x, height, width)`` of the other reader.
+        lossy: Whether its px may differ by what decoders differ (``LOSSY``).
+    """
+    for level in sorted({0, len(tiles.shapes) // 2, len(tiles.shapes) - 1}):
+        (height, width), (rows, columns) = tiles.shapes[level], tiles.sides[level]
+        row, column = (0, 0) if level else ((height - 1) // rows // 2, (width - 1) // columns // 2)
+        try:
+            ours = tiles.read_tile(level, row, column)
+            if ours.missing_tiles:
+                continue
+            theirs = read(level, row * rows, column * columns, *ours.data.shape[:2]).data
+        except Exception:  # noqa: BLE001, S112 - damage is for the read that asks for this tile
+            continue
+        if theirs.shape != ours.data.shape:
+            return False
+        if lossy:
+            if np.abs(ours.data.astype(np.float32) - theirs).mean() > LOSSY:
+                return False
+        elif not np.array_equal(ours.data, theirs, equal_nan=ours.data.dtype.kind == "f"):
+            return False
+    return True
