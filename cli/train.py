@@ -22,6 +22,17 @@ if TYPE_CHECKING:
 @click.option("--encoder", metavar="NAME", help="small (built in) or a timm backbone.")
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
+@click.option(
+    "--estimator",
+    metavar="NAME",
+    help="How the task reaches the scores: straight-through, reinforce (the paper's loss) or reinforce-loo.",
+)
+@click.option(
+    "--stop-location-gradient",
+    is_flag=True,
+    default=None,
+    help="Let what trains the scorer end there, in place of going on into the encoder.",
+)
 @click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
 @click.option(
     "--k",
@@ -40,6 +51,12 @@ if TYPE_CHECKING:
     type=click.FloatRange(0, 1, max_open=True),
     metavar="X",
     help="Share of its side that a region of the first look has in common with the next.",
+)
+@click.option(
+    "--squash",
+    type=click.IntRange(min=8),
+    metavar="PX",
+    help="Resize whole images to squares of this side first, as the paper does; reads all of them.",
 )
 @click.option(
     "--oversample",

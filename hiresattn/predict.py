@@ -1,7 +1,7 @@
 """Classify sources: open, search, and say what was found, where it was, and what that cost."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self
@@ -23,6 +23,7 @@ from hiresattn.model.select import TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
 from hiresattn.search import Budget, Policy, best_first
+from hiresattn.squash import SquashFetcher, unsquashed
 
 POLICIES = ("best-first", "top-k", "random", "lowres")
 
@@ -124,7 +125,7 @@ def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Pred
                 pyramid = held.open(example.source)
                 _check_label(example, pyramid, job.model)
                 config = input_for(job.model.config.input, pyramid, job.bands, job.value_range)
-                with CropFetcher([pyramid], config, **job.rules) as fetcher:
+                with _fetcher(pyramid, config, example.region, job.rules) as fetcher:
                     opened = time.perf_counter() - started
                     found = _classify_one(pyramid, example, fetcher, job)
                 total = time.perf_counter() - started
@@ -202,6 +203,15 @@ def input_for(
     return config
 
 
+def _fetcher(
+    pyramid: Pyramid, config: InputConfig, region: tuple[int, int, int, int] | None, rules: Mapping[str, Any]
+) -> CropFetcher | SquashFetcher:
+    """What reads the image as the model was trained to see it."""
+    if config.squash is None:
+        return CropFetcher([pyramid], config, **rules)
+    return SquashFetcher(pyramid, config, region, strict=rules["strict"])
+
+
 def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
     """A label that the model doesn't know would count as a wrong answer."""
     if example.label is not None and example.label not in model.classes:
@@ -212,13 +222,18 @@ def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
         )
 
 
-def _classify_one(pyramid: Pyramid, example: Example, fetcher: CropFetcher, job: _Job) -> Prediction:
+def _classify_one(
+    pyramid: Pyramid, example: Example, fetcher: CropFetcher | SquashFetcher, job: _Job
+) -> Prediction:
     model = job.model
     region = example.region or (0, 0, pyramid.height, pyramid.width)
     check_region(region, pyramid.height, pyramid.width, pyramid.source)
-    y, x, height, width = region
-    roots = [root_regions(height, width, y, x, glance=model.config.glance, overlap=model.config.overlap)]
-    frames = np.array([region], np.int64)
+    _, _, height, width = region
+    side = fetcher.config.squash
+    seen = region if side is None else (0, 0, side, side)
+    rule = model.config
+    roots = [root_regions(*seen[2:], *seen[:2], glance=rule.glance, overlap=rule.overlap)]
+    frames = np.array([seen], np.int64)
     stats = fetcher.stats[0]
     reading = 0.0
     glance: list[np.ndarray] = []
@@ -260,7 +275,7 @@ def _classify_one(pyramid: Pyramid, example: Example, fetcher: CropFetcher, job:
         seconds=Seconds(read=round(reading, 4), model=round(thinking, 4)),
         stop_reason=reason,
     )
-    record = replace(_blank(example, model), cost=cost, regions=_visited(traversal))
+    record = replace(_blank(example, model), cost=cost, regions=_visited(traversal, region, side))
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
     scores = traversal.logits[0].softmax(0).tolist()
@@ -301,7 +316,10 @@ def _name(example: Example) -> str:
     return str(name) if isinstance(name, (str, Path)) else "<array>"
 
 
-def _visited(traversal: Traversal) -> tuple[VisitedRegion, ...]:
+def _visited(
+    traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None
+) -> tuple[VisitedRegion, ...]:
+    regions = traversal.region if squash is None else unsquashed(traversal.region, frame, squash)
     weight, log_prob = traversal.weight.tolist(), traversal.log_prob.tolist()
     return tuple(
         VisitedRegion(
@@ -316,6 +334,6 @@ def _visited(traversal: Traversal) -> tuple[VisitedRegion, ...]:
             select_logp=log_prob[row],
         )
         for row, (parent, depth, (y, x, height, width)) in enumerate(
-            zip(traversal.parent, traversal.depth, traversal.region.tolist(), strict=True)
+            zip(traversal.parent, traversal.depth, regions.tolist(), strict=True)
         )
     )

@@ -164,6 +164,16 @@ def unsquashed(
     return np.concatenate([start + first, last - first], axis=1)
 
 
+def squashed(
+    regions: Int64[np.ndarray, "n 4"], frame: tuple[int, int, int, int], side: int
+) -> Int64[np.ndarray, "n 4"]:
+    """Where regions of an image lie in its squashed self, rounded to whole px; the inverse of ``unsquashed``."""
+    start, length = np.array(frame[:2]), np.array(frame[2:])
+    first = np.rint((regions[:, :2] - start) * side / length).astype(np.int64)
+    last = np.rint((regions[:, :2] + regions[:, 2:] - start) * side / length).astype(np.int64)
+    return np.concatenate([first, np.maximum(last - first, 1)], axis=1)
+
+
 def _cut(planes: np.ndarray, region: list[int]) -> np.ndarray:
     """A window of planes ``[c h w]``; 0 where it overhangs."""
     y, x, height, width = region

@@ -10,7 +10,7 @@ from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.domain import Domain
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
-from hiresattn.geometry import cell_regions, expandable, overlaps
+from hiresattn.geometry import Grid, cell_regions, expandable, overlaps
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.predict import classify
@@ -265,3 +265,24 @@ def test_stop_is_a_confidence():
         sure.net.classifier.bias.copy_(torch.tensor([100.0, 0.0]))
     (found,) = classify([_image()], sure, device="cpu")
     assert (found.cost.stop_reason, found.cost.glimpses) == ("confidence", 2)
+
+
+def test_a_squashing_model_sees_a_square_and_tells_of_the_image():
+    torch.manual_seed(0)
+    rule = InputConfig(size=32, bands=(0,), low=(0.0,), high=(255.0,), squash=128, filter="bilinear")
+    grid = Grid(3, 0.3, "tnet")  # cells of 38 px, which overhang
+    config = ModelConfig(classes=("dark", "light"), input=rule, grid=grid, position="path-sum")
+    model = Model(build_model(config).eval(), config, "paper", "abc", k=(9,))
+    image = _image(300, 500)
+    found = _one(Example(image, region=(20, 40, 240, 400)), model, policy="top-k")
+    assert [found.regions[0].y, found.regions[0].x] == [20, 40]
+    assert [found.regions[0].height, found.regions[0].width] == [240, 400]
+    assert len(found.regions) == 10
+    for region in found.regions[1:]:
+        assert 20 <= region.y < region.y + region.height <= 260
+        assert 40 <= region.x < region.x + region.width <= 440
+        assert region.height == pytest.approx(38 * 240 / 128, abs=4)
+        assert region.width == pytest.approx(38 * 400 / 128, abs=6)
+    assert found.cost.pixels_decoded == 240 * 400
+    alone = _one(image[20:260, 40:440].copy(), model, policy="top-k")
+    assert alone.scores == pytest.approx(found.scores)

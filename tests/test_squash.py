@@ -10,7 +10,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, RegionError
 from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import Grid, cell_regions
-from hiresattn.squash import SquashFetcher, resize, unsquashed
+from hiresattn.squash import SquashFetcher, resize, squashed, unsquashed
 
 ONE = np.zeros(1, np.int64)
 
@@ -114,6 +114,9 @@ def test_regions_go_back_to_where_they_were():
     assert (there[:, :2] >= [100, 50]).all()
     assert (there[:, :2] + there[:, 2:] <= [400, 650]).all()
     assert there[1].tolist() == [100, 50 + 297, 103, 207]
+    boxes = np.array([[110, 70, 60, 120], [100, 50, 300, 600]])
+    assert np.abs(unsquashed(squashed(boxes, frame, 224), frame, 224) - boxes).max() <= 3
+    assert squashed(boxes, frame, 224)[1].tolist() == [0, 0, 224, 224]
 
 
 def test_what_cannot_be_squashed_is_refused():

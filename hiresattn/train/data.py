@@ -15,6 +15,7 @@ from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.squash import SquashFetcher, squashed
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -153,9 +154,12 @@ class Loader:
             pyramid = self.source(example.source)[0]
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            roots = root_regions(region[2], region[3], glance=self.glance, overlap=self.overlap)
+            _, _, height, width = self.frame(region)
+            roots = root_regions(height, width, glance=self.glance, overlap=self.overlap)
             depths = depth_count(roots, self.grid, self.finest)
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
+            if boxes is not None and self.config.squash is not None:
+                boxes = squashed(boxes, region, self.config.squash)
             made.append(Item(example, index[example.label], region, depths, boxes))
         return made
 
@@ -170,20 +174,18 @@ class Loader:
         Returns:
             The batch.
         """
-        fetchers = [self.source(item.example.source, len(items))[1] for item in items]
+        fetchers = [self._fetcher(item, len(items)) for item in items]
         turns = turns or [Turn()] * len(items)
-        frames = [turn.frame(item.region) for turn, item in zip(turns, items, strict=True)]
+        wholes = [self.frame(item.region) for item in items]
+        frames = [turn.frame(whole) for turn, whole in zip(turns, wholes, strict=True)]
         size, bands = self.config.size, len(self.config.bands)
 
         def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
             pixels = np.empty((len(image), bands, size, size), np.float32)
             coverage = np.empty((len(image), size, size), np.float32)
-            rows: dict[CropFetcher, list[int]] = {}
+            rows: dict[CropFetcher | SquashFetcher, list[int]] = {}
             stored = np.stack(
-                [
-                    turns[i].stored(r, items[i].region)
-                    for i, r in zip(image.tolist(), regions.tolist(), strict=True)
-                ]
+                [turns[i].stored(r, wholes[i]) for i, r in zip(image.tolist(), regions.tolist(), strict=True)]
             )
             for row, index in enumerate(image.tolist()):
                 rows.setdefault(fetchers[index], []).append(row)
@@ -202,10 +204,21 @@ class Loader:
             frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
             boxes=[
-                None if item.boxes is None else turn.seen(item.boxes, item.region)
-                for item, turn in zip(items, turns, strict=True)
+                None if item.boxes is None else turn.seen(item.boxes, whole)
+                for item, turn, whole in zip(items, turns, wholes, strict=True)
             ],
         )
+
+    def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+        """What the network takes for the whole: the window, or the square that it is squashed to."""
+        side = self.config.squash
+        return region if side is None else (0, 0, side, side)
+
+    def _fetcher(self, item: Item, at_once: int) -> CropFetcher | SquashFetcher:
+        pyramid, fetcher = self.source(item.example.source, at_once)
+        if self.config.squash is None:
+            return fetcher
+        return SquashFetcher(pyramid, self.config, item.region)
 
     def rescale(self, config: InputConfig) -> None:
         """Take another rule for values from now on."""

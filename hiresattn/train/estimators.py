@@ -4,7 +4,6 @@ Straight-through needs nothing here: ``GlimpseNet.forward`` multiplies features 
 The losses of this module want a traversal made with ``gate=False``.
 """
 
-from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
@@ -207,30 +206,24 @@ class Choices(NamedTuple):
     """Share of an image's chosen regions that differ from each other, mean over images."""
 
 
-def choices(traversals: Sequence[Traversal]) -> Choices | None:
-    """Measure how varied choices are; None if nothing was chosen."""
-    entropies: list[Tensor] = []
-    cells, shares = [], []
-    for traversal in traversals:
-        rows = np.flatnonzero(traversal.parent >= 0)
-        looked_into = np.unique(traversal.parent[rows])
-        logits = traversal.cell_logits.detach()[torch.from_numpy(looked_into)]
-        log_p = logits.log_softmax(1)
-        usable = logits.isfinite().sum(1)
-        entropy = -(log_p.exp() * log_p.masked_fill(~logits.isfinite(), 0)).sum(1)
-        entropies.append((entropy / usable.clamp(min=2).log())[usable > 1])
-        cells.append(traversal.cell[rows])
-        for index in np.unique(traversal.image[rows]):
-            mine = traversal.region[rows][traversal.image[rows] == index]
-            shares.append(len(np.unique(mine, axis=0)) / len(mine))
-    if not shares:
+def choices(traversal: Traversal) -> Choices | None:
+    """Measure how varied the choices of a forward pass are; None if nothing was chosen."""
+    rows = np.flatnonzero(traversal.parent >= 0)
+    if not len(rows):
         return None
-    share = np.bincount(np.concatenate(cells), minlength=traversals[0].cell_logits.shape[1]).astype(float)
-    share = share / share.sum()
+    logits = traversal.cell_logits.detach()[torch.from_numpy(np.unique(traversal.parent[rows]))]
+    usable = logits.isfinite()
+    log_p = logits.log_softmax(1)
+    entropy = -(log_p.exp() * log_p.masked_fill(~usable, 0)).sum(1)
+    entropy = entropy / usable.sum(1).clamp(min=2).log()
+    share = np.bincount(traversal.cell[rows], minlength=logits.shape[1]) / len(rows)
     spread = -np.sum(share * np.log(share, where=share > 0, out=np.zeros_like(share)))
-    every = torch.cat(entropies)
+    distinct = []
+    for index in np.unique(traversal.image[rows]):
+        mine = traversal.region[rows][traversal.image[rows] == index]
+        distinct.append(len(np.unique(mine, axis=0)) / len(mine))
     return Choices(
-        entropy=float(every.mean()) if len(every) else 0.0,
+        entropy=float(entropy.mean()),
         spread=float(spread / np.log(max(len(share), 2))),
-        distinct=float(np.mean(shares)),
+        distinct=float(np.mean(distinct)),
     )

@@ -22,8 +22,9 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
+from hiresattn.train.estimators import Choices, choices, leave_one_out_loss, published_loss
 from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
-from hiresattn.train.options import EpochRecord, TrainOptions, model_config
+from hiresattn.train.options import ESTIMATORS, EpochRecord, TrainOptions, model_config
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -70,10 +71,13 @@ def fit(
     if any(e.label is None for e in train + held_out):
         first = next(e for e in train + held_out if e.label is None)
         raise ConfigError(f"{first.source}: no label; training needs one in every row")
-    if options.augment not in AUGMENTATIONS:
-        raise ConfigError(
-            f"unknown augmentation {options.augment!r}{did_you_mean(options.augment, AUGMENTATIONS)}"
-        )
+    for kind, name, known in (
+        ("augmentation", options.augment, AUGMENTATIONS),
+        ("selection", options.select, ("sample", "best")),
+        ("estimator", options.estimator, ESTIMATORS),
+    ):
+        if name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
     with _opened(train[0].source) as pyramid:
         rule = _input_rule(pyramid, options)
     config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
@@ -126,13 +130,14 @@ def _epoch(
     rng = np.random.default_rng([options.seed, state.epoch])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     torch.manual_seed(int(rng.integers(2**62)))
-    select = GumbelTopK(generator)
+    select = GumbelTopK(generator) if options.select == "sample" else TopK()
     turns = AUGMENTATIONS[options.augment]
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = right = seen = glimpses = 0
     found: list[np.ndarray] = []
     losses = []
+    varied: list[Choices] = []
     while done < images:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
@@ -140,9 +145,11 @@ def _epoch(
         drawn = _draw(pools[pool], pool, size, options.seed, state)
         batch = loader.batch(drawn, [turns[i] for i in rng.integers(len(turns), size=len(drawn))])
         _set_rate(optimizer, options, (state.epoch + done / images) / options.epochs)
-        k = tuple(int(rng.integers(1, most + 1)) if most else 0 for most in options.k)
+        k = options.k
+        if options.vary_k:
+            k = tuple(int(rng.integers(1, most + 1)) if most else 0 for most in k)
         guided = Guided(select, batch.boxes, rng)
-        traversal, loss = _step(net, optimizer, batch, guided, k, options)
+        traversal, loss = _step(net, optimizer, batch, guided, k, options, state)
         if not np.isfinite(loss):
             raise ConfigError(f"epoch {state.epoch + 1}: the loss is {loss}; lower the learning rate (--lr)")
         losses.append(loss)
@@ -152,6 +159,7 @@ def _epoch(
             seen += len(batch.labels)
             glimpses += len(traversal.image)
             found.append(hits(traversal, batch.boxes, net.finest))
+            varied += filter(None, [choices(traversal)])
     accuracy = right / max(seen, 1)
     val_accuracy = None
     if val_items:
@@ -174,6 +182,7 @@ def _epoch(
         hit=float(hit.mean()) if len(hit) else None,
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
+        **{n: float(np.mean([getattr(c, n) for c in varied])) for n in Choices._fields if varied},
     )
     state.records.append(asdict(record))
     share = max(options.epochs // (2 * len(pools)), 1)
@@ -190,24 +199,50 @@ def _step(
     select: Selector,
     k: tuple[int, ...],
     options: TrainOptions,
+    state: State,
 ) -> tuple[Traversal, float]:
     """One forward and backward pass; the weights stay as they were if the loss is no number."""
     labels = torch.from_numpy(batch.labels).to(net.device)
-    traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels)
+    gate = options.estimator == "straight-through"
+    traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels, gate=gate)
     answers = torch.from_numpy(on_target(traversal, batch.boxes)).to(labels.device)
-    loss = loss_of(traversal, labels, answers, glimpse_weight=options.glimpse_loss)
+    loss = _task_loss(traversal, labels, answers, options, state)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
-    worth = value_loss(traversal, labels, batch.boxes)
+    worth = None if net.value is None else value_loss(traversal, labels, batch.boxes)
     if worth is not None:
         loss = loss + options.value_loss * worth
     if torch.isfinite(loss):
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+        if options.clip is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
         optimizer.step()
     return traversal, loss.item()
+
+
+def _task_loss(
+    traversal: Traversal, labels: Tensor, answers: Tensor, options: TrainOptions, state: State
+) -> Tensor:
+    """What the answer is worth, by the estimator; moves the state's baseline."""
+    weight = options.reinforce
+    if options.estimator == "reinforce":
+        share = options.image_share
+        published = published_loss(
+            traversal,
+            labels,
+            state.baseline,
+            weight=0.1 if weight is None else weight,
+            image_ce=share,
+            image_reward=share,
+            cap=options.cap,
+        )
+        state.baseline = published.baseline
+        return published.loss + sum(traversal.scorer_losses.values())
+    loss = loss_of(traversal, labels, answers, glimpse_weight=options.glimpse_loss)
+    where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
+    return loss if where is None else loss + (1.0 if weight is None else weight) * where
 
 
 def loss_of(traversal: Traversal, labels: Tensor, answers: Tensor, *, glimpse_weight: float) -> Tensor:
@@ -299,6 +334,8 @@ def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
         high=(high,) * count,
         dtype=dtype,
         oversample=options.oversample,
+        squash=options.squash,
+        filter=options.filter,
         channels=None if options.bands else len(bands),
     )
     check_domain(pyramid, rule)

@@ -1,16 +1,25 @@
 """How to train, and what is said of each epoch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.config import InputConfig, LocationConfig, ModelConfig, did_you_mean
+from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
+from hiresattn.model.presets import PRESETS as MODELS
+
+#: How the task reaches the scores; see ``train.estimators``.
+ESTIMATORS = ("straight-through", "reinforce", "reinforce-loo")
 
 
 @dataclass(frozen=True)
 class TrainOptions:
     """How to train. The defaults are the recipe for two CPU cores."""
 
+    architecture: str | None = None
+    """One of the paper's models (``model.presets``), in place of the parts and the grid named here."""
     encoder: str = "small"
+    encoder_drop: float | None = None
+    """See ``ModelConfig``; None = the architecture's, else 0."""
     scorer: str = "location"
     aggregator: str = "attention"
     position: bool = True
@@ -29,14 +38,29 @@ class TrainOptions:
     """Least share of its side that a region of the first look has in common with the next."""
     k: tuple[int, ...] = (4, 2)
     """Most cells visited per region, per depth; each batch draws from 1 to this many. 0 = no closer look."""
+    vary_k: bool = True
+    """Whether it does; else it always visits the most."""
+    select: str = "sample"
+    """Which cells training visits: ``sample`` without replacement, or the ``best``, as the paper does."""
+    estimator: str = "straight-through"
+    """How the task reaches the scores: ``straight-through``; ``reinforce``, the paper's whole loss; or
+    ``reinforce-loo``: sampling without replacement, the siblings as baseline, probabilities as rewards."""
+    reinforce: float | None = None
+    """Weight of the estimator's part of the loss; None = 0.1 for ``reinforce``, 1 for ``reinforce-loo``."""
+    image_share: float = 0.3
+    """For ``reinforce``: share of the image in its cross-entropy and reward; the rest is its glimpses'."""
+    cap: int | None = None
+    """For ``reinforce``: depths whose glimpses count on their own; None = all."""
+    stop_location_gradient: bool = False
+    """Whether what trains the scorer ends at it, or goes on into the encoder."""
     epochs: int = 20
     epoch_images: int | None = None
     """Images per epoch; None = all of the curriculum's stage."""
     batch_size: int = 32
     lr: float = 2e-3
     weight_decay: float = 1e-2
-    clip: float = 2.0
-    """Largest norm of the gradient."""
+    clip: float | None = 2.0
+    """Largest norm of the gradient; None = any."""
     glimpse_loss: float = 1.0
     """Weight of the per-glimpse cross-entropy."""
     value_loss: float = 0.3
@@ -51,6 +75,10 @@ class TrainOptions:
     value_range: tuple[float, float] | None = None
     """Native values that become -1 and +1; None = measured on the training images (mean -/+ 2 standard
     deviations of each band) for uint8, an error otherwise."""
+    squash: int | None = None
+    """Side that images are squashed to; see ``InputConfig``."""
+    filter: str = "area"
+    """Resampling filter; see ``InputConfig``."""
     oversample: float = 1.0
     """Px of the stored level per px of a crop, at least; see ``InputConfig``."""
     augment: str = "none"
@@ -65,12 +93,25 @@ class TrainOptions:
 
 
 def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputConfig) -> ModelConfig:
-    """The model that options ask for."""
+    """The model that options ask for.
+
+    Raises:
+        ConfigError: If there is no such architecture.
+    """
+    if options.architecture is not None:
+        if options.architecture not in MODELS:
+            raise ConfigError(
+                f"unknown architecture {options.architecture!r}{did_you_mean(options.architecture, MODELS)}"
+            )
+        config = replace(MODELS[options.architecture].config, classes=classes, input=rule)
+        return config if options.encoder_drop is None else replace(config, encoder_drop=options.encoder_drop)
     return ModelConfig(
         classes=classes,
         input=rule,
         encoder=options.encoder,
+        encoder_drop=options.encoder_drop or 0.0,
         scorer=options.scorer,
+        location=LocationConfig(detach=options.stop_location_gradient),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
         position=options.position,
@@ -80,12 +121,43 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
     )
 
 
+#: The paper's way to train, where ours differs.
+_PAPER = TrainOptions(
+    vary_k=False,
+    select="best",
+    estimator="reinforce",
+    batch_size=64,
+    weight_decay=0.0,
+    clip=None,
+    value_range=(0.0, 255.0),
+    filter="bilinear",
+    augment="flips",
+)
+_FMOW = replace(_PAPER, architecture="tnet-fmow", size=224, lr=1e-3)
+
 #: Named starting points for ``hiresattn train --preset``.
 PRESETS: dict[str, TrainOptions] = {
     "small": TrainOptions(),
     "quick": TrainOptions(epochs=6),
     "timm": TrainOptions(
         encoder="efficientnet_b0", size=224, grid=5, fraction=0.34375, k=(3, 2), batch_size=8, lr=3e-4
+    ),
+    "tnet-imagenet": replace(
+        _PAPER, architecture="tnet-imagenet", size=77, squash=224, k=(3,), epochs=200, lr=1e-4
+    ),
+    "bagnet77": replace(
+        _PAPER, architecture="bagnet77", size=224, squash=224, k=(0,), image_share=1.0, epochs=200, lr=1e-4
+    ),
+    "tnet-fmow-448": replace(_FMOW, squash=448, k=(2,), image_share=0.2, encoder_drop=0.3, epochs=40),
+    "tnet-fmow": replace(_FMOW, squash=896, k=(2, 1), image_share=0.05, cap=2, epochs=10),
+    "efficientnet-b0": replace(
+        _FMOW,
+        architecture="efficientnet-b0",
+        squash=224,
+        k=(0,),
+        image_share=1.0,
+        weight_decay=1e-5,
+        epochs=60,
     ),
 }
 
@@ -114,3 +186,9 @@ class EpochRecord:
     seconds: float
     """Wall time since the training began, earlier sessions included."""
     cpu_seconds: float
+    entropy: float | None = None
+    """How undecided the scores are, 0 to 1; see ``estimators.Choices``. None if nothing was chosen."""
+    spread: float | None = None
+    """How varied the chosen cells of a batch are, 0 to 1."""
+    distinct: float | None = None
+    """Share of an image's chosen regions that differ."""

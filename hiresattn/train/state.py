@@ -19,6 +19,7 @@ from hiresattn.errors import CheckpointError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.train.data import Item
+from hiresattn.train.estimators import FIRST_BASELINE
 from hiresattn.train.options import TrainOptions
 
 STATE = "state.safetensors"
@@ -35,6 +36,7 @@ class State:
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     best: float = -1.0
+    baseline: float = FIRST_BASELINE
     records: list[dict[str, Any]] = field(default_factory=list)
 
 

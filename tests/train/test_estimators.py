@@ -1,18 +1,27 @@
 """Estimators against enumeration: on problems so small that every outcome can be listed."""
 
 import itertools
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 import torch
 
+from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
+from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
+from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import Traversal
+from hiresattn.model.presets import PRESETS as MODELS
+from hiresattn.model.presets import Preset
 from hiresattn.model.select import GumbelTopK, Selection, TopK
+from hiresattn.predict import classify
 from hiresattn.train.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
+from hiresattn.train.loop import fit
+from hiresattn.train.options import ESTIMATORS, PRESETS, TrainOptions, model_config
 
 
 class Crops:
@@ -292,7 +301,7 @@ def test_the_traversals_loss_is_that_of_its_regions():
 def test_no_choice_no_loss():
     record = _record([], torch.zeros(4), _answer(1), _answer(1))
     assert leave_one_out_loss(record, LABEL) is None
-    assert choices([record]) is None
+    assert choices(record) is None
 
 
 # ---------------------------------------------------------------- collapse
@@ -300,14 +309,102 @@ def test_no_choice_no_loss():
 
 def test_choices_that_vary_and_choices_that_collapsed():
     free = _record([0, 1, 2, 3], torch.zeros(4), _answer(1), torch.zeros(5, 2))
-    assert choices([free]) == pytest.approx((1.0, 1.0, 1.0))
+    assert choices(free) == pytest.approx((1.0, 1.0, 1.0))
     sure = torch.tensor([50.0, 0.0, 0.0, 0.0])
     stuck = _record([0, 0], sure, _answer(1), torch.zeros(3, 2))
     same = replace(stuck, region=np.zeros((3, 4), np.int64))
-    assert choices([same]) == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
+    assert choices(same) == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
 
 
 def test_cells_that_are_absent_are_no_choice():
     logits = torch.tensor([0.0, 0.0, -torch.inf, -torch.inf])
     record = _record([0, 1], logits, _answer(1), torch.zeros(3, 2))
-    assert choices([record]).entropy == pytest.approx(1.0)
+    assert choices(record).entropy == pytest.approx(1.0)
+
+
+# ---------------------------------------------------------------- in training
+
+
+def _sides(count, split="train", side=64):
+    """Noise; a bright spot left or right of the middle says the class."""
+    rng = np.random.default_rng([count, len(split)])
+    for number in range(count):
+        image = rng.integers(90, 160, (side, side + 16, 1)).astype(np.uint8)
+        x = 8 if number % 2 else side - 16
+        image[16:40, x : x + 16] = 255
+        yield Example(image, "left" if number % 2 else "right", split)
+
+
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("stop", [False, True])
+def test_every_estimator_trains_resumes_bit_by_bit_and_says_how_varied_it_chose(tmp_path, estimator, stop):
+    options = TrainOptions(
+        epochs=2, batch_size=8, threads=0, device="cpu", size=16, k=(3,), grid=3, fraction=0.5,
+        estimator=estimator, stop_location_gradient=stop, select="best" if estimator == "reinforce" else "sample",
+    )  # fmt: skip
+    examples = [*_sides(16), *_sides(4, "val")]
+    records = list(fit(examples, tmp_path / "whole", options))
+    for record in records:
+        assert 0 <= record.entropy <= 1
+        assert 0 < record.spread <= 1
+        assert 0 < record.distinct <= 1
+    next(fit(examples, tmp_path / "parts", options))
+    assert list(fit(examples, tmp_path / "parts", options, resume=True))[-1].loss == records[-1].loss
+    whole, parts = (load_model(tmp_path / name).net for name in ("whole", "parts"))
+    for mine, other in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(mine, other)
+    assert whole.scorer.detach == stop
+
+
+def test_the_papers_recipe_trains_the_papers_parts(tmp_path):
+    """Its options with small parts in place of the large ones: squashed, best cells, no gate, no value."""
+    parts = replace(
+        SMALL, location=LocationConfig(detach=True, normalize=True), position="path-sum", dropout=0.5
+    )
+    MODELS["tiny"] = Preset(parts, 2, (2,))
+    try:
+        options = replace(
+            PRESETS["tnet-fmow"], architecture="tiny", size=16, squash=32, k=(2,), epochs=2, batch_size=8,
+            threads=0, device="cpu", lr=1e-3,
+        )  # fmt: skip
+        records = list(fit([*_sides(16), *_sides(4, "val")], tmp_path / "model", options))
+    finally:
+        del MODELS["tiny"]
+    model = load_model(tmp_path / "model")
+    assert model.config.input.squash == 32
+    assert model.config.input.filter == "bilinear"
+    assert (model.config.input.low, model.config.input.high) == ((0.0,), (255.0,))
+    assert model.net.value is None
+    assert records[-1].glimpses == 3
+    found = next(classify([next(_sides(1)).source], model, policy="top-k", device="cpu"))
+    assert len(found.regions) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"estimator": "reinforced"}, "did you mean 'reinforce'"),
+        ({"select": "bests"}, "did you mean 'best'"),
+        ({"architecture": "tnet-fmov"}, "did you mean 'tnet-fmow'"),
+    ],
+)
+def test_options_that_do_not_exist_name_their_neighbour(tmp_path, change, words):
+    with pytest.raises(ConfigError, match=words):
+        next(fit(list(_sides(4)), tmp_path / "model", TrainOptions(**change)))
+
+
+@pytest.mark.parametrize("name", sorted(set(PRESETS) & {*MODELS, "tnet-fmow-448"}))
+def test_a_recipe_of_the_paper_makes_its_model(name):
+    options = PRESETS[name]
+    preset = MODELS[options.architecture]
+    rule = InputConfig(size=options.size, squash=options.squash, filter=options.filter)
+    config = model_config(options, ("a", "b"), rule)
+    assert config.input.size == preset.at(options.squash).input.size
+    assert config.grid == preset.config.grid
+    assert config.location == preset.config.location
+    assert options.k == (preset.k or (0,)) or name == "tnet-fmow-448"
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+def test_a_recipe_is_valid_json(name):
+    json.dumps(asdict(PRESETS[name]), allow_nan=False)
