@@ -34,7 +34,7 @@ class _CheckedBlosc(Blosc):  # type: ignore[misc]
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         stored = memoryview(buf).cast("B")
-        _check_size(bytes(stored[:_HEADER]), stored.nbytes)
+        check_size(bytes(stored[:_HEADER]), stored.nbytes)
         return super().decode(buf, out)
 
 
@@ -42,11 +42,12 @@ class _CheckedBloscCodec(BloscCodec):
     """The codec of Zarr 3."""
 
     async def _decode_single(self, chunk_bytes: Any, chunk_spec: Any) -> Any:
-        _check_size(chunk_bytes[:_HEADER].to_bytes(), len(chunk_bytes))
+        check_size(chunk_bytes[:_HEADER].to_bytes(), len(chunk_bytes))
         return await super()._decode_single(chunk_bytes, chunk_spec)
 
 
-def _check_size(header: bytes, stored: int) -> None:
+def check_size(header: bytes, stored: int) -> None:
+    """Raise ``ValueError`` if the first 16 bytes of a Blosc chunk announce another size than is stored."""
     said = int.from_bytes(header[12:16], "little")
     if len(header) < _HEADER or said != stored:
         raise ValueError(f"{stored} bytes are stored of a Blosc chunk of {said or 'unknown size'}")

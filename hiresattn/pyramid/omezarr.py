@@ -11,8 +11,10 @@ from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 from hiresattn.pyramid.gdal import CHECK
 from hiresattn.pyramid.scale import choose_mpp, micrometres
+from hiresattn.pyramid.tiles import agrees
 from hiresattn.pyramid.zarrchunks import ChunkIndex
 from hiresattn.pyramid.zarrplace import ZarrPlace
+from hiresattn.pyramid.zarrtiles import ZarrTiles
 
 #: A scale that differs from the ratio of shapes by more than this, beyond rounding, is an error.
 _SLACK = 0.01
@@ -96,6 +98,17 @@ class ZarrPyramid(Pyramid):
             nodata=nodata,
         )
         self.exact_bytes = all(chunks.exact for chunks in self._chunks)
+        try:
+            if all(chunks.chunkwise for chunks in self._chunks):
+                self.native_tiles = ZarrTiles(source, self._arrays, axes, self._chunks)
+        except ValueError:  # codecs that only zarr decodes
+            self.native_tiles = None
+        if (
+            self.native_tiles is not None
+            and self.exact_bytes
+            and not agrees(self.native_tiles, self._by_zarr, lossy=False)
+        ):
+            self.native_tiles = None
 
     def array(self, level: int) -> tuple[Any, str]:
         """The ``zarr.Array`` of a level, and its axes as letters."""
@@ -109,6 +122,11 @@ class ZarrPyramid(Pyramid):
         return sum(self._chunks[level].size(chunk) or 0 for chunk in self._tile_chunks(level, row, column))
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        if self.native_tiles is not None:
+            return self.native_tiles.read(level, y, x, height, width)
+        return self._by_zarr(level, y, x, height, width)
+
+    def _by_zarr(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         has = self.levels[level]
         tiles = list(
             product(

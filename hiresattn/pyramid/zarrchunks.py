@@ -32,6 +32,7 @@ class ChunkIndex:
         self._local = os.path.join(root, array.path) if isinstance(root, Path) else None  # noqa: PTH118 - speed
         self._per_shard: tuple[int, ...] | None = None
         self._index_bytes = 0
+        self._checksum = False
         self._at_end = True
         self.exact = self._local is not None
         """Whether ``size`` is exact and cheap."""
@@ -48,9 +49,33 @@ class ChunkIndex:
         """
         if self._per_shard is None:
             return self._stored_size(chunk)
-        shard = tuple(i // n for i, n in zip(chunk, self._per_shard, strict=True))
-        if not self._index_bytes:
-            return self._stored_size(shard)
+        if not self.chunkwise:
+            return self._stored_size(self._shard(chunk))
+        place = self._place(chunk)
+        return None if place is None else place[1]
+
+    def stored(self, chunk: tuple[int, ...]) -> bytes | None:
+        """The stored bytes of a chunk; None if it is left out. Only where ``chunkwise``.
+
+        Raises:
+            ReadError: If its shard is cut short.
+        """
+        if self._per_shard is None:
+            return self._bytes(self._key(chunk))
+        place = self._place(chunk)
+        return None if place is None else self._bytes(self._key(self._shard(chunk)), *place)
+
+    @property
+    def chunkwise(self) -> bool:
+        """Whether each chunk can be found: in shards, whether their index is stored in the usual way."""
+        return self._per_shard is None or self._index_bytes > 0
+
+    def _shard(self, chunk: tuple[int, ...]) -> tuple[int, ...]:
+        return tuple(i // n for i, n in zip(chunk, self._per_shard or (1,) * len(chunk), strict=True))
+
+    def _place(self, chunk: tuple[int, ...]) -> tuple[int, int] | None:
+        """Offset and bytes of an inner chunk in its shard; None if it is left out."""
+        shard = self._shard(chunk)
         if shard not in self._indexes:
             if len(self._indexes) >= _KEEP:
                 self._indexes = {}
@@ -58,15 +83,14 @@ class ChunkIndex:
         index = self._indexes.get(shard)
         if index is None:
             return None
-        offset, count = index[tuple(i % n for i, n in zip(chunk, self._per_shard, strict=True))]
+        inside = tuple(i % n for i, n in zip(chunk, self._per_shard or chunk, strict=True))
+        offset, count = index[inside].tolist()
         if offset == _ABSENT:
             return None
         held = self._stored_size(shard) if self._local is not None else None
-        if (
-            held is not None and int(offset) + int(count) > held
-        ):  # zarr takes a chunk beyond the end for missing
-            raise ReadError(f"it ends at byte {int(offset) + int(count)} of a shard of {held}")
-        return int(count)
+        if held is not None and offset + count > held:  # zarr takes a chunk beyond the end for missing
+            raise ReadError(f"it ends at byte {offset + count} of a shard of {held}")
+        return offset, count
 
     def empty(self) -> bool:
         """Whether a local store holds not one chunk of the array."""
@@ -84,6 +108,7 @@ class ChunkIndex:
         ):
             self.exact = False
             return
+        self._checksum = len(codecs) == 2
         self._index_bytes = 16 * int(np.prod(self._per_shard)) + _CRC_BYTES * (len(codecs) - 1)
 
     def _shard_index(self, shard: tuple[int, ...]) -> np.ndarray | None:
@@ -96,23 +121,36 @@ class ChunkIndex:
         return pairs.reshape(*self._per_shard, 2)
 
     def _index_of(self, key: str) -> bytes | None:
-        """The bytes that hold a shard's index; None if the shard isn't there."""
+        """The bytes that hold a shard's index, checked; None if the shard isn't there."""
+        stored = self._bytes(key, None if self._at_end else 0, self._index_bytes)
+        if stored is not None and self._checksum and len(stored) == self._index_bytes:
+            import google_crc32c
+
+            if google_crc32c.value(stored[:-_CRC_BYTES]) != int.from_bytes(stored[-_CRC_BYTES:], "little"):
+                raise ReadError("the checksum of its shard's index is another")
+        return stored
+
+    def _bytes(self, key: str, start: int | None = 0, count: int | None = None) -> bytes | None:
+        """Bytes of a stored object, all of it or a part (start None: its last); None if it isn't there."""
         if self._local is not None:
             try:
-                with Path(self._local, key).open("rb") as file:
-                    if self._at_end:
-                        file.seek(max(os.fstat(file.fileno()).st_size - self._index_bytes, 0))
-                    return file.read(self._index_bytes)
+                fd = os.open(os.path.join(self._local, key), os.O_RDONLY)  # noqa: PTH118 - speed
             except FileNotFoundError:
                 return None
+            try:
+                size = os.fstat(fd).st_size
+                count = size if count is None else count
+                return os.pread(fd, count, max(size - count, 0) if start is None else start)
+            finally:
+                os.close(fd)
         from zarr.abc.store import RangeByteRequest, SuffixByteRequest
         from zarr.core.buffer import default_buffer_prototype
         from zarr.core.sync import sync
 
-        count = self._index_bytes
-        part = SuffixByteRequest(count) if self._at_end else RangeByteRequest(0, count)
-        path = self._array.store_path / key
-        stored = sync(path.get(default_buffer_prototype(), byte_range=part))
+        part: Any = None
+        if count is not None:
+            part = SuffixByteRequest(count) if start is None else RangeByteRequest(start, start + count)
+        stored = sync((self._array.store_path / key).get(default_buffer_prototype(), byte_range=part))
         return None if stored is None else stored.to_bytes()
 
     def _stored_size(self, chunk: tuple[int, ...]) -> int | None:
