@@ -41,8 +41,8 @@ def describe(
 ) -> None:
     """Show a model's parts: shapes, parameters, and multiply-accumulates (MACs) for one image.
 
-    PRESET is one of the paper's (tnet-imagenet, tnet-fmow, bagnet77, efficientnet-b0) or of `train` (small,
-    quick, timm); MODEL is a model directory. No weights are read.
+    PRESET is one of the paper's (tnet-imagenet, tnet-fmow, bagnet77, efficientnet-b0) or another of `train`
+    (small, quick, timm, tnet-fmow-448); MODEL is a model directory. No weights are read.
     """
     from hiresattn.model.describe import describe as describe_model
 
@@ -70,21 +70,19 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
         return config, preset.k, config.input.squash or config.input.size
     if name in PRESETS:
         chosen = PRESETS[name]
-        config = model_config(chosen, _names(classes or CLASSES), InputConfig(size=chosen.size))
-        k = chosen.k
+        known = presets.PRESETS[chosen.architecture].classes if chosen.architecture else CLASSES
+        rule = InputConfig(size=chosen.size, squash=chosen.squash, filter=chosen.filter)
+        config, k = model_config(chosen, _names(classes or known), rule), chosen.k
     elif Path(name).exists():
         if classes is not None:
             raise ConfigError(f"{name}: a trained model has its classes; leave out --classes")
         config, k = read_config(name)
     else:
-        known = sorted({*presets.PRESETS, *PRESETS})
-        raise ConfigError(f"{name}: neither a preset nor a model directory{did_you_mean(name, known)}")
+        names = sorted({*presets.PRESETS, *PRESETS})
+        raise ConfigError(f"{name}: neither a preset nor a model directory{did_you_mean(name, names)}")
     if config.input.squash is not None:
-        return (
-            replace(config, input=replace(config.input, squash=side or config.input.squash)),
-            k,
-            (side or config.input.squash),
-        )
+        side = side or config.input.squash
+        return replace(config, input=replace(config.input, squash=side)), k, side
     return config, k, side or round(config.finest_side / config.grid.fraction ** len(k))
 
 

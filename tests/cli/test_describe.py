@@ -22,6 +22,7 @@ DEMO = Path(hiresattn.__file__).parent / "demo_model"
         (["bagnet77"], 20_546_664, 18.423, [1]),
         (["efficientnet-b0"], 4_086_970, 0.3846, [1]),
         (["efficientnet-b0", "--input", "448"], 4_086_970, 1.536, [1]),
+        (["tnet-fmow-448"], 4_517_575, 1.155, [1, 2]),
     ],
 )
 def test_json_has_the_published_numbers(run, words, trainable, giga, glimpses):

@@ -356,20 +356,17 @@ def test_every_estimator_trains_resumes_bit_by_bit_and_says_how_varied_it_chose(
     assert whole.scorer.detach == stop
 
 
-def test_the_papers_recipe_trains_the_papers_parts(tmp_path):
+def test_the_papers_recipe_trains_the_papers_parts(tmp_path, monkeypatch):
     """Its options with small parts in place of the large ones: squashed, best cells, no gate, no value."""
     parts = replace(
         SMALL, location=LocationConfig(detach=True, normalize=True), position="path-sum", dropout=0.5
     )
-    MODELS["tiny"] = Preset(parts, 2, (2,))
-    try:
-        options = replace(
-            PRESETS["tnet-fmow"], architecture="tiny", size=16, squash=32, k=(2,), epochs=2, batch_size=8,
-            threads=0, device="cpu", lr=1e-3,
-        )  # fmt: skip
-        records = list(fit([*_sides(16), *_sides(4, "val")], tmp_path / "model", options))
-    finally:
-        del MODELS["tiny"]
+    monkeypatch.setitem(MODELS, "tiny", Preset(parts, 2, (2,)))
+    options = replace(
+        PRESETS["tnet-fmow"], architecture="tiny", size=16, squash=32, k=(2,), epochs=2, batch_size=8,
+        threads=0, device="cpu", lr=1e-3,
+    )  # fmt: skip
+    records = list(fit([*_sides(16), *_sides(4, "val")], tmp_path / "model", options))
     model = load_model(tmp_path / "model")
     assert model.config.input.squash == 32
     assert model.config.input.filter == "bilinear"
