@@ -36,7 +36,11 @@ _groundtruth = click.option(
     help="groundtruth.tar.bz2, or unpacked. [default: looked for in ROOT]",
 )
 _kind = click.option(
-    "--kind", type=click.Choice(["rgb", "msrgb"]), default="rgb", show_default=True, help="Which images."
+    "--kind",
+    type=click.Choice(["rgb", "msrgb", "ms"]),
+    default="rgb",
+    show_default=True,
+    help="Which images.",
 )
 _splits = click.option(
     "--splits",
@@ -117,6 +121,7 @@ def index(
     unlabelled = 0
     try:
         with progress_bar("Indexing", None, wanted=ctx.obj >= 0) as update:
+            update(0, "reading the ground truth")
             found = rows(scan(root, **where), window=window, false_detections=false_detections)
             for number, row in enumerate(write_rows(found, output, window, boxes=boxes)):
                 if isinstance(row, Row):

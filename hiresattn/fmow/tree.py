@@ -10,8 +10,8 @@ from hiresattn.fmow.groundtruth import Truth, frames_below, read_metadata
 from hiresattn.fmow.metadata import Box, Metadata
 
 SPLITS = ("train", "val", "test", "seq")
-#: The pan-sharpened and the multispectral image of a view.
-KINDS = ("rgb", "msrgb")
+#: A view's images: pan-sharpened, multispectral (as RGB; in fMoW-full with all bands).
+KINDS = ("rgb", "msrgb", "ms")
 
 _IMAGES = (".jpg", ".jpeg", ".tif", ".tiff")
 
@@ -62,9 +62,10 @@ def scan(
     Args:
         root: The folder that holds ``train``, ``val`` …
         images: Where the images are, if not beside their JSON files: the same tree elsewhere.
-        groundtruth: ``groundtruth.tar.bz2`` or the folder it was unpacked to; None = looked for in ``root``.
+        groundtruth: ``groundtruth.tar.bz2`` or the folder it was unpacked to; None = looked for in ``root``. The
+            whole archive takes minutes to go through and 1 GB of memory; unpacked it takes neither.
         splits: Which to go through, in order.
-        kind: ``rgb`` or ``msrgb``.
+        kind: ``rgb``, ``msrgb``, or fMoW-full's ``ms``.
 
     Yields:
         Views by split, folder and frame, and what was left out: images whose metadata is damaged, metadata

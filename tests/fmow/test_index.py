@@ -60,6 +60,16 @@ def test_the_one_msrgb_that_is_missing_is_no_view(tree):
     assert rgb - msrgb == {("airport/airport_61", 3)}
 
 
+def test_the_full_release_has_tiff_files_and_another_name_for_all_bands(copy):
+    for path in list((copy / "val").rglob("*_msrgb.*")):
+        path.rename(
+            path.with_name(path.name.replace("_msrgb.jpg", "_ms.tif").replace("_msrgb.json", "_ms.json"))
+        )
+    found = views(copy, splits=("val",), kind="ms")
+    assert {view.image.name.rsplit("_", 1)[1] for view in found} == {"ms.tif"}
+    assert len(found) == len(views(copy, splits=("val",))) - 1
+
+
 def test_test_folders_are_named_by_the_mapping_and_their_boxes_by_the_truth(tree):
     found = made(tree.root, splits=("test",), window="box", false_detections=True)
     assert found
