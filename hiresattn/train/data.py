@@ -34,6 +34,8 @@ class Item:
     region: tuple[int, int, int, int]
     depths: int
     """Depths from the first look down to the finest."""
+    looks: int
+    """Regions of the first look."""
     boxes: np.ndarray | None = None
     """Where the target is, ``[m 4]`` level-0 px; None = not known."""
 
@@ -160,7 +162,7 @@ class Loader:
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
             if boxes is not None and self.config.squash is not None:
                 boxes = squashed(boxes, region, self.config.squash)
-            made.append(Item(example, index[example.label], region, depths, boxes))
+            made.append(Item(example, index[example.label], region, depths, len(roots), boxes))
         return made
 
     def batch(self, items: Sequence[Item], turns: Sequence["Turn"] | None = None) -> Batch:

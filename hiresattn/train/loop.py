@@ -16,6 +16,7 @@ from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.device import pick_device
 from hiresattn.errors import ConfigError, DomainError
 from hiresattn.fetch import check_domain
+from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
@@ -35,6 +36,8 @@ COOL_DOWN = 0.4
 LEAST_REACH = 16.0
 #: Images that are one glimpse come in batches this many times larger.
 SMALL_IMAGE_BATCH = 3
+#: Regions of the first look in a batch, about, where an image has many.
+MOST_AT_ONCE = 2048
 
 
 def fit(
@@ -42,7 +45,8 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Train a model; it is saved after every epoch.
 
-    Images are sorted by the depths that a full look takes. Training starts with the smallest and goes on to
+    Images are sorted by the depths that a full look takes; a first look of 16 times as many regions counts as one
+    more (with cells of a quarter of their region's side). Training starts with the smallest and goes on to
     larger ones when it is good at those it has (``options.advance``), or when they have had their share of
     the epochs. Cells are sampled (Gumbel top-k) and the loss reaches the scores through the straight-through
     gate exp(lp - sg lp). The loss is the image's cross-entropy plus each glimpse's. Where boxes are known, the
@@ -101,7 +105,7 @@ def fit(
             low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
             config = replace(config, input=replace(config.input, low=low, high=high))
             loader.rescale(config.input)
-        pools = [[i for i in items if i.depths == d] for d in sorted({i.depths for i in items})]
+        pools = _stages(items, config.grid)
         optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         fingerprint = fingerprint_of(items, val_items, options)
         state = State(drawn=[0] * len(pools))
@@ -114,6 +118,21 @@ def fit(
             yield record
     finally:
         loader.close()
+
+
+def _stages(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
+    """Images from small to large, by depths and, in units of what one more depth adds, regions of the first look."""
+    sizes = [item.depths + round(np.log(item.looks) / -np.log(grid.fraction) / 2) for item in items]
+    return [
+        [item for item, own in zip(items, sizes, strict=True) if own == size] for size in sorted(set(sizes))
+    ]
+
+
+def _batch_size(items: Sequence[Item], options: TrainOptions) -> int:
+    """Images per step: more where an image is one glimpse, fewer where the first look has many regions."""
+    looks = max(item.looks for item in items)
+    single = looks == max(item.depths for item in items) == 1
+    return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_AT_ONCE // looks, 2))
 
 
 def _epoch(
@@ -141,8 +160,7 @@ def _epoch(
     while done < images:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
-        size = options.batch_size * (SMALL_IMAGE_BATCH if pools[pool][0].depths == 1 else 1)
-        drawn = _draw(pools[pool], pool, size, options.seed, state)
+        drawn = _draw(pools[pool], pool, _batch_size(pools[pool], options), options.seed, state)
         batch = loader.batch(drawn, [turns[i] for i in rng.integers(len(turns), size=len(drawn))])
         _set_rate(optimizer, options, (state.epoch + done / images) / options.epochs)
         k = options.k
@@ -279,8 +297,9 @@ def evaluate(
     right = 0
     found = []
     with torch.inference_mode():
-        for start in range(0, len(items), options.batch_size):
-            batch = loader.batch(items[start : start + options.batch_size])
+        size = _batch_size(items, options)
+        for start in range(0, len(items), size):
+            batch = loader.batch(items[start : start + size])
             traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=options.k)
             right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
             found.append(hits(traversal, batch.boxes, net.finest))

@@ -75,6 +75,14 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
     assert a != c
 
 
+def test_the_curriculum_of_an_exhaustive_look_goes_by_the_regions_looked_at(tmp_path):
+    examples = _spots(8, side=32) + _spots(8, side=128) + _spots(8, side=512)
+    options = replace(QUICK, glance=32, overlap=0.25, epochs=6)
+    records = list(fit(examples, tmp_path / "model", options))
+    assert records[-1].stages == 3
+    assert {(r.stage, r.glimpses) for r in records} == {(1, 1), (2, 25), (3, 441)}
+
+
 def test_the_curriculum_goes_from_small_images_to_large_ones(tmp_path):
     examples = _spots(16, side=32) + _spots(16, side=128) + _spots(16, side=512)
     options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", size=32, k=(1,), advance=0.99)
