@@ -173,7 +173,8 @@ class SmearScene:
         odd: Class of that one; None = any other, with equal chance.
         place: Its row and column; None = anywhere, with equal chance.
         image: Which of its class's images in the split it is; None = any.
-        several: How many odd cells there are, all of one class; the task has one, training may begin with more.
+        several: How many odd cells there are, all of one class. The task has one; training may begin with more,
+            or show scenes with none, whose label is the background.
     """
 
     seed: int
@@ -195,7 +196,7 @@ class SmearScene:
                 raise ConfigError(f"no class {name!r}; possible are {', '.join(CLASSES)}")
         if self.place is not None and not all(0 <= at < self.grid for at in self.place):
             raise ConfigError(f"place {self.place} is outside a grid of {self.grid} x {self.grid} cells")
-        if not 1 <= self.several <= self.grid**2:
+        if not 0 <= self.several <= self.grid**2:
             raise ConfigError(f"a grid of {self.grid} x {self.grid} cells can't have {self.several} odd ones")
 
     @property
@@ -205,8 +206,8 @@ class SmearScene:
 
     @property
     def label(self) -> str:
-        """Class of the odd cell."""
-        return self._drawn[0]
+        """Class of the odd cell; of the background if there is none."""
+        return self._drawn[0] if self.several else self.background
 
     @property
     def position(self) -> tuple[int, int]:
@@ -217,8 +218,8 @@ class SmearScene:
     def positions(self) -> tuple[tuple[int, int], ...]:
         """Row and column of every odd cell."""
         first = self.position
-        if self.several == 1:
-            return (first,)
+        if self.several <= 1:
+            return (first,) * self.several
         order = self._rng(4).permutation(self.grid**2).tolist()
         others = [place for place in (divmod(at, self.grid) for at in order) if place != first]
         return first, *others[: self.several - 1]
@@ -244,9 +245,8 @@ class SmearScene:
         image = int(rng.integers(len(own))) if self.image is None else self.image
         if not 0 <= image < len(own):
             raise ConfigError(f"no image {image}; class {self.label} has {len(own)} in split {self.split}")
-        numbers[self.position] = own[image]
-        for place in self.positions[1:]:
-            numbers[place] = own[rng.integers(len(own))]
+        for number, place in enumerate(self.positions):
+            numbers[place] = own[image if number == 0 else rng.integers(len(own))]
         return numbers, turns
 
     @property
@@ -324,6 +324,7 @@ def examples(
     seed0: int = 0,
     background: str = BACKGROUND,
     several: int = 1,
+    empty: float = 0.0,
 ) -> list[Example]:
     """Scenes to train on or to classify, composed when read; ``boxes`` is the truth.
 
@@ -335,11 +336,13 @@ def examples(
         seed0: Seed of the first; the others' follow it.
         background: Class of all cells but one.
         several: Most odd cells of a scene: 1 to this many, each doubling as likely as the next.
+        empty: Share of scenes without one.
 
     Returns:
         One example per scene.
     """
-    numbers = np.exp2(np.random.default_rng([5, seed0]).uniform(0, np.log2(several), count)).astype(int)
+    rng = np.random.default_rng([5, seed0])
+    numbers = np.exp2(rng.uniform(0, np.log2(several), count)).astype(int) * (rng.random(count) >= empty)
     scenes = [
         SmearScene(seed0 + i, grid, split, background, several=number)
         for i, number in enumerate(numbers.tolist())

@@ -163,6 +163,11 @@ class ModelConfig(_Json):
     position: bool | str = True
     """How a glimpse's feature is told where it was: True or ``frame`` (centre and zoom, added), ``path-sum`` or
     ``path-concat`` (the paper's path indices, for fMoW and ImageNet); False = not at all."""
+    background: str | None = None
+    """Class that means that there is nothing to find. With it, evidence is pooled in place of vectors: an image's
+    answer is the mean likelihood ratio of its finest glimpses, each class against this one."""
+    scout: bool = False
+    """Whether regions that are divided further have an encoder of their own: one says where, the other what."""
     dropout: float = 0.0
     """Share of a vector's values dropped before the classifier, in training."""
     value: bool = True

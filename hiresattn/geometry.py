@@ -253,15 +253,21 @@ def cells_on_target(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarr
         Bool ``[n cells]``: for at least one box, the cell holds (nearly) the largest share of it that a cell
         of the region holds. All False where no cell touches a box.
     """
+    on: np.ndarray = cells_on_boxes(cells, boxes).any(axis=2)
+    return on
+
+
+def cells_on_boxes(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarray, "m 4"]) -> np.ndarray:
+    """Which cells show which box as well as any cell of their region does: bool ``[n cells m]``."""
     if not len(boxes):
-        return np.zeros(cells.shape[:2], bool)
+        return np.zeros((*cells.shape[:2], 0), bool)
     start = np.maximum(cells[:, :, None, :2], boxes[None, None, :, :2])
     stop = np.minimum(
         (cells[..., :2] + cells[..., 2:])[:, :, None], (boxes[:, :2] + boxes[:, 2:])[None, None]
     )
     held = np.clip(stop - start, 0, None).prod(axis=3) / boxes[:, 2:].prod(axis=1)
     best = held.max(axis=1, keepdims=True)
-    return ((held >= 0.99 * best) & (best > 0)).any(axis=2)
+    return np.asarray((held >= 0.99 * best) & (best > 0))
 
 
 def check_region(region: tuple[int, int, int, int], height: int, width: int, what: str) -> None:

@@ -250,8 +250,12 @@ def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], polic
     index = torch.from_numpy(image).to(features.device)
     best = np.zeros(len(searches))
     if policy.stop is not None:
-        logits, _ = net.conclude(features, index, len(searches))
-        best = logits.softmax(1).amax(1).cpu().numpy()
+        regions = np.concatenate([step.region for step in steps])
+        logits, _ = net.conclude(features, index, regions, len(searches))
+        chances = logits.softmax(1)
+        if net.background is not None:  # what was not found yet may still be
+            chances[:, net.background] = 0
+        best = chances.amax(1).cpu().numpy()
     measured = torch.zeros(len(searches), device=features.device).index_add(0, index, coverage).cpu().numpy()
     for number, search in enumerate(searches):
         if search.stop_reason or search.first_look_left:

@@ -59,6 +59,41 @@ class MeanPooling(nn.Module):
         return _sum_by_image(features * weights[:, None], image, count), weights
 
 
+def pool_evidence(
+    logits: Float[Tensor, "n K"], image: Int64[Tensor, " n"], counts: Tensor, count: int, background: int
+) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
+    """Pool what glimpses say on their own: the mean of p(glimpse | class) / p(glimpse | background).
+
+    That is the posterior of a class that shows in one glimpse of several, the others showing the background, if
+    either has the same chance beforehand; for one glimpse it is what the glimpse says.
+
+    Args:
+        logits: Of each glimpse alone.
+        image: Whose glimpse it is, 0 to ``count`` - 1.
+        counts: Which glimpses count, bool ``[n]``; where none of an image does, all do.
+        count: Number of images.
+        background: Index of the class that means that there is nothing to find.
+
+    Returns:
+        Logits per image (0 for the background), and each glimpse's share of the evidence for the likeliest other
+        class; shares sum to 1 over an image.
+    """
+    some = torch.zeros(count, device=logits.device).index_add(0, image, counts.float()) > 0
+    rows = counts | ~some[image]
+    ratio = (logits - logits[:, background, None]).masked_fill(~rows[:, None], -torch.inf)
+    where = image[:, None].expand_as(ratio)
+    top = torch.full((count, ratio.shape[1]), -torch.inf, device=ratio.device)
+    top = top.scatter_reduce(0, where, ratio.detach(), "amax")
+    mass = (ratio - top[image]).exp()
+    total = torch.zeros_like(top).index_add(0, image, mass)
+    number = torch.zeros(count, device=logits.device).index_add(0, image, rows.float())
+    pooled = top + total.log() - number.log()[:, None]
+    others = pooled.detach().clone()
+    others[:, background] = -torch.inf
+    best = others.argmax(1)[image, None]
+    return pooled, (mass / total[image]).gather(1, best)[:, 0]
+
+
 AGGREGATORS = {"attention": GatedAttention, "mean": MeanPooling}
 
 

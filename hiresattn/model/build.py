@@ -1,5 +1,6 @@
 """From a configuration to a network."""
 
+import copy
 from typing import Any
 
 from torch import Tensor, nn
@@ -66,6 +67,10 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         drop=config.encoder_drop,
     )
     width = encoder.feature_width
+    if config.background is not None and config.background not in config.classes:
+        raise ConfigError(
+            f"background {config.background!r} is none of the classes{did_you_mean(config.background, config.classes)}"
+        )
     net = GlimpseNet(
         encoder=encoder,
         scorer=_scorer(config, encoder),
@@ -75,6 +80,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         position=POSITIONS[position](width=width) if position else None,
         grid=config.grid,
         finest=config.finest_side,
+        scout=copy.deepcopy(encoder) if config.scout else None,
+        background=None if config.background is None else config.classes.index(config.background),
     )
     for name, part in net.named_children():
         if name != "encoder" or not (pretrained or weights):

@@ -10,6 +10,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, locations, places_below
+from hiresattn.model.aggregators import pool_evidence
+from hiresattn.model.encoders import Encoded
 from hiresattn.model.scorers import Scorer, View, pool_cells
 from hiresattn.model.select import Selector
 
@@ -100,6 +102,9 @@ class GlimpseNet(nn.Module):
         position: Features and where they were → features, or None.
         grid: How a region is divided into cells.
         finest: Side of the smallest region, level-0 px.
+        scout: Encoder of the regions that are divided further; None = ``encoder`` sees all.
+        background: Index of the class that means that there is nothing to find: evidence is pooled then, not
+            vectors (see ``pool_evidence``); None = the aggregator pools.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -117,9 +122,13 @@ class GlimpseNet(nn.Module):
         position: nn.Module | None,
         grid: Grid,
         finest: int,
+        scout: nn.Module | None = None,
+        background: int | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
+        self.scout = scout
+        self.background = background
         self.scorer = scorer
         self.aggregator = aggregator
         self.classifier = classifier
@@ -156,7 +165,7 @@ class GlimpseNet(nn.Module):
         crops = fetch(image, regions)
         pixels = _to_device(crops.pixels, self.device)
         coverage = _to_device(crops.coverage, self.device)
-        encoded = self.encoder(pixels)
+        encoded = self._encode(pixels, regions)
         cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
         scored = self.scorer(View(encoded.stages, encoded.features, fraction))
@@ -176,10 +185,29 @@ class GlimpseNet(nn.Module):
         )
         return Look(features, logits, cells, coverage.mean((1, 2)), worth, scored)
 
+    def _encode(self, pixels: Tensor, regions: np.ndarray) -> Encoded:
+        """What the encoders see: the scout the regions that can be divided, if there is one."""
+        if self.scout is None:
+            return self.encoder(pixels)
+        wide = torch.from_numpy(expandable(regions, self.finest)).to(pixels.device)
+        if wide.all():
+            return self.scout(pixels)
+        if not wide.any():
+            return self.encoder(pixels)
+        far, near = self.scout(pixels[wide]), self.encoder(pixels[~wide])
+        order = torch.cat([wide.nonzero()[:, 0], (~wide).nonzero()[:, 0]]).argsort()
+        stages = zip(far.stages, near.stages, strict=True)
+        return Encoded(
+            tuple(torch.cat(pair)[order] for pair in stages), torch.cat([far.features, near.features])[order]
+        )
+
     def conclude(
-        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], count: int
+        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], regions: np.ndarray, count: int
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
         """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse."""
+        if self.background is not None:
+            finest = torch.from_numpy(~expandable(regions, self.finest)).to(features.device)
+            return pool_evidence(self.classifier(features), image, finest, count, self.background)
         pooled, weights = self.aggregator(features, image, count)
         return self.classifier(pooled), weights
 
@@ -287,7 +315,7 @@ class GlimpseNet(nn.Module):
         ]
         table = Step(*joined)
         on_device = torch.from_numpy(table.image).to(table.features.device)
-        logits, weight = self.conclude(table.features, on_device, count)
+        logits, weight = self.conclude(table.features, on_device, table.region, count)
         return Traversal(
             **table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()},
             weight=weight,

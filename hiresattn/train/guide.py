@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.geometry import Grid, cell_regions, cells_on_target, expandable
+from hiresattn.geometry import Grid, cell_regions, cells_on_boxes, cells_on_target, expandable, overlaps
 from hiresattn.model.net import Traversal
 from hiresattn.model.select import Selection, Selector
 
@@ -46,7 +46,7 @@ class Guided:
 def location_loss(
     traversal: Traversal, boxes: Sequence[np.ndarray | None], grid: Grid, finest: int
 ) -> Tensor | None:
-    """How unlikely a cell on the target is, over the visited regions that have one.
+    """How unlikely the cells on each target are, over the visited regions that have some.
 
     Args:
         traversal: A forward pass.
@@ -55,40 +55,72 @@ def location_loss(
         finest: Side of the smallest region.
 
     Returns:
-        Mean of -log(probability that a cell on the target is chosen); None if no region has one.
+        Mean over regions, of the mean over the boxes that show there, of -log(probability that a cell on the box
+        is chosen); None if no region has one.
     """
     rows = np.flatnonzero(expandable(traversal.region, finest))
     if not len(rows):
         return None
     cells = cell_regions(traversal.region[rows], grid, finest)
-    on = _on_target(cells, traversal.image[rows], boxes)
-    some = on.any(axis=1)
-    if not some.any():
+    device = traversal.cell_logits.device
+    row_of, target = [], []
+    for at, row in enumerate(rows.tolist()):
+        places = boxes[traversal.image[row]]
+        if places is not None and len(places):
+            on = cells_on_boxes(cells[at : at + 1], places)[0].T  # one row per box
+            row_of += [row] * len(on)
+            target.append(on)
+    if not target:
         return None
-    logits = traversal.cell_logits[torch.from_numpy(rows[some]).to(traversal.cell_logits.device)]
-    target = torch.from_numpy(on[some]).to(logits.device) & logits.detach().isfinite()
-    logits, target = logits[target.any(1)], target[target.any(1)]
-    if not len(logits):
+    source = torch.tensor(row_of, device=device)
+    logits = traversal.cell_logits[source]
+    wanted = torch.from_numpy(np.concatenate(target)).to(device) & logits.detach().isfinite()
+    shown = wanted.any(1)
+    if not shown.any():
         return None
-    wanted = logits.masked_fill(~target, -torch.inf).logsumexp(1)
-    return (logits.logsumexp(1) - wanted).mean()
+    source, logits, wanted = source[shown], logits[shown], wanted[shown]
+    surprise = logits.logsumexp(1) - logits.masked_fill(~wanted, -torch.inf).logsumexp(1)
+    per_region = torch.bincount(source)[source]  # boxes that show in the region
+    return (surprise / per_region).sum() / len(torch.unique(source))
 
 
-def on_target(traversal: Traversal, boxes: Sequence[np.ndarray | None]) -> np.ndarray:
-    """Which glimpses can know the label: those that hold the centre of a box, and all of depth 0.
+def glimpse_labels(
+    traversal: Traversal,
+    labels: np.ndarray,
+    boxes: Sequence[np.ndarray | None],
+    finest: int,
+    background: int | None = None,
+) -> np.ndarray:
+    """What each glimpse should answer on its own.
 
     Args:
         traversal: A forward pass.
-        boxes: Where the targets are, per image; None or empty = not known, every glimpse counts.
+        labels: Class index per image ``[b]``.
+        boxes: Where the targets are, per image; None or empty = not known.
+        finest: Side of the smallest region.
+        background: Index of the class that means that there is nothing to find, if there is one.
 
     Returns:
-        Bool per glimpse.
+        Class index per glimpse, -1 = nothing. Without a background, the image's label, but where boxes are known
+        and the glimpse, below depth 0, holds the centre of none. With one, finest glimpses only: the label where
+        they hold the centre of a box, the background where boxes are known and they touch none.
     """
-    answers = np.ones(len(traversal.image), bool)
+    answers = labels[traversal.image].copy()
+    if background is not None:
+        answers[:] = np.where(answers == background, background, -1)
+        answers[expandable(traversal.region, finest)] = -1
     for index, places in enumerate(boxes):
-        if places is not None and len(places):
-            rows = np.flatnonzero((traversal.image == index) & (traversal.depth > 0))
-            answers[rows] = _holds_centre(traversal.region[rows], places)
+        if places is None or not len(places):
+            continue
+        mine = traversal.image == index
+        if background is None:
+            rows = np.flatnonzero(mine & (traversal.depth > 0))
+            answers[rows[~_holds_centre(traversal.region[rows], places)]] = -1
+        else:
+            rows = np.flatnonzero(mine & ~expandable(traversal.region, finest))
+            clear = overlaps(traversal.region[rows], places).max(axis=1) == 0
+            answers[rows[clear]] = background
+            answers[rows[_holds_centre(traversal.region[rows], places)]] = labels[index]
     return answers
 
 
@@ -108,7 +140,7 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
     Args:
         traversal: A forward pass.
         labels: Class index per image ``[b]``.
-        boxes: Where the targets are, per image; None or empty = not known.
+        boxes: Where the targets are, per image; None = not known, empty = nowhere.
 
     Returns:
         Binary cross-entropy over the regions that were looked into; None if there are none.
@@ -124,7 +156,7 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
             parent = traversal.parent[row]
             below[parent] = max(below[parent], own[row], below[row])
     for index, places in enumerate(boxes):
-        if places is not None and len(places):
+        if places is not None:
             mine = np.flatnonzero(traversal.image == index)
             below[mine] = _holds_centre(traversal.region[mine], places)
     rows = torch.from_numpy(looked_into).to(labels.device)

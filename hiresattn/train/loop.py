@@ -24,7 +24,7 @@ from hiresattn.model.select import GumbelTopK, Selector, TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
 from hiresattn.train.estimators import Choices, choices, leave_one_out_loss, published_loss
-from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
+from hiresattn.train.guide import Guided, glimpse_labels, hits, location_loss, value_loss
 from hiresattn.train.options import ESTIMATORS, EpochRecord, TrainOptions, model_config
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
@@ -223,8 +223,8 @@ def _step(
     labels = torch.from_numpy(batch.labels).to(net.device)
     gate = options.estimator == "straight-through"
     traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels, gate=gate)
-    answers = torch.from_numpy(on_target(traversal, batch.boxes)).to(labels.device)
-    loss = _task_loss(traversal, labels, answers, options, state)
+    single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
+    loss = _task_loss(traversal, labels, torch.from_numpy(single).to(labels.device), options, state)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
@@ -241,7 +241,7 @@ def _step(
 
 
 def _task_loss(
-    traversal: Traversal, labels: Tensor, answers: Tensor, options: TrainOptions, state: State
+    traversal: Traversal, labels: Tensor, single: Tensor, options: TrainOptions, state: State
 ) -> Tensor:
     """What the answer is worth, by the estimator; moves the state's baseline."""
     weight = options.reinforce
@@ -258,18 +258,18 @@ def _task_loss(
         )
         state.baseline = published.baseline
         return published.loss + sum(traversal.scorer_losses.values())
-    loss = loss_of(traversal, labels, answers, glimpse_weight=options.glimpse_loss)
+    loss = loss_of(traversal, labels, single, glimpse_weight=options.glimpse_loss)
     where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
     return loss if where is None else loss + (1.0 if weight is None else weight) * where
 
 
-def loss_of(traversal: Traversal, labels: Tensor, answers: Tensor, *, glimpse_weight: float) -> Tensor:
+def loss_of(traversal: Traversal, labels: Tensor, single: Tensor, *, glimpse_weight: float) -> Tensor:
     """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
 
     Args:
         traversal: A forward pass.
         labels: Class index per image ``[b]``.
-        answers: Which glimpses answer for their image's label ``[N]`` bool; at least one per image.
+        single: What each glimpse should answer alone: class index, -1 = nothing ``[N]``.
         glimpse_weight: Of the glimpses' part.
 
     Returns:
@@ -277,13 +277,12 @@ def loss_of(traversal: Traversal, labels: Tensor, answers: Tensor, *, glimpse_we
     """
     loss = functional.cross_entropy(traversal.logits, labels)
     image = torch.from_numpy(traversal.image).to(labels.device)
-    single = functional.cross_entropy(traversal.glimpse_logits, labels[image], reduction="none")
-    share = answers.to(single.dtype)
+    alone = functional.cross_entropy(traversal.glimpse_logits, single, reduction="none", ignore_index=-1)
     total, count = (
         torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
-        for rows in (single * share, share)
+        for rows in (alone, (single >= 0).to(alone.dtype))
     )
-    loss = loss + glimpse_weight * (total / count).mean()
+    loss = loss + glimpse_weight * (total / count.clamp(min=1)).mean()
     for value in traversal.scorer_losses.values():
         loss = loss + value
     return loss

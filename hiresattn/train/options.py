@@ -22,6 +22,10 @@ class TrainOptions:
     """See ``ModelConfig``; None = the architecture's, else 0."""
     scorer: str = "location"
     aggregator: str = "attention"
+    background: str | None = None
+    """Class that means that there is nothing to find; see ``ModelConfig``."""
+    scout: bool = False
+    """Whether regions that are divided further have an encoder of their own."""
     position: bool = True
     size: int = 64
     """Side of a crop, px."""
@@ -114,6 +118,8 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         location=LocationConfig(detach=options.stop_location_gradient),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
+        background=options.background,
+        scout=options.scout,
         position=options.position,
         finest=options.finest,
         glance=options.glance,

@@ -400,3 +400,24 @@ def test_the_command_writes_scenes_and_a_manifest(shared, tmp_path, form):
         assert row["label"] == scene.label
         with open_pyramid(example.source) as stored:
             assert (stored.height, stored.width) == (720, 720)
+
+
+def test_a_scene_has_as_many_odd_cells_as_it_is_asked_for(cells):
+    bank = smear.cell_bank(cells, "train")
+    for several in (0, 1, 5):
+        scene = smear.SmearScene(7, 4, several=several)
+        odd = bank.numbers[scene.label]
+        numbers, _ = scene.layout(bank)
+        places = {tuple(at) for at in np.argwhere((numbers >= odd.start) & (numbers < odd.stop)).tolist()}
+        assert scene.label == (smear.BACKGROUND if several == 0 else smear.SmearScene(7, 4).label)
+        assert len(scene.boxes) == several
+        assert places == (set(scene.positions) if several else {tuple(divmod(i, 4)) for i in range(16)})
+    assert smear.SmearScene(7, 4, several=5).position == smear.SmearScene(7, 4).position
+
+
+def test_some_scenes_are_empty_and_few_are_crowded(cells):
+    scenes = [e.source.scene for e in smear.examples(cells, "train", 400, several=8, empty=0.25)]
+    found = Counter(scene.several for scene in scenes)
+    assert 60 < found[0] < 140
+    assert found[1] > found[2] + found[3] > 0
+    assert max(found) == 7

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from hiresattn.model.aggregators import AGGREGATORS, GatedAttention
+from hiresattn.model.aggregators import AGGREGATORS, GatedAttention, pool_evidence
 
 
 @pytest.mark.parametrize("name", sorted(AGGREGATORS))
@@ -32,3 +32,29 @@ def test_attention_survives_scores_that_overflow_an_exponential():
     torch.nn.init.constant_(module.score.weight, 1e4)
     _, weights = module(torch.randn(3, 4) * 100, torch.zeros(3, dtype=torch.int64), 1)
     assert weights.isfinite().all()
+
+
+def test_evidence_is_the_mean_likelihood_ratio_of_the_glimpses_that_count():
+    logits = torch.tensor(
+        [[0.0, 1.0, -1.0], [5.0, 5.0, 5.0], [2.0, 0.0, 1.0], [0.5, 0.0, 0.0], [1.0, 3.0, 0.0]]
+    )
+    image = torch.tensor([0, 0, 0, 1, 2])
+    counts = torch.tensor([True, False, True, False, True])
+    pooled, weight = pool_evidence(logits, image, counts, 3, background=2)
+    ratio = (logits - logits[:, 2:]).exp()
+    assert torch.allclose(pooled[0], ((ratio[0] + ratio[2]) / 2).log())
+    assert torch.allclose(pooled[1], ratio[3].log())  # none counts, so all do
+    assert torch.allclose(pooled[2].softmax(0), logits[4].softmax(0))  # one glimpse: what it says
+    assert pooled[:, 2].abs().max() < 1e-6
+    assert torch.allclose(weight, torch.tensor([ratio[0, 1] / (ratio[0, 1] + ratio[2, 1]), 0.0,
+                                                ratio[2, 1] / (ratio[0, 1] + ratio[2, 1]), 1.0, 1.0]))  # fmt: skip
+
+
+def test_the_gradient_of_evidence_is_each_glimpses_responsibility():
+    logits = torch.randn((6, 4), generator=torch.Generator().manual_seed(3)).requires_grad_()
+    image = torch.zeros(6, dtype=torch.long)
+    pooled, _ = pool_evidence(logits, image, torch.ones(6, dtype=torch.bool), 1, background=0)
+    (gradient,) = torch.autograd.grad(pooled[0, 2], logits)
+    share = (logits[:, 2] - logits[:, 0]).detach().softmax(0)
+    assert torch.allclose(gradient[:, 2], share, atol=1e-6)
+    assert torch.allclose(gradient[:, 0], -share, atol=1e-6)

@@ -136,3 +136,36 @@ def test_cpu_and_cuda_agree(net):
     there = net.cuda()(_fetch, roots, frames, select=TopK(), k=(4, 2))
     assert (here.region == there.region).all()
     assert torch.allclose(here.logits, there.logits.cpu(), atol=1e-3)
+
+
+def test_a_scout_sees_the_regions_that_are_divided_and_no_others():
+    torch.manual_seed(0)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
+    net = build_model(ModelConfig(classes=("a", "b"), input=rule, scout=True)).eval()
+    with torch.no_grad():
+        for weight in net.encoder.parameters():
+            weight.normal_()
+    regions = np.array([[0, 0, 64, 64], [0, 0, 512, 512], [64, 0, 64, 64], [0, 9, 256, 256]])
+    image, frames = np.zeros(4, np.int64), np.repeat([[0, 0, 512, 512]], 4, axis=0)
+    pixels = torch.from_numpy(_fetch(image, regions).pixels)
+    both = net.look(_fetch, image, regions, frames)
+    for row, body in enumerate((net.encoder, net.scout, net.encoder, net.scout)):
+        assert torch.allclose(net.value(body(pixels).features)[row, 0], both.value[row], atol=1e-5)
+        alone = net.look(_fetch, image[:1], regions[row : row + 1], frames[:1])
+        assert torch.allclose(alone.features[0], both.features[row], atol=1e-5)
+        assert torch.allclose(alone.cell_logits[0], both.cell_logits[row], atol=1e-5)
+
+
+def test_with_a_background_the_finest_glimpses_give_the_answer():
+    torch.manual_seed(0)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
+    config = ModelConfig(classes=("a", "b", "c"), input=rule, background="b", position=False)
+    net = build_model(config).eval()
+    roots, frames = _roots((256, 256))
+    found = net(_fetch, roots, frames, select=TopK(), k=(3,))
+    ratio = found.glimpse_logits - found.glimpse_logits[:, 1:2]
+    assert torch.allclose(found.logits[0], ratio[1:].exp().mean(0).log(), atol=1e-5)
+    assert found.weight[0] == 0
+    assert found.weight.sum().item() == pytest.approx(1)
+    with pytest.raises(ConfigError, match="none of the classes"):
+        build_model(ModelConfig(classes=("a", "b"), input=rule, background="bb"))

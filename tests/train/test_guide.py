@@ -12,7 +12,7 @@ from hiresattn.manifest import Example
 from hiresattn.model.select import TopK
 from hiresattn.predict import classify
 from hiresattn.train.data import AUGMENTATIONS
-from hiresattn.train.guide import Guided, hits, location_loss, on_target, value_loss
+from hiresattn.train.guide import Guided, glimpse_labels, hits, location_loss, value_loss
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 
@@ -68,7 +68,33 @@ def test_where_boxes_are_known_only_glimpses_on_the_target_answer():
     traversal = SimpleNamespace(
         region=regions, image=np.array([0, 0, 0, 1, 1]), depth=np.array([0, 1, 1, 0, 1])
     )
-    assert on_target(traversal, [BOX, None]).tolist() == [True, True, False, True, True]
+    labels = np.array([2, 1])
+    assert glimpse_labels(traversal, labels, [BOX, None], 64).tolist() == [2, 2, -1, 1, 1]
+    assert glimpse_labels(traversal, labels, [BOX, BOX[:0]], 64).tolist() == [2, 2, -1, 1, 1]
+
+
+def test_with_a_background_only_the_finest_glimpses_answer():
+    regions = np.array(
+        [[0, 0, 1024, 1024], [480, 680, 64, 64], [0, 0, 64, 64], [442, 642, 64, 64], [0, 0, 1024, 1024]]
+    )
+    regions = np.concatenate([regions, [[0, 0, 64, 64]] * 2])
+    traversal = SimpleNamespace(region=regions, image=np.array([0, 0, 0, 0, 1, 1, 2]), depth=None)
+    found = glimpse_labels(traversal, np.array([2, 1, 3]), [BOX, None, BOX[:0]], 64, background=3)
+    assert found.tolist() == [-1, 2, 3, -1, -1, -1, 3]  # a part of the target is neither
+
+
+def test_every_box_of_a_region_is_asked_for():
+    logits = torch.randn((2, 49), generator=torch.Generator().manual_seed(0))
+    regions = np.repeat(ROOT, 2, axis=0)
+    traversal = SimpleNamespace(region=regions, image=np.array([0, 1]), cell_logits=logits)
+    other = np.array([[100, 100, 20, 20]])
+    one, two = (location_loss(traversal, [boxes, None], GRID, 64).item() for boxes in (BOX, other))
+    both = location_loss(traversal, [np.concatenate([BOX, other]), None], GRID, 64).item()
+    assert both == pytest.approx((one + two) / 2, abs=1e-5)
+    second = location_loss(traversal, [None, other], GRID, 64).item()
+    assert location_loss(traversal, [np.concatenate([BOX, other]), other], GRID, 64).item() == pytest.approx(
+        (both + second) / 2, abs=1e-5
+    )
 
 
 def test_a_region_is_worth_what_the_glimpses_below_it_know():

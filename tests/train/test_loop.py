@@ -196,10 +196,9 @@ def test_the_loss_is_the_images_and_the_glimpses_cross_entropy():
     labels = torch.tensor([0, 1])
     image = (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2
     glimpses = ((np.log1p(np.exp(-1)) + np.log(2)) / 2 + np.log1p(np.exp(-3))) / 2
-    everyone = torch.ones(3, dtype=torch.bool)
-    found = loss_of(traversal, labels, everyone, glimpse_weight=0.5)
+    found = loss_of(traversal, labels, torch.tensor([0, 0, 1]), glimpse_weight=0.5)
     assert found.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
-    some = loss_of(traversal, labels, torch.tensor([True, False, True]), glimpse_weight=0.5)
+    some = loss_of(traversal, labels, torch.tensor([0, -1, 1]), glimpse_weight=0.5)
     glimpses = (np.log1p(np.exp(-1)) + np.log1p(np.exp(-3))) / 2
     assert some.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
 
