@@ -8,7 +8,7 @@ import pytest
 from hiresattn import open_pyramid, read_crops
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.pyramid.tifftiles import LocalFile
-from tests.images import SHAPES, coded, write_geotiff, write_ome_tiff, write_ome_zarr
+from tests.images import SHAPES, coded, write_geotiff, write_ome_tiff, write_ome_zarr, write_svs
 from tests.pyramid.damage import overwrite_tile, zero_tile_entry
 
 
@@ -117,3 +117,17 @@ def test_no_places_are_no_crops(tiff):
         found = read_crops(pyramid, [], 50)
     assert found.pixels.shape == (0, 50, 50, 3)
     assert (found.tiles, found.bytes) == (0, 0)
+
+
+def test_a_slide_that_only_openslide_reads_is_read_window_by_window(tmp_path, monkeypatch):
+    path, yx = write_svs(tmp_path / "slide.svs"), places()
+    with open_pyramid(path) as pyramid:
+        assert not pyramid.by_window
+        expected = read_crops(pyramid, yx, 50)
+    monkeypatch.setattr("hiresattn.pyramid.openslide._native_tiles", lambda *_: None)
+    with open_pyramid(path) as pyramid:
+        assert pyramid.by_window
+        for threads in (1, 3):
+            found = read_crops(pyramid, yx, 50, threads=threads)
+            assert np.abs(found.pixels.astype(int) - expected.pixels).max() <= 2
+            assert found.tiles == found.unique_tiles > 0

@@ -20,6 +20,9 @@ _PLAIN_TIFF = frozenset({"aperio", "generic-tiff"})
 #: Tile side announced where OpenSlide gives none that is sensible, px.
 _TILE = 512
 
+#: Decoded tiles that OpenSlide keeps of a slide that only it reads, bytes.
+_CACHE_BYTES = 64 << 20
+
 _APERIO_YCBCR = 33003
 
 #: Main files that only list the others: Hamamatsu's.
@@ -71,7 +74,9 @@ class OpenSlidePyramid(Pyramid):
             if self._tiles is not None and not agrees(self._tiles, partial(self._by, slide), lossy=True):
                 self._tiles = None
         self.native_tiles = self._tiles
-        self._slides: PerThread[Any] = PerThread(partial(openslide.OpenSlide, source), _close)
+        self.by_window = self._tiles is None
+        cache = openslide.OpenSlideCache(_CACHE_BYTES)  # one for the handles of all threads
+        self._slides: PerThread[Any] = PerThread(partial(_opened, source, cache), _close)
         chosen, where = choose_mpp(
             mpp, _number(said.get("openslide.mpp-y")), _number(said.get("openslide.mpp-x")), "openslide.mpp"
         )
@@ -133,13 +138,22 @@ class OpenSlidePyramid(Pyramid):
         """A window on the background colour; where nothing was scanned, px aren't valid."""
         downsample = self._downsamples[level]
         location = (round(x * downsample), round(y * downsample))  # level-0 px, columns first
-        rgba = np.asarray(slide.read_region(location, level, (width, height)))
+        image = slide.read_region(location, level, (width, height))
+        rgba = np.asarray(image)
+        if rgba[:, :, 3].min() == 255:
+            return Pixels(np.array(image.convert("RGB")))
         alpha = rgba[:, :, 3:]
-        if alpha.min() == 255:
-            return Pixels(np.ascontiguousarray(rgba[:, :, :3]))
         share = alpha / np.float32(255)
         data = rgba[:, :, :3] * share + np.array(self._background, np.float32) * (1 - share)
         return Pixels(np.rint(data).astype(np.uint8), alpha[:, :, 0] > 0)
+
+
+def _opened(source: str, cache: Any) -> Any:
+    import openslide
+
+    slide = openslide.OpenSlide(source)
+    slide.set_cache(cache)
+    return slide
 
 
 def _close(slide: Any) -> None:
