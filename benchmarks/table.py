@@ -122,8 +122,14 @@ def needle_files(result: dict[str, Any]) -> str:
 
 def hints(result: dict[str, Any]) -> str:
     """Accuracy against the hint's strength, and what was tried at half of it."""
-    rows = result["rows"]
     sides = (1024, 4096, 16384)
+    rows = [
+        {"kind": "train", "hint": 0.16, "variant": "recipe", "split": "test", "seed": seed, **row}
+        for seed, run in enumerate(load(f"needle{name}") for name in ("", "-seed1", "-seed2"))
+        for row in (run or {"rows": []})["rows"]
+        if row["policy"] == "best-first"
+    ]
+    rows += result["rows"]
 
     def cells(kind: str, split: str, **key: Any) -> list[str]:
         out = []
@@ -156,7 +162,11 @@ def hints(result: dict[str, Any]) -> str:
             more = {"variant": "recipe"} if kind == "search" else {}
             tried.append([words, *cells(kind, "val", hint=0.08, **{key: name}, **more)])
     attempts = _table(["tried at 0.08, on validation scenes", *(f"{side:,} px" for side in sides)], tried)
-    return f"Accuracy (glimpses):\n\n{curve}\n\n{attempts}" + _source(result, "hints.py")
+    words = (
+        "Accuracy (glimpses), by the rings' strength as a share of the value range, test scenes; trained at that "
+        "strength unless said:"
+    )
+    return f"{words}\n\n{curve}\n\n{attempts}" + _source(result, "hints.py")
 
 
 def islands(result: dict[str, Any]) -> str:
