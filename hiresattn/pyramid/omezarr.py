@@ -99,7 +99,7 @@ class ZarrPyramid(Pyramid):
         )
         self.exact_bytes = all(chunks.exact for chunks in self._chunks)
         try:
-            if all(chunks.chunkwise for chunks in self._chunks):
+            if not self._valid and all(chunks.chunkwise for chunks in self._chunks):  # tiles have no mask
                 self.native_tiles = ZarrTiles(source, self._arrays, axes, self._chunks)
         except ValueError:  # codecs that only zarr decodes
             self.native_tiles = None
