@@ -15,7 +15,8 @@ _CHUNK_BYTES = 1 << 22
 #: What ``compression`` may be.
 COMPRESSIONS = ("zstd", "blosc", "none")
 
-_ZSTD_LEVEL = 3
+#: Level 1 takes half the time of 3, for about 2 % more bytes of a scan.
+_ZSTD_LEVEL = 1
 
 _CONVENTIONS = "https://raw.githubusercontent.com/zarr-conventions"
 #: The conventions that the attributes ``proj:…`` and ``spatial:…`` follow.
