@@ -60,7 +60,12 @@ class MeanPooling(nn.Module):
 
 
 def pool_evidence(
-    logits: Float[Tensor, "n K"], image: Int64[Tensor, " n"], counts: Tensor, count: int, background: int
+    logits: Float[Tensor, "n K"],
+    image: Int64[Tensor, " n"],
+    counts: Tensor,
+    count: int,
+    background: int,
+    gate: Float[Tensor, " n"] | None = None,
 ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
     """Pool what glimpses say on their own: the mean of p(glimpse | class) / p(glimpse | background).
 
@@ -73,6 +78,8 @@ def pool_evidence(
         counts: Which glimpses count, bool ``[n]``; where none of an image does, all do.
         count: Number of images.
         background: Index of the class that means that there is nothing to find.
+        gate: Zeros that carry the gradient of each choice's log-probability; it gets the glimpse's
+            responsibility for the answer, as in expectation-maximisation.
 
     Returns:
         Logits per image (0 for the background), and each glimpse's share of the evidence for the likeliest other
@@ -81,6 +88,9 @@ def pool_evidence(
     some = torch.zeros(count, device=logits.device).index_add(0, image, counts.float()) > 0
     rows = counts | ~some[image]
     ratio = (logits - logits[:, background, None]).masked_fill(~rows[:, None], -torch.inf)
+    if gate is not None:
+        others = torch.arange(logits.shape[1], device=logits.device) != background
+        ratio = ratio + gate[:, None] * others
     where = image[:, None].expand_as(ratio)
     top = torch.full((count, ratio.shape[1]), -torch.inf, device=ratio.device)
     top = top.scatter_reduce(0, where, ratio.detach(), "amax")

@@ -202,12 +202,20 @@ class GlimpseNet(nn.Module):
         )
 
     def conclude(
-        self, features: Float[Tensor, "n d"], image: Int64[Tensor, " n"], regions: np.ndarray, count: int
+        self,
+        features: Float[Tensor, "n d"],
+        image: Int64[Tensor, " n"],
+        regions: np.ndarray,
+        count: int,
+        gate: Float[Tensor, " n"] | None = None,
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
-        """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse."""
+        """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse.
+
+        ``gate`` carries the gradient of the choices where evidence is pooled (see ``pool_evidence``).
+        """
         if self.background is not None:
             finest = torch.from_numpy(~expandable(regions, self.finest)).to(features.device)
-            return pool_evidence(self.classifier(features), image, finest, count, self.background)
+            return pool_evidence(self.classifier(features), image, finest, count, self.background, gate)
         pooled, weights = self.aggregator(features, image, count)
         return self.classifier(pooled), weights
 
@@ -248,12 +256,16 @@ class GlimpseNet(nn.Module):
         places = np.zeros((len(image), 3), np.int64)
         path = own = torch.zeros(len(image), device=self.device)
         steps: list[Step] = []
+        gates: list[Tensor] = []
         own_losses: dict[str, Tensor] = {}
         seen = depth = 0
         while len(image):
             at = np.full(len(image), depth)
             look = self.look(fetch, image, regions, frames[image], places)
-            features = look.features * (path - path.detach()).exp()[:, None] if gate else look.features
+            features = look.features
+            gates.append(path - path.detach())
+            if gate and self.background is None:
+                features = features * gates[-1].exp()[:, None]
             steps.append(
                 Step(
                     image,
@@ -296,15 +308,18 @@ class GlimpseNet(nn.Module):
             regions = look.cells[source[which], cell]
             image = image[source[which]]
             depth += 1
-        return self.record(steps, len(roots), own_losses)
+        return self.record(steps, len(roots), own_losses, torch.cat(gates) if gate else None)
 
-    def record(self, steps: Sequence[Step], count: int, losses: dict[str, Tensor]) -> Traversal:
+    def record(
+        self, steps: Sequence[Step], count: int, losses: dict[str, Tensor], gate: Tensor | None = None
+    ) -> Traversal:
         """Join the steps of a forward pass or a search, and conclude.
 
         Args:
             steps: In order.
             count: Number of images.
             losses: The scorer's own.
+            gate: Zeros that carry the gradient of each glimpse's choices, for ``conclude``.
 
         Returns:
             The traversal.
@@ -315,7 +330,7 @@ class GlimpseNet(nn.Module):
         ]
         table = Step(*joined)
         on_device = torch.from_numpy(table.image).to(table.features.device)
-        logits, weight = self.conclude(table.features, on_device, table.region, count)
+        logits, weight = self.conclude(table.features, on_device, table.region, count, gate)
         return Traversal(
             **table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()},
             weight=weight,

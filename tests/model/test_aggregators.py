@@ -58,3 +58,19 @@ def test_the_gradient_of_evidence_is_each_glimpses_responsibility():
     share = (logits[:, 2] - logits[:, 0]).detach().softmax(0)
     assert torch.allclose(gradient[:, 2], share, atol=1e-6)
     assert torch.allclose(gradient[:, 0], -share, atol=1e-6)
+
+
+def test_a_gate_gets_the_responsibility_for_the_label_less_that_for_the_answer():
+    logits = torch.randn((5, 3), generator=torch.Generator().manual_seed(4))
+    image = torch.zeros(5, dtype=torch.long)
+    gate = torch.zeros(5, requires_grad=True)
+    rows = torch.tensor([True, True, True, True, False])
+    pooled, _ = pool_evidence(logits, image, rows, 1, background=0, gate=gate)
+    assert torch.equal(pooled, pool_evidence(logits, image, rows, 1, background=0)[0])
+    (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(pooled, torch.tensor([2])), gate)
+    share = (logits[:4] - logits[:4, :1]).softmax(0)
+    chance = pooled.softmax(1)[0].detach()
+    assert torch.allclose(
+        gradient[:4], share[:, 2] - chance[1] * share[:, 1] - chance[2] * share[:, 2], atol=1e-6
+    )
+    assert gradient[4] == 0
