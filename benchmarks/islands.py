@@ -1,6 +1,6 @@
 """Where does a model look? Small islands in a real satellite scene, whose true places are known.
 
-    python benchmarks/islands.py ../shared [--seeds 0,1,2] [--keep FOLDER] [--picture islands.png]
+    python benchmarks/islands.py ../shared [--seeds 0,1,2] [--keep FOLDER] [--picture]
 
 Trains on the west and tests on the east: the looking model with and without the islands' boxes, and beside it a
 model of thumbnails and one that pools every place (overlapping regions of 128 px, gated attention), each with the same
@@ -19,12 +19,11 @@ import click
 import islands_manifest
 import numpy as np
 import torch
-from store import store
+from store import store, store_picture
 
 from hiresattn import classify, load_model, open_pyramid
 from hiresattn.checkpoint import Model
 from hiresattn.manifest import Example, read_manifest
-from hiresattn.report.overlay import draw_overlay
 from hiresattn.report.record import Prediction, VisitedRegion
 from hiresattn.search import Budget
 from hiresattn.train.loop import fit
@@ -95,11 +94,11 @@ def _share(looks: list[Prediction], places: list[Example], counts: Callable[[Vis
     return float(np.mean(hits))
 
 
-def draw(model: Model, example: Example, path: Path) -> None:
+def draw(model: Model, example: Example) -> None:
     """A picture of where a model looks in one window, the islands marked."""
     found = next(classify([example], model, budget=BUDGET, stop=None, device="cpu", threads=1))
     with open_pyramid(example.source) as pyramid:
-        draw_overlay(pyramid, found, path, truth_boxes=example.boxes or ())
+        print(store_picture("islands", pyramid, found, example.boxes or ()))
 
 
 @click.command()
@@ -109,8 +108,8 @@ def draw(model: Model, example: Example, path: Path) -> None:
     "--keep", type=click.Path(path_type=Path), help="Keep the trained models there; use those there."
 )
 @click.option("--models", default=",".join(MODELS))
-@click.option("--picture", type=click.Path(path_type=Path), help="Draw one test window, by the first model.")
-def main(shared: Path, seeds: str, keep: Path | None, models: str, picture: Path | None) -> None:
+@click.option("--picture", is_flag=True, help="Draw one test window too, by the first model.")
+def main(shared: Path, seeds: str, keep: Path | None, models: str, *, picture: bool) -> None:
     """Measure and store."""
     torch.set_num_threads(1)
     rows = []
@@ -129,7 +128,7 @@ def main(shared: Path, seeds: str, keep: Path | None, models: str, picture: Path
                     print(last, flush=True)
                 model = load_model(output)
                 if picture and not rows:
-                    draw(model, max(tests, key=lambda e: len(e.boxes or ()) == 2), picture)
+                    draw(model, max(tests, key=lambda e: len(e.boxes or ()) == 2))
                 for policy in policies:
                     row = measure(model, tests, policy, seed)
                     seconds = model.training["cpu_seconds"]

@@ -1,7 +1,7 @@
 """Accuracy, hits and cost on the needle task, by side of the scene and policy, of one model.
 
     python benchmarks/needle.py [-m MODEL] [--scenes 150]
-    python benchmarks/needle.py --picture needle.png
+    python benchmarks/needle.py --picture
 
 Scenes are of the test split, rendered when read; none was trained on. A region hits when it holds the whole
 needle. `hits` has the share of scenes with a hit, by depth from the first look on; `hit` asks for native
@@ -16,13 +16,12 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from store import store
+from store import store, store_picture
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.geometry import EXPAND_FROM
 from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.report.overlay import draw_overlay
 from hiresattn.report.record import Prediction
 
 BUDGET = 80
@@ -90,13 +89,17 @@ def _mean(values: Sequence[float]) -> float:
 @click.option("-m", "--model", help="Model directory; default: the one that ships.")
 @click.option("--scenes", default=150)
 @click.option("--name", default="needle", help="Name of the stored result.")
-@click.option("--picture", help="Draw one scene of 16,384 px there, and measure nothing.")
-def main(model: str | None, scenes: int, name: str, picture: str | None) -> None:
+@click.option(
+    "--picture", is_flag=True, help="Draw where it looks in one scene of 16,384 px; measure nothing."
+)
+def main(model: str | None, scenes: int, name: str, *, picture: bool) -> None:
     """Measure and store."""
     torch.set_num_threads(1)
     loaded = load_model(model or str(files("hiresattn") / "demo_model"))
     if picture:
-        draw(loaded, NeedleScene(0, 16384, split="test"), picture)
+        scene = NeedleScene(0, 16384, split="test")
+        found = next(classify([NeedlePyramid(scene)], loaded, budget=BUDGET, device="cpu", threads=1))
+        print(store_picture(name, NeedlePyramid(scene), found, [scene.box]))
         return
     warm_up(loaded)
     rows = []
@@ -107,13 +110,6 @@ def main(model: str | None, scenes: int, name: str, picture: str | None) -> None
                 rows.append({"policy": policy, **measure(loaded, asked, **options)})
                 print(rows[-1], flush=True)
     print(store(name, budget=BUDGET, stop=0.95, model=loaded.sha256, training=loaded.training, rows=rows))
-
-
-def draw(model: Model, scene: NeedleScene, path: str) -> None:
-    """A picture of where a model looks in one scene, the needle marked."""
-    pyramid = NeedlePyramid(scene)
-    found = next(classify([pyramid], model, budget=BUDGET, device="cpu", threads=1))
-    draw_overlay(pyramid, found, path, truth_boxes=[scene.box])
 
 
 def warm_up(model: Model) -> None:

@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,24 @@ def store(name: str, **results: Any) -> Path:
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"name": name, **facts, **results}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def store_picture(name: str, pyramid: Any, found: Any, boxes: Sequence[tuple[int, int, int, int]]) -> Path:
+    """Draw where a prediction looked, the targets marked, in few colours: small enough to keep."""
+    from PIL import Image, ImageColor
+
+    from hiresattn.report.marks import COLOURS, TRUTH
+    from hiresattn.report.overlay import draw_overlay
+
+    path = RESULTS / f"{name}.png"
+    draw_overlay(pyramid, found, path, side=640, truth_boxes=boxes)
+    with Image.open(path) as image:
+        colours = [ImageColor.getrgb(colour) for colour in (*COLOURS, TRUTH)]
+        palette = Image.new("P", (1, 1))
+        palette.putpalette([*sum(colours, ()), *(image.quantize(56).getpalette() or ())])
+        few = image.quantize(palette=palette, dither=Image.Dither.NONE)
+    few.save(path, optimize=True)
     return path
 
 
