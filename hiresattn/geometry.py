@@ -253,8 +253,7 @@ def cells_on_target(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarr
         Bool ``[n cells]``: for at least one box, the cell holds (nearly) the largest share of it that a cell
         of the region holds. All False where no cell touches a box.
     """
-    on: np.ndarray = cells_on_boxes(cells, boxes).any(axis=2)
-    return on
+    return np.asarray(cells_on_boxes(cells, boxes).any(axis=2))
 
 
 def cells_on_boxes(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarray, "m 4"]) -> np.ndarray:

@@ -1,0 +1,77 @@
+"""Boxes from image labels: look at every place, and keep the one that explains the label."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from hiresattn.checkpoint import Model
+from hiresattn.errors import ConfigError
+from hiresattn.fetch import CropFetcher
+from hiresattn.geometry import check_region, root_regions
+from hiresattn.manifest import Example
+from hiresattn.model.select import TopK
+from hiresattn.pyramid import open_pyramid
+from hiresattn.search import MOST_AT_ONCE
+
+#: Least share of an image's evidence for its label that lies in one place, for that place to be its box.
+SURE = 0.5
+
+
+def locate(
+    examples: Iterable[Example], model: Model, *, overlap: float = 0.0, sure: float = SURE, threads: int = 2
+) -> Iterator[Example]:
+    """Find where the evidence for images' labels lies, by looking at every place at the finest scale.
+
+    A search then learns from these boxes where to look: exhaustive looks are spent on training images, once, and
+    no box is drawn by hand. The model needs to know what single places show, not where to look.
+
+    Args:
+        examples: Labelled images or windows.
+        model: A model with a background class.
+        overlap: Least share of its side that a place has in common with the next.
+        sure: Least share of the evidence in the best place.
+        threads: Threads that read.
+
+    Yields:
+        The examples, with the best place as their box; without boxes where none is sure; with empty boxes where
+        the label is the background.
+
+    Raises:
+        ConfigError: If the model has no background class, or a label is none of its classes.
+        HiresattnError: If an image can't be read.
+    """
+    net, finest = model.net.eval(), model.config.finest_side
+    if net.background is None:
+        raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
+    for example in examples:
+        if example.label not in model.classes:
+            known = ", ".join(model.classes)
+            raise ConfigError(
+                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
+            )
+        label = model.classes.index(example.label)
+        if label == net.background:
+            yield replace(example, boxes=())
+            continue
+        pyramid = open_pyramid(example.source)
+        try:
+            region = example.region or (0, 0, pyramid.height, pyramid.width)
+            check_region(region, pyramid.height, pyramid.width, pyramid.source)
+            y, x, height, width = region
+            places = root_regions(height, width, y, x, glance=finest, overlap=overlap)
+            frames = np.array([region], np.int64)
+            found = []
+            with CropFetcher([pyramid], model.config.input, threads=threads) as fetch, torch.inference_mode():
+                for start in range(0, len(places), MOST_AT_ONCE):
+                    roots = [places[start : start + MOST_AT_ONCE]]
+                    logits = net(fetch, roots, frames, select=TopK(), k=(0,)).glimpse_logits
+                    found.append(logits[:, label] - logits[:, net.background])
+        finally:
+            if pyramid is not example.source:
+                pyramid.close()
+        share = torch.cat(found).softmax(0)
+        best = int(share.argmax())
+        at_y, at_x, tall, wide = places[best].tolist()
+        yield replace(example, boxes=((at_y, at_x, tall, wide),) if share[best] >= sure else None)

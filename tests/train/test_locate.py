@@ -1,0 +1,78 @@
+"""Boxes from exhaustive looks."""
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.checkpoint import load_model
+from hiresattn.errors import ConfigError
+from hiresattn.manifest import Example
+from hiresattn.train.locate import locate
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions
+
+OPTIONS = TrainOptions(
+    size=16,
+    background="plain",
+    position=False,
+    k=(0,),
+    epochs=30,
+    lr=5e-3,
+    threads=0,
+    device="cpu",
+    value_range=(0, 255),
+)
+
+
+def _image(rng, side, kind, at=(0, 0)):
+    image = rng.integers(90, 110, (side, side, 1)).astype(np.uint8)
+    if kind != "plain":
+        image[at[0] : at[0] + 16, at[1] : at[1] + 16] = 220 if kind == "bright" else 20
+    return image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    kinds = ("plain", "bright", "dark")
+    examples = [Example(_image(rng, 16, kinds[i % 3]), kinds[i % 3]) for i in range(90)]
+    folder = tmp_path_factory.mktemp("locate") / "model"
+    *_, last = fit(examples, folder, OPTIONS)
+    assert last.accuracy > 0.9
+    return load_model(folder)
+
+
+def test_the_box_is_the_place_that_explains_the_label(model):
+    rng = np.random.default_rng(1)
+    both = _image(rng, 128, "bright", (32, 64))
+    both[96:112, 16:32] = 20
+    examples = [Example(both, "bright"), Example(both, "dark"), Example(both, "plain")]
+    found = [example.boxes for example in locate(examples, model, threads=0)]
+    assert found == [((32, 64, 16, 16),), ((96, 16, 16, 16),), ()]
+
+
+def test_where_no_place_is_sure_there_is_no_box(model):
+    rng = np.random.default_rng(2)
+    two = _image(rng, 64, "bright", (0, 0))
+    two[48:, 48:] = 220
+    (found,) = locate([Example(two, "bright")], model, sure=0.9, threads=0)
+    assert found.boxes is None
+
+
+def test_a_window_is_looked_at_in_its_own_place(model):
+    rng = np.random.default_rng(3)
+    image = _image(rng, 128, "dark", (80, 96))
+    (found,) = locate([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
+    assert found.boxes == ((80, 96, 16, 16),)
+
+
+def test_a_model_without_a_background_is_refused(model):
+    with pytest.raises(ConfigError, match="none of the model's classes"):
+        list(locate([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
+    model.net.background, kept = None, model.net.background
+    try:
+        with pytest.raises(ConfigError, match="--background"):
+            list(locate([], model))
+    finally:
+        model.net.background = kept
+    assert torch.is_grad_enabled()
