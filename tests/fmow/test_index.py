@@ -202,6 +202,20 @@ def test_the_truth_may_be_unpacked_into_the_tree_itself(copy, tree):
         assert None not in dict(labels)
 
 
+def test_boxes_that_only_the_views_own_file_has_are_kept(copy):
+    """As the supplement of false detections has them."""
+    path = sorted((copy / "val" / "tower").rglob("*_rgb.json"))[0]
+    facts = json.loads(path.read_text())
+    known = [box["ID"] for box in facts["bounding_boxes"]]
+    facts["bounding_boxes"].append({"ID": 77, "box": [3, 4, 50, 40], "category": "false_detection"})
+    path.write_text(json.dumps(facts))
+    found = made(copy, splits=("val",), window="box", false_detections=True)
+    mine = {row.box_id: row for row in found if row.view.image == path.with_suffix(".jpg")}
+    assert set(mine) == {*known, 77}
+    assert mine[77].region == (4, 3, 40, 50)
+    assert mine[77].view.metadata.bounds is not None  # the truth's
+
+
 def test_without_the_truth_test_images_have_no_label_and_keep_their_ids(copy, tree):
     (copy / "groundtruth.tar.bz2").unlink()
     found = made(copy, splits=("test",), window="box", false_detections=True)
