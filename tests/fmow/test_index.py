@@ -204,7 +204,7 @@ def test_the_truth_may_be_unpacked_into_the_tree_itself(copy, tree):
 
 def test_boxes_that_only_the_views_own_file_has_are_kept(copy):
     """As the supplement of false detections has them."""
-    path = sorted((copy / "val" / "tower").rglob("*_rgb.json"))[0]
+    path = min((copy / "val" / "tower").rglob("*_rgb.json"))
     facts = json.loads(path.read_text())
     known = [box["ID"] for box in facts["bounding_boxes"]]
     facts["bounding_boxes"].append({"ID": 77, "box": [3, 4, 50, 40], "category": "false_detection"})
