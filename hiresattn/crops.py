@@ -70,6 +70,8 @@ def read_crops(
             f"{pyramid.source}: out must be a writeable {shape} array of {pyramid.dtype}; got {out.shape} {out.dtype}"
         )
     plan = plan_windows(windows.astype(np.float64), np.full(count, level, np.int64), pyramid.levels)
+    if pyramid.native_tiles is not None:
+        pyramid.native_tiles.expect(map(tuple, plan.tiles.tolist()))
     job = _Job(pyramid, level, plan, windows[:, :2].tolist(), out, strict=strict)
     work: Iterable[Iterable[int]] = [range(n, min(n + _RUN, job.count)) for n in range(0, job.count, _RUN)]
     if threads < 2 or job.count <= _RUN:

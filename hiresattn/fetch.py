@@ -157,7 +157,9 @@ class CropFetcher:
             windows[rows] = plan.windows
             self.stats[index].crops += len(rows)
             if self._pyramids[index].by_tile:
-                reads += tile_reads(index, levels, plan, rows)
+                ours = list(tile_reads(index, levels, plan, rows))
+                self._expect(index, ours)
+                reads += ours
             else:
                 reads += block_reads(index, levels, plan, rows)
                 self._count_tiles(index, plan.tiles.tolist())
@@ -181,6 +183,14 @@ class CropFetcher:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _expect(self, index: int, reads: list[Read]) -> None:
+        """Announce an image's reads, so that neighbours on a server come in one request."""
+        native = self._pyramids[index].native_tiles
+        if native is not None:
+            native.expect(
+                (read.level, *read.tile) for read in reads if read.tile and read[:3] not in self._cache
+            )
 
     def _empty(self, count: int) -> Crops:
         bands, size = len(self.config.bands), self.config.size

@@ -16,6 +16,7 @@ from hiresattn.errors import ReadError, RegionError
 from hiresattn.geometry import Level, check_region
 
 if TYPE_CHECKING:
+    from hiresattn.pyramid.ranges import Ledger
     from hiresattn.pyramid.tiles import Tiles
 
 HandleT = TypeVar("HandleT")
@@ -83,6 +84,8 @@ class Pyramid(ABC):
     """The stored tiles, where they are read and decoded natively."""
     by_window: bool = False
     """Whether its library cuts windows out of tiles faster than it returns the tiles themselves."""
+    ledger: "Ledger | None" = None
+    """What was asked of a server, where that is counted."""
     exact_bytes: bool = False
     """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
 

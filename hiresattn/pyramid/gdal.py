@@ -8,7 +8,7 @@ from hiresattn.errors import NotFoundError, OpenError
 from hiresattn.pyramid.quiet import quiet
 
 #: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
-_BIG = 2048
+ALONE = 2048
 
 #: What to do about a remote image that isn't reached.
 CHECK = "check the address, the network and the credentials"
@@ -63,7 +63,7 @@ class GdalFile:
         """
         try:
             raster = self.open(None)
-            if self.remote and max(raster.shape) > _BIG and not raster.overviews(1):
+            if self.remote and max(raster.shape) > ALONE and not raster.overviews(1):
                 raster.close()
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
                 raster = self.open(None)

@@ -11,8 +11,9 @@ import numpy as np
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
-from hiresattn.pyramid.gdal import GdalFile, reason
+from hiresattn.pyramid.gdal import ALONE, GdalFile, reason
 from hiresattn.pyramid.jp2header import check_jp2
+from hiresattn.pyramid.ranges import RangeFile, cloud_optimised
 from hiresattn.pyramid.scale import choose_mpp, micrometres
 from hiresattn.pyramid.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.tiffheader import check_tiff
@@ -35,8 +36,9 @@ class RasterioPyramid(Pyramid):
     An alpha band isn't a band here: it says what is valid, as do an internal mask, the nodata value and
     blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
 
-    Tiles of local GeoTIFF are decoded natively: GDAL returns damaged ones of JPEG as if nothing were, and doesn't
-    look at deflate's checksums. Strips, and files elsewhere, are as GDAL reads them.
+    Tiles of local GeoTIFF, and of cloud-optimised ones behind http and https, are read and decoded natively: GDAL
+    returns damaged ones of JPEG as if nothing were, and doesn't look at deflate's checksums. Strips, and other
+    files elsewhere, are as GDAL reads them.
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
@@ -51,27 +53,51 @@ class RasterioPyramid(Pyramid):
     backend: ClassVar[str] = "rasterio"
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
-        self._file = GdalFile(source)
+        ranges = cloud_optimised(source) if source.startswith(("http://", "https://")) else None
+        try:
+            if ranges is None or not self._described(source, ranges, mpp, nodata):
+                self._described(source, None, mpp, nodata)
+        except BaseException:
+            if ranges is not None:
+                ranges.close()
+            raise
+
+    def _described(
+        self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
+    ) -> bool:
+        """Learn what the file says; False if what GDAL says of its header isn't enough to read it by ranges."""
+        self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
         if not self._file.remote:
-            check_tiff(source)
-            check_jp2(source)
+            check_tiff(self._file.source)
+            check_jp2(self._file.source)
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
             self._mask = _has_mask(raster)
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
             native = raster.driver == "GTiff" and not self._file.remote
+            alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
             meta = _metadata(raster, levels, self._bands, mpp, nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
+        self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
+        if ranges is not None:  # from here on nothing reads the mirror
+            self._file = GdalFile(source)
+            ranges.forget_mirror()
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
         ]
-        self._tiles = _native_tiles(source, meta) if native else None
-        if self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
+        self.ledger = None
+        if ranges is not None:
+            if self._tiles is None or self._mask or alone:
+                ranges.close()
+                return False
+            self.ledger = ranges.ledger
+        elif self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
             self._tiles = None
         self.native_tiles = None if self._mask else self._tiles
+        return True
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""
@@ -288,13 +314,15 @@ def _resolution(raster: Any) -> tuple[float | None, float | None]:
     return y, x
 
 
-def _native_tiles(source: str, meta: Metadata) -> TiffTiles | None:
-    """A strict tile reader for a local file, where its directories are the levels GDAL sees."""
-    with opened_tiff(source) as tif:
+def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | None) -> TiffTiles | None:
+    """A strict tile reader for a file, where its directories (in ``path``) are the levels GDAL sees."""
+    with opened_tiff(path) as tif:
         pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels])
         try:
             tiles = (
-                None if pages is None else TiffTiles(source, pages, 0 if meta.nodata is None else meta.nodata)
+                None
+                if pages is None
+                else TiffTiles(source, pages, 0 if meta.nodata is None else meta.nodata, ranges)
             )
         except OpenError:  # bands or bits that only GDAL decodes
             return None

@@ -7,6 +7,7 @@ with a directory that has none.
 
 import os
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,6 +58,8 @@ _CODES = {
     17: "i8",
     18: "u8",
 }
+#: Bytes of a value by type, where that isn't 1.
+_SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 _GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 42112, 42113})
 _MASK = 4  # a bit of NewSubfileType
 _OLD_JPEG = 6
@@ -105,22 +108,36 @@ def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
             are missing, or a compression is one that no reader knows.
     """
     with Path(path).open("rb") as file:
-        walk = _Walk(str(path), file.fileno())
-        return walk.run()
+        fd = file.fileno()
+        return _Walk(str(path), os.fstat(fd).st_size, lambda count, at: os.pread(fd, count, at)).run()
+
+
+def check_tiff_at(name: str, size: int, read: Callable[[int, int], bytes]) -> list[Ifd] | None:
+    """As ``check_tiff``, for a file elsewhere; reads every tag's values, so that who keeps them can serve them.
+
+    Args:
+        name: Its address, for messages.
+        size: Its size, bytes.
+        read: ``read(count, offset) -> bytes``.
+    """
+    return _Walk(name, size, read, all_values=True).run()
 
 
 class _Walk:
     """One pass over the directories of an open file."""
 
-    def __init__(self, path: str, fd: int) -> None:
+    def __init__(
+        self, path: str, size: int, read: Callable[[int, int], bytes], *, all_values: bool = False
+    ) -> None:
         self.path = path
-        self.fd = fd
-        self.size = os.fstat(fd).st_size
+        self.size = size
+        self.read = read
+        self.all_values = all_values
         self.seen: set[int] = set()
         self.ifds: list[Ifd] = []
 
     def run(self) -> list[Ifd] | None:
-        head = os.pread(self.fd, 16, 0)
+        head = self.read(16, 0)
         if head[:4] not in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
             return None
         self.order = "<" if head[:2] == b"II" else ">"
@@ -151,7 +168,7 @@ class _Walk:
             raise self._damaged(
                 f"image directory {len(self.ifds)} points to byte {at + count} of {self.size}"
             )
-        return os.pread(self.fd, count, at)
+        return self.read(count, at)
 
     def _directory(self, offset: int) -> tuple[int, list[int]]:
         """Read the directory at an offset; returns the offset of the next and those of its children."""
@@ -161,9 +178,20 @@ class _Walk:
             raise self._damaged(f"image directory {len(self.ifds)} announces {count} tags")
         block = self._bytes(offset + head, count * entry + head if self.big else count * entry + 4)
         tags = {self._unpack("H", block, i * entry): (offset + head + i * entry) for i in range(count)}
+        if self.all_values:
+            for at in tags.values():
+                self._touch(at)
         self._check(tags)
         after = self._unpack("Q" if self.big else "I", block, count * entry)
         return after, [int(child) for child in self._values(tags, 330)]
+
+    def _touch(self, at: int) -> None:
+        """Read the values of a tag, of whatever type."""
+        entry = self._bytes(at, 20 if self.big else 12)
+        count = self._unpack("Q" if self.big else "I", entry, 4)
+        length = count * _SIZES.get(self._unpack("H", entry, 2), 1)
+        if length > (8 if self.big else 4):
+            self._bytes(self._unpack("Q" if self.big else "I", entry, 12 if self.big else 8), length)
 
     def _values(self, tags: dict[int, int], tag: int, default: int | None = None) -> np.ndarray:
         """All values of an integer tag, int64."""

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,6 +25,9 @@ class ByteSource(Protocol):
     def pread(self, count: int, offset: int) -> bytes:
         """Up to ``count`` bytes from an offset; fewer only at the end. Raises ``OSError``."""
 
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """Announce reads ``(offset, count)``."""
+
     def close(self) -> None:
         """Let go of what is open; the next read opens it again."""
 
@@ -44,6 +47,9 @@ class LocalFile:
                 if self._fd is None:
                     self._fd = os.open(self._path, os.O_RDONLY)
         return os.pread(self._fd, count, offset)
+
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """The system reads ahead by itself."""
 
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""
@@ -127,6 +133,10 @@ class TiffTiles(Tiles):
                 offset, count = int(plane.offsets[index]), int(plane.counts[index])
                 found.append((offset, count if offset else 0))
         return found
+
+    def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:
+        """Announce reads of tiles, so that what lies side by side can come together."""
+        self._file.expect(place for tile in tiles for place in self.places(*tile))
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of one tile."""

@@ -1,7 +1,7 @@
 """Stored tiles, read and decoded natively: where a file keeps each, and what becomes of its bytes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,6 +75,9 @@ class Tiles(ABC):
         Raises:
             Exception: Whatever the decoder raises where it notices damage.
         """
+
+    def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:  # noqa: B027 - most stores can't use it
+        """Announce reads of tiles ``(level, row, column)``, so that what lies side by side can come together."""
 
     @abstractmethod
     def close(self) -> None:

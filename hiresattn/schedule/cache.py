@@ -25,6 +25,10 @@ class TileCache(Generic[TileT]):
         self.nbytes = 0
         self._tiles: OrderedDict[Hashable, TileT] = OrderedDict()
 
+    def __contains__(self, key: Hashable) -> bool:
+        """Whether a tile is kept; doesn't count as a use."""
+        return key in self._tiles
+
     def get(self, key: Hashable) -> TileT | None:
         """A kept tile, or None."""
         tile = self._tiles.get(key)
