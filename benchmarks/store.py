@@ -21,7 +21,7 @@ def store(name: str, **results: Any) -> Path:
         [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
     )
     changed = subprocess.run(
-        [*git, "status", "--porcelain", "hiresattn"], capture_output=True, text=True, check=False
+        [*git, "status", "--porcelain", ":/hiresattn"], capture_output=True, text=True, check=False
     )
     facts = {
         "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),

@@ -100,7 +100,7 @@ def _alternatives(found: list[dict[str, Any]]) -> str:
 def needle_files(result: dict[str, Any]) -> str:
     """The same in real files, beside looking at every place of the same files."""
     body = []
-    for row in result["rows"]:
+    for row in result["rows"] + (load("needle-files-65536") or {"rows": []})["rows"]:
         if row["policy"] != "best-first":
             continue
         every = [r for r in result["rows"] if (r["policy"], r["side"]) == ("exhaustive", row["side"])]
