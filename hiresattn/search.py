@@ -13,7 +13,7 @@ import torch
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import expandable, overlaps, places_below
-from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal
+from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal, joined
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
 #: visited: they show the same place, reached through another parent.
@@ -222,8 +222,10 @@ def _expand(
     logits = look.cell_logits
     usable = torch.isfinite(logits).cpu().numpy()
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
+    luck = np.zeros_like(log_prob)
     if rng is not None:
-        log_prob = -np.log(rng.exponential(size=log_prob.shape))
+        log_prob = np.repeat(-np.log(np.maximum(usable.sum(1, keepdims=True), 1)), usable.shape[1], axis=1)
+        luck = -np.log(rng.exponential(size=log_prob.shape))
     worth = torch.nn.functional.logsigmoid(look.value).cpu().numpy()
     for index in np.unique(image):  # the first look covers the image: one of its regions is worth it
         first_look = [row for row, node in enumerate(nodes) if node.parent < 0 and image[row] == index]
@@ -236,7 +238,7 @@ def _expand(
         heap = searches[image[row]].heap
         for cell in np.flatnonzero(usable[row]).tolist():
             own = float(log_prob[row, cell])
-            priority = own if rng is not None else float(worth[row]) + own
+            priority = float(luck[row, cell]) if rng is not None else float(worth[row]) + own
             heapq.heappush(heap, _Node(-priority, next(order), first + row, cell, look.cells[row, cell], own))
 
 
@@ -244,19 +246,18 @@ def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], polic
     """Stop the searches that are sure, and those that saw nothing measured."""
     if all(search.stop_reason or search.first_look_left for search in searches):
         return
-    image = np.concatenate([step.image for step in steps])
-    coverage = torch.cat([step.coverage for step in steps])
-    features = torch.cat([step.features for step in steps])
-    index = torch.from_numpy(image).to(features.device)
+    table = joined(steps)
+    index = torch.from_numpy(table.image).to(table.coverage.device)
     best = np.zeros(len(searches))
     if policy.stop is not None:
-        regions = np.concatenate([step.region for step in steps])
-        logits, _ = net.conclude(features, index, regions, len(searches))
-        chances = logits.softmax(1)
+        logits, _ = net.conclude(table, len(searches))
+        found = logits.softmax(1)
         if net.background is not None:  # what was not found yet may still be
-            chances[:, net.background] = 0
-        best = chances.amax(1).cpu().numpy()
-    measured = torch.zeros(len(searches), device=features.device).index_add(0, index, coverage).cpu().numpy()
+            found[:, net.background] = 0
+        best = found.amax(1).cpu().numpy()
+    measured = (
+        torch.zeros(len(searches), device=index.device).index_add(0, index, table.coverage).cpu().numpy()
+    )
     for number, search in enumerate(searches):
         if search.stop_reason or search.first_look_left:
             continue

@@ -65,12 +65,12 @@ def pool_evidence(
     counts: Tensor,
     count: int,
     background: int,
-    gate: Float[Tensor, " n"] | None = None,
+    chance: Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
-    """Pool what glimpses say on their own: the mean of p(glimpse | class) / p(glimpse | background).
+    """Pool what glimpses say on their own: the sum of chance x p(glimpse | class) / p(glimpse | background).
 
-    That is the posterior of a class that shows in one glimpse of several, the others showing the background, if
-    either has the same chance beforehand; for one glimpse it is what the glimpse says.
+    That is the posterior of a class that shows in one place, the others showing the background, up to what the
+    places not looked at may hold; for one glimpse with chance 1 it is what the glimpse says.
 
     Args:
         logits: Of each glimpse alone.
@@ -78,8 +78,8 @@ def pool_evidence(
         counts: Which glimpses count, bool ``[n]``; where none of an image does, all do.
         count: Number of images.
         background: Index of the class that means that there is nothing to find.
-        gate: Zeros that carry the gradient of each choice's log-probability; it gets the glimpse's
-            responsibility for the answer, as in expectation-maximisation.
+        chance: Log of the chance that a glimpse shows what is looked for, before looking. Its gradient is the
+            glimpse's responsibility for the answer, as in expectation-maximisation.
 
     Returns:
         Logits per image (0 for the background), and each glimpse's share of the evidence for the likeliest other
@@ -87,19 +87,15 @@ def pool_evidence(
     """
     some = torch.zeros(count, device=logits.device).index_add(0, image, counts.float()) > 0
     rows = counts | ~some[image]
-    ratio = (logits - logits[:, background, None]).masked_fill(~rows[:, None], -torch.inf)
-    if gate is not None:
-        others = torch.arange(logits.shape[1], device=logits.device) != background
-        ratio = ratio + gate[:, None] * others
+    ratio = (logits - logits[:, background, None] + chance[:, None]).masked_fill(~rows[:, None], -torch.inf)
     where = image[:, None].expand_as(ratio)
     top = torch.full((count, ratio.shape[1]), -torch.inf, device=ratio.device)
     top = top.scatter_reduce(0, where, ratio.detach(), "amax")
     mass = (ratio - top[image]).exp()
     total = torch.zeros_like(top).index_add(0, image, mass)
-    number = torch.zeros(count, device=logits.device).index_add(0, image, rows.float())
-    pooled = top + total.log() - number.log()[:, None]
-    others = pooled.detach().clone()
-    others[:, background] = -torch.inf
+    classes = torch.arange(logits.shape[1], device=logits.device)
+    pooled = torch.where(classes == background, 0.0, top + total.log())
+    others = pooled.detach().masked_fill(classes == background, -torch.inf)
     best = others.argmax(1)[image, None]
     return pooled, (mass / total[image]).gather(1, best)[:, 0]
 

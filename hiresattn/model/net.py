@@ -104,7 +104,8 @@ class GlimpseNet(nn.Module):
         finest: Side of the smallest region, level-0 px.
         scout: Encoder of the regions that are divided further; None = ``encoder`` sees all.
         background: Index of the class that means that there is nothing to find: evidence is pooled then, not
-            vectors (see ``pool_evidence``); None = the aggregator pools.
+            vectors (see ``pool_evidence``), and the network learns how far to trust the chances that its choices
+            had; None = the aggregator pools.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -129,6 +130,7 @@ class GlimpseNet(nn.Module):
         self.encoder = encoder
         self.scout = scout
         self.background = background
+        self.trust = None if background is None else nn.Parameter(torch.tensor(0.5))
         self.scorer = scorer
         self.aggregator = aggregator
         self.classifier = classifier
@@ -202,22 +204,20 @@ class GlimpseNet(nn.Module):
         )
 
     def conclude(
-        self,
-        features: Float[Tensor, "n d"],
-        image: Int64[Tensor, " n"],
-        regions: np.ndarray,
-        count: int,
-        gate: Float[Tensor, " n"] | None = None,
+        self, table: Step, count: int, *, gate: bool = False
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
         """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse.
 
-        ``gate`` carries the gradient of the choices where evidence is pooled (see ``pool_evidence``).
+        Where evidence is pooled, ``gate`` lets the gradient reach the choices.
         """
-        if self.background is not None:
-            finest = torch.from_numpy(~expandable(regions, self.finest)).to(features.device)
-            return pool_evidence(self.classifier(features), image, finest, count, self.background, gate)
-        pooled, weights = self.aggregator(features, image, count)
-        return self.classifier(pooled), weights
+        image = torch.from_numpy(table.image).to(table.features.device)
+        if self.background is None or self.trust is None:
+            pooled, weights = self.aggregator(table.features, image, count)
+            return self.classifier(pooled), weights
+        finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
+        chance = chances(table) if gate else chances(table).detach()
+        logits = self.classifier(table.features)
+        return pool_evidence(logits, image, finest, count, self.background, self.trust * chance)
 
     def forward(
         self,
@@ -256,16 +256,14 @@ class GlimpseNet(nn.Module):
         places = np.zeros((len(image), 3), np.int64)
         path = own = torch.zeros(len(image), device=self.device)
         steps: list[Step] = []
-        gates: list[Tensor] = []
         own_losses: dict[str, Tensor] = {}
         seen = depth = 0
         while len(image):
             at = np.full(len(image), depth)
             look = self.look(fetch, image, regions, frames[image], places)
             features = look.features
-            gates.append(path - path.detach())
             if gate and self.background is None:
-                features = features * gates[-1].exp()[:, None]
+                features = features * (path - path.detach()).exp()[:, None]
             steps.append(
                 Step(
                     image,
@@ -308,10 +306,10 @@ class GlimpseNet(nn.Module):
             regions = look.cells[source[which], cell]
             image = image[source[which]]
             depth += 1
-        return self.record(steps, len(roots), own_losses, torch.cat(gates) if gate else None)
+        return self.record(steps, len(roots), own_losses, gate=gate)
 
     def record(
-        self, steps: Sequence[Step], count: int, losses: dict[str, Tensor], gate: Tensor | None = None
+        self, steps: Sequence[Step], count: int, losses: dict[str, Tensor], *, gate: bool = False
     ) -> Traversal:
         """Join the steps of a forward pass or a search, and conclude.
 
@@ -319,18 +317,13 @@ class GlimpseNet(nn.Module):
             steps: In order.
             count: Number of images.
             losses: The scorer's own.
-            gate: Zeros that carry the gradient of each glimpse's choices, for ``conclude``.
+            gate: Whether the answer's gradient reaches the choices where evidence is pooled.
 
         Returns:
             The traversal.
         """
-        joined: list[Any] = [
-            np.concatenate(column) if isinstance(column[0], np.ndarray) else torch.cat(column)
-            for column in zip(*steps, strict=True)
-        ]
-        table = Step(*joined)
-        on_device = torch.from_numpy(table.image).to(table.features.device)
-        logits, weight = self.conclude(table.features, on_device, table.region, count, gate)
+        table = joined(steps)
+        logits, weight = self.conclude(table, count, gate=gate)
         return Traversal(
             **table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()},
             weight=weight,
@@ -338,6 +331,29 @@ class GlimpseNet(nn.Module):
             logits=logits,
             scorer_losses=losses,
         )
+
+
+def joined(steps: Sequence[Step]) -> Step:
+    """One table of the glimpses of several steps."""
+    columns: list[Any] = [
+        np.concatenate(column) if isinstance(column[0], np.ndarray) else torch.cat(column)
+        for column in zip(*steps, strict=True)
+    ]
+    return Step(*columns)
+
+
+def chances(table: Step | Traversal) -> Float[Tensor, " n"]:
+    """Log of the chance, before looking, that what decides the image lies in each region.
+
+    That of its parent, times the parent's value, times the choice's probability; 1 at depth 0.
+    """
+    worth = torch.nn.functional.logsigmoid(table.value.detach())
+    chance = torch.zeros_like(table.log_prob)
+    for depth in range(1, int(table.depth.max(initial=0)) + 1):
+        rows = torch.from_numpy(np.flatnonzero(table.depth == depth)).to(chance.device)
+        parent = torch.from_numpy(table.parent[table.depth == depth]).to(chance.device)
+        chance = chance.index_copy(0, rows, chance[parent] + worth[parent] + table.log_prob[rows])
+    return chance
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -1,10 +1,11 @@
-"""Boxes from image labels: look at every place, and keep the one that explains the label."""
+"""Boxes from image labels: look at every place, and keep those that explain the label."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from hiresattn.checkpoint import Model
 from hiresattn.errors import ConfigError
@@ -15,8 +16,10 @@ from hiresattn.model.select import TopK
 from hiresattn.pyramid import open_pyramid
 from hiresattn.search import MOST_AT_ONCE
 
-#: Least share of an image's evidence for its label that lies in one place, for that place to be its box.
+#: Least probability that a place shows the image's label, for it to be a box.
 SURE = 0.5
+#: Rounds in which an image's share of such places is estimated.
+ROUNDS = 30
 
 
 def locate(
@@ -31,12 +34,13 @@ def locate(
         examples: Labelled images or windows.
         model: A model with a background class.
         overlap: Least share of its side that a place has in common with the next.
-        sure: Least share of the evidence in the best place.
+        sure: Least probability that a place shows the label. How common such places are is estimated per image
+            (expectation-maximisation of a mixture of the label and the background).
         threads: Threads that read.
 
     Yields:
-        The examples, with the best place as their box; without boxes where none is sure; with empty boxes where
-        the label is the background.
+        The examples, with the places found as their boxes; without boxes where none is sure; with empty boxes
+        where the label is the background.
 
     Raises:
         ConfigError: If the model has no background class, or a label is none of its classes.
@@ -71,7 +75,15 @@ def locate(
         finally:
             if pyramid is not example.source:
                 pyramid.close()
-        share = torch.cat(found).softmax(0)
-        best = int(share.argmax())
-        at_y, at_x, tall, wide = places[best].tolist()
-        yield replace(example, boxes=((at_y, at_x, tall, wide),) if share[best] >= sure else None)
+        odd = _probabilities(torch.cat(found)).numpy() >= sure
+        boxes = tuple(tuple(place) for place in places[odd].tolist())
+        yield replace(example, boxes=boxes or None)
+
+
+def _probabilities(evidence: Tensor) -> Tensor:
+    """Of each place to show the label, from log p(seen | label) / p(seen | background) ``[n]``."""
+    share = torch.tensor(1 / len(evidence))
+    for _ in range(ROUNDS):
+        odd = torch.sigmoid(evidence + torch.logit(share, eps=1e-6))
+        share = odd.mean()
+    return odd

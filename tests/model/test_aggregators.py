@@ -34,43 +34,34 @@ def test_attention_survives_scores_that_overflow_an_exponential():
     assert weights.isfinite().all()
 
 
-def test_evidence_is_the_mean_likelihood_ratio_of_the_glimpses_that_count():
+def test_evidence_is_the_sum_of_the_likelihood_ratios_of_the_glimpses_that_count():
     logits = torch.tensor(
         [[0.0, 1.0, -1.0], [5.0, 5.0, 5.0], [2.0, 0.0, 1.0], [0.5, 0.0, 0.0], [1.0, 3.0, 0.0]]
     )
     image = torch.tensor([0, 0, 0, 1, 2])
     counts = torch.tensor([True, False, True, False, True])
-    pooled, weight = pool_evidence(logits, image, counts, 3, background=2)
-    ratio = (logits - logits[:, 2:]).exp()
-    assert torch.allclose(pooled[0], ((ratio[0] + ratio[2]) / 2).log())
-    assert torch.allclose(pooled[1], ratio[3].log())  # none counts, so all do
+    chance = torch.tensor([0.5, 1.0, 0.25, 1.0, 1.0])
+    pooled, weight = pool_evidence(logits, image, counts, 3, background=2, chance=chance.log())
+    ratio = chance[:, None] * (logits - logits[:, 2:]).exp()
+    assert torch.allclose(pooled[0, :2], (ratio[0] + ratio[2]).log()[:2])
+    assert torch.allclose(pooled[1, :2], ratio[3].log()[:2])  # none counts, so all do
     assert torch.allclose(pooled[2].softmax(0), logits[4].softmax(0))  # one glimpse: what it says
-    assert pooled[:, 2].abs().max() < 1e-6
-    assert torch.allclose(weight, torch.tensor([ratio[0, 1] / (ratio[0, 1] + ratio[2, 1]), 0.0,
-                                                ratio[2, 1] / (ratio[0, 1] + ratio[2, 1]), 1.0, 1.0]))  # fmt: skip
+    assert (pooled[:, 2] == 0).all()
+    both = ratio[0, 1] + ratio[2, 1]  # class 1 is the likelier one
+    assert torch.allclose(
+        weight, torch.stack([ratio[0, 1] / both, both * 0, ratio[2, 1] / both, both / both, both / both])
+    )
 
 
-def test_the_gradient_of_evidence_is_each_glimpses_responsibility():
-    logits = torch.randn((6, 4), generator=torch.Generator().manual_seed(3)).requires_grad_()
-    image = torch.zeros(6, dtype=torch.long)
-    pooled, _ = pool_evidence(logits, image, torch.ones(6, dtype=torch.bool), 1, background=0)
-    (gradient,) = torch.autograd.grad(pooled[0, 2], logits)
-    share = (logits[:, 2] - logits[:, 0]).detach().softmax(0)
-    assert torch.allclose(gradient[:, 2], share, atol=1e-6)
-    assert torch.allclose(gradient[:, 0], -share, atol=1e-6)
-
-
-def test_a_gate_gets_the_responsibility_for_the_label_less_that_for_the_answer():
+def test_a_choice_gets_the_responsibility_for_the_label_less_that_for_the_answer():
     logits = torch.randn((5, 3), generator=torch.Generator().manual_seed(4))
     image = torch.zeros(5, dtype=torch.long)
-    gate = torch.zeros(5, requires_grad=True)
+    chance = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.1, 0.3])).requires_grad_()
     rows = torch.tensor([True, True, True, True, False])
-    pooled, _ = pool_evidence(logits, image, rows, 1, background=0, gate=gate)
-    assert torch.equal(pooled, pool_evidence(logits, image, rows, 1, background=0)[0])
-    (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(pooled, torch.tensor([2])), gate)
-    share = (logits[:4] - logits[:4, :1]).softmax(0)
-    chance = pooled.softmax(1)[0].detach()
-    assert torch.allclose(
-        gradient[:4], share[:, 2] - chance[1] * share[:, 1] - chance[2] * share[:, 2], atol=1e-6
-    )
+    pooled, _ = pool_evidence(logits, image, rows, 1, background=0, chance=chance)
+    (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(pooled, torch.tensor([2])), chance)
+    share = (logits[:4] - logits[:4, :1] + chance[:4, None]).softmax(0)
+    answer = pooled.softmax(1)[0]
+    expected = share[:, 2] - answer[1] * share[:, 1] - answer[2] * share[:, 2]
+    assert torch.allclose(gradient[:4], expected, atol=1e-6)
     assert gradient[4] == 0

@@ -10,6 +10,7 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import cell_regions, root_regions
 from hiresattn.model.build import build_model
+from hiresattn.model.net import chances
 from hiresattn.model.select import GumbelTopK, TopK
 
 
@@ -164,8 +165,21 @@ def test_with_a_background_the_finest_glimpses_give_the_answer():
     roots, frames = _roots((256, 256))
     found = net(_fetch, roots, frames, select=TopK(), k=(3,))
     ratio = found.glimpse_logits - found.glimpse_logits[:, 1:2]
-    assert torch.allclose(found.logits[0], ratio[1:].exp().mean(0).log(), atol=1e-5)
+    chance = found.log_prob + torch.nn.functional.logsigmoid(found.value[0])
+    expected = (ratio + net.trust * chance[:, None])[1:].logsumexp(0)
+    assert torch.allclose(found.logits[0, ::2], expected[::2], atol=1e-5)
+    assert found.logits[0, 1] == 0
     assert found.weight[0] == 0
     assert found.weight.sum().item() == pytest.approx(1)
     with pytest.raises(ConfigError, match="none of the classes"):
         build_model(ModelConfig(classes=("a", "b"), input=rule, background="bb"))
+
+
+def test_the_chance_of_a_region_is_that_of_all_choices_that_led_there(net):
+    roots, frames = _roots((1024, 1024), (1024, 2500))
+    found = net(_fetch, roots, frames, select=TopK(), k=(3, 2))
+    chance = chances(found).tolist()
+    for row, parent in enumerate(found.parent.tolist()):
+        value = torch.nn.functional.logsigmoid(found.value[parent]).item()
+        above = chance[parent] + value + found.log_prob[row].item() if parent >= 0 else 0.0
+        assert chance[row] == pytest.approx(above, abs=1e-5)

@@ -7,7 +7,7 @@ import torch
 from hiresattn.checkpoint import load_model
 from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
-from hiresattn.train.locate import locate
+from hiresattn.train.locate import _probabilities, locate
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 
@@ -51,12 +51,22 @@ def test_the_box_is_the_place_that_explains_the_label(model):
     assert found == [((32, 64, 16, 16),), ((96, 16, 16, 16),), ()]
 
 
-def test_where_no_place_is_sure_there_is_no_box(model):
+def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_is_none(model):
     rng = np.random.default_rng(2)
     two = _image(rng, 64, "bright", (0, 0))
     two[48:, 48:] = 220
-    (found,) = locate([Example(two, "bright")], model, sure=0.9, threads=0)
+    (found,) = locate([Example(two, "bright")], model, threads=0)
+    assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
+    (found,) = locate([Example(two, "dark")], model, threads=0)
     assert found.boxes is None
+
+
+def test_how_common_the_label_is_is_learnt_from_the_image():
+    rng = np.random.default_rng(0)
+    for odd in (1, 40, 160):
+        evidence = np.concatenate([rng.normal(5, 2, odd), rng.normal(-5, 2, 320 - odd)])
+        found = _probabilities(torch.from_numpy(2.5 * evidence).float())  # the log-ratio of the two normals
+        assert found.sum().item() == pytest.approx(odd, rel=0.1, abs=0.5)
 
 
 def test_a_window_is_looked_at_in_its_own_place(model):

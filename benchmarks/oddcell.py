@@ -1,0 +1,232 @@
+"""The odd cell in a giant smear: train, search, compare. See ``smear.py`` for the scenes.
+
+    python benchmarks/oddcell.py ../shared WORK --recipe boxes --recipe distilled --seeds 0,1,2
+
+Recipes differ in what training is told; scenes, encoder and time are alike. WORK keeps the models and one JSON file
+of measurements per recipe and seed, so that an interrupted run goes on; ``oddcell_table.py`` joins them.
+
+* boxes: where the odd cells of a scene are; scenes without any among them.
+* distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
+  place that explains the label best becomes its box (``hiresattn.train.locate``).
+* responsibilities: image labels only. Evidence is pooled over the glimpses; each choice gets the responsibility of
+  its glimpse (expectation-maximisation).
+* leave-one-out: as before, but choices are rewarded against their siblings (``reinforce-loo``).
+* glimpses: image labels only, the needle's recipe: the label on every glimpse, vectors pooled.
+* everywhere: exhaustive gated-attention pooling over all finest windows.
+* thumbnail-64, -128, -256: the whole scene, once. thumbnail-1024: the same on scenes of 64 x 64 cells.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import smear
+import torch
+
+from hiresattn import classify, load_model
+from hiresattn.manifest import Example
+from hiresattn.train.locate import locate
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions
+
+WINDOW = 2 * smear.CELL
+GLANCE = 16 * smear.CELL
+#: A first look at 8 px a cell; then windows of 2 x 2 cells at 64 px a cell.
+LOOKING = TrainOptions(
+    size=128,
+    glance=GLANCE,
+    finest=WINDOW,
+    grid=15,
+    fraction=WINDOW / GLANCE,
+    k=(3,),
+    background=smear.BACKGROUND,
+    scout=True,
+    position=False,
+    augment="turns",
+    batch_size=16,
+    lr=3e-3,
+    epochs=72,
+    epoch_images=640,
+    device="cpu",
+    threads=0,
+)
+THUMBNAIL = replace(LOOKING, lr=2e-3, background=None, scout=False, finest=None, glance=None, k=(0,), position=True)
+SCENES = 4000
+#: Budgets by cells along a side of a scene.
+BUDGETS = {16: 20, 32: 40, 64: 40}
+VALIDATION, TEST = 900_000, 500_000
+Train = Callable[[Path, int, Path], float]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is trained, and on which scenes it is measured."""
+
+    train: Train
+    grids: tuple[int, ...] = (16,)
+
+
+def windows(zip_path: Path, seed: int) -> list[Example]:
+    """Labelled windows of 2 x 2 cells, off centre: single-cell images to pretrain an encoder on."""
+    return smear.single_cell_examples(zip_path, "train", 1120, seed0=seed + 1, side=WINDOW, shift=180)
+
+
+def scenes(zip_path: Path, seed: int, *, grid: int = 16, count: int = SCENES, **more: Any) -> list[Example]:
+    """Training scenes with their boxes. Odd cells are 1 to a quarter of all: the rare is learnt from the frequent.
+
+    Validation and test scenes have one.
+    """
+    first = 1_000_000 * (seed + 1)
+    return smear.examples(zip_path, "train", count, grid=grid, seed0=first, several=grid**2 // 4, **more)
+
+
+def told(examples: list[Example]) -> list[Example]:
+    """The same without boxes: image labels only."""
+    return [replace(example, boxes=None) for example in examples]
+
+
+def run(examples: list[Example], options: TrainOptions, seed: int, output: Path) -> float:
+    """Train; CPU-seconds."""
+    validation = smear.examples(
+        examples[-1].source.zip_path, "val", 60, grid=examples[-1].source.scene.grid, seed0=VALIDATION
+    )
+    seen = {example.label for example in examples}
+    validation = [example for example in validation if example.label in seen]
+    for record in fit(examples + validation, output, replace(options, seed=seed, name=output.name)):
+        where = "" if record.hit is None else f" hit {record.hit:.3f}"
+        print(
+            f"{output.name} {record.epoch}/{record.epochs} stage {record.stage} loss {record.loss:.3f} accuracy "
+            f"{record.accuracy:.3f} val {record.val_accuracy:.3f}{where} cpu {record.cpu_seconds:.0f} s",
+            flush=True,
+        )
+    return record.cpu_seconds
+
+
+def boxes(zip_path: Path, seed: int, output: Path) -> float:
+    """Told where."""
+    return run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.15), LOOKING, seed, output)
+
+
+def distilled(zip_path: Path, seed: int, output: Path) -> float:
+    """Told only what; exhaustive looks at some training scenes say where."""
+    teacher = output.with_name(output.name + "-teacher")
+    spent = run(windows(zip_path, seed), replace(LOOKING, k=(0,), epochs=24), seed, teacher)
+    started = time.process_time()
+    plain = scenes(zip_path, seed, count=1000)
+    found = list(locate(told(plain), load_model(teacher), threads=0))
+    sure = [(a, b) for a, b in zip(found, plain, strict=True) if a.boxes is not None]
+    right = np.mean([any(_holds(a.boxes[0], box) for box in b.boxes) for a, b in sure])
+    print(
+        f"{output.name}: {len(sure)} of {len(plain)} scenes located, {right:.3f} of them rightly", flush=True
+    )
+    spent += time.process_time() - started
+    options = replace(LOOKING, epochs=60)
+    return spent + run(windows(zip_path, seed) + [a for a, _ in sure], options, seed, output)
+
+
+def labelled(**changes: Any) -> Train:
+    """Told only what; windows of single cells among the images."""
+
+    def train(zip_path: Path, seed: int, output: Path) -> float:
+        examples = windows(zip_path, seed) + told(scenes(zip_path, seed))
+        return run(examples, replace(LOOKING, **changes), seed, output)
+
+    return train
+
+
+def thumbnail(size: int, grid: int = 16, **changes: Any) -> Train:
+    """The whole, once."""
+
+    def train(zip_path: Path, seed: int, output: Path) -> float:
+        examples = told(scenes(zip_path, seed, grid=grid))
+        return run(examples, replace(THUMBNAIL, size=size, **changes), seed, output)
+
+    return train
+
+
+RECIPES = {
+    "boxes": Recipe(boxes, (16, 32, 64)),
+    "distilled": Recipe(distilled, (16, 32, 64)),
+    "responsibilities": Recipe(labelled(k=(4,))),
+    "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo")),
+    "glimpses": Recipe(labelled(k=(4,), background=None, scout=False)),
+    "everywhere": Recipe(
+        labelled(
+            glance=WINDOW, background=None, scout=False, k=(0,), epoch_images=160, epochs=26, batch_size=4
+        )
+    ),
+    "thumbnail-64": Recipe(thumbnail(64, epochs=48)),
+    "thumbnail-128": Recipe(thumbnail(128)),
+    "thumbnail-256": Recipe(thumbnail(256, epochs=36)),
+    "thumbnail-1024": Recipe(thumbnail(1024, 64, epoch_images=60, batch_size=4, epochs=20), (64,)),
+}
+
+
+def measure(model: Path, tests: list[Example], budget: int, **how: Any) -> dict[str, float]:
+    """Search scenes: accuracy, hits (a finest window visited holds the whole odd cell), cost."""
+    started = time.process_time()
+    found = list(classify(tests, load_model(model), budget=budget, device="cpu", threads=0, **how))
+    seconds = time.process_time() - started
+    pairs = list(zip(found, tests, strict=True))
+    looked = [[(r.y, r.x, r.height, r.width) for r in a.regions if r.height <= WINDOW] for a in found]
+    hit = [
+        any(_holds(region, e.boxes[0]) for region in regions)
+        for regions, (_, e) in zip(looked, pairs, strict=True)
+    ]
+    return {
+        "scenes": len(tests),
+        "accuracy": float(np.mean([a.class_name == e.label for a, e in pairs])),
+        "hit": float(np.mean(hit)),
+        "glimpses": float(np.mean([a.cost.glimpses for a in found])),
+        "fraction_read": float(np.mean([a.cost.fraction_read for a in found])),
+        "cpu_ms": 1000 * seconds / len(tests),
+    }
+
+
+def _holds(region: tuple[int, ...], box: tuple[int, ...]) -> bool:
+    return all(region[i] <= box[i] and region[i] + region[i + 2] >= box[i] + box[i + 2] for i in (0, 1))
+
+
+@click.command()
+@click.argument("shared", type=click.Path(exists=True, path_type=Path))
+@click.argument("work", type=click.Path(path_type=Path))
+@click.option("--recipe", "recipes", type=click.Choice(list(RECIPES)), multiple=True, default=list(RECIPES))
+@click.option("--seeds", default="0,1,2", show_default=True)
+@click.option("--scenes", "count", default=200, show_default=True, help="Scenes per size.")
+@click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
+def main(shared: Path, work: Path, recipes: tuple[str, ...], seeds: str, count: int, split: str) -> None:
+    """Train where WORK has no model yet, measure, and keep the measurements."""
+    torch.set_num_threads(1)
+    zip_path = shared / smear.ZIP
+    for seed in map(int, seeds.split(",")):
+        for name in recipes:
+            model, kept = work / f"{name}-{seed}", work / f"{name}-{seed}-{split}.json"
+            if kept.is_file():
+                continue
+            seconds = RECIPES[name].train(zip_path, seed, model)
+            rows = []
+            for grid in RECIPES[name].grids:
+                tests = smear.examples(zip_path, split, count, grid=grid, seed0=TEST)
+                looking = load_model(model).config.finest is not None and name != "everywhere"
+                ways: dict[str, dict[str, Any]] = {"best-first": {}}
+                if looking and grid == 16:
+                    ways |= {
+                        "whole budget": {"stop": None},
+                        "top-k": {"policy": "top-k"},
+                        "random": {"policy": "random"},
+                    }
+                for way, how in ways.items():
+                    budget = BUDGETS[grid] if looking else 10**6
+                    row = {"recipe": name, "seed": seed, "grid": grid, "policy": way if looking else "all"}
+                    rows.append(row | {"train_cpu_seconds": seconds, **measure(model, tests, budget, **how)})
+                    print(rows[-1], flush=True)
+            kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
