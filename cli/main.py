@@ -15,6 +15,7 @@ from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
+from hiresattn_cli.locate import locate
 from hiresattn_cli.output import one_line, write_anything
 from hiresattn_cli.train import train
 
@@ -64,7 +65,7 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-for _command in (info, convert, classify, train, describe, demo, fmow, bench):
+for _command in (info, convert, classify, train, locate, describe, demo, fmow, bench):
     cli.add_command(_command)
 
 

@@ -33,7 +33,25 @@ if TYPE_CHECKING:
     default=None,
     help="Let what trains the scorer end there, in place of going on into the encoder.",
 )
+@click.option(
+    "--background",
+    metavar="CLASS",
+    help="The class that means that there is nothing to find: an answer then weighs each look against it.",
+)
+@click.option(
+    "--scout",
+    is_flag=True,
+    default=None,
+    help="Give the looks from afar an encoder of their own: one says where, the other what.",
+)
 @click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
+@click.option("--grid", type=click.IntRange(min=1), metavar="N", help="Cells along a side of a region.")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    metavar="X",
+    help="Side of a cell over the side of its region.",
+)
 @click.option(
     "--k",
     type=options.DEPTH_COUNTS,
@@ -68,6 +86,9 @@ if TYPE_CHECKING:
     "--augment",
     metavar="none|flips|turns",
     help="Turn the training images; only if a turned image has the same class.",
+)
+@click.option(
+    "--epoch-images", type=click.IntRange(min=1), metavar="N", help="Images per epoch; default: all."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Learning rate.")
