@@ -45,7 +45,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     found = run("locate", work / "scenes.csv", "-m", work / "model", "-o", work / "out" / "boxes.csv")
     assert found.exit_code == 0, found.stderr
     assert "1 of 2 images" in found.stderr
-    rows = list(csv.DictReader((work / "out" / "boxes.csv").open()))
+    rows = list(csv.DictReader((work / "out" / "boxes.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == ["../scene.png", "../empty.png", "../scene.png"]
     assert [row["boxes"] for row in rows] == [json.dumps([[32, 64, 16, 16]]), "[]", ""]
 
