@@ -1,9 +1,10 @@
 """The odd cell in a giant smear: train, search, compare. See ``smear.py`` for the scenes.
 
-    python benchmarks/oddcell.py ../shared WORK --recipe boxes --recipe distilled --seeds 0,1,2
+    python benchmarks/oddcell.py ../shared WORK [--recipe boxes --recipe distilled] [--seeds 0,1,2]
 
 Recipes differ in what training is told; scenes, encoder and time are alike. WORK keeps the models and one JSON file
-of measurements per recipe and seed, so that an interrupted run goes on; ``oddcell_table.py`` joins them.
+of measurements per recipe and seed, so that an interrupted run goes on. At the end all of them are stored, with the
+looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where.
 
 * boxes: where the odd cells of a scene are; scenes without any among them.
 * distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
@@ -17,6 +18,7 @@ of measurements per recipe and seed, so that an interrupted run goes on; ``oddce
 """
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,6 +29,8 @@ import click
 import numpy as np
 import smear
 import torch
+from store import store, store_picture
+from writers import WRITERS
 
 from hiresattn import classify, load_model
 from hiresattn.manifest import Example
@@ -55,7 +59,9 @@ LOOKING = TrainOptions(
     device="cpu",
     threads=0,
 )
-THUMBNAIL = replace(LOOKING, lr=2e-3, background=None, scout=False, finest=None, glance=None, k=(0,), position=True)
+THUMBNAIL = replace(
+    LOOKING, lr=2e-3, background=None, scout=False, finest=None, glance=None, k=(0,), position=True
+)
 SCENES = 4000
 #: Budgets by cells along a side of a scene.
 BUDGETS = {16: 20, 32: 40, 64: 40}
@@ -117,7 +123,7 @@ def distilled(zip_path: Path, seed: int, output: Path) -> float:
     teacher = output.with_name(output.name + "-teacher")
     spent = run(windows(zip_path, seed), replace(LOOKING, k=(0,), epochs=24), seed, teacher)
     started = time.process_time()
-    plain = scenes(zip_path, seed, count=1000)
+    plain = scenes(zip_path, seed, count=600)
     found = list(locate(told(plain), load_model(teacher), threads=0))
     sure = [(a, b) for a, b in zip(found, plain, strict=True) if a.boxes is not None]
     right = np.mean([any(_holds(a.boxes[0], box) for box in b.boxes) for a, b in sure])
@@ -188,6 +194,56 @@ def measure(model: Path, tests: list[Example], budget: int, **how: Any) -> dict[
     }
 
 
+def in_files(zip_path: Path, model: Path, count: int = 5) -> list[dict[str, Any]]:
+    """Scenes written as files of each format, classified from the file: what is read of it."""
+    loaded = load_model(model)
+    rows = []
+    for form, grid in (("tiff", 16), ("zarr", 16), ("cog", 16), ("tiff", 64)):
+        write, suffix = WRITERS[form]
+        found, size, seconds = [], 0, 0.0
+        tests = smear.examples(zip_path, "test", count if grid == 16 else 2, grid=grid, seed0=TEST)
+        for example in tests:
+            with tempfile.TemporaryDirectory() as folder:
+                file = Path(folder) / f"smear{suffix}"
+                write(example.source, file)
+                size += sum(f.stat().st_size for f in [file, *file.rglob("*")] if f.is_file())
+                started = time.process_time()
+                found += classify([file], loaded, budget=BUDGETS[grid], device="cpu", threads=1)
+                seconds += time.process_time() - started
+        rows.append(
+            {
+                "format": form,
+                "grid": grid,
+                "scenes": len(tests),
+                "accuracy": float(
+                    np.mean([a.class_name == e.label for a, e in zip(found, tests, strict=True)])
+                ),
+                "glimpses": float(np.mean([a.cost.glimpses for a in found])),
+                "bytes": size / len(tests),
+                "bytes_read": float(np.mean([a.cost.bytes_read for a in found])),
+                "fraction_read": float(np.mean([a.cost.fraction_read for a in found])),
+                "cpu_ms": 1000 * seconds / len(tests),
+            }
+        )
+        print(rows[-1], flush=True)
+    return rows
+
+
+def keep(work: Path, zip_path: Path) -> None:
+    """Store every measurement on the test scenes, the looks at files, and a picture."""
+    rows = [
+        row
+        for file in sorted(work.glob("*-test.json"))
+        for row in json.loads(file.read_text(encoding="utf-8"))
+    ]
+    told_where = work / "boxes-0"
+    files = in_files(zip_path, told_where)
+    (example,) = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST)
+    (found,) = classify([example], load_model(told_where), budget=BUDGETS[32], device="cpu")
+    store_picture("oddcell", example.source, found, example.boxes or ())
+    print(store("oddcell", budgets=BUDGETS, stop=0.95, rows=rows, files=files))
+
+
 def _holds(region: tuple[int, ...], box: tuple[int, ...]) -> bool:
     return all(region[i] <= box[i] and region[i] + region[i + 2] >= box[i] + box[i + 2] for i in (0, 1))
 
@@ -226,6 +282,8 @@ def main(shared: Path, work: Path, recipes: tuple[str, ...], seeds: str, count: 
                     rows.append(row | {"train_cpu_seconds": seconds, **measure(model, tests, budget, **how)})
                     print(rows[-1], flush=True)
             kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if set(recipes) == set(RECIPES) and split == "test":
+        keep(work, zip_path)
 
 
 if __name__ == "__main__":
