@@ -84,7 +84,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         background=None if config.background is None else config.classes.index(config.background),
     )
     for name, part in net.named_children():
-        if name != "encoder" or not (pretrained or weights):
+        if name not in ("encoder", "scout") or not (pretrained or weights):
             initialise(part, config.init)
     return net
 

@@ -72,8 +72,8 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     """Count what a model holds and what one answer costs, on the meta device.
 
     Counted is what an answer needs: every glimpse is encoded, told where it was and pooled; cells are scored
-    where some are chosen; the classifier answers once. A forward pass also records the scores of the last cells
-    and each glimpse's own answer, which cost little.
+    where some are chosen; the classifier answers once, or for every glimpse where evidence is pooled. A forward
+    pass also records the scores of the last cells and each glimpse's own answer, which cost little.
 
     Args:
         config: The model.
@@ -88,13 +88,15 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     """
     with torch.device("meta"):
         net = build_model(config).eval()
-    locations, glimpses, scored = _glimpses(net, side, list(k))
+    locations, glimpses, scored, wide = _glimpses(net, side, list(k))
     bands, size = len(config.input.bands), config.input.size
     looks = sum(glimpses)
     try:
-        encoded, parts = _encoder_parts(
-            net.encoder, torch.empty((1, bands, size, size), device="meta"), looks
-        )
+        crop = torch.empty((1, bands, size, size), device="meta")
+        scouted = 0 if net.scout is None else wide
+        parts = [] if net.scout is None else _encoder_parts("scout", net.scout, crop, scouted)[1]
+        encoded, own = _encoder_parts("encoder", net.encoder, crop, looks - scouted)
+        parts += own
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
             f"the encoder {config.encoder!r} can't take crops of {size} px: {str(error).splitlines()[0]}"
@@ -109,14 +111,19 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
         parts.append(_part("position", net.position, (features, where), looks, (width,)))
     if net.value is not None:
         parts.append(_part("value", net.value, (features,), looks, (1,)))
+    evidence = net.trust is not None
     if looks > 1 or _params(net.aggregator)[0]:
-        parts.append(_part("pooling", net.aggregator, (features, image, 1), looks, (width,)))
-    parts.append(_part("classifier", net.classifier, (features,), 1, (len(config.classes),)))
+        calls = 0 if evidence else looks
+        parts.append(_part("pooling", net.aggregator, (features, image, 1), calls, (width,)))
+    answers = looks if evidence else 1
+    parts.append(_part("classifier", net.classifier, (features,), answers, (len(config.classes),)))
+    if evidence:
+        parts.append(Part("evidence", (len(config.classes),), 1, 1, looks, 0))
     return Description(side, (bands, size, size), locations, glimpses, tuple(parts))
 
 
-def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Cells per region and depth, looks per depth, and regions whose cells are scored."""
+def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
+    """Cells per region and depth, looks per depth, regions whose cells are scored, and those that have cells."""
     region = np.array([[0, 0, side, side]])
     looks, scored = [1], 0
     chosen: list[int] = []
@@ -129,11 +136,12 @@ def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...]
         scored += looks[-1]
         looks.append(looks[-1] * number)
         region = cells[:, 0]
-    return tuple(chosen), tuple(looks), scored
+    wide = sum(looks) if expandable(region, net.finest)[0] else sum(looks[:-1])
+    return tuple(chosen), tuple(looks), scored, wide
 
 
-def _encoder_parts(encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, list[Part]]:
-    """What the encoder gives for a crop, and its parts in the order in which they are used."""
+def _encoder_parts(called: str, encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, list[Part]]:
+    """What an encoder gives for a crop, and its parts in the order in which they are used."""
     shapes: dict[str, tuple[int, ...]] = {}
     pieces = dict(_pieces(encoder))
 
@@ -153,7 +161,7 @@ def _encoder_parts(encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, l
     macs = {name: sum(counts.get(f"{root}.{name}", {}).values()) // 2 for name in pieces}
     parts = [
         Part(
-            f"encoder.{name.removeprefix('body.')}",
+            f"{called}.{name.removeprefix('body.')}",
             shapes[name],
             *_params(pieces[name]),
             looks,
@@ -170,7 +178,7 @@ def _encoder_parts(encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, l
         counter.get_total_flops() // 2 * looks - sum(part.macs for part in parts),
     )
     if rest[1] or rest[3]:
-        parts.append(Part("encoder.rest", tuple(encoded.features.shape[1:]), *rest))
+        parts.append(Part(f"{called}.rest", tuple(encoded.features.shape[1:]), *rest))
     return encoded, parts
 
 

@@ -342,6 +342,17 @@ def test_parts_of_any_encoder_add_up_to_its_parameters(name):
     assert found.params_trainable == sum(p.numel() for p in net.parameters())
 
 
+def test_a_scout_and_evidence_are_parts_too():
+    config = ModelConfig(classes=("none", "a"), input=SMALL.input, background="none", scout=True)
+    found = describe(config, 1024, (4, 2))
+    calls = {part.name: part.calls for part in found.parts}
+    assert (calls["scout.layers.0"], calls["encoder.layers.0"]) == (5, 8)
+    assert (calls["pooling"], calls["classifier"]) == (0, 13)
+    assert found.params_trainable == sum(p.numel() for p in build_model(config).parameters())
+    whole = {part.name: part.calls for part in describe(config, 1024, (0,)).parts}
+    assert (whole["scout.layers.0"], whole["encoder.layers.0"]) == (1, 0)
+
+
 def test_an_encoder_that_cannot_take_the_crop_is_a_config_error():
     config = replace(PRESETS["bagnet77"].at(24), classes=("a", "b"))
     with pytest.raises(ConfigError, match="crops of 24 px"):
