@@ -362,6 +362,7 @@ def single_cell_examples(
     side: int = CELL,
     shift: int = CELL // 4,
     background: str = BACKGROUND,
+    several: int = 1,
 ) -> list[Example]:
     """Windows with one labelled cell each, off centre, to pretrain an encoder on; read when needed.
 
@@ -377,6 +378,8 @@ def single_cell_examples(
         side: Side of a window, level-0 px.
         shift: How far its centre is at most from the cell's, per axis, px (0 = centred).
         background: Class of the neighbours.
+        several: Most of the 3 x 3 cells that are of the labelled cell's class: 1 to this many, each doubling as
+            likely as the next. What many show is learnt sooner than what one among others shows.
 
     Returns:
         ``per_class`` examples of each class, the classes in turn; ``region`` is the window.
@@ -400,6 +403,7 @@ def single_cell_examples(
                 odd=name,
                 place=(1, 1),
                 image=i % len(numbers[name]),
+                several=1 if several == 1 else int(np.exp2(rng.uniform(0, np.log2(several + 1)))),
             )
             y, x = (margin + rng.integers(-shift, shift + 1, size=2)).tolist()
             source = SmearPyramid(zip_path, scene)

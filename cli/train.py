@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory of the model.")
 @click.option("--preset", metavar="NAME", help="A named set of the options below; those given win.")
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
-@click.option("--encoder", metavar="NAME", help="small (built in) or a timm backbone.")
+@click.option("--encoder", metavar="NAME", help="small, small-6 (built in) or a timm backbone.")
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
 @click.option(

@@ -146,7 +146,7 @@ class ModelConfig(_Json):
     input: InputConfig = field(default_factory=InputConfig)
     """How pixels become the network's input."""
     encoder: str = "small"
-    """``small``, ``bagnet77`` (built in) or the name of a timm backbone."""
+    """``small``, ``small-6``, ``bagnet77`` (built in) or the name of a timm backbone."""
     encoder_drop: float = 0.0
     """What the encoder leaves out in training, at most: share of blocks per image (timm: stochastic depth) or of
     channels (``bagnet77``)."""

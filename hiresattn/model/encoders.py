@@ -25,12 +25,14 @@ class SmallEncoder(nn.Module):
     Args:
         channels: Bands of a crop.
         width: Channels of the first stage; later stages have 2, 4 and 4 times as many.
+        more: Further convolutions at the last scale, each added to what it was given. A px of the last map sees
+            33 + 16 * ``more`` px of the crop across.
     """
 
-    def __init__(self, *, channels: int, width: int = 16) -> None:
+    def __init__(self, *, channels: int, width: int = 16, more: int = 0) -> None:
         super().__init__()
-        sides = [channels, width, 2 * width, 4 * width, 4 * width]
-        kernels, strides = (5, 3, 3, 3), (2, 2, 2, 1)
+        sides = [channels, width, 2 * width, 4 * width, 4 * width, *[4 * width] * more]
+        kernels, strides = (5, *(3,) * (3 + more)), (2, 2, 2, *(1,) * (1 + more))
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(inside, outside, kernel, stride=stride, padding=kernel // 2, bias=False),
@@ -46,8 +48,8 @@ class SmallEncoder(nn.Module):
         """Encode crops; the vector is the mean and the maximum of the last map."""
         stages = []
         x = crops
-        for layer in self.layers:
-            x = layer(x)
+        for number, layer in enumerate(self.layers):
+            x = layer(x) if number < 4 else x + layer(x)
             stages.append(x)
         return Encoded(tuple(stages), torch.cat([x.mean((2, 3)), x.amax((2, 3))], 1))
 
@@ -123,15 +125,19 @@ class TimmEncoder(nn.Module):
         return Encoded(tuple(stages), self.body.forward_head(last, pre_logits=True))
 
 
+#: Built-in encoders: further convolutions of ``SmallEncoder``.
+_SMALL = {"small": 0, "small-6": 2}
+
+
 def build_encoder(
     name: str, *, channels: int, pretrained: bool = False, weights: str | None = None, drop: float = 0.0
 ) -> Any:
-    """The encoder of a name: ``small``, ``bagnet77``, or a timm backbone; see ``TimmEncoder``.
+    """The encoder of a name: ``small`` (for crops of 64 px), ``small-6`` (128 px), ``bagnet77``, or a timm backbone.
 
     Raises:
         ConfigError: If the name is unknown, or the encoder has no such option.
     """
-    if name in ("small", "bagnet77"):
+    if name in (*_SMALL, "bagnet77"):
         if pretrained or weights:
             raise ConfigError(
                 f"the encoder {name} has no pretrained weights; choose a timm backbone for those"
@@ -142,7 +148,7 @@ def build_encoder(
             return BagNet77(channels=channels, drop=drop)
         if drop:
             raise ConfigError("the small encoder leaves nothing out in training; set encoder_drop to 0")
-        return SmallEncoder(channels=channels)
+        return SmallEncoder(channels=channels, more=_SMALL[name])
     return TimmEncoder(name, channels=channels, pretrained=pretrained, weights=weights, drop=drop)
 
 

@@ -185,6 +185,8 @@ class GlimpseNet(nn.Module):
         worth = (
             features.new_zeros(len(features)) if self.value is None else self.value(encoded.features)[:, 0]
         )
+        if self.scout is not None:  # it has cells to tell of, and nothing else to learn from
+            worth = worth + logits.masked_fill(~logits.isfinite(), -1e9).logsumexp(1)
         return Look(features, logits, cells, coverage.mean((1, 2)), worth, scored)
 
     def _encode(self, pixels: Tensor, regions: np.ndarray) -> Encoded:

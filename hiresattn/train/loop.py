@@ -121,11 +121,22 @@ def fit(
 
 
 def _stages(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
-    """Images from small to large, by depths and, in units of what one more depth adds, regions of the first look."""
+    """Images from small to large, by depths and, in units of what one more depth adds, regions of the first look.
+
+    A size that shows fewer than half of the classes is no stage of its own, it would teach which class is large:
+    its images join those one size smaller.
+    """
     sizes = [item.depths + round(np.log(item.looks) / -np.log(grid.fraction) / 2) for item in items]
-    return [
-        [item for item, own in zip(items, sizes, strict=True) if own == size] for size in sorted(set(sizes))
-    ]
+    classes = len({item.label for item in items})
+    pools: list[list[Item]] = []
+    for size in sorted(set(sizes)):
+        same = [item for item, own in zip(items, sizes, strict=True) if own == size]
+        shown = [2 * len({item.label for item in pool}) >= classes for pool in (*pools[-1:], same)]
+        if pools and not all(shown):
+            pools[-1] += same
+        else:
+            pools.append(same)
+    return pools
 
 
 def _batch_size(items: Sequence[Item], options: TrainOptions) -> int:

@@ -44,3 +44,18 @@ def test_local_weights_are_loaded(tmp_path):
 def test_the_small_encoder_has_no_pretrained_weights():
     with pytest.raises(ConfigError, match="timm"):
         build_encoder("small", channels=3, pretrained=True)
+
+
+def test_further_convolutions_widen_what_a_px_of_the_last_map_sees():
+    for name, across in (("small", 33), ("small-6", 65)):
+        torch.manual_seed(0)
+        encoder = build_encoder(name, channels=1)
+        crop = torch.randn(1, 1, 128, 128, requires_grad=True)
+        *_, last = [layer for layer in encoder.layers if layer]
+        assert last[0].out_channels == encoder.stage_channels[-1]
+        for module in encoder.modules():
+            if isinstance(module, torch.nn.GroupNorm):
+                module.forward = lambda x: x  # it sees everything
+        encoder(crop).stages[-1][0, :, 8, 8].sum().backward()
+        seen = crop.grad[0, 0].abs().sum(0).nonzero()[:, 0]
+        assert seen.max() - seen.min() + 1 == across

@@ -253,3 +253,21 @@ def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
     assert record.glimpses == (128 // 32) ** 2
     (found,) = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
     assert {r.height for r in found.regions} == {32}
+
+
+def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
+    from hiresattn.geometry import Grid
+    from hiresattn.train.data import Item
+    from hiresattn.train.loop import _stages
+
+    def items(depths, labels):
+        return [Item(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
+
+    def stages(*groups):
+        found = _stages([item for group in groups for item in group], Grid())
+        return [sorted({item.depths for item in stage}) for stage in found]
+
+    assert stages(items(2, (0, 1, 2, 3)), items(1, (0, 1, 2))) == [[1], [2]]
+    assert stages(items(1, (0, 1, 2, 3)), items(2, (0,)), items(3, (1, 2))) == [[1, 2], [3]]
+    assert stages(items(1, (0,)), items(2, (1, 2, 3)), items(3, (0, 3))) == [[1, 2], [3]]
+    assert stages(items(1, (0,)), items(2, (1,)), items(3, (2,)), items(4, (3,))) == [[1, 2, 3, 4]]
