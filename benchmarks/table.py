@@ -74,7 +74,10 @@ def needle(result: dict[str, Any]) -> str:
 
 def _alternatives(found: list[dict[str, Any]]) -> str:
     """Accuracy by policy and side."""
-    found = found + (load("exhaustive") or {"rows": []})["rows"]
+    every = (load("exhaustive") or {"rows": []})["rows"]
+    more = [row for row in (load("needle-files") or {"rows": []})["rows"] if row["policy"] == "exhaustive"]
+    known = {row["side"] for row in every}
+    found = [*found, *every, *(row for row in more if row["side"] not in known)]
     sides = sorted({row["side"] for row in found if row["policy"] == "lowres"})
     names = {
         "best-first": "best-first, up to 80 glimpses",
@@ -82,7 +85,7 @@ def _alternatives(found: list[dict[str, Any]]) -> str:
         "top-k, NMS": "top-k, without cells that overlap a better one",
         "random": "random cells, up to 80 glimpses",
         "lowres": "first glance only",
-        "exhaustive": "every place, gated attention; own training, as long",
+        "exhaustive": "every place, gated attention",
     }
     body = []
     for policy, name in names.items():
@@ -94,7 +97,15 @@ def _alternatives(found: list[dict[str, Any]]) -> str:
             cells.append(f"{_mean(same, 'accuracy'):.2f}{looks}" if same else "")
         if any(cells):
             body.append([name, *cells])
-    return _table(["accuracy (glimpses)", *(f"{side:,} px" for side in sides)], body)
+    words = ""
+    if every:
+        seeds = len({row["seed"] for row in every})
+        words = (
+            f"\n\nEvery place: regions of 64 px that overlap by a quarter, the same encoder, "
+            f"{max(row['training_cpu_seconds'] for row in every):.0f} CPU-seconds of training on sides up to 1,024 px, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}; at 16,384 px real files."
+        )
+    return _table(["accuracy (glimpses)", *(f"{side:,} px" for side in sides)], body) + words
 
 
 def needle_files(result: dict[str, Any]) -> str:
