@@ -218,6 +218,48 @@ def islands(result: dict[str, Any]) -> str:
     return _table(head, body) + words + _source(result, "islands.py")
 
 
+def oddcell(result: dict[str, Any]) -> str:
+    """The odd cell: what training was told, against what was found."""
+    told = {
+        "boxes": "where (boxes)",
+        "distilled": "what; where, by looking everywhere once",
+        "responsibilities": "what (responsibilities)",
+        "leave-one-out": "what (leave-one-out rewards)",
+        "glimpses": "what, on every glimpse",
+        "everywhere": "what; all windows pooled by attention",
+        **{f"thumbnail-{px}": f"what; a thumbnail of {px} px" for px in (64, 128, 256, 1024)},
+    }
+    body = []
+    for grid in sorted({row["grid"] for row in result["rows"]}):
+        for recipe, words in told.items():
+            mine = [row for row in result["rows"] if (row["grid"], row["recipe"]) == (grid, recipe)]
+            for policy in dict.fromkeys(row["policy"] for row in mine):
+                same = [row for row in mine if row["policy"] == policy]
+                looks = policy != "first look"
+                body.append(
+                    [f"{grid} x {grid}", words, policy if looks else "", _span(same, "accuracy"),
+                     _span(same, "hit") if looks else "", f"{_mean(same, 'glimpses'):.0f}",
+                     _percent(_mean(same, "fraction_read")), f"{_mean(same, 'cpu_ms'):.0f}",
+                     f"{_mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
+                )  # fmt: skip
+    head = ["cells", "training is told", "policy", "accuracy", "hit", "glimpses", "pixels read", "CPU ms",
+            "training, CPU-s", "seeds"]  # fmt: skip
+    files = [
+        [row["format"], f"{row['grid']} x {row['grid']}", str(row["scenes"]),
+         f"{row['bytes_read'] / 1e6:.1f} of {row['bytes'] / 1e6:,.0f} MB", _percent(row["fraction_read"]),
+         f"{row['glimpses']:.0f}", f"{row['cpu_ms']:.0f}"]
+        for row in result["files"]
+    ]  # fmt: skip
+    scenes = sorted({row["scenes"] for row in result["rows"]})
+    words = (
+        f"\n\n{scenes[0]} test scenes per size, budgets {', '.join(str(b) for b in result['budgets'].values())}, stop at "
+        f"{result['stop']}; mean (lowest to highest). Hit: a finest window visited holds the whole odd cell. Chance is "
+        ".14.\n\n"
+    )
+    table = _table(["file", "cells", "scenes", "bytes read", "pixels decoded", "glimpses", "CPU ms"], files)
+    return _table(head, body) + words + table + _source(result, "oddcell.py")
+
+
 def _mean(rows: list[dict[str, Any]], key: str) -> float:
     return float(sum(row[key] for row in rows) / len(rows))
 
@@ -273,6 +315,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "needle-files": ("needle-files", needle_files),
     "hints": ("hints", hints),
     "islands": ("islands", islands),
+    "oddcell": ("oddcell", oddcell),
     "memory": ("memory", memory),
     "conversion": ("conversion", conversion),
 }
