@@ -421,3 +421,19 @@ def test_some_scenes_are_empty_and_few_are_crowded(cells):
     assert 60 < found[0] < 140
     assert found[1] > found[2] + found[3] > 0
     assert max(found) == 7
+
+
+def test_windows_show_one_to_several_cells_of_their_class(cells):
+    one = smear.single_cell_examples(cells, "train", 20, side=720)
+    assert {e.source.scene.several for e in one} == {1}
+    more = smear.single_cell_examples(cells, "train", 20, side=720, several=9)
+    found = Counter(e.source.scene.several for e in more)
+    assert set(found) <= set(range(1, 10))
+    assert found[1] > found[9] >= 0
+    assert max(found) > 5
+    bank = smear.cell_bank(cells, "train")
+    for example in more[:40]:
+        numbers, _ = example.source.scene.layout(bank)
+        own = bank.numbers[example.label]
+        shown = ((numbers >= own.start) & (numbers < own.stop)).sum()
+        assert example.label == smear.BACKGROUND or shown == example.source.scene.several
