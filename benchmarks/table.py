@@ -251,10 +251,10 @@ def oddcell(result: dict[str, Any]) -> str:
         for row in result["files"]
     ]  # fmt: skip
     scenes = sorted({row["scenes"] for row in result["rows"]})
+    budgets = ", ".join(map(str, result["budgets"].values()))
     words = (
-        f"\n\n{scenes[0]} test scenes per size, budgets {', '.join(str(b) for b in result['budgets'].values())}, stop at "
-        f"{result['stop']}; mean (lowest to highest). Hit: a finest window visited holds the whole odd cell. Chance is "
-        ".14.\n\n"
+        f"\n\n{scenes[0]} test scenes per size, budgets {budgets}, stop at {result['stop']}; mean (lowest to "
+        "highest). Hit: a finest window visited holds the whole odd cell. Chance is .14.\n\n"
     )
     table = _table(["file", "cells", "scenes", "bytes read", "pixels decoded", "glimpses", "CPU ms"], files)
     return _table(head, body) + words + table + _source(result, "oddcell.py")
