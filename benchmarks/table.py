@@ -131,6 +131,32 @@ def needle_files(result: dict[str, Any]) -> str:
     return _table(head, body) + words + _source(result, "needle_files.py")
 
 
+#: How the README says what `hints.py` tried.
+SEARCHES = {
+    "as shipped": "the search as it is: up to 80 glimpses, stop at .95",
+    "budget 200": "up to 200 glimpses",
+    "budget 400": "up to 400 glimpses",
+    "NMS .3": "passing over places that overlap a visited one by .3",
+    "NMS .1": "the same by .1",
+    "stop .99": "stop at .99",
+    "flatter": "scorer's logits halved",
+    "sharper": "scorer's logits doubled",
+    "4 at once": "4 regions at once",
+    "top-k": "top-k (4, 2)",
+}
+TRAININGS = {
+    "recipe": "trained by the recipe",
+    "boxes": "trained with the needle's place",
+    "long": "trained twice as long",
+    "wide": "trained with 8, 4 cells per region",
+    "size128": "trained with crops of 128 px",
+    "zoom2": "trained with cells of half a region's side",
+    "deep": "trained on 4,096 px too",
+    "wide long": "trained with 8, 4 cells per region, three times as long",
+    "size128 long": "trained with crops of 128 px, three times as long",
+}
+
+
 def hints(result: dict[str, Any]) -> str:
     """Accuracy against the hint's strength, and what was tried at half of it."""
     sides = (1024, 4096, 16384)
@@ -142,9 +168,9 @@ def hints(result: dict[str, Any]) -> str:
     ]
     rows += result["rows"]
 
-    def cells(kind: str, split: str, **key: Any) -> list[str]:
+    def cells(kind: str, split: str, at: tuple[int, ...] = sides, **key: Any) -> list[str]:
         out = []
-        for side in sides:
+        for side in at:
             asked = key | {"kind": kind, "split": split, "side": side}
             same = [row for row in rows if all(row.get(k) == v for k, v in asked.items())]
             out.append(f"{_mean(same, 'accuracy'):.2f} ({_mean(same, 'glimpses'):.0f})" if same else "")
@@ -163,16 +189,13 @@ def hints(result: dict[str, Any]) -> str:
                 body.append([f"{name}", *found])
     curve = _table(["strength", *(f"{side:,} px" for side in sides)], body)
     tried = []
-    for kind, key in (("search", "search"), ("train", "variant")):
+    ends = (sides[0], sides[-1])
+    for kind, key, names in (("search", "search", SEARCHES), ("train", "variant", TRAININGS)):
         for name in dict.fromkeys(row[key] for row in rows if (row["kind"], row["split"]) == (kind, "val")):
-            spent = [
-                row["training_cpu_seconds"] for row in rows if kind == "train" and row["variant"] == name
-            ]
-            words = f"{'training' if kind == 'train' else 'search'}: {name}"
-            words += f" ({max(spent):.0f} CPU-s)" if spent else ""
             more = {"variant": "recipe"} if kind == "search" else {}
-            tried.append([words, *cells(kind, "val", hint=0.08, **{key: name}, **more)])
-    attempts = _table(["tried at 0.08, on validation scenes", *(f"{side:,} px" for side in sides)], tried)
+            tried.append([names.get(name, name), *cells(kind, "val", ends, hint=0.08, **{key: name}, **more)])
+    head = ["tried at 0.08, 100 validation scenes, 1 seed", *(f"{side:,} px" for side in ends)]
+    attempts = _table(head, tried)
     words = (
         "Accuracy (glimpses), by the rings' strength as a share of the value range, test scenes; trained at that "
         "strength unless said:"
