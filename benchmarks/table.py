@@ -314,6 +314,26 @@ def memory(result: dict[str, Any]) -> str:
     )
 
 
+def tnet_speed(result: dict[str, Any]) -> str:
+    """Time per image of TNet and of its encoder on the whole image."""
+
+    def ratio(row: dict[str, Any], kind: str) -> str:
+        middle, low, high = row[f"{kind}_ratio"]
+        return f"{middle:.1f} ({low:.1f} to {high:.1f})" if row["locations"] else "1"
+
+    rows = [
+        [r["name"], f"{r['macs'] / 1e9:.2f} G", f"{r['alone_ms']:.0f}", ratio(r, "alone"),
+         f"{r['reading_ms']:.0f}", ratio(r, "reading")]
+        for r in result["rows"]
+    ]  # fmt: skip
+    head = ["one image", "MACs", "CPU ms, model alone", "times faster", "CPU ms with reading", "times faster"]
+    words = (
+        f"\n\nOne thread, batches of {result['images']}, {result['repeats']} repeats taking turns; ratios: median "
+        "(10 to 90 %). Random weights, synthetic JPEG COGs, read lazily; TNet is compared at the same size of image."
+    )
+    return _table(head, rows) + words + _source(result, "tnet_speed.py")
+
+
 def conversion(result: dict[str, Any]) -> str:
     """Ours beside dask's coarsening, level by level."""
     names = {"ours": "`hiresattn convert`", "dask": "`dask.array.coarsen`, level by level"}
@@ -341,6 +361,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "oddcell": ("oddcell", oddcell),
     "memory": ("memory", memory),
     "conversion": ("conversion", conversion),
+    "tnet_speed": ("tnet_speed", tnet_speed),
 }
 
 
