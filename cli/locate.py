@@ -16,7 +16,7 @@ from hiresattn_cli.progress import progress_bar
 if TYPE_CHECKING:
     from hiresattn.manifest import Example
 
-COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes")
+COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group")
 
 
 @click.command()
@@ -92,7 +92,8 @@ def _write(target: Path, examples: "list[Example]") -> None:
         if "://" not in source and not source.startswith("/vsi"):
             source = os.path.relpath(source, target.parent)
         boxes = "" if example.boxes is None else json.dumps([list(box) for box in example.boxes])
-        table.writerow([source, example.label or "", example.split, *(example.region or [""] * 4), boxes])
+        window = example.region or [""] * 4
+        table.writerow([source, example.label or "", example.split, *window, boxes, example.group or ""])
     partial = target.with_name(f".{target.name}.partial")
     partial.write_text(text.getvalue(), encoding="utf-8")
     partial.replace(target)

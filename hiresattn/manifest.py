@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, NotFoundError
 
 SPLITS = ("train", "val", "test")
+#: Columns that say what belongs together, such as the slides of a patient; the first of them that is there counts.
+GROUPS = ("group", "case_id", "patient")
 _REGION = ("y", "x", "height", "width")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
@@ -33,15 +36,19 @@ class Example:
     boxes: tuple[tuple[int, int, int, int], ...] | None = None
     """Where what decides the class is: ``(y, x, height, width)`` each, level-0 px of the image; None = not
     known, empty = nowhere."""
+    group: str | None = None
+    """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
 
 
 def read_manifest(path: str | Path, *, labels: bool = False) -> list[Example]:
-    """Read a CSV with the columns ``path, label[, split][, y, x, height, width][, boxes]``; others are ignored.
+    """Read a CSV: ``path, label[, split][, y, x, height, width][, boxes][, group]``; other columns are ignored.
+
+    The group may also be called ``case_id`` or ``patient``.
 
     Args:
         path: The CSV. Paths in it are relative to it, unless absolute or URLs.
         labels: Whether labels are needed, as in training: the column must be there, and filled in the rows of
-            ``train`` and ``val``.
+            ``train`` and ``val``; and no image, window of one, or group may be in two splits.
 
     Returns:
         One example per row, in order.
@@ -68,13 +75,36 @@ def read_manifest(path: str | Path, *, labels: bool = False) -> list[Example]:
         raise ConfigError(
             f"{path}: a window needs all of y,x,height,width; the first line has {', '.join(given)}"
         )
-    examples = [_example(row, path, line) for line, row in rows]
+    group = next((name for name in GROUPS if name in columns), None)
+    examples = [_example(row, path, line, group) for line, row in rows]
     if not examples:
         raise ConfigError(f"{path}: no rows below the header")
     for (line, _), example in zip(rows, examples, strict=True):
         if labels and example.label is None and example.split != "test":
             raise ConfigError(f"{path}, line {line}: no label; training needs the class of every image")
+    if labels:
+        lines = [line for line, _ in rows]
+        _check_splits(path, lines, examples, [(_same(e), str(e.source)) for e in examples])
+        _check_splits(path, lines, examples, [(e.group, f"{group} {e.group!r}") for e in examples])
     return examples
+
+
+def _same(example: Example) -> tuple[str, tuple[int, int, int, int] | None]:
+    """What makes two rows the same image or window."""
+    source = str(example.source)
+    return source if "://" in source else os.path.normpath(source), example.region
+
+
+def _check_splits(path: Path, lines: list[int], examples: list[Example], keys: list[tuple[Any, str]]) -> None:
+    """Refuse what is in two splits: a model would be tested on what it was trained on."""
+    seen: dict[Any, tuple[int, str]] = {}
+    for line, example, (key, name) in zip(lines, examples, keys, strict=True):
+        first, split = seen.setdefault(key, (line, example.split))
+        if key is not None and split != example.split:
+            raise ConfigError(
+                f"{path}: {name} is in split {split!r} (line {first}) and in {example.split!r} (line {line}); "
+                "what is in two splits tests a model on what it was trained on; give it one split"
+            )
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -109,7 +139,7 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
         csv.field_size_limit(usual)
 
 
-def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
+def _example(row: dict[str, str], manifest: Path, line: int, group: str | None) -> Example:
     where = f"{manifest}, line {line}"
     source = (row["path"] or "").strip()
     if not source:
@@ -128,6 +158,7 @@ def _example(row: dict[str, str], manifest: Path, line: int) -> Example:
         split=split,
         region=_region(row, where),
         boxes=_boxes((row.get("boxes") or "").strip(), manifest, where),
+        group=((row.get(group) or "").strip() or None) if group else None,
     )
 
 

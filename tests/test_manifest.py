@@ -42,7 +42,7 @@ def test_urls_and_absolute_paths_stay_as_they_are(tmp_path, source):
 
 
 def test_other_columns_are_ignored_and_a_byte_order_mark_is_no_column(tmp_path):
-    path = write(tmp_path, "path,patient,label\na.tif,7,x\n", encoding="utf-8-sig")
+    path = write(tmp_path, "path,scanner,label\na.tif,7,x\n", encoding="utf-8-sig")
     assert read_manifest(path) == [Example(str(tmp_path / "a.tif"), "x")]
 
 
@@ -134,3 +134,40 @@ def test_training_needs_labels_and_says_which_line_has_none(tmp_path):
 def test_boxes_that_are_none_are_an_error_that_names_the_line(tmp_path, boxes):
     with pytest.raises(ConfigError, match=r"line 2: boxes .* can't be read"):
         read_manifest(write(tmp_path, f'path,boxes\na.tif,"{boxes}"\n'))
+
+
+@pytest.mark.parametrize("column", ["group", "case_id", "patient"])
+def test_a_group_is_what_rows_belong_to(tmp_path, column):
+    path = write(tmp_path, f"path,label,{column}\na.tif,x,7\nb.tif,y,\n")
+    assert [e.group for e in read_manifest(path)] == ["7", None]
+
+
+def test_the_column_group_comes_before_its_other_names(tmp_path):
+    path = write(tmp_path, "path,patient,case_id,group\na.tif,1,2,3\n")
+    assert read_manifest(path)[0].group == "3"
+
+
+LEAKS = [
+    ("path,label,split,case_id\na.tif,x,train,7\nb.tif,x,train,8\nc.tif,y,val,8\n", "case_id '8'", (3, 4)),
+    ("path,label,split\na.tif,x,train\nb.tif,y,val\n./a.tif,x,test\n", "a.tif", (2, 4)),
+    ("path,label,split,y,x,height,width\na,x,train,0,0,8,8\na,x,val,0,0,8,8\n", "a", (2, 3)),
+]
+
+
+@pytest.mark.parametrize(("text", "what", "lines"), LEAKS)
+def test_what_is_in_two_splits_can_not_be_trained_on(tmp_path, text, what, lines):
+    path = write(tmp_path, text)
+    assert read_manifest(path)
+    with pytest.raises(ConfigError) as caught:
+        read_manifest(path, labels=True)
+    said = str(caught.value)
+    assert str(path) in said
+    assert f"{what} is in split 'train' (line {lines[0]})" in said
+    assert f"(line {lines[1]}); " in said
+
+
+def test_windows_of_an_image_and_empty_groups_may_be_in_several_splits(tmp_path):
+    rows = (
+        "path,label,split,y,x,height,width,group\na,x,train,0,0,8,8,\na,x,val,8,0,8,8,\na,x,train,0,0,8,8,\n"
+    )
+    assert len(read_manifest(write(tmp_path, rows), labels=True)) == 3

@@ -29,8 +29,9 @@ def work(tmp_path_factory):
     (folder / "patches.csv").write_text("path,label,split\n" + "".join(f"{','.join(r)}\n" for r in rows))
     _save(folder / "scene.png", rng, 96, "bright", (32, 64))
     _save(folder / "empty.png", rng, 96, "plain")
+    _save(folder / "later.png", rng, 96, "bright", (32, 64))
     (folder / "scenes.csv").write_text(
-        "path,label,split\nscene.png,bright,train\nempty.png,plain,train\nscene.png,bright,test\n"
+        "path,label,split,case_id\nscene.png,bright,train,7\nempty.png,plain,train,\nlater.png,bright,test,8\n"
     )
     return folder
 
@@ -46,7 +47,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert found.exit_code == 0, found.stderr
     assert "1 of 2 images" in found.stderr
     rows = list(csv.DictReader((work / "out" / "boxes.csv").read_text().splitlines()))
-    assert [row["path"] for row in rows] == ["../scene.png", "../empty.png", "../scene.png"]
+    assert [row["path"] for row in rows] == ["../scene.png", "../empty.png", "../later.png"]
     assert [row["boxes"] for row in rows] == [json.dumps([[32, 64, 16, 16]]), "[]", ""]
 
     from hiresattn.manifest import read_manifest
@@ -55,6 +56,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert examples[0].boxes == ((32, 64, 16, 16),)
     assert examples[1].boxes == ()
     assert examples[2].boxes is None
+    assert [example.group for example in examples] == ["7", None, "8"]
 
     again = run("locate", work / "scenes.csv", "-m", work / "model", "-o", work / "scenes.csv")
     assert again.exit_code == 1

@@ -70,7 +70,7 @@ def trained(monkeypatch):
 @pytest.fixture
 def manifest(tmp_path):
     path = tmp_path / "m.csv"
-    path.write_text("path,label,split\na.tif,x,train\nb.tif,y,train\nb.tif,y,val\n")
+    path.write_text("path,label,split\na.tif,x,train\nb.tif,y,train\nc.tif,y,val\n")
     return path
 
 
@@ -84,7 +84,7 @@ def test_a_line_per_epoch_and_at_the_end_where_the_model_is_and_how_good_the_sav
         "epoch 2/2, stage 1/2, 10 images, loss 0.500, accuracy 0.750, validation 0.875, 1 s",
         f"Model in {tmp_path / 'model'}; validation accuracy 0.938 (after epoch 1)",
     ]
-    assert trained.examples[2] == Example(str(tmp_path / "b.tif"), "y", "val")
+    assert trained.examples[2] == Example(str(tmp_path / "c.tif"), "y", "val")
 
 
 def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):
@@ -176,7 +176,7 @@ def test_a_name_that_the_library_doesnt_know_is_exit_1(run, tmp_path, option):
         ("path,label\na.tif,x\nb.tif,\n", "m.csv, line 3: no label"),
         ("path,label,split\na.tif,x,test\n", "m.csv: no rows of split 'train'"),
         ("path,label\na.tif,x\nb.tif,x\n", "m.csv: one class in split 'train', 'x'"),
-        ("path,label,split\na.tif,x,train\nb.tif,y,train\nb.tif,z,val\n", "m.csv: label 'z' in split 'val'"),
+        ("path,label,split\na.tif,x,train\nb.tif,y,train\nc.tif,z,val\n", "m.csv: label 'z' in split 'val'"),
     ],
 )
 def test_a_set_that_cant_be_trained_on_is_an_error_that_names_the_manifest(
