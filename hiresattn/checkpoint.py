@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Model:
     """Cells per region and depth that it was trained with."""
     training: Mapping[str, Any] = field(default_factory=dict)
     """How it came to be: seed, images, accuracy, versions."""
+    temperature: float = 1.0
+    """What the logits are divided by before they become probabilities: calibration."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -84,15 +87,36 @@ def save_model(model: Model, path: str | Path) -> Model:
             "k": list(model.k),
             "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},
             "training": dict(model.training),
+            "temperature": model.temperature,
             "weights": {"file": WEIGHTS, "sha256": sha256},
             "version": hiresattn.__version__,
         }
-        temporary = path / f".{CARD}.{os.getpid()}"
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(path / CARD)
+        _write_card(path, card)
     except OSError as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
-    return Model(model.net, model.config, model.name, sha256, model.domain, model.k, model.training)
+    return replace(model, sha256=sha256)
+
+
+def set_temperature(path: str | Path, temperature: float) -> None:
+    """Write a calibration into the card of a model directory; the weights, and the rest of the card, stay.
+
+    Args:
+        path: The directory.
+        temperature: What the logits are to be divided by; finite and above 0.
+
+    Raises:
+        ConfigError: If the temperature is no such number.
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, or the card can't be written.
+    """
+    if not 0 < temperature < math.inf:
+        raise ConfigError(f"a temperature is a number above 0; got {temperature}")
+    path = Path(path)
+    card = _card(path) | {"temperature": temperature}
+    try:
+        _write_card(path, card)
+    except OSError as error:
+        raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
 
 
 def load_model(path: str | Path) -> Model:
@@ -119,7 +143,7 @@ def load_model(path: str | Path) -> Model:
         domain = _domain(stored, len(config.input.bands))
         if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
             raise ValueError("classes or scorer differ between their two places")  # noqa: TRY301 - as the rest
-        training = dict(card.get("training", {}))
+        training, temperature = dict(card.get("training", {})), _temperature(card)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise CheckpointError(f"{error}; the model was made by another version or edited") from error
@@ -140,7 +164,7 @@ def load_model(path: str | Path) -> Model:
     except (SafetensorError, RuntimeError, HiresattnError) as error:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
-    return Model(net.eval(), config, name, sha256, domain, k, training)
+    return Model(net.eval(), config, name, sha256, domain, k, training, temperature)
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
@@ -158,6 +182,24 @@ def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
         ) from error
+
+
+def _temperature(card: Mapping[str, Any]) -> float:
+    """The card's temperature; 1 in cards from before there was one."""
+    value = card.get("temperature", 1.0)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"temperature {value!r} is no number above 0")
+    return float(value)
+
+
+def _write_card(path: Path, card: Mapping[str, Any]) -> None:
+    """Replace the card, whole or not at all."""
+    temporary = path / f".{CARD}.{os.getpid()}"
+    try:
+        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        temporary.replace(path / CARD)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _domain(stored: dict[str, Any], bands: int) -> Domain:

@@ -22,10 +22,10 @@ from hiresattn.model.net import Traversal
 from hiresattn.model.select import TopK
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
-from hiresattn.search import Budget, Policy, best_first
+from hiresattn.search import Budget, Policy, best_first, everywhere
 from hiresattn.squash import SquashFetcher, unsquashed
 
-POLICIES = ("best-first", "top-k", "random", "lowres")
+POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 
 
 def classify(
@@ -53,7 +53,8 @@ def classify(
         budget: What one image may cost: glimpses (``64``), stored bytes (``"50MB"``) or seconds (``"2s"``).
         stop: Confidence at which the search ends early, 0 to 1; None or "off" = spend the budget.
         policy: ``best-first``; ``top-k`` (the training's k cells per region and depth, whatever the budget);
-            ``random`` cells or ``lowres`` (the first glance only), as controls.
+            ``random`` cells, ``lowres`` (the first glance only) or ``exhaustive`` (every place at the finest
+            scale, whatever the budget), to compare with.
         device: ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
         bands: Bands to feed the model, counted from 0, in place of the model's own.
         value_range: Native values that stand for the model's darkest and brightest; for images of another
@@ -88,10 +89,11 @@ def classify(
         check_value_range(value_range)
     if isinstance(sources, (str, Path, Example, Pyramid)) or hasattr(sources, "dtype"):
         sources = [sources]
+    loaded = model if isinstance(model, Model) else load_model(model)
     job = _Job(
-        model=model if isinstance(model, Model) else load_model(model),
+        model=loaded,
         budget=Budget.parse(budget),
-        search=Policy(stop=confidence, random=policy == "random", seed=seed),
+        search=Policy(stop=confidence, random=policy == "random", seed=seed, temperature=loaded.temperature),
         policy=policy,
         nms=nms,
         bands=bands,
@@ -243,7 +245,7 @@ def _classify_one(
         before = time.perf_counter()
         crops = fetcher(image, regions)
         reading += time.perf_counter() - before
-        if not glance:
+        if not glance or job.policy == "exhaustive":
             glance.append(band_means(crops))
         return crops
 
@@ -259,6 +261,9 @@ def _classify_one(
                 policy=job.search,
                 bytes_read=lambda _: stats.bytes,
             )
+        elif job.policy == "exhaustive":
+            traversal = everywhere(model.net, fetch, frames[0], overlap=model.config.overlap)
+            reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
         else:
             k = (0,) if job.policy == "lowres" else model.k
             traversal = model.net(fetch, roots, frames, select=TopK(nms=job.nms), k=k)
@@ -278,22 +283,21 @@ def _classify_one(
     record = replace(_blank(example, model), cost=cost, regions=_visited(traversal, region, side))
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
-    scores = traversal.logits[0].softmax(0).tolist()
+    scores = (traversal.logits[0] / model.temperature).softmax(0).tolist()
     if not np.isfinite(scores).all():
         raise DomainError(
             f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
             "nodata value?), or give --value-range LO,HI"
         )
     best = int(np.argmax(scores))
+    means = glance[0] if len(glance) == 1 else np.nanmean(glance, axis=0)
     return replace(
         record,
         class_name=model.classes[best],
         score=scores[best],
         scores=dict(zip(model.classes, scores, strict=True)),
         warnings=tuple(
-            warnings_for(
-                pyramid, model.domain, model.config.input, fetcher.config, glance[0], min(height, width)
-            )
+            warnings_for(pyramid, model.domain, model.config.input, fetcher.config, means, min(height, width))
         ),
     )
 

@@ -6,10 +6,10 @@ import pickle
 import pytest
 import torch
 
-from hiresattn.checkpoint import CARD, WEIGHTS, Model, load_model, save_model
+from hiresattn.checkpoint import CARD, WEIGHTS, Model, load_model, save_model, set_temperature
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.domain import Domain
-from hiresattn.errors import CheckpointError, HiresattnError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
 
 
@@ -167,3 +167,30 @@ def test_a_directory_that_can_not_be_written_is_a_checkpoint_error(model, tmp_pa
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(CheckpointError, match="can't be written"):
         save_model(model, tmp_path / "file")
+
+
+def test_a_temperature_is_kept_in_the_card_and_a_card_without_one_has_1(model, saved):
+    assert load_model(saved).temperature == 1
+    set_temperature(saved, 2.5)
+    assert load_model(saved).temperature == 2.5
+    again = save_model(load_model(saved), saved.parent / "again")
+    assert (again.temperature, load_model(saved.parent / "again").temperature) == (2.5, 2.5)
+    card = json.loads((saved / CARD).read_text())
+    del card["temperature"]
+    (saved / CARD).write_text(json.dumps(card))
+    assert load_model(saved).temperature == 1
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "warm", None, True, float("inf"), float("nan")])
+def test_a_temperature_that_is_none_damages_the_card(saved, value):
+    _edit(saved, temperature=value)
+    with pytest.raises(CheckpointError, match="the card is damaged"):
+        load_model(saved)
+
+
+def test_a_temperature_is_refused_before_the_card_is_touched(saved):
+    before = (saved / CARD).read_text()
+    with pytest.raises(ConfigError, match="a number above 0"):
+        set_temperature(saved, 0.0)
+    assert (saved / CARD).read_text() == before
+    assert sorted(path.name for path in saved.iterdir()) == [CARD, WEIGHTS]
