@@ -32,6 +32,7 @@ LAYERS = {
     "hiresattn.train": 6,
     "hiresattn.predict": 6,
     "hiresattn.demo": 7,
+    "hiresattn.evaluate": 7,
     "hiresattn.fmow": 7,
     "hiresattn": 8,
 }

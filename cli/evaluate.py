@@ -1,0 +1,275 @@
+"""``hiresattn evaluate``: a model and labelled images in, how good it is out."""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import click
+
+from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.report.units import human_seconds, human_share
+from hiresattn_cli import options
+from hiresattn_cli.output import json_line, made_folder, one_line
+from hiresattn_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hiresattn.checkpoint import Model
+    from hiresattn.evaluate.evaluation import Evaluation, Outcome, Point, Run
+    from hiresattn.evaluate.metrics import Measured
+
+    Passed = tuple[Run, list[Outcome]]
+
+ALL_FAILED, SOME_FAILED = 1, 3
+_WORDS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro F1",
+    "auroc": "AUROC, one against the rest",
+    "auprc": "AUPRC (average precision)",
+    "top_k": "top-{top_k}",
+    "ece": "ECE, {bins} bins",
+    "brier": "Brier, 0 to 2",
+    "nll": "negative log-likelihood",
+}
+
+
+@click.command()
+@click.argument("model", metavar="MODEL")
+@click.argument("manifest", metavar="MANIFEST")
+@click.option(
+    "--split",
+    type=click.Choice(["train", "val", "test"]),
+    help="Rows to evaluate. [default: test; with --calibrate val]",
+)
+@options.budget
+@options.stop
+@click.option(
+    "--budgets",
+    type=options.SIZES,
+    metavar="8,16,32",
+    help="Also give accuracy against budget: glimpses, each policy spending all of them.",
+)
+@click.option(
+    "--policies",
+    default="best-first,random,lowres,exhaustive",
+    show_default=True,
+    metavar="NAMES",
+    help="Policies of --budgets: best-first is the learned one, exhaustive looks at every place.",
+)
+@click.option("-o", "--output", metavar="DIR", help="Write metrics.json, predictions.jsonl and plots here.")
+@click.option(
+    "--bootstrap",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    metavar="N",
+    help="Resamples of the cases for 95 % intervals; 0 = none.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Fit one temperature to the split, spending the budget, and write it into the model's card.",
+)
+@click.option(
+    "--on-error",
+    type=click.Choice(["skip", "raise"]),
+    default="skip",
+    show_default=True,
+    help="An image that can't be read: count and report it (exit status 3), or end there.",
+)
+@options.device
+@options.bands
+@options.value_range
+@options.seed
+@options.threads
+@options.as_json
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    model: str,
+    manifest: str,
+    *,
+    split: str | None,
+    budget: str,
+    stop: Any,
+    budgets: tuple[int, ...] | None,
+    policies: str,
+    output: str | None,
+    bootstrap: int,
+    calibrate: bool,
+    on_error: str,
+    seed: int | None,
+    threads: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Measure how good MODEL is on the labelled rows of MANIFEST, a CSV (one class per image).
+
+    Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
+    """
+    options.check_budget(budget)
+    options.use_threads(threads)
+    from hiresattn.checkpoint import load_model, set_temperature
+    from hiresattn.evaluate.calibration import calibrated
+    from hiresattn.evaluate.evaluation import Run, checked, report, runs
+    from hiresattn.manifest import read_manifest
+
+    split = split or ("val" if calibrate else "test")
+    if calibrate and model.startswith("hf:"):
+        raise click.UsageError("--calibrate writes into the model's card; give a local model directory")
+    examples = read_manifest(manifest)
+    loaded = load_model(model)
+    chosen = checked(examples, loaded, split)
+    folder = made_folder(output, "--output") if output else None
+    plain = None if stop == "off" or calibrate else stop
+    planned, left_out = runs(chosen, loaded, budgets, policies.split(",")) if budgets else ([], {})
+    settings |= {
+        "seed": seed or 0,
+        "threads": threads,
+        "on_error": "raise" if on_error == "raise" else "record",
+    }
+    with ExitStack() as stack:
+        log = stack.enter_context(_opened(folder / "predictions.jsonl")) if folder else None
+        total = len(chosen) * (1 + len(planned))
+        update = stack.enter_context(progress_bar("Evaluating", total, wanted=ctx.obj >= 0))
+        passed: list[Passed] = []
+        for run in (Run("best-first", budget, plain), *planned):
+            passed.append(
+                (run, _passed(chosen, loaded, run, settings, None if passed else log, update, passed))
+            )
+    found = report(
+        passed[0], passed[1:], loaded, split, resamples=bootstrap, seed=seed or 0, left_out=left_out
+    )
+    said: dict[str, Any] = {"manifest": manifest, "budget": budget, "stop": plain, "seed": seed or 0}
+    said |= found.to_json()
+    refused = None
+    if calibrate and found.answered:
+        try:
+            said["calibration"] = calibrated(passed[0][1], loaded)
+            set_temperature(model, said["calibration"]["temperature"])
+        except HiresattnError as error:  # what was measured is not lost
+            refused = error
+    if folder:
+        _write(folder, found, said)
+    click.echo(json_line(said) if as_json else "\n".join(_table(found, said)))
+    if refused:
+        raise refused
+    if found.failed:
+        ctx.exit(ALL_FAILED if found.failed == found.images else SOME_FAILED)
+
+
+def _passed(
+    chosen: Sequence[Any],
+    loaded: "Model",
+    run: "Run",
+    settings: dict[str, Any],
+    log: IO[str] | None,
+    update: Any,
+    before: "Sequence[Passed]",
+) -> "list[Outcome]":
+    """One pass over the images; the first tells its errors and keeps its predictions."""
+    from hiresattn.evaluate.evaluation import outcomes
+
+    kept = []
+    for outcome, prediction in outcomes(chosen, loaded, run, **settings):
+        kept.append(outcome)
+        if log:
+            log.write(json_line(prediction.to_json()) + "\n")
+            log.flush()
+        if outcome.error is not None and not before:
+            named = outcome.error if outcome.source in outcome.error else f"{outcome.source}: {outcome.error}"
+            click.echo(f"Error: {one_line(named)}", err=True)
+        update(len(chosen) * len(before) + len(kept), f"{run.policy} {run.budget or ''}")
+    return kept
+
+
+def _opened(path: Path) -> IO[str]:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
+
+
+def _write(folder: Path, found: "Evaluation", said: dict[str, Any]) -> None:
+    """The report as JSON and as plots, each whole or not at all."""
+    from hiresattn.evaluate.plots import plots
+
+    path = folder / "metrics.json"
+    partial = folder / ".metrics.json.partial"
+    try:
+        partial.write_text(json.dumps(json.loads(json_line(said)), indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
+        for name, picture in plots(found).items():
+            partial = folder / f".{name}.partial"
+            picture.save(partial, format="PNG")
+            partial.replace(folder / name)
+    except OSError as error:
+        raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:
+    """Lines for people."""
+    part = f", {found.failed} failed" if found.failed else ""
+    part += f", {found.no_valid_pixels} without valid pixels" if found.no_valid_pixels else ""
+    yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {found.cases} cases"
+    if found.answered < found.images:
+        yield f"Metrics are of the {found.answered} with an answer; accuracy over all: {found.accuracy_of_all:.3f}"
+    yield ""
+    words = {"top_k": found.top_k, "bins": found.bins}
+    yield from _columns(
+        [["", "value", "95 %", ""]]
+        + [[_WORDS[name].format(**words), *_cells(m), m.reason or ""] for name, m in found.metrics.items()]
+    )
+    yield ""
+    names = ("recall", "precision", "f1", "auroc", "auprc")
+    rows = [
+        [label, str(facts["images"]), *(_number(facts[name].value) for name in names)]
+        for label, facts in found.per_class.items()
+    ]
+    yield from _columns([["class", "images", "recall", "precision", "F1", "AUROC", "AUPRC"], *rows])
+    yield ""
+    points = [found.main, *found.curve]
+    head = ["policy", "budget", "accuracy", "95 %", "hit", "glimpses", "px read", "median time", "failed"]
+    yield from _columns(
+        [head, *(_line(point, said["stop"] if not n else None) for n, point in enumerate(points))]
+    )
+    for policy, reason in found.left_out.items():
+        yield f"{policy} was left out: {reason}"
+    if found.main.boxed:
+        yield f"hit: a look at the finest scale held the centre of a box, of {found.main.boxed} images with boxes"
+    if "calibration" in said:
+        facts = said["calibration"]
+        yield ""
+        yield (
+            f"temperature {facts['temperature']:.3f}, written into the card: "
+            f"NLL {facts['before']['nll']:.3f} to {facts['after']['nll']:.3f}, "
+            f"ECE {facts['before']['ece']:.3f} to {facts['after']['ece']:.3f}, on the images it was fitted to"
+        )
+
+
+def _line(point: "Point", stop: float | None) -> list[str]:
+    budget = "" if point.budget is None else point.budget
+    told = f"{budget}, stop at {stop:g}" if stop is not None else budget
+    if point.glimpses is None or point.fraction_read is None or point.seconds is None:
+        return [point.policy, told, *_cells(point.accuracy), "", "", "", "", str(point.failed)]
+    cost = [f"{point.glimpses:.1f}", human_share(point.fraction_read), human_seconds(point.seconds)]
+    return [point.policy, told, *_cells(point.accuracy), _number(point.hit.value), *cost, str(point.failed)]
+
+
+def _cells(measured: "Measured") -> list[str]:
+    known = measured.low is not None and measured.high is not None
+    return [_number(measured.value), f"{measured.low:.3f} to {measured.high:.3f}" if known else ""]
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()

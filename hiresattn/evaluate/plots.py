@@ -1,0 +1,58 @@
+"""An evaluation as pictures."""
+
+import numpy as np
+from PIL import Image
+
+from hiresattn.evaluate.evaluation import Evaluation
+from hiresattn.report.curves import FAINT, INKS, Chart, matrix
+
+_SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
+
+
+def plots(found: Evaluation) -> dict[str, Image.Image]:
+    """Pictures by file name: ``confusion.png``, ``reliability.png`` and, where there is a curve, ``budget.png``."""
+    if not found.answered:
+        return {}
+    counts = np.array(found.confusion)
+    title = f"{found.model['name']}, {found.split}: {found.answered} images"
+    pictures = {
+        "confusion.png": matrix(title, "label", "answer", found.classes, counts),
+        "reliability.png": _reliability(found),
+    }
+    if found.curve:
+        pictures["budget.png"] = _budget(found)
+    return pictures
+
+
+def _reliability(found: Evaluation) -> Image.Image:
+    """How often answers are right, by how sure they are; bars: how many there are of them."""
+    error = found.metrics["ece"].value
+    title = f"Reliability; ECE {error:.3f}, temperature {found.model['temperature']:.3g}"
+    chart = Chart(title, ("probability of the answer", _SHARES), ("share that is right", _SHARES))
+    for part in found.reliability:
+        chart.bar(part["low"], part["high"], part["images"] / found.answered, FAINT)
+    chart.key("share of the images", FAINT)
+    chart.line("as sure as right", [(0, 0), (1, 1)], "#8a8f9c")
+    chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], INKS[0])
+    return chart.finished()
+
+
+def _budget(found: Evaluation) -> Image.Image:
+    """Accuracy by glimpses spent; policies without a budget as lines across."""
+    budgets = sorted({int(point.budget) for point in found.curve if point.budget is not None}) or [1]
+    ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
+    chart = Chart("Accuracy by budget", ("glimpses per image, at most", ticks), ("accuracy", _SHARES))
+    for number, policy in enumerate(dict.fromkeys(point.policy for point in found.curve)):
+        ink = INKS[number % len(INKS)]
+        mine = [p for p in found.curve if p.policy == policy and p.accuracy.value is not None]
+        flat = [p for p in mine if p.budget is None]
+        if flat:
+            chart.level(f"{policy} ({flat[0].glimpses:.0f})", flat[0].accuracy.value or 0.0, ink)
+            continue
+        points = [(float(np.log2(int(p.budget or 1))), p.accuracy.value or 0.0) for p in mine]
+        spans = [
+            None if p.accuracy.low is None or p.accuracy.high is None else (p.accuracy.low, p.accuracy.high)
+            for p in mine
+        ]
+        chart.line(policy, points, ink, spans)
+    return chart.finished()

@@ -1,0 +1,167 @@
+"""`evaluate`: from a model directory and a manifest to a table, one JSON object, files and the card."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from hiresattn.checkpoint import CARD, Model, load_model, save_model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.model.build import build_model
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """A model that tells dark from light, and images of both; one label is wrong, one box is known."""
+    folder = tmp_path_factory.mktemp("evaluate")
+    torch.manual_seed(0)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,), dtype="uint8")
+    config = ModelConfig(classes=("dark", "light"), input=rule)
+    net = build_model(config).eval()
+    with torch.no_grad():  # far apart, whatever the weights say
+        seen = [
+            net.look(_flat(value), np.zeros(1, int), *[np.array([[0, 0, 64, 64]])] * 2) for value in (-1, 1)
+        ]
+        way = (seen[1].features - seen[0].features)[0]
+        middle = (seen[1].features + seen[0].features)[0] / 2
+        net.classifier.weight.copy_(torch.stack([-way, way]) / way.norm() ** 2)
+        net.classifier.bias.copy_(-(net.classifier.weight @ middle))
+    save_model(Model(net, config, "contrast", ""), folder / "model")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split,case_id,boxes"]
+    for number in range(6):
+        bright = 200 * (number % 2)
+        pixels = rng.integers(bright, bright + 50, (200, 200), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        label = ("dark", "light")[number % 2 if number else 1]
+        box = '"[[10,10,8,8]]"' if number == 1 else ""
+        rows += [f"{number}.png,{label},{split},{split}{number // 2},{box}" for split in ("val", "test")]
+    (folder / "m.csv").write_text("\n".join(rows))
+    return folder
+
+
+def _flat(value):
+    from hiresattn.fetch import Crops
+
+    return lambda _, regions: Crops(
+        np.full((len(regions), 1, 64, 64), value, np.float32), np.ones((len(regions), 64, 64), np.float32)
+    )
+
+
+WORDS = ("--threads", 1, "--device", "cpu", "--budget", 3, "--bootstrap", 50)
+
+
+def test_one_json_object_with_intervals_curve_and_hits(run, work, tmp_path):
+    result = run(
+        "evaluate",
+        work / "model",
+        work / "m.csv",
+        *WORDS,
+        "--budgets",
+        "2,17",
+        "-o",
+        tmp_path / "o",
+        "--json",
+    )
+    assert (result.exit_code, result.stderr) == (0, "")
+    found = json.loads(result.stdout)
+    assert (found["split"], found["images"], found["cases"], found["failed"]) == ("test", 6, 3, 0)
+    assert found["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
+    assert found["metrics"]["accuracy"]["low"] == pytest.approx(0.5)
+    assert found["confusion"] == [[2, 0], [1, 3]]
+    points = {(p["policy"], p["budget"]): p for p in found["curve"]}
+    assert len(points) == 6
+    assert points["exhaustive", None]["glimpses"] == 16
+    assert points["exhaustive", None]["hit"]["value"] == 1
+    assert points["lowres", None]["hit"]["value"] == 0
+    assert {p["boxed"] for p in points.values()} == {1}
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text()) == found
+    lines = (tmp_path / "o" / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["label"] for line in lines] == [
+        "light",
+        "light",
+        "dark",
+        "light",
+        "dark",
+        "light",
+    ]
+    for name in ("confusion", "reliability", "budget"):
+        with Image.open(tmp_path / "o" / f"{name}.png") as picture:
+            assert len(picture.convert("RGB").getcolors(1 << 20)) > 5
+    assert len(list((tmp_path / "o").iterdir())) == 5
+
+
+def test_a_table_for_people(run, work):
+    result = run("evaluate", work / "model", work / "m.csv", *WORDS, "--budgets", "2", "--policies", "lowres")
+    assert result.exit_code == 0
+    lines = [line.split() for line in result.stdout.splitlines()]
+    assert ["accuracy", "0.833", "0.500", "to", "1.000"] in lines
+    assert next(line for line in lines if line[:1] == ["dark"])[
+        :5
+    ] == ["dark", "2", "1.000", "0.667", "0.800"]
+    assert any(line[:1] == ["lowres"] for line in lines)
+    assert "top-2" in result.stdout
+
+
+def test_an_unreadable_image_is_counted_and_named_and_the_exit_status_is_3(run, work, tmp_path):
+    (tmp_path / "m.csv").write_text(f"path,label\n{work / '1.png'},light\nabsent.png,dark\n")
+    words = ("evaluate", work / "model", tmp_path / "m.csv", "--split", "train", *WORDS)
+    result = run(*words)
+    assert result.exit_code == 3
+    assert "2 images, 1 failed" in result.stdout
+    assert "accuracy over all: 0.500" in result.stdout
+    assert result.stderr.count("absent.png") == 1
+    assert run(*words, "--on-error", "raise").exit_code == 1
+    (tmp_path / "m.csv").write_text("path,label\nabsent.png,dark\n")
+    assert run(*words).exit_code == 1
+
+
+def test_calibration_is_written_into_the_card_and_nothing_else_changes(run, work):
+    card = work / "model" / CARD
+    before, weights = json.loads(card.read_text()), (work / "model" / "model.safetensors").read_bytes()
+    result = run("evaluate", work / "model", work / "m.csv", *WORDS, "--calibrate", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    facts = found["calibration"]
+    assert (found["split"], found["stop"], facts["images"]) == ("val", None, 6)
+    assert facts["after"]["nll"] < facts["before"]["nll"]
+    after = json.loads(card.read_text())
+    assert after.pop("temperature") == facts["temperature"] == load_model(work / "model").temperature
+    assert before.pop("temperature") == 1
+    assert after == before
+    assert (work / "model" / "model.safetensors").read_bytes() == weights
+    again = json.loads(
+        run("evaluate", work / "model", work / "m.csv", *WORDS, "--calibrate", "--json").stdout
+    )
+    assert again["metrics"]["nll"]["value"] == pytest.approx(facts["after"]["nll"], abs=1e-5)
+    assert again["calibration"]["temperature"] == pytest.approx(facts["temperature"], rel=1e-3)
+    card.write_text(json.dumps(before | {"temperature": 1.0}))
+
+
+def test_a_calibration_that_has_no_answer_loses_no_metrics(run, work, tmp_path):
+    rows = f"path,label,split\n{work / '0.png'},dark,val\n{work / '1.png'},light,val\n"
+    (tmp_path / "m.csv").write_text(rows)
+    result = run("evaluate", work / "model", tmp_path / "m.csv", *WORDS, "--calibrate", "--json")
+    assert result.exit_code == 1
+    assert "all 2 answers are right" in result.stderr
+    assert json.loads(result.stdout)["metrics"]["accuracy"]["value"] == 1
+    assert load_model(work / "model").temperature == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "status"),
+    [
+        (["--split", "train"], "no rows of split 'train'", 1),
+        (["--budgets", "2", "--policies", "rendom"], "did you mean 'random'", 1),
+        (["--budget", "none"], "--budget", 2),
+        (["--budgets", "0"], "must be 1 or more", 2),
+        (["-o", "/proc/nope"], "the directory can't be made", 1),
+    ],
+)
+def test_what_can_not_be_done_is_one_line(run, work, words, says, status):
+    result = run("evaluate", work / "model", work / "m.csv", *words)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert says in result.stderr
+    assert "Traceback" not in result.stderr
