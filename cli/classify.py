@@ -49,6 +49,11 @@ ALL_FAILED, SOME_FAILED = 1, 3
 @options.device
 @options.bands
 @options.value_range
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Read no pixel: say what each source would cost (tiles, bytes, requests), a JSON line each.",
+)
 @click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error.")
 @options.seed
 @options.threads
@@ -68,6 +73,7 @@ def classify(
     nms: float | None,
     seed: int | None,
     threads: int | None,
+    dry_run: bool,
     **settings: Any,
 ) -> None:
     """Classify images: one JSON line per source.
@@ -89,6 +95,8 @@ def classify(
     from hiresattn.predict import classify as classify_sources
 
     loaded = load_model(model)
+    if dry_run:
+        ctx.exit(_plan(sources, loaded, output, budget=budget, **settings))
     answers = classify_sources(
         [source for source in sources if not isinstance(source, Unusable)],
         loaded,
@@ -121,6 +129,22 @@ def classify(
     if ctx.obj >= 0:
         click.echo(tally.summary(), err=True)
     ctx.exit(tally.exit_status)
+
+
+def _plan(
+    sources: "list[Source]", model: "Model", output: str | None, *, budget: str, **settings: Any
+) -> int:
+    """Write what the sources would cost; returns the exit status."""
+    from hiresattn_cli.dry_run import planned
+
+    known = {name: settings[name] for name in ("bands", "value_range")}
+    failed = 0
+    with ExitStack() as stack:
+        out = stack.enter_context(_opened(output)) if output not in (None, "-") else sys.stdout
+        for record in planned(sources, model, budget=budget, **known):
+            out.write(json_line(record) + "\n")
+            failed += record["status"] == "error"
+    return 0 if not failed else ALL_FAILED if failed == len(sources) else SOME_FAILED
 
 
 class _Tally:

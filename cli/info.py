@@ -70,6 +70,8 @@ def _images(sources: "list[str | Example | Unusable]") -> Iterator[str | Unusabl
 
 def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
     """The facts of one image as JSON types."""
+    from hiresattn.preview import advice, preview
+
     names = ("width", "height", "downsample", "tile_width", "tile_height")
     return {
         "path": path,
@@ -85,45 +87,8 @@ def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
         "transform": None if pyramid.transform is None else list(pyramid.transform),
         "nodata": pyramid.nodata,
         "bytes": pyramid.meta.nbytes or None,
-        "run": estimate_run(pyramid),
-    }
-
-
-def estimate_run(pyramid: "Pyramid") -> dict[str, Any]:
-    """About what a classification would read: looks shared evenly over the depths, spread evenly in each.
-
-    Returns:
-        ``budget`` in glimpses; different ``tiles`` they touch; the ``bytes`` stored in those; ``fraction``
-        of px decoded over level-0 px.
-    """
-    import numpy as np
-
-    from hiresattn.geometry import Grid, cell_regions, depth_count, expandable, root_regions
-    from hiresattn.schedule.plan import plan_reads
-
-    grid = Grid()
-    regions = [root_regions(pyramid.height, pyramid.width)[:BUDGET]]
-    depths = depth_count(regions[0], grid, CROP)
-    left = BUDGET - len(regions[0])
-    for depth in range(1, depths):
-        parents = regions[-1][expandable(regions[-1], CROP)]
-        cells = np.unique(cell_regions(parents, grid, CROP).reshape(-1, 4), axis=0)
-        share = min(left // (depths - depth), len(cells))
-        regions.append(cells[np.linspace(0, len(cells) - 1, share).astype(np.int64)])
-        left -= share
-    looks = np.concatenate(regions)
-    plan = plan_reads(looks, pyramid.levels, CROP, pyramid.source)
-    tiles = plan.tiles.tolist()
-    if pyramid.by_tile:
-        windows = (pyramid.tile_window(*tile)[2:] for tile in tiles)
-    else:
-        windows = ((height, width) for _, _, height, width in plan.windows.tolist())
-    pixels = sum(height * width for height, width in windows)
-    return {
-        "budget": len(looks),
-        "tiles": len(tiles),
-        "bytes": sum(pyramid.tile_bytes(*tile) for tile in tiles),
-        "fraction": pixels / (pyramid.height * pyramid.width),
+        "run": preview(pyramid, budget=BUDGET).to_json(),
+        "advice": advice(pyramid),
     }
 
 
@@ -159,5 +124,8 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     yield (
         f"  a run      of {counted(run['budget'], 'look')} of {CROP} px reads about {run['tiles']} of "
         f"{counted(count, 'tile')}, "
-        f"{human_bytes(run['bytes'])}{of_all}, {human_share(run['fraction'])} as many px as level 0 has"
+        f"{human_bytes(run['bytes'])}{of_all}, {human_share(run['fraction'])} as many px as level 0 has, in "
+        f"{counted(run['requests'], 'request')}"
     )
+    if facts["advice"]:
+        yield f"  advice     {facts['advice'].removeprefix(facts['path'] + ': ')}"

@@ -16,13 +16,10 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid.base import PerThread
 from hiresattn.pyramid.tiffheader import check_tiff_at
+from hiresattn.pyramid.tifftiles import MOST, merged
 
 #: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
 FIRST = 128 << 10
-#: Ranges with at most this many unwanted bytes between them are one request.
-GAP = 16 << 10
-#: Most bytes of one merged request.
-MOST = 4 << 20
 #: Fetched bytes kept until they are asked for; the oldest go first, and are fetched again if need be.
 KEPT = 32 << 20
 
@@ -114,16 +111,12 @@ class RangeFile:
 
     def expect(self, places: Iterable[tuple[int, int]]) -> None:
         """Announce reads ``(offset, count)``, so that neighbours come in one request. Fetches nothing yet."""
-        spans: list[_Span] = []
-        for offset, count in sorted(set(places)):
-            stop = offset + count
-            if not count or stop <= len(self._head) or self._span(offset, stop) is not None:
-                continue
-            last = spans[-1] if spans else None
-            if last is not None and offset - last.stop <= GAP and stop - last.start <= MOST:
-                last.stop = max(last.stop, stop)
-            else:
-                spans.append(_Span(offset, stop, threading.Lock()))
+        wanted = [
+            (offset, count)
+            for offset, count in places
+            if offset + count > len(self._head) and self._span(offset, offset + count) is None
+        ]
+        spans = [_Span(start, stop, threading.Lock()) for start, stop in merged(wanted)]
         with self._lock:
             kept = [span for span in self._spans if span.data is not None]
             self._spans = sorted([*kept, *spans], key=lambda span: span.start)

@@ -11,12 +11,31 @@ import numpy as np
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid.tiles import Tiles, reason
 
+#: Ranges with at most this many unwanted bytes between them are one request.
+GAP = 16 << 10
+#: Most bytes of one merged request.
+MOST = 4 << 20
+
 _JPEG = 7
 _RGB = 2
 _YCBCR = 6
 _PLANAR = 2
 #: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+
+
+def merged(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Ranges ``(start, stop)`` that hold all of some places ``(offset, count)``, neighbours in one."""
+    spans: list[tuple[int, int]] = []
+    for offset, count in sorted(set(places)):
+        stop = offset + count
+        if not count:
+            continue
+        if spans and offset - spans[-1][1] <= GAP and stop - spans[-1][0] <= MOST:
+            spans[-1] = spans[-1][0], max(spans[-1][1], stop)
+        else:
+            spans.append((offset, stop))
+    return spans
 
 
 class ByteSource(Protocol):
@@ -137,6 +156,10 @@ class TiffTiles(Tiles):
     def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:
         """Announce reads of tiles, so that what lies side by side can come together."""
         self._file.expect(place for tile in tiles for place in self.places(*tile))
+
+    def requests(self, tiles: Iterable[tuple[int, int, int]]) -> int:
+        """In how many pieces tiles can be fetched: neighbours come together."""
+        return len(merged(place for tile in tiles for place in self.places(*tile)))
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of one tile."""

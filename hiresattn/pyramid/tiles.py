@@ -79,6 +79,10 @@ class Tiles(ABC):
     def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:  # noqa: B027 - most stores can't use it
         """Announce reads of tiles ``(level, row, column)``, so that what lies side by side can come together."""
 
+    def requests(self, tiles: Iterable[tuple[int, int, int]]) -> int:
+        """In how many pieces tiles ``(level, row, column)`` can be fetched."""
+        return len(list(tiles))
+
     @abstractmethod
     def close(self) -> None:
         """Let go of open files; the next read opens them again."""

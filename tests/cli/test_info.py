@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 
 from hiresattn import open_pyramid
-from hiresattn_cli.info import describe, estimate_run
+from hiresattn.preview import preview
+from hiresattn_cli.info import describe
 
 FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
-FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "bytes", "run"]
+FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "bytes", "run", "advice"]
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def test_json_has_exactly_the_fields_of_the_schema(run, image):
     assert list(facts) == FIELDS
     assert (facts["width"], facts["height"], facts["channels"], facts["dtype"]) == (128, 96, 3, "uint8")
     assert list(facts["levels"][0]) == ["width", "height", "downsample", "tile_width", "tile_height"]
-    assert list(facts["run"]) == ["budget", "tiles", "bytes", "fraction"]
+    assert list(facts["run"]) == ["budget", "tiles", "bytes", "fraction", "requests"]
     assert facts["path"] == str(image)
 
 
@@ -70,11 +71,11 @@ def test_mpp_can_be_given(run, image):
 def test_the_estimate_of_a_large_pyramid_is_small_and_of_a_small_image_is_all():
     from hiresattn.needle import NeedlePyramid, NeedleScene
 
-    large = estimate_run(NeedlePyramid(NeedleScene(seed=1, side=65536)))
-    assert large["budget"] <= 64
-    assert 0 < large["fraction"] < 0.01
-    small = estimate_run(open_pyramid(np.zeros((64, 64, 3), np.uint8)))
-    assert (small["budget"], small["tiles"], small["fraction"]) == (1, 1, 1)
+    large = preview(NeedlePyramid(NeedleScene(seed=1, side=65536)))
+    assert large.budget <= 64
+    assert 0 < large.fraction < 0.01
+    small = preview(open_pyramid(np.zeros((64, 64, 3), np.uint8)))
+    assert (small.budget, small.tiles, small.fraction, small.requests) == (1, 1, 1, 1)
 
 
 def test_no_estimate_reads_a_pixel():
@@ -112,3 +113,32 @@ def test_one_of_a_kind_is_singular(run, tmp_path):
 
     Image.new("L", (32, 32)).save(tmp_path / "a.png")
     assert "of 1 look of 64 px reads about 1 of 1 tile," in run("info", tmp_path / "a.png").stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tiled": False}, "stored in strips"),
+        ({"tiled": True, "blockxsize": 256, "blockysize": 256}, "no overviews"),
+    ],
+)
+def test_a_layout_that_is_slow_to_look_into_gets_the_command_that_mends_it(run, tmp_path, options, words):
+    import rasterio
+
+    path = tmp_path / "my scene.tif"
+    profile = {"driver": "GTiff", "width": 5000, "height": 300, "count": 1, "dtype": "uint8"}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
+    with rasterio.open(path, "w", **profile, **place, **options, compress="deflate") as out:
+        out.write(np.ones((1, 300, 5000), np.uint8))
+    facts = json.loads(run("info", path, "--json").stdout)
+    assert words in facts["advice"]
+    assert f"hiresattn convert '{path}' 'my scene.zarr'" in facts["advice"]
+    assert "advice     " in run("info", path).stdout
+
+
+def test_a_large_plain_image_is_decoded_whole_and_a_small_one_is_well(run, tmp_path, image):
+    from PIL import Image
+
+    Image.new("L", (3000, 100)).save(tmp_path / "long.png")
+    assert "isn't tiled" in json.loads(run("info", tmp_path / "long.png", "--json").stdout)["advice"]
+    assert json.loads(run("info", image, "--json").stdout)["advice"] is None
