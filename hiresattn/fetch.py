@@ -112,6 +112,7 @@ class CropFetcher:
             cache_bytes = min(max(24 * _largest_tile(pyramids), 64 << 20), 256 << 20)
         self._cache: TileCache[_Decoded] = TileCache(cache_bytes)
         self._rooms: defaultdict[tuple[int, int], list[np.ndarray]] = defaultdict(list)
+        self._ready: tuple[tuple[np.ndarray, np.ndarray], Crops] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
 
@@ -135,6 +136,9 @@ class CropFetcher:
             RegionError: If an image or a region does not exist; nothing is read then.
             ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
         """
+        ready, self._ready = self._ready, None
+        if ready is not None and out is None and all(map(np.array_equal, ready[0], (image, regions))):
+            return ready[1]
         known = len(self._pyramids)
         if image.shape != regions.shape[:1] or (len(image) and not 0 <= image.min() <= image.max() < known):
             raise RegionError(
@@ -168,11 +172,16 @@ class CropFetcher:
             scatter(reads, decoded, windows, self._low, self._high, *crops)
         return crops
 
+    def prepare(self, image: Int64[np.ndarray, " n"], regions: Int64[np.ndarray, "n 4"]) -> None:
+        """Fetch crops that the next call will ask for; raises what that call would."""
+        self._ready = ((image, regions), self(image, regions))
+
     def close(self) -> None:
         """Stop the threads and let go of the cached tiles; a later call starts anew."""
         if self._pool is not None and self._pool_pid == os.getpid():
             self._pool.shutdown()
         self._pool = None
+        self._ready = None
         self._cache.clear()
         self._rooms.clear()
 

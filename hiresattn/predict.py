@@ -2,14 +2,17 @@
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
 
 import hiresattn
+from hiresattn.ahead import Opened, one_ahead
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.device import pick_device
@@ -20,9 +23,9 @@ from hiresattn.geometry import check_region, root_regions
 from hiresattn.manifest import Example
 from hiresattn.model.net import Traversal
 from hiresattn.model.select import TopK
-from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid import Pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
-from hiresattn.search import Budget, Policy, best_first, everywhere
+from hiresattn.search import MOST_AT_ONCE, Budget, Policy, best_first, everywhere
 from hiresattn.squash import SquashFetcher, unsquashed
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
@@ -66,7 +69,8 @@ def classify(
         nms: For ``top-k``: largest overlap (intersection over union) of two chosen cells of a region; 1 = any.
 
     Returns:
-        An iterator of one record per source, in order; each is classified when it is asked for.
+        An iterator of one record per source, in order; each is classified when it is asked for. While one is, a
+        thread opens the next and reads its first glance: memory holds two images' caches.
 
     Raises:
         ConfigError: If an option is unusable.
@@ -118,55 +122,98 @@ class _Job:
     rules: dict[str, Any]
 
 
+@dataclass
+class _Turn:
+    """A source whose turn comes: opened, and its first glance read; or what went wrong."""
+
+    example: Example
+    fetcher: CropFetcher | SquashFetcher | None = None
+    pyramid: Pyramid | None = None
+    error: Exception | None = None
+    opened: float = 0.0
+    glanced: float = 0.0
+
+
 def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Prediction]:
-    with _Held() as held:
-        for source in sources:
-            example = source if isinstance(source, Example) else Example(source)
-            started = time.perf_counter()
-            try:
-                pyramid = held.open(example.source)
-                _check_label(example, pyramid, job.model)
-                config = input_for(job.model.config.input, pyramid, job.bands, job.value_range)
-                with _fetcher(pyramid, config, example.region, job.rules) as fetcher:
-                    opened = time.perf_counter() - started
-                    found = _classify_one(pyramid, example, fetcher, job)
-                total = time.perf_counter() - started
-                seconds = replace(found.cost.seconds, open=round(opened, 4), total=round(total, 4))
-                yield replace(found, cost=replace(found.cost, seconds=seconds))
-            except (HiresattnError, MemoryError, torch.OutOfMemoryError) as error:
-                if on_error == "raise":
-                    raise
-                words = str(error) or f"{_name(example)}: out of memory; lower --budget or --threads"
-                yield replace(_blank(example, job.model), status="error", error=words)
+    images = Opened()
+    examples = (source if isinstance(source, Example) else Example(source) for source in sources)
+    try:
+        with closing(one_ahead(examples, partial(_prepared, job, images), partial(_done, images))) as turns:
+            for turn in turns:
+                try:
+                    answer = _answer(turn, job)
+                except (HiresattnError, MemoryError, torch.OutOfMemoryError) as error:
+                    if on_error == "raise":
+                        raise
+                    words = str(error) or f"{_name(turn.example)}: out of memory; lower --budget or --threads"
+                    answer = replace(_blank(turn.example, job.model), status="error", error=words)
+                finally:
+                    _done(images, turn)
+                yield answer
+    finally:
+        images.close()
 
 
-class _Held:
-    """The image opened last, kept for the next window of it. Pyramids that were given stay the caller's."""
+def _prepared(job: _Job, images: Opened, example: Example) -> _Turn:
+    """Open a source and read its first glance. Runs in another thread, while the source before is searched."""
+    started = time.perf_counter()
+    turn = _Turn(example)
+    try:
+        turn.pyramid = pyramid = images.take(_key(example))
+        _check_label(example, pyramid, job.model)
+        config = input_for(job.model.config.input, pyramid, job.bands, job.value_range)
+        turn.fetcher = _fetcher(pyramid, config, example.region, job.rules)
+        turn.opened = time.perf_counter() - started
+        if isinstance(turn.fetcher, CropFetcher) and job.policy != "exhaustive":
+            _, _, roots = _frame(pyramid, example, None, job.model)
+            if len(roots) <= min(MOST_AT_ONCE, job.budget.glimpses or MOST_AT_ONCE):  # looked at all at once
+                turn.fetcher.prepare(np.zeros(len(roots), np.int64), roots)
+        turn.glanced = time.perf_counter() - started - turn.opened
+    except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
+        turn.error = error
+    return turn
 
-    def __init__(self) -> None:
-        self._name: str | None = None
-        self._pyramid: Pyramid | None = None
 
-    def open(self, source: Any) -> Pyramid:
-        name = str(source) if isinstance(source, (str, Path)) else None
-        if self._pyramid is not None and name is not None and name == self._name:
-            return self._pyramid
-        self.close()
-        pyramid = open_pyramid(source)
-        if name is not None:
-            self._name, self._pyramid = name, pyramid
-        return pyramid
+def _answer(turn: _Turn, job: _Job) -> Prediction:
+    if turn.error is not None:
+        raise turn.error
+    assert turn.pyramid is not None  # noqa: S101 - there is one where there is no error
+    assert turn.fetcher is not None  # noqa: S101
+    started = time.perf_counter()
+    found = _classify_one(turn.pyramid, turn.example, turn.fetcher, job)
+    total = time.perf_counter() - started + turn.opened + turn.glanced
+    seconds = replace(
+        found.cost.seconds,
+        open=round(turn.opened, 4),
+        read=round(found.cost.seconds.read + turn.glanced, 4),
+        total=round(total, 4),
+    )
+    return replace(found, cost=replace(found.cost, seconds=seconds))
 
-    def close(self) -> None:
-        if self._pyramid is not None:
-            self._pyramid.close()
-        self._name = self._pyramid = None
 
-    def __enter__(self) -> Self:
-        return self
+def _done(images: Opened, turn: _Turn) -> None:
+    """Let go of a source."""
+    if isinstance(turn.fetcher, CropFetcher):
+        turn.fetcher.close()
+    if turn.pyramid is not None:
+        images.give_back(_key(turn.example))
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+
+def _key(example: Example) -> Any:
+    """Windows of one file are one image, however its path was given."""
+    return str(example.source) if isinstance(example.source, Path) else example.source
+
+
+def _frame(
+    pyramid: Pyramid, example: Example, squash: int | None, model: Model
+) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
+    """The region classified; the rectangle that the network is told of; the regions of depth 0 in that."""
+    region = example.region or (0, 0, pyramid.height, pyramid.width)
+    check_region(region, pyramid.height, pyramid.width, pyramid.source)
+    seen = region if squash is None else (0, 0, squash, squash)
+    rule = model.config
+    roots = root_regions(*seen[2:], *seen[:2], glance=rule.glance, overlap=rule.overlap)
+    return region, np.array([seen], np.int64), roots
 
 
 def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
@@ -228,14 +275,10 @@ def _classify_one(
     pyramid: Pyramid, example: Example, fetcher: CropFetcher | SquashFetcher, job: _Job
 ) -> Prediction:
     model = job.model
-    region = example.region or (0, 0, pyramid.height, pyramid.width)
-    check_region(region, pyramid.height, pyramid.width, pyramid.source)
-    _, _, height, width = region
     side = fetcher.config.squash
-    seen = region if side is None else (0, 0, side, side)
-    rule = model.config
-    roots = [root_regions(*seen[2:], *seen[:2], glance=rule.glance, overlap=rule.overlap)]
-    frames = np.array([seen], np.int64)
+    region, frames, regions = _frame(pyramid, example, side, model)
+    _, _, height, width = region
+    roots = [regions]
     stats = fetcher.stats[0]
     reading = 0.0
     glance: list[np.ndarray] = []

@@ -286,3 +286,24 @@ def test_a_squashing_model_sees_a_square_and_tells_of_the_image():
     assert found.cost.pixels_decoded == 240 * 400
     alone = _one(image[20:260, 40:440].copy(), model, policy="top-k")
     assert alone.scores == pytest.approx(found.scores)
+
+
+def test_reading_ahead_changes_nothing_but_the_time(tmp_path, monkeypatch):
+    from tests.images import write_ome_tiff
+
+    paths = [write_ome_tiff(tmp_path / f"{k}.ome.tif", compression=c) for k, c in enumerate(("jpeg", "lzw"))]
+    windows = [Example(paths[0], region=(0, 0, 300, 400)), Example(paths[0], region=(100, 100, 400, 500))]
+    sources = [*windows, paths[1], tmp_path / "absent.tif", paths[0]]
+
+    def told():
+        found = classify(sources, _model(bands=3), device="cpu", stop=None, budget=12, on_error="record")
+        records = [record.to_json() for record in found]
+        for record in records:
+            if record["status"] == "ok":
+                record["cost"].pop("seconds")
+        return records
+
+    ahead = told()
+    assert [record["status"] for record in ahead] == ["ok", "ok", "ok", "error", "ok"]
+    monkeypatch.setattr("hiresattn.fetch.CropFetcher.prepare", lambda *_: None)
+    assert told() == ahead
