@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 @click.argument("manifest", metavar="MANIFEST")
 @click.option("-o", "--output", required=True, metavar="DIR", help="Directory of the model.")
 @click.option("--preset", metavar="NAME", help="A named set of the options below; those given win.")
+@click.option(
+    "--config",
+    metavar="FILE.toml",
+    help="Options from a file, named as below (batch_size = 16); flags win over it, it wins over the preset.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @click.option("--encoder", metavar="NAME", help="small, small-6 (built in) or a timm backbone.")
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
@@ -106,6 +111,7 @@ def train(
     *,
     output: str,
     preset: str | None,
+    config: str | None,
     resume: bool,
     force: bool,
     **given: Any,
@@ -113,13 +119,13 @@ def train(
     """Train a model on the images of MANIFEST, a CSV: path,label[,split][,y,x,height,width].
 
     Paths are relative to the manifest; splits are train, val and test. DIR gets model.safetensors,
-    card.json and metrics.csv. Options that are not given keep the preset's values.
+    card.json and metrics.csv. Options that are given neither here nor in --config keep the preset's values.
     """
     from hiresattn.manifest import read_manifest
 
     folder = Path(output)
     _check_folder(folder, resume=resume, force=force)
-    chosen = _options(preset, {name: value for name, value in given.items() if value is not None})
+    chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
     examples = read_manifest(manifest, labels=True)
     _check_examples(manifest, examples)
     options.use_threads(given["threads"])
@@ -176,12 +182,19 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
         )
 
 
-def _options(preset: str | None, given: dict[str, Any]) -> "TrainOptions":
+def _options(preset: str | None, config: str | None, given: dict[str, Any]) -> "TrainOptions":
+    """What was given, else what the file has, else what the preset has."""
     from dataclasses import replace
 
     from hiresattn.config import did_you_mean
     from hiresattn.train.options import PRESETS, TrainOptions
 
+    if config is not None:
+        from hiresattn.train.settings import read_settings
+
+        given = read_settings(config) | given
+        own = given.pop("preset", None)
+        preset = preset or own
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
     return replace(PRESETS[preset] if preset else TrainOptions(), **given)

@@ -1,5 +1,6 @@
 """How to train, and what is said of each epoch."""
 
+import math
 from dataclasses import dataclass, replace
 
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig, did_you_mean
@@ -9,6 +10,13 @@ from hiresattn.model.presets import PRESETS as MODELS
 
 #: How the task reaches the scores; see ``train.estimators``.
 ESTIMATORS = ("straight-through", "reinforce", "reinforce-loo")
+#: The smallest value of options that are counts, sides or weights.
+_LEAST = {
+    **dict.fromkeys(("size", "finest", "glance", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1),
+    **dict.fromkeys(("squash", "oversample"), 1),
+    **dict.fromkeys(("weight_decay", "clip", "glimpse_loss", "value_loss", "location_loss", "reinforce"), 0),
+    **dict.fromkeys(("seed", "threads", "advance", "image_share"), 0),
+}
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,20 @@ class TrainOptions:
     threads: int = 2
     name: str | None = None
     """Name of the model; None = the directory's."""
+
+    def __post_init__(self) -> None:
+        for name, least in _LEAST.items():
+            value = getattr(self, name)
+            if value is not None and not least <= value < math.inf:
+                raise ConfigError(f"{name} must be at least {least}; got {value!r}")
+        if not 0 < self.lr < math.inf:
+            raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
+        if not self.k or min(self.k) < 0:
+            raise ConfigError(f"k needs a number of cells per depth, 0 or more each; got {list(self.k)}")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ConfigError(
+                f"value_range: the first must lie below the second; got {list(self.value_range)}"
+            )
 
 
 def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputConfig) -> ModelConfig:
