@@ -243,7 +243,7 @@ class Pyramid(ABC):
 
     def _integers(self, what: str, *values: int) -> list[int]:
         try:
-            return [index(value) for value in values]
+            return list(map(index, values))
         except TypeError as error:
             said = ", ".join(map(repr, values))
             raise RegionError(f"{self.source}: {what} is given in whole numbers; got {said}") from error
