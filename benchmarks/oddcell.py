@@ -99,11 +99,17 @@ def told(examples: list[Example]) -> list[Example]:
     return [replace(example, boxes=None) for example in examples]
 
 
-def run(examples: list[Example], options: TrainOptions, seed: int, output: Path) -> float:
-    """Train; CPU-seconds."""
-    validation = smear.examples(
-        examples[-1].source.zip_path, "val", 60, grid=examples[-1].source.scene.grid, seed0=VALIDATION
-    )
+def run(
+    examples: list[Example],
+    options: TrainOptions,
+    seed: int,
+    output: Path,
+    validation: list[Example] | None = None,
+) -> float:
+    """Train, and keep the model that is best on validation scenes (or those given); CPU-seconds."""
+    last = examples[-1].source
+    if validation is None:
+        validation = smear.examples(last.zip_path, "val", 60, grid=last.scene.grid, seed0=VALIDATION)
     seen = {example.label for example in examples}
     validation = [example for example in validation if example.label in seen]
     for record in fit(examples + validation, output, replace(options, seed=seed, name=output.name)):
@@ -124,7 +130,8 @@ def boxes(zip_path: Path, seed: int, output: Path) -> float:
 def distilled(zip_path: Path, seed: int, output: Path) -> float:
     """Told only what; exhaustive looks at some training scenes say where."""
     teacher = output.with_name(output.name + "-teacher")
-    spent = run(windows(zip_path, seed), replace(LOOKING, k=(0,), epochs=24), seed, teacher)
+    known = smear.single_cell_examples(zip_path, "val", 40, side=WINDOW, shift=180)
+    spent = run(windows(zip_path, seed), replace(LOOKING, k=(0,), epochs=30), seed, teacher, known)
     started = time.process_time()
     plain = scenes(zip_path, seed, count=600)
     found = list(locate(told(plain), load_model(teacher), threads=0))
@@ -134,7 +141,7 @@ def distilled(zip_path: Path, seed: int, output: Path) -> float:
         f"{output.name}: {len(sure)} of {len(plain)} scenes located, {right:.3f} of them rightly", flush=True
     )
     spent += time.process_time() - started
-    options = replace(LOOKING, epochs=76)
+    options = replace(LOOKING, epochs=64)
     return spent + run(windows(zip_path, seed) + [a for a, _ in sure], options, seed, output)
 
 

@@ -19,6 +19,10 @@ from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal, joined
 #: visited: they show the same place, reached through another parent.
 SAME_PLACE = 0.5
 
+#: How far look-alikes of a place where nothing was found are put back, at most, and how fast that fades as they
+#: look less alike: the power of the cosine between what the scorer saw of them.
+HABITUATION, LIKENESS = 5.0, 16
+
 #: Most regions looked at in one pass of the network: bounds memory where the first look has many.
 MOST_AT_ONCE = 256
 
@@ -76,6 +80,9 @@ class Policy:
     """Of the random choice."""
     same_place: float = SAME_PLACE
     """Overlap (intersection over union) above which two regions of a depth show the same place."""
+    habituation: float = HABITUATION
+    """How far a cell that looks, from afar, like a place where only background was found is put back: at most this
+    much in log-chance. 0 = not. Needs a network with a background."""
     temperature: float = 1.0
     """What the logits are divided by before they are a confidence."""
 
@@ -90,6 +97,10 @@ class _Node(NamedTuple):
     cell: int
     region: np.ndarray
     log_prob: float
+    base: float = 0.0
+    """Its cost when it was opened."""
+    looks: np.ndarray | None = None
+    """What the cell looks like to the scorer, a unit vector; None = nobody asks."""
 
 
 @dataclass
@@ -101,6 +112,15 @@ class _Search:
     visited: dict[int, list[np.ndarray]] = field(default_factory=dict)
     glimpses: int = 0
     stop_reason: str = ""
+    dull: list[tuple[np.ndarray, float]] = field(default_factory=list)
+    """What places looked like that turned out to be background, and how surely."""
+
+    def cost(self, node: _Node) -> float:
+        """What a node costs by now; it only grows."""
+        if not self.dull or node.looks is None:
+            return node.cost
+        like = np.clip(np.stack([looks for looks, _ in self.dull]) @ node.looks, 0, 1) ** LIKENESS
+        return node.base + float((like * [put_back for _, put_back in self.dull]).max())
 
     @property
     def first_look_left(self) -> int:
@@ -122,7 +142,9 @@ def best_first(
 
     Every visited region opens its cells. A cell's priority is the chance that what decides the image lies in
     its region (the network's value, now that the region has been looked at; relative to the best region at
-    depth 0) times the scorer's softmax within the region. The most promising cell of any depth is next.
+    depth 0) times the scorer's softmax within the region. The most promising cell of any depth is next. Where a
+    network has a background class, cells that look, from afar, like a place that turned out to be background are
+    put back: what misleads once, an artefact or a stain, often recurs all over an image.
 
     Args:
         net: The network, in evaluation mode.
@@ -171,9 +193,12 @@ def best_first(
         own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()
+        _learn_the_dull(net, searches, image, nodes, look, policy)
         seen = (look.coverage, own, look.value, look.cell_logits, look.features)
         steps.append(Step(image, depth, parent, cell, regions, *seen))
-        _expand(searches, image, nodes, look, first, net.finest, order, rng if policy.random else None)
+        _expand(
+            searches, image, nodes, look, first, net.finest, order, rng if policy.random else None, policy
+        )
         _conclude(net, searches, steps, policy)
     traversal = net.record(steps, len(searches), {})
     return traversal, [search.stop_reason for search in searches]
@@ -242,6 +267,10 @@ def _pop(search: _Search, at_most: int, depths: list[int], policy: Policy) -> li
     taken: list[_Node] = []
     while search.heap and len(taken) < at_most:
         node = heapq.heappop(search.heap)
+        cost = search.cost(node)
+        if search.heap and cost > search.heap[0].cost:  # what was found meanwhile lets others come first
+            heapq.heappush(search.heap, node._replace(cost=cost))
+            continue
         depth = depths[node.parent] + 1 if node.parent >= 0 else 0
         seen = search.visited.setdefault(depth, [])
         if depth and seen and overlaps(node.region[None], np.stack(seen)).max() > policy.same_place:
@@ -263,9 +292,13 @@ def _expand(
     finest: int,
     order: Iterator[int],
     rng: np.random.Generator | None,
+    policy: Policy,
 ) -> None:
     """Open the cells of the regions just visited."""
     logits = look.cell_logits
+    looks = look.scored.looks if policy.habituation and rng is None else None
+    if looks is not None:
+        looks = torch.nn.functional.normalize(looks.flatten(2), dim=1).transpose(1, 2).cpu().numpy()
     usable = torch.isfinite(logits).cpu().numpy()
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
     luck = np.zeros_like(log_prob)
@@ -285,7 +318,27 @@ def _expand(
         for cell in np.flatnonzero(usable[row]).tolist():
             own = float(log_prob[row, cell])
             priority = float(luck[row, cell]) if rng is not None else float(worth[row]) + own
-            heapq.heappush(heap, _Node(-priority, next(order), first + row, cell, look.cells[row, cell], own))
+            seen = None if looks is None else looks[row, cell]
+            node = (first + row, cell, look.cells[row, cell], own, -priority, seen)
+            heapq.heappush(heap, _Node(-priority, next(order), *node))
+
+
+def _learn_the_dull(
+    net: GlimpseNet,
+    searches: list[_Search],
+    image: np.ndarray,
+    nodes: list[_Node],
+    look: Look,
+    policy: Policy,
+) -> None:
+    """Keep what finest regions looked like from afar, and how surely they are background."""
+    if net.background is None or not policy.habituation:
+        return
+    dull = net.classifier(look.features).softmax(1)[:, net.background].cpu().numpy()
+    finest = ~expandable(np.stack([node.region for node in nodes]), net.finest)
+    for row, node in enumerate(nodes):
+        if finest[row] and node.looks is not None:
+            searches[image[row]].dull.append((node.looks, policy.habituation * float(dull[row])))
 
 
 def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:

@@ -139,6 +139,39 @@ def test_a_promising_region_that_turns_out_to_be_empty_is_left():
     assert not (overlaps(lost.region[lost.depth == 4], target) > 0).any()
 
 
+class TableScorer(Scorer):
+    """Draws the search to twenty cells that look alike; the target is in the last cell, which looks different."""
+
+    def forward(self, view: View) -> Scored:
+        logits = torch.zeros(1, 49)
+        logits[0, :20] = 5 - torch.arange(20) / 100
+        logits[0, 48] = 1.0
+        looks = torch.zeros(1, 2, 49)
+        looks[0, 0, :48] = 3.0
+        looks[0, 1, 48] = 0.5
+        count = len(view.features)
+        return Scored(logits.expand(count, -1).view(-1, 7, 7), looks.expand(count, -1, -1).view(-1, 2, 7, 7))
+
+
+def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
+    net = _net()
+    net.scorer, net.value = TableScorer(), None
+    net.background, net.trust = 0, nn.Parameter(torch.zeros(()))
+    with torch.no_grad():  # bright: the target
+        net.classifier.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 20.0]]))
+        net.classifier.bias.copy_(torch.tensor([0.0, -10.0]))
+
+    def looks_until_found(**policy):
+        found, _ = _search(BrightFetch((48, 48)), side=64, net=net, **policy)
+        return int(np.flatnonzero((found.region[:, :2] == 48).all(1))[0])
+
+    assert looks_until_found(habituation=8.0) == 2  # the whole, one of the twenty, the target
+    assert looks_until_found(habituation=3.0) > 20  # not put back far enough
+    assert looks_until_found(habituation=0.0) > 20
+    net.background = None  # nothing says that a place was background
+    assert looks_until_found(habituation=8.0) > 20
+
+
 def test_no_place_is_visited_twice_at_a_depth():
     fetch = BrightFetch((1000, 1000))
     found, _ = _search(fetch, budget=Budget(glimpses=60))

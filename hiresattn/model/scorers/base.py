@@ -25,6 +25,8 @@ class Scored(NamedTuple):
 
     logits: Float[Tensor, "n g g"]
     """One per cell; higher = look there. All that selection reads."""
+    looks: Tensor | None = None
+    """What each cell looks like to the scorer, ``[n d g g]``; None = it doesn't say."""
     trace: Any = None
     """Private to the scorer that made it."""
 

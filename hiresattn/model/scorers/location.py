@@ -115,7 +115,8 @@ class LocationScorer(_CellScorer):
         x = functional.silu(self.local(self.cell_features(view)))
         context = torch.sigmoid(self.excite(functional.silu(self.squeeze(x.mean((2, 3))))))
         x = torch.cat([x * context[:, :, None, None], self.places(len(x))], 1)
-        return self.ranged(self.out(functional.silu(self.mix(x)))[:, 0])
+        x = functional.silu(self.mix(x))
+        return self.ranged(self.out(x)[:, 0])._replace(looks=x)
 
 
 class ContextScorer(_CellScorer):
