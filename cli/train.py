@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
 @click.option("--encoder", metavar="NAME", help="small, small-6 (built in) or a timm backbone.")
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
+@click.option(
+    "--init-from",
+    metavar="MODEL",
+    help="Start from the weights of a trained model with the same parts; its classes may differ.",
+)
 @click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
 @click.option(
     "--estimator",
@@ -133,13 +138,16 @@ def train(
     from hiresattn.checkpoint import load_model
     from hiresattn.train.loop import fit
 
+    def say(words: str) -> None:
+        if ctx.obj >= 0:
+            click.echo(words, err=True)
+
     last = None
     with progress_bar("Training", 1.0, wanted=ctx.obj >= 0) as update:
-        for record in fit(examples, folder, chosen, resume=resume):
+        for record in fit(examples, folder, chosen, resume=resume, say=say):
             last = record
             update(record.epoch / record.epochs, "")
-            if ctx.obj >= 0:
-                click.echo(_epoch_line(record), err=True)
+            say(_epoch_line(record))
     if ctx.obj < 0:
         return
     if last is None:

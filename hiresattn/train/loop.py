@@ -1,31 +1,29 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.checkpoint import load_model
+from hiresattn.config import did_you_mean
 from hiresattn.device import pick_device
-from hiresattn.errors import ConfigError, DomainError
-from hiresattn.fetch import check_domain
+from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
-from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
 from hiresattn.train.estimators import Choices, choices, leave_one_out_loss, published_loss
 from hiresattn.train.guide import Guided, glimpse_labels, hits, location_loss, value_loss
 from hiresattn.train.options import ESTIMATORS, EpochRecord, TrainOptions, model_config
+from hiresattn.train.start import baseline_of, input_rule, scale_of, start_from
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -41,7 +39,12 @@ MOST_AT_ONCE = 2048
 
 
 def fit(
-    examples: Sequence[Example], output: str | Path, options: TrainOptions, *, resume: bool = False
+    examples: Sequence[Example],
+    output: str | Path,
+    options: TrainOptions,
+    *,
+    resume: bool = False,
+    say: Callable[[str], None] = lambda _words: None,
 ) -> Iterator[EpochRecord]:
     """Train a model; it is saved after every epoch.
 
@@ -58,13 +61,15 @@ def fit(
         output: Model directory to make.
         options: How to train.
         resume: Go on from what the directory holds.
+        say: Is told, in words, what else is worth knowing.
 
     Yields:
         A record per epoch.
 
     Raises:
         ConfigError: If the examples can't be trained on, or the loss stops being a number.
-        CheckpointError: If ``resume`` finds no state, or one of another configuration.
+        CheckpointError: If ``resume`` finds no state, or one of another configuration; or the model to start from
+            has other parts.
         HiresattnError: If an image can't be read.
     """
     output = Path(output)
@@ -82,11 +87,15 @@ def fit(
     ):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-    with _opened(train[0].source) as pyramid:
-        rule = _input_rule(pyramid, options)
+    start = None if options.init_from is None else load_model(options.init_from)
+    rule = input_rule(train[0].source, options, start)
     config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
     torch.manual_seed(options.seed)
-    net = build_model(config, pretrained=options.pretrained, weights=options.weights)
+    net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
+    state = State()
+    if start is not None and not resume:
+        say(start_from(net, config, start, str(options.init_from)))
+        state.baseline = baseline_of(str(options.init_from)) or state.baseline
     net.to(pick_device(options.device))
     loader = Loader(
         config.input,
@@ -100,7 +109,7 @@ def fit(
         items = loader.items(train, config.classes)
         val_items = loader.items(held_out, config.classes)
         domain, (mean, spread) = loader.domain(items)
-        if options.value_range is None:
+        if options.value_range is None and not (start and scale_of(start, rule.bands, rule.dtype)):
             reach = np.maximum(2 * spread, LEAST_REACH)
             low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
             config = replace(config, input=replace(config.input, low=low, high=high))
@@ -108,7 +117,7 @@ def fit(
         pools = _stages(items, config.grid)
         optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
         fingerprint = fingerprint_of(items, val_items, options)
-        state = State(drawn=[0] * len(pools))
+        state.drawn = [0] * len(pools)
         if resume:
             state = load_state(output / STATE, net, optimizer, fingerprint)
         name = options.name or output.resolve().name
@@ -333,39 +342,3 @@ def _set_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, progress:
     rate = options.lr * min(1.0, (1 - progress) / COOL_DOWN) * min(1.0, 0.1 + progress * 30)
     for group in optimizer.param_groups:
         group["lr"] = rate
-
-
-@contextmanager
-def _opened(source: Any) -> Iterator[Pyramid]:
-    """An image, closed again if it was opened here."""
-    pyramid = open_pyramid(source)
-    yield pyramid
-    if pyramid is not source:
-        pyramid.close()
-
-
-def _input_rule(pyramid: Pyramid, options: TrainOptions) -> InputConfig:
-    """How the pixels of the training images become the network's input."""
-    palette = pyramid.palette is not None
-    dtype = "uint8" if palette else str(pyramid.dtype)
-    bands = options.bands or tuple(range(3 if palette else pyramid.channels))
-    if options.value_range is None and dtype != "uint8":
-        raise DomainError(
-            f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
-            "--value-range LO,HI, for example 0,10000 for Sentinel-2"
-        )
-    low, high = options.value_range or (0.0, 255.0)
-    count = len(bands)
-    rule = InputConfig(
-        size=options.size,
-        bands=bands,
-        low=(low,) * count,
-        high=(high,) * count,
-        dtype=dtype,
-        oversample=options.oversample,
-        squash=options.squash,
-        filter=options.filter,
-        channels=None if options.bands else len(bands),
-    )
-    check_domain(pyramid, rule)
-    return rule

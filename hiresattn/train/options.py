@@ -98,6 +98,10 @@ class TrainOptions:
     quarter turns)."""
     pretrained: bool = False
     weights: str | None = None
+    init_from: str | None = None
+    """Model (a directory, or ``hf:owner/name``) whose weights training starts from, in stages; its classifier
+    too if the classes are the same. It also gives the range of values, where ``value_range`` doesn't, and for
+    ``reinforce`` the baseline."""
     device: str = "auto"
     threads: int = 2
     name: str | None = None

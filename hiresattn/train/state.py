@@ -23,6 +23,8 @@ from hiresattn.train.estimators import FIRST_BASELINE
 from hiresattn.train.options import TrainOptions
 
 STATE = "state.safetensors"
+#: Options that earlier versions didn't have: left as they are, a run of one of those can still be resumed.
+LATER = ("init_from",)
 
 
 @dataclass
@@ -121,7 +123,10 @@ def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptio
         source = item.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
-    digest.update(
-        json.dumps(asdict(replace(options, device="", threads=0, name=None)), sort_keys=True).encode()
-    )
+    values = asdict(replace(options, device="", threads=0, name=None))
+    usual = TrainOptions()
+    words = {
+        name: value for name, value in values.items() if name not in LATER or value != getattr(usual, name)
+    }
+    digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()

@@ -1,0 +1,140 @@
+"""What a training starts from: how pixels become input, and weights of an earlier stage."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from hiresattn.checkpoint import Model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.errors import CheckpointError, DomainError
+from hiresattn.fetch import check_domain
+from hiresattn.model.net import GlimpseNet
+from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.train.options import TrainOptions
+from hiresattn.train.state import STATE
+
+
+def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -> InputConfig:
+    """How the pixels of the training images become the network's input, by one of them.
+
+    Values are scaled as ``options.value_range`` says; else as the model that training starts from scales them,
+    if it takes images like these.
+
+    Raises:
+        DomainError: If it has not the bands, or its value range has to be given.
+        HiresattnError: If it can't be opened.
+    """
+    with _opened(source) as pyramid:
+        palette = pyramid.palette is not None
+        dtype = "uint8" if palette else str(pyramid.dtype)
+        bands = options.bands or tuple(range(3 if palette else pyramid.channels))
+        known = start and scale_of(start, bands, dtype)
+        if options.value_range is None and dtype != "uint8" and not known:
+            raise DomainError(
+                f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
+                "--value-range LO,HI, for example 0,10000 for Sentinel-2"
+            )
+        low, high = options.value_range or (0.0, 255.0)
+        count = len(bands)
+        rule = InputConfig(
+            size=options.size,
+            bands=bands,
+            low=(low,) * count,
+            high=(high,) * count,
+            dtype=dtype,
+            oversample=options.oversample,
+            squash=options.squash,
+            filter=options.filter,
+            channels=None if options.bands else len(bands),
+        )
+        if options.value_range is None and known:
+            rule = replace(rule, low=known[0], high=known[1])
+        check_domain(pyramid, rule)
+        return rule
+
+
+def scale_of(
+    start: Model, bands: tuple[int, ...], dtype: str
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """How a model scales images like these, low and high per band; None if it takes others."""
+    rule = start.config.input
+    return (rule.low, rule.high) if (rule.bands, rule.dtype) == (bands, dtype) else None
+
+
+def start_from(net: GlimpseNet, config: ModelConfig, start: Model, source: str) -> str:
+    """Give a fresh network the weights of a trained one. Other classes: their classifier stays fresh.
+
+    Args:
+        net: The fresh network.
+        config: Its parts.
+        start: The trained one.
+        source: What the trained one is called in messages.
+
+    Returns:
+        What was taken, in words.
+
+    Raises:
+        CheckpointError: If the parts don't fit; names what differs.
+    """
+    wanted, given = net.state_dict(), dict(start.net.state_dict())
+    words = f"Starts from the weights of {source}"
+    if config.classes != start.config.classes:
+        given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
+        words += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
+    misfits = [
+        name
+        for name in sorted(wanted.keys() | given.keys())
+        if name not in wanted or name not in given or wanted[name].shape != given[name].shape
+    ]
+    if misfits:
+        there, here = (_flat(asdict(one)) for one in (start.config, config))
+        free = ("classes", "input.low", "input.high")
+        differing = [
+            f"{name} is {there[name]!r} there and {here[name]!r} here"
+            for name in here
+            if there[name] != here[name] and name not in free
+        ]
+        raise CheckpointError(
+            f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
+            f"{'; '.join(differing)}. Ask for the same parts, or train without --init-from"
+        )
+    net.load_state_dict(given)
+    return words
+
+
+def baseline_of(path: str) -> float | None:
+    """The running baseline of REINFORCE that the run of a model directory ended with; None if it kept none."""
+    file = Path(path) / STATE
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return float(json.loads(stored.metadata()["state"])["baseline"])
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: the training state is damaged ({error}); delete it, or copy it anew"
+        ) from error
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested names and values with dots between the names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return flat
+
+
+@contextmanager
+def _opened(source: Any) -> Iterator[Pyramid]:
+    """An image, closed again if it was opened here."""
+    pyramid = open_pyramid(source)
+    try:
+        yield pyramid
+    finally:
+        if pyramid is not source:
+            pyramid.close()
