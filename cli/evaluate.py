@@ -9,14 +9,15 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import ConfigError, HiresattnError
-from hiresattn.report.units import human_seconds, human_share
+from hiresattn.report.units import counted, human_seconds, human_share
 from hiresattn_cli import options
 from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.evaluate.evaluation import Evaluation, Outcome, Point, Run
+    from hiresattn.evaluate.answers import Outcome, Run
+    from hiresattn.evaluate.evaluation import Evaluation, Point
     from hiresattn.evaluate.metrics import Measured
 
     Passed = tuple[Run, list[Outcome]]
@@ -112,8 +113,9 @@ def evaluate(
     options.check_budget(budget)
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model, set_temperature
+    from hiresattn.evaluate.answers import Run, checked, runs
     from hiresattn.evaluate.calibration import calibrated
-    from hiresattn.evaluate.evaluation import Run, checked, report, runs
+    from hiresattn.evaluate.evaluation import report
     from hiresattn.manifest import read_manifest
 
     split = split or ("val" if calibrate else "test")
@@ -170,7 +172,7 @@ def _passed(
     before: "Sequence[Passed]",
 ) -> "list[Outcome]":
     """One pass over the images; the first tells its errors and keeps its predictions."""
-    from hiresattn.evaluate.evaluation import outcomes
+    from hiresattn.evaluate.answers import outcomes
 
     kept = []
     for outcome, prediction in outcomes(chosen, loaded, run, **settings):
@@ -215,15 +217,22 @@ def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:
     """Lines for people."""
     part = f", {found.failed} failed" if found.failed else ""
     part += f", {found.no_valid_pixels} without valid pixels" if found.no_valid_pixels else ""
-    yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {found.cases} cases"
+    yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {counted(found.cases, 'case')}"
     if found.answered < found.images:
         yield f"Metrics are of the {found.answered} with an answer; accuracy over all: {found.accuracy_of_all:.3f}"
     yield ""
     words = {"top_k": found.top_k, "bins": found.bins}
+    reasons = {m.reason for m in found.metrics.values()}
+    shared = reasons.pop() if len(reasons) == 1 else None
     yield from _columns(
         [["", "value", "95 %", ""]]
-        + [[_WORDS[name].format(**words), *_cells(m), m.reason or ""] for name, m in found.metrics.items()]
+        + [
+            [_WORDS[name].format(**words), *_cells(m), "" if shared else m.reason or ""]
+            for name, m in found.metrics.items()
+        ]
     )
+    if shared:
+        yield f"({shared})"
     yield ""
     names = ("recall", "precision", "f1", "auroc", "auprc")
     rows = [

@@ -10,7 +10,8 @@ from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.evaluate import metrics
-from hiresattn.evaluate.evaluation import Outcome, Run, _hit, checked, outcomes, report, runs
+from hiresattn.evaluate.answers import Outcome, Run, _hit, checked, outcomes, runs
+from hiresattn.evaluate.evaluation import report
 from hiresattn.geometry import root_regions
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
@@ -273,7 +274,7 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
 
 def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
     monkeypatch.setattr("hiresattn.search.MOST_PLACES", 20)
-    monkeypatch.setattr("hiresattn.evaluate.evaluation.MOST_PLACES", 20)
+    monkeypatch.setattr("hiresattn.evaluate.answers.MOST_PLACES", 20)
     with pytest.raises(ConfigError, match=r"25 places of 64 px .* at most 20"):
         next(classify([image()], model, device="cpu", policy="exhaustive"))
     planned, left_out = runs([Example(image(), "dark", "test")], model, [2])

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.evaluate.evaluation import Outcome
+from hiresattn.evaluate.answers import Outcome
 from hiresattn.evaluate.metrics import fit_temperature, measure
 
 
