@@ -314,6 +314,55 @@ def memory(result: dict[str, Any]) -> str:
     )
 
 
+def reading(result: dict[str, Any]) -> str:
+    """CPU ms per crop, pattern by pattern, beside the other readers."""
+    shown = [row for row in result["rows"] if row["file"] == "slide"]
+    ways = {
+        "hiresattn": "ours",
+        "hiresattn, ready for a network": "fused",
+        "decoding alone (the floor)": "floor",
+        "OpenSlide `read_region`": "loop",
+    }
+    rows = [[name, *(f"{row[key]['cpu_ms']:.2f}" for row in shown)] for name, key in ways.items()]
+    absent = []
+    for number, other in enumerate(shown[0]["others"]):
+        if other.get("missing"):
+            absent.append(other["name"])
+        else:
+            rows.append([other["name"], *(f"{row['others'][number]['cpu_ms']:.2f}" for row in shown)])
+    head = [f"CPU ms per crop, {shown[0]['side']:,} px JPEG slide", *(row["pattern"] for row in shown)]
+    faster = ", ".join(
+        f"{row['pattern']} {row['speedup_over_loop']:.1f}" for row in result["rows"] if row["file"] == "zarr"
+    )
+    words = (
+        f"\n\n500 crops of 224 px, one thread, pixels compared. Zarr 3 with 256-px chunks, times faster than "
+        f"`z[y:y+h, x:x+w]`: {faster}."
+    )
+    if absent:
+        words += f" Not installed here: {', '.join(absent)}."
+    return _table(head, rows) + words + _source(result, "reading.py")
+
+
+def remote(result: dict[str, Any]) -> str:
+    """Requests and bytes of a look over the network."""
+    rows = [
+        [
+            f"{row['side']:,}",
+            f"{row['bytes'] / 1e6:.0f} MB",
+            f"{row['glance']['requests']}, {row['glance']['bytes'] / 1e6:.2f} MB",
+            *(
+                f"{row[policy]['requests']}, {row[policy]['bytes'] / 1e6:.2f} MB ({100 * row[policy]['share']:.1f} %)"
+                for policy in ("best-first", "random")
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    looks = f"search, {result['budget']} looks"
+    head = ["side, px", "file", "open and first glance", looks, "the same, anywhere"]
+    words = f"\n\nRequests and bytes; the server answers after {result['latency_ms']} ms."
+    return _table(head, rows) + words + _source(result, "remote.py")
+
+
 def tnet_speed(result: dict[str, Any]) -> str:
     """Time per image of TNet and of its encoder on the whole image."""
 
@@ -360,6 +409,8 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "islands": ("islands", islands),
     "oddcell": ("oddcell", oddcell),
     "memory": ("memory", memory),
+    "reading": ("reading", reading),
+    "remote": ("remote", remote),
     "conversion": ("conversion", conversion),
     "tnet_speed": ("tnet_speed", tnet_speed),
 }
