@@ -1,10 +1,11 @@
 """A model on disk: a directory of safetensors weights and a JSON card. Nothing is ever unpickled."""
 
+import contextlib
 import hashlib
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -68,11 +69,12 @@ def save_model(model: Model, path: str | Path) -> Model:
             f"{path}: the weights hold values that are no numbers; nothing was written. Train with a lower "
             "learning rate (--lr)"
         )
+    staged = path / f"{WEIGHTS}.new.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
-        save_tensors(weights, path / WEIGHTS)
-        sha256 = _sha256(path / WEIGHTS)
+        save_tensors(weights, staged)
+        sha256 = _sha256(staged)
         card = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
@@ -91,9 +93,12 @@ def save_model(model: Model, path: str | Path) -> Model:
             "weights": {"file": WEIGHTS, "sha256": sha256},
             "version": hiresattn.__version__,
         }
-        _write_card(path, card)
+        _write_card(path, card, then=lambda: staged.replace(path / WEIGHTS))
     except OSError as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            staged.unlink()
     return replace(model, sha256=sha256)
 
 
@@ -192,11 +197,12 @@ def _temperature(card: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _write_card(path: Path, card: Mapping[str, Any]) -> None:
-    """Replace the card, whole or not at all."""
+def _write_card(path: Path, card: Mapping[str, Any], then: Callable[[], object] = lambda: None) -> None:
+    """Replace the card, whole or not at all; ``then`` runs once it is written, just before it takes its place."""
     temporary = path / f".{CARD}.{os.getpid()}"
     try:
         temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+        then()
         temporary.replace(path / CARD)
     finally:
         temporary.unlink(missing_ok=True)
