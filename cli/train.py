@@ -98,15 +98,41 @@ if TYPE_CHECKING:
     help="Turn the training images; only if a turned image has the same class.",
 )
 @click.option(
+    "--jitter",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="Vary each training image's bands in brightness and contrast, such as 0.1; the same at every depth.",
+)
+@click.option(
     "--epoch-images", type=click.IntRange(min=1), metavar="N", help="Images per epoch; default: all."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
+@click.option(
+    "--accumulate", type=click.IntRange(min=1), metavar="N", help="Batches whose gradients make one step."
+)
+@click.option("--optimizer", metavar="adamw|adam", help="What moves the weights.")
+@click.option("--schedule", metavar="linear|cosine|step", help="How the learning rate falls.")
+@click.option(
+    "--warm-up",
+    type=click.FloatRange(0, 1),
+    metavar="X",
+    help="Share of the training in which it first rises.",
+)
+@click.option(
+    "--class-weights", metavar="none|balanced", help="Let images count more, the rarer their class."
+)
+@click.option("--amp", is_flag=True, default=None, help="Compute in bfloat16 where that is safe; for CUDA.")
 @click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Learning rate.")
 @options.seed
 @options.bands
 @options.value_range
 @click.option("--device", metavar="auto|cpu|cuda:N|mps", help="Where the model runs.")
 @options.threads
+@click.option(
+    "--on-error",
+    metavar="raise|skip",
+    help="Stop at an image that can't be read, or leave it out and count it.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
 @click.pass_context
@@ -217,5 +243,7 @@ def _epoch_line(record: "EpochRecord") -> str:
         parts.append(f"validation {record.val_accuracy:.3f}")
     if record.hit is not None:
         parts.append(f"target seen in {record.hit:.3f}")
+    if record.skipped:
+        parts.append(f"{record.skipped} skipped")
     parts.append(f"{record.seconds:.0f} s")
     return ", ".join(parts)

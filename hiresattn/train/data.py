@@ -1,21 +1,22 @@
 """From examples to batches: what to read, never more than that."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.domain import Domain, band_means, resolution
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.squash import SquashFetcher, squashed
+from hiresattn.train.augment import Turn
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -23,6 +24,18 @@ MOST_OPEN = 32
 CACHE_BYTES = 512 << 20
 #: Images looked at to learn what the training images are like.
 SAMPLE = 64
+
+
+_Made = TypeVar("_Made")
+
+
+class _UnreadableError(Exception):
+    """Which image of a batch can't be read, and why."""
+
+    def __init__(self, row: int, why: HiresattnError) -> None:
+        super().__init__(str(why))
+        self.row = row
+        self.why = why
 
 
 @dataclass(frozen=True)
@@ -52,60 +65,6 @@ class Batch:
     """Where the targets are, per image, as the network sees it; None = not known."""
 
 
-@dataclass(frozen=True)
-class Turn:
-    """One of the eight ways to lay a picture: transposed or not, then flipped or not along each axis."""
-
-    transpose: bool = False
-    flip_y: bool = False
-    flip_x: bool = False
-
-    def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """The turned rectangle; its first corner stays where it was."""
-        y, x, height, width = region
-        return (y, x, width, height) if self.transpose else region
-
-    def stored(self, region: Sequence[int], whole: tuple[int, int, int, int]) -> list[int]:
-        """Where a region of the turned picture lies in the stored one."""
-        top, left, full_height, full_width = self.frame(whole)
-        y, x, height, width = region[0] - top, region[1] - left, region[2], region[3]
-        if self.flip_y:
-            y = full_height - y - height
-        if self.flip_x:
-            x = full_width - x - width
-        if self.transpose:
-            y, x, height, width = x, y, width, height
-        return [top + y, left + x, height, width]
-
-    def seen(self, regions: np.ndarray, whole: tuple[int, int, int, int]) -> np.ndarray:
-        """Where regions ``[m 4]`` of the stored picture lie in the turned one."""
-        top, left, full_height, full_width = self.frame(whole)
-        out = regions - np.array([top, left, 0, 0])
-        if self.transpose:
-            out = out[:, [1, 0, 3, 2]]
-        if self.flip_y:
-            out[:, 0] = full_height - out[:, 0] - out[:, 2]
-        if self.flip_x:
-            out[:, 1] = full_width - out[:, 1] - out[:, 3]
-        return out + np.array([top, left, 0, 0])
-
-    def crop(self, stored: np.ndarray) -> np.ndarray:
-        """A stored crop ``[... s s]`` as it looks in the turned picture."""
-        if self.transpose:
-            stored = stored.swapaxes(-1, -2)
-        if self.flip_y:
-            stored = stored[..., ::-1, :]
-        return stored[..., ::-1] if self.flip_x else stored
-
-
-#: Turns that training may draw from, by the name of the option.
-AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
-    "none": (Turn(),),
-    "flips": tuple(Turn(flip_y=y, flip_x=x) for y in (False, True) for x in (False, True)),
-    "turns": tuple(Turn(t, y, x) for t in (False, True) for y in (False, True) for x in (False, True)),
-}
-
-
 class Loader:
     """Opens images when they are needed and hands out batches that read lazily.
 
@@ -116,6 +75,7 @@ class Loader:
         glance: Largest side of a region of the first look; None = the image's short side.
         overlap: Least share of its side that a region of the first look has in common with the next.
         threads: Threads that read.
+        lost: Is told why an image can't be read, which is then left out; None = that is an error.
     """
 
     def __init__(
@@ -127,6 +87,7 @@ class Loader:
         finest: int | None = None,
         glance: int | None = None,
         overlap: float = 0.0,
+        lost: Callable[[HiresattnError], None] | None = None,
     ) -> None:
         self.config = config
         self.grid = grid
@@ -134,6 +95,7 @@ class Loader:
         self.glance = glance
         self.overlap = overlap
         self.threads = threads
+        self.lost = lost
         self._sources: set[str | int] = set()
         self._open: OrderedDict[str | int, tuple[Pyramid, CropFetcher]] = OrderedDict()
 
@@ -147,13 +109,17 @@ class Loader:
         """
         index = {name: i for i, name in enumerate(classes)}
         self._sources |= {_key(example.source) for example in examples}
-        made = []
+        made: list[Item] = []
         for example in examples:
             if example.label not in index:
                 raise ConfigError(
                     f"{example.source}: label {example.label!r} is none of the classes {', '.join(classes)}"
                 )
-            pyramid = self.source(example.source)[0]
+            try:
+                pyramid = self.source(example.source)[0]
+            except (OpenError, ReadError) as error:
+                self._lose(error)
+                continue
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
             _, _, height, width = self.frame(region)
@@ -165,18 +131,66 @@ class Loader:
             made.append(Item(example, index[example.label], region, depths, len(roots), boxes))
         return made
 
-    def batch(self, items: Sequence[Item], turns: Sequence["Turn"] | None = None) -> Batch:
+    def attempt(
+        self,
+        items: Sequence[Item],
+        work: Callable[[Batch], _Made],
+        turns: Sequence[Turn] | None = None,
+        tints: np.ndarray | None = None,
+    ) -> tuple[_Made | None, int]:
+        """Do some work with a batch; where images may be lost, without those that can't be read.
+
+        Args:
+            items: What is in it.
+            work: What to do; done again from its beginning where an image had to be left out.
+            turns: See ``batch``.
+            tints: See ``batch``.
+
+        Returns:
+            What the work made, None if no image was left; and how many were left out.
+
+        Raises:
+            HiresattnError: If an image can't be read, and none may be lost.
+        """
+        rows = list(range(len(items)))
+        while rows:
+            try:
+                batch = self.batch(
+                    [items[row] for row in rows],
+                    turns and [turns[row] for row in rows],
+                    None if tints is None else tints[rows],
+                )
+                return work(batch), len(items) - len(rows)
+            except _UnreadableError as error:
+                self._forget(items[rows[error.row]])
+                self._lose(error.why)
+                del rows[error.row]
+        return None, len(items)
+
+    def batch(
+        self,
+        items: Sequence[Item],
+        turns: Sequence[Turn] | None = None,
+        tints: np.ndarray | None = None,
+    ) -> Batch:
         """A batch; reading happens in its ``fetch``.
 
         Args:
             items: What is in it.
             turns: How each is turned or flipped; None = not at all. The network sees the turned image: its
                 regions are of the turned frame, at every depth.
+            tints: Gain and offset of each image's bands ``[n 2 c]``, at every depth; None = 1 and 0. What was not
+                measured stays 0.
 
         Returns:
             The batch.
         """
-        fetchers = [self._fetcher(item, len(items)) for item in items]
+        fetchers = []
+        for row, item in enumerate(items):
+            try:
+                fetchers.append(self._fetcher(item, len(items)))
+            except (OpenError, ReadError) as error:
+                raise _UnreadableError(row, error) from error
         turns = turns or [Turn()] * len(items)
         wholes = [self.frame(item.region) for item in items]
         frames = [turn.frame(whole) for turn, whole in zip(turns, wholes, strict=True)]
@@ -192,10 +206,16 @@ class Loader:
             for row, index in enumerate(image.tolist()):
                 rows.setdefault(fetchers[index], []).append(row)
             for fetcher, mine in rows.items():
-                crops = fetcher(np.zeros(len(mine), np.int64), stored[mine])
+                try:
+                    crops = fetcher(np.zeros(len(mine), np.int64), stored[mine])
+                except (OpenError, ReadError) as error:
+                    raise _UnreadableError(int(image[mine[0]]), error) from error
                 for row, seen, measured in zip(mine, *crops, strict=True):
                     turn = turns[image[row]]
                     pixels[row], coverage[row] = turn.crop(seen), turn.crop(measured)
+            if tints is not None:
+                gain, offset = (tints[image, part][:, :, None, None] for part in (0, 1))
+                pixels = np.where(coverage[:, None] > 0, pixels * gain + offset, 0).astype(np.float32)
             return Crops(pixels, coverage)
 
         return Batch(
@@ -215,6 +235,17 @@ class Loader:
         """What the network takes for the whole: the window, or the square that it is squashed to."""
         side = self.config.squash
         return region if side is None else (0, 0, side, side)
+
+    def _lose(self, why: HiresattnError) -> None:
+        if self.lost is None:
+            raise why
+        self.lost(why)
+
+    def _forget(self, item: Item) -> None:
+        """Close an image, to be opened anew."""
+        held = self._open.pop(_key(item.example.source), None)
+        if held is not None:
+            _close(held)
 
     def _fetcher(self, item: Item, at_once: int) -> CropFetcher | SquashFetcher:
         pyramid, fetcher = self.source(item.example.source, at_once)
@@ -239,8 +270,9 @@ class Loader:
         sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, SAMPLE).astype(int))]
         means, squares, scales, grounds = [], [], [], []
         for item in sample:
-            batch = self.batch([item])
-            crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
+            crops, _ = self.attempt([item], _first_look)
+            if crops is None:
+                continue
             if crops.coverage.any():
                 means.append(band_means(crops))
                 squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
@@ -280,6 +312,12 @@ class Loader:
         for held in self._open.values():
             _close(held)
         self._open.clear()
+
+
+def _first_look(batch: Batch) -> Crops:
+    """The regions of the first look at a batch of one image."""
+    crops: Crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
+    return crops
 
 
 def _key(source: Any) -> str | int:

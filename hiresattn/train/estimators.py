@@ -42,6 +42,7 @@ def published_loss(
     image_ce: float = 0.3,
     image_reward: float = 0.3,
     cap: int | None = None,
+    class_weights: Float[Tensor, " c"] | None = None,
 ) -> Published:
     """Cross-entropy and REINFORCE, each of the image and of its glimpses, with a running mean as the baseline.
 
@@ -62,6 +63,7 @@ def published_loss(
         image_ce: c; 1 = without the glimpses' part.
         image_reward: r; 1 = without the glimpses' part.
         cap: Depths whose glimpses have a part of their own, the first look included; None = all.
+        class_weights: What each class counts in the cross-entropies; None = all alike.
 
     Returns:
         The loss, the next baseline (the old one's .9 and .1 of the rewards' mean, weighted by r) and the reward.
@@ -79,8 +81,9 @@ def published_loss(
     counted = depth < (cap or len(depth))
     chosen = depth > 0
     path = right.new_zeros(len(labels)).index_add(0, image[chosen], log_prob[chosen])
-    loss = image_ce * functional.cross_entropy(traversal.logits, labels)
-    loss = loss + (1 - image_ce) * functional.cross_entropy(traversal.glimpse_logits[counted], own[counted])
+    loss = image_ce * cross_entropy(traversal.logits, labels, class_weights)
+    alone = cross_entropy(traversal.glimpse_logits[counted], own[counted], class_weights)
+    loss = loss + (1 - image_ce) * alone
     loss = loss + weight * image_reward * ((right - baseline) * -path).mean()
     reward = right.mean()
     if bool((chosen & counted).any()):
@@ -88,6 +91,15 @@ def published_loss(
         loss = loss + weight * (1 - image_reward) * each.mean()
         reward = image_reward * reward + (1 - image_reward) * glimpse_right[chosen].mean()
     return Published(loss, KEPT * baseline + (1 - KEPT) * reward.item(), right.mean().item())
+
+
+def cross_entropy(
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], weights: Float[Tensor, " c"] | None = None
+) -> Tensor:
+    """Mean cross-entropy, each row's times the weight of its class (not divided by the weights' sum)."""
+    if weights is None:
+        return functional.cross_entropy(logits, labels)
+    return (functional.cross_entropy(logits, labels, reduction="none") * weights[labels]).mean()
 
 
 def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Tensor | None:

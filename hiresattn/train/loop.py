@@ -1,35 +1,35 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import did_you_mean
 from hiresattn.device import pick_device
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
-from hiresattn.train.data import AUGMENTATIONS, Batch, Item, Loader
-from hiresattn.train.estimators import Choices, choices, leave_one_out_loss, published_loss
-from hiresattn.train.guide import Guided, glimpse_labels, hits, location_loss, value_loss
+from hiresattn.train.augment import AUGMENTATIONS, tints_of
+from hiresattn.train.data import Batch, Item, Loader
+from hiresattn.train.estimators import Choices, choices
+from hiresattn.train.guide import Guided, hits
 from hiresattn.train.options import ESTIMATORS, EpochRecord, TrainOptions, model_config
-from hiresattn.train.start import baseline_of, input_rule, scale_of, start_from
+from hiresattn.train.start import baseline_of, first_rule, scale_of, start_from
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
+from hiresattn.train.step import check_amp, class_weights, optimizer_of, rate_at, step
 
 #: Share of batches that come from earlier stages of the curriculum.
 REHEARSAL = 0.25
-#: Share of the training over which the learning rate falls to zero.
-COOL_DOWN = 0.4
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
 LEAST_REACH = 16.0
 #: Images that are one glimpse come in batches this many times larger.
@@ -73,6 +73,71 @@ def fit(
         HiresattnError: If an image can't be read.
     """
     output = Path(output)
+    train, held_out = _sets(examples, options)
+    _report_rare(train, say)
+    start = None if options.init_from is None else load_model(options.init_from)
+    lost = _Lost(say) if options.on_error == "skip" else None
+    rule = first_rule([e.source for e in train], options, start, lost)
+    config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
+    torch.manual_seed(options.seed)
+    net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
+    state = State()
+    if start is not None and not resume:
+        say(start_from(net, config, start, str(options.init_from)))
+        state.baseline = baseline_of(str(options.init_from)) or state.baseline
+    net.to(pick_device(options.device))
+    check_amp(net.device, options)
+    loader = Loader(
+        config.input,
+        config.grid,
+        threads=options.threads,
+        finest=config.finest,
+        glance=config.glance,
+        overlap=config.overlap,
+        lost=lost,
+    )
+    try:
+        items = loader.items(train, config.classes)
+        val_items = loader.items(held_out, config.classes)
+        if not items:
+            raise ConfigError("none of the training images can be opened; check their paths")
+        domain, (mean, spread) = loader.domain(items)
+        if options.value_range is None and not (start and scale_of(start, rule.bands, rule.dtype)):
+            reach = np.maximum(2 * spread, LEAST_REACH)
+            low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
+            config = replace(config, input=replace(config.input, low=low, high=high))
+            loader.rescale(config.input)
+        pools = _stages(items, config.grid)
+        optimizer = optimizer_of(net, options)
+        weights = class_weights(items, len(config.classes), options)
+        fingerprint = fingerprint_of(items, val_items, options)
+        state.drawn = [0] * len(pools)
+        if resume:
+            state = load_state(output / STATE, net, optimizer, fingerprint)
+        name = options.name or output.resolve().name
+        while state.epoch < options.epochs:
+            record = _epoch(net, optimizer, loader, pools, val_items, options, state, weights)
+            save_state(output, net, optimizer, config, domain, options, state, name, fingerprint)
+            yield record
+    finally:
+        loader.close()
+
+
+class _Lost:
+    """Tells of images that are left out, of each cause once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._say = say
+        self._told: set[str] = set()
+
+    def __call__(self, error: HiresattnError) -> None:
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            self._say(f"Skipped: {error}")
+
+
+def _sets(examples: Sequence[Example], options: TrainOptions) -> tuple[list[Example], list[Example]]:
+    """What is trained on and what is held out."""
     train = [e for e in examples if e.split == "train"]
     held_out = [e for e in examples if e.split == "val"]
     if not train:
@@ -87,46 +152,18 @@ def fit(
     ):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-    start = None if options.init_from is None else load_model(options.init_from)
-    rule = input_rule(train[0].source, options, start)
-    config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
-    torch.manual_seed(options.seed)
-    net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
-    state = State()
-    if start is not None and not resume:
-        say(start_from(net, config, start, str(options.init_from)))
-        state.baseline = baseline_of(str(options.init_from)) or state.baseline
-    net.to(pick_device(options.device))
-    loader = Loader(
-        config.input,
-        config.grid,
-        threads=options.threads,
-        finest=config.finest,
-        glance=config.glance,
-        overlap=config.overlap,
-    )
-    try:
-        items = loader.items(train, config.classes)
-        val_items = loader.items(held_out, config.classes)
-        domain, (mean, spread) = loader.domain(items)
-        if options.value_range is None and not (start and scale_of(start, rule.bands, rule.dtype)):
-            reach = np.maximum(2 * spread, LEAST_REACH)
-            low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
-            config = replace(config, input=replace(config.input, low=low, high=high))
-            loader.rescale(config.input)
-        pools = _stages(items, config.grid)
-        optimizer = torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
-        fingerprint = fingerprint_of(items, val_items, options)
-        state.drawn = [0] * len(pools)
-        if resume:
-            state = load_state(output / STATE, net, optimizer, fingerprint)
-        name = options.name or output.resolve().name
-        while state.epoch < options.epochs:
-            record = _epoch(net, optimizer, loader, pools, val_items, options, state)
-            save_state(output, net, optimizer, config, domain, options, state, name, fingerprint)
-            yield record
-    finally:
-        loader.close()
+    return train, held_out
+
+
+def _report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
+    """Tell of classes with a single example: nothing that was learnt of them can be told from chance."""
+    count = Counter(str(example.label) for example in train)
+    rare = sorted(label for label, number in count.items() if number == 1)
+    if rare:
+        words = ", ".join(map(repr, rare[:5])) + (", …" if len(rare) > 5 else "")
+        say(
+            f"{len(rare)} of {len(count)} classes have one training image each: {words}; add more, or leave them out"
+        )
 
 
 def _stages(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
@@ -155,6 +192,28 @@ def _batch_size(items: Sequence[Item], options: TrainOptions) -> int:
     return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_AT_ONCE // looks, 2))
 
 
+@dataclass
+class _Tally:
+    """What was seen of some images."""
+
+    right: int = 0
+    images: int = 0
+    glimpses: int = 0
+    found: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
+        self.right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
+        self.images += len(batch.labels)
+        self.glimpses += len(traversal.image)
+        self.found.append(hits(traversal, batch.boxes, finest))
+
+    @property
+    def hit(self) -> float | None:
+        """Share of the images with boxes in which one was seen."""
+        found = np.concatenate(self.found) if self.found else np.zeros(0)
+        return float(found.mean()) if len(found) else None
+
+
 def _epoch(
     net: GlimpseNet,
     optimizer: torch.optim.Optimizer,
@@ -163,6 +222,7 @@ def _epoch(
     val_items: list[Item],
     options: TrainOptions,
     state: State,
+    weights: Tensor | None = None,
 ) -> EpochRecord:
     """One epoch. All chance comes from the seed and the epoch's number, so a resumed run goes on alike."""
     started, cpu_started = time.perf_counter(), time.process_time()
@@ -173,38 +233,46 @@ def _epoch(
     turns = AUGMENTATIONS[options.augment]
     net.train()
     images = options.epoch_images or len(pools[state.stage])
-    done = right = seen = glimpses = 0
-    found: list[np.ndarray] = []
+    done = part = skipped = 0
+    seen = _Tally()
     losses = []
     varied: list[Choices] = []
-    while done < images:
+    while done < images or part:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
         drawn = _draw(pools[pool], pool, _batch_size(pools[pool], options), options.seed, state)
-        batch = loader.batch(drawn, [turns[i] for i in rng.integers(len(turns), size=len(drawn))])
-        _set_rate(optimizer, options, (state.epoch + done / images) / options.epochs)
+        turned = [turns[i] for i in rng.integers(len(turns), size=len(drawn))]
+        tints = tints_of(len(drawn), len(loader.config.bands), options.jitter, rng)
+        for group in optimizer.param_groups:
+            group["lr"] = rate_at(min((state.epoch + done / images) / options.epochs, 1.0), options)
         k = options.k
         if options.vary_k:
             k = tuple(int(rng.integers(1, most + 1)) if most else 0 for most in k)
-        guided = Guided(select, batch.boxes, rng)
-        traversal, loss = _step(net, optimizer, batch, guided, k, options, state)
+
+        def work(batch: Batch, k: tuple[int, ...] = k, part: int = part) -> tuple[Batch, Traversal, float]:
+            guided = Guided(select, batch.boxes, rng)
+            return batch, *step(net, optimizer, batch, guided, k, options, state, part=part, weights=weights)
+
+        made, lost = loader.attempt(drawn, work, turned, tints)
+        skipped += lost
+        done += len(drawn)
+        if made is None:
+            if skipped >= images:
+                raise ConfigError(
+                    f"epoch {state.epoch + 1}: {skipped} images can't be read; check where they are"
+                )
+            continue
+        batch, traversal, loss = made
+        part = (part + 1) % options.accumulate
         if not np.isfinite(loss):
             raise ConfigError(f"epoch {state.epoch + 1}: the loss is {loss}; lower the learning rate (--lr)")
         losses.append(loss)
-        done += len(batch.labels)
         if not rehearse:
-            right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
-            seen += len(batch.labels)
-            glimpses += len(traversal.image)
-            found.append(hits(traversal, batch.boxes, net.finest))
+            seen.add(batch, traversal, net.finest)
             varied += filter(None, [choices(traversal)])
-    accuracy = right / max(seen, 1)
-    val_accuracy = None
-    if val_items:
-        val_accuracy, found = evaluate(net, loader, val_items, TopK(), options)
-    hit = np.concatenate(found) if found else np.zeros(0)
-    state.epoch += 1
-    state.stage_epochs += 1
+    accuracy = seen.right / max(seen.images, 1)
+    held = evaluate(net, loader, val_items, TopK(), options)
+    state.epoch, state.stage_epochs = state.epoch + 1, state.stage_epochs + 1
     state.seconds += time.perf_counter() - started
     state.cpu_seconds += time.process_time() - cpu_started
     record = EpochRecord(
@@ -212,117 +280,41 @@ def _epoch(
         epochs=options.epochs,
         stage=state.stage + 1,
         stages=len(pools),
-        images=done,
+        images=done - skipped,
         loss=float(np.mean(losses)),
         accuracy=accuracy,
-        val_accuracy=val_accuracy,
-        glimpses=glimpses / max(seen, 1),
-        hit=float(hit.mean()) if len(hit) else None,
+        val_accuracy=held.right / held.images if held.images else None,
+        glimpses=seen.glimpses / max(seen.images, 1),
+        hit=(held if val_items else seen).hit,
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
+        skipped=skipped + len(val_items) - held.images,
         **{n: float(np.mean([getattr(c, n) for c in varied])) for n in Choices._fields if varied},
     )
     state.records.append(asdict(record))
     share = max(options.epochs // (2 * len(pools)), 1)
-    if state.stage + 1 < len(pools) and (accuracy >= options.advance or state.stage_epochs >= share):
-        state.stage += 1
-        state.stage_epochs = 0
+    if record.stage < len(pools) and (accuracy >= options.advance or state.stage_epochs >= share):
+        state.stage, state.stage_epochs = state.stage + 1, 0
     return record
-
-
-def _step(
-    net: GlimpseNet,
-    optimizer: torch.optim.Optimizer,
-    batch: Batch,
-    select: Selector,
-    k: tuple[int, ...],
-    options: TrainOptions,
-    state: State,
-) -> tuple[Traversal, float]:
-    """One forward and backward pass; the weights stay as they were if the loss is no number."""
-    labels = torch.from_numpy(batch.labels).to(net.device)
-    gate = options.estimator == "straight-through"
-    traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels, gate=gate)
-    single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
-    loss = _task_loss(traversal, labels, torch.from_numpy(single).to(labels.device), options, state)
-    where = location_loss(traversal, batch.boxes, net.grid, net.finest)
-    if where is not None:
-        loss = loss + options.location_loss * where
-    worth = None if net.value is None else value_loss(traversal, labels, batch.boxes)
-    if worth is not None:
-        loss = loss + options.value_loss * worth
-    if torch.isfinite(loss):
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        if options.clip is not None:
-            torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
-        optimizer.step()
-    return traversal, loss.item()
-
-
-def _task_loss(
-    traversal: Traversal, labels: Tensor, single: Tensor, options: TrainOptions, state: State
-) -> Tensor:
-    """What the answer is worth, by the estimator; moves the state's baseline."""
-    weight = options.reinforce
-    if options.estimator == "reinforce":
-        share = options.image_share
-        published = published_loss(
-            traversal,
-            labels,
-            state.baseline,
-            weight=0.1 if weight is None else weight,
-            image_ce=share,
-            image_reward=share,
-            cap=options.cap,
-        )
-        state.baseline = published.baseline
-        return published.loss + sum(traversal.scorer_losses.values())
-    loss = loss_of(traversal, labels, single, glimpse_weight=options.glimpse_loss)
-    where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
-    return loss if where is None else loss + (1.0 if weight is None else weight) * where
-
-
-def loss_of(traversal: Traversal, labels: Tensor, single: Tensor, *, glimpse_weight: float) -> Tensor:
-    """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
-
-    Args:
-        traversal: A forward pass.
-        labels: Class index per image ``[b]``.
-        single: What each glimpse should answer alone: class index, -1 = nothing ``[N]``.
-        glimpse_weight: Of the glimpses' part.
-
-    Returns:
-        The loss.
-    """
-    loss = functional.cross_entropy(traversal.logits, labels)
-    image = torch.from_numpy(traversal.image).to(labels.device)
-    alone = functional.cross_entropy(traversal.glimpse_logits, single, reduction="none", ignore_index=-1)
-    total, count = (
-        torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
-        for rows in (alone, (single >= 0).to(alone.dtype))
-    )
-    loss = loss + glimpse_weight * (total / count.clamp(min=1)).mean()
-    for value in traversal.scorer_losses.values():
-        loss = loss + value
-    return loss
 
 
 def evaluate(
     net: GlimpseNet, loader: Loader, items: Sequence[Item], select: Selector, options: TrainOptions
-) -> tuple[float, list[np.ndarray]]:
-    """Accuracy and hits with the most cells per depth that training visits."""
+) -> _Tally:
+    """What is seen of images, of those that can be read, with the most cells per depth that training visits."""
     net.eval()
-    right = 0
-    found = []
+    seen = _Tally()
+
+    def work(batch: Batch) -> tuple[Batch, Traversal]:
+        return batch, net(batch.fetch, batch.roots, batch.frames, select=select, k=options.k)
+
     with torch.inference_mode():
-        size = _batch_size(items, options)
+        size = _batch_size(items, options) if items else 1
         for start in range(0, len(items), size):
-            batch = loader.batch(items[start : start + size])
-            traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=options.k)
-            right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
-            found.append(hits(traversal, batch.boxes, net.finest))
-    return right / len(items), found
+            made, _ = loader.attempt(items[start : start + size], work)
+            if made is not None:
+                seen.add(*made, net.finest)
+    return seen
 
 
 def _draw(pool: list[Item], number: int, size: int, seed: int, state: State) -> list[Item]:
@@ -335,10 +327,3 @@ def _draw(pool: list[Item], number: int, size: int, seed: int, state: State) -> 
         out += [pool[i] for i in taken]
         state.drawn[number] += len(taken)
     return out
-
-
-def _set_rate(optimizer: torch.optim.Optimizer, options: TrainOptions, progress: float) -> None:
-    """Constant, then falling in a straight line; up from a tenth at the start."""
-    rate = options.lr * min(1.0, (1 - progress) / COOL_DOWN) * min(1.0, 0.1 + progress * 30)
-    for group in optimizer.param_groups:
-        group["lr"] = rate

@@ -10,11 +10,20 @@ from hiresattn.model.presets import PRESETS as MODELS
 
 #: How the task reaches the scores; see ``train.estimators``.
 ESTIMATORS = ("straight-through", "reinforce", "reinforce-loo")
+#: The names that options can have.
+_NAMES = {
+    "optimizer": ("adamw", "adam"),
+    "schedule": ("linear", "cosine", "step"),
+    "class_weights": ("none", "balanced"),
+    "on_error": ("raise", "skip"),
+}
 #: The smallest value of options that are counts, sides or weights.
 _LEAST = {
     **dict.fromkeys(("size", "finest", "glance", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1),
     **dict.fromkeys(("squash", "oversample"), 1),
     **dict.fromkeys(("weight_decay", "clip", "glimpse_loss", "value_loss", "location_loss", "reinforce"), 0),
+    **dict.fromkeys(("jitter", "warm_up"), 0),
+    "accumulate": 1,
     **dict.fromkeys(("seed", "threads", "advance", "image_share"), 0),
 }
 
@@ -69,6 +78,20 @@ class TrainOptions:
     epoch_images: int | None = None
     """Images per epoch; None = all of the curriculum's stage."""
     batch_size: int = 32
+    accumulate: int = 1
+    """Batches whose gradients are averaged before the weights move."""
+    optimizer: str = "adamw"
+    """``adamw``, or ``adam`` (weight decay is a part of the loss then)."""
+    schedule: str = "linear"
+    """How the learning rate falls: ``linear`` to zero over the last 40 %, ``cosine``, or in one ``step`` to a tenth
+    at 80 %, as the paper's."""
+    warm_up: float = 0.03
+    """Share of the training over which the learning rate rises from a tenth; 0 = at once."""
+    class_weights: str = "none"
+    """What images count in the cross-entropies: all alike (``none``), or more the rarer their class
+    (``balanced``)."""
+    amp: bool = False
+    """Whether training computes in bfloat16 where that is safe; for CUDA."""
     lr: float = 2e-3
     weight_decay: float = 1e-2
     clip: float | None = 2.0
@@ -96,6 +119,11 @@ class TrainOptions:
     augment: str = "none"
     """Turns of the training images, the same at every depth: ``none``, ``flips`` or ``turns`` (flips and
     quarter turns)."""
+    jitter: float = 0.0
+    """How much the bands' brightness and contrast vary, the same at every depth of an image: gains of
+    exp(-jitter) to exp(jitter) and offsets of -jitter to jitter, of values of -1 to 1. 0.1 is mild."""
+    on_error: str = "raise"
+    """What becomes of images that can't be read: ``raise``, or ``skip`` them and count them."""
     pretrained: bool = False
     weights: str | None = None
     init_from: str | None = None
@@ -112,6 +140,12 @@ class TrainOptions:
             value = getattr(self, name)
             if value is not None and not least <= value < math.inf:
                 raise ConfigError(f"{name} must be at least {least}; got {value!r}")
+        for name, known in _NAMES.items():
+            if getattr(self, name) not in known:
+                near = did_you_mean(str(getattr(self, name)), known)
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}{near}")
+        if self.warm_up > 1:
+            raise ConfigError(f"warm_up is a share of the training, 0 to 1; got {self.warm_up!r}")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
         if not self.k or min(self.k) < 0:
@@ -224,3 +258,5 @@ class EpochRecord:
     """How varied the chosen cells of a batch are, 0 to 1."""
     distinct: float | None = None
     """Share of an image's chosen regions that differ."""
+    skipped: int = 0
+    """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""

@@ -1,7 +1,7 @@
 """What a training starts from: how pixels become input, and weights of an earlier stage."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.errors import CheckpointError, DomainError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.fetch import check_domain
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid, open_pyramid
@@ -56,6 +56,23 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -
             rule = replace(rule, low=known[0], high=known[1])
         check_domain(pyramid, rule)
         return rule
+
+
+def first_rule(
+    sources: Sequence[Any],
+    options: TrainOptions,
+    start: Model | None,
+    lost: Callable[[HiresattnError], None] | None,
+) -> InputConfig:
+    """``input_rule`` of the first image that can be opened; of the first where none may be lost."""
+    for source in sources:
+        try:
+            return input_rule(source, options, start)
+        except (OpenError, ReadError) as error:
+            if lost is None:
+                raise
+            lost(error)
+    raise ConfigError("none of the training images can be opened; check their paths")
 
 
 def scale_of(

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import os
 import platform
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,7 +25,17 @@ from hiresattn.train.options import TrainOptions
 
 STATE = "state.safetensors"
 #: Options that earlier versions didn't have: left as they are, a run of one of those can still be resumed.
-LATER = ("init_from",)
+LATER = (
+    "init_from",
+    "accumulate",
+    "optimizer",
+    "schedule",
+    "warm_up",
+    "class_weights",
+    "amp",
+    "jitter",
+    "on_error",
+)
 
 
 @dataclass
@@ -75,12 +86,15 @@ def save_state(
     words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
     try:
         save_tensors(tensors, output / STATE, words)
-        temporary = output / ".metrics.csv"
-        with temporary.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(record))
-            writer.writeheader()
-            writer.writerows(state.records)
-        temporary.replace(output / "metrics.csv")
+        temporary = output / f".metrics.csv.{os.getpid()}"
+        try:
+            with temporary.open("w", newline="", encoding="utf-8") as stream:
+                writer = csv.DictWriter(stream, list(record))
+                writer.writeheader()
+                writer.writerows(state.records)
+            temporary.replace(output / "metrics.csv")
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
 

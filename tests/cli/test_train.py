@@ -38,6 +38,7 @@ def epoch(number, val_accuracy):
         accuracy=0.75,
         val_accuracy=val_accuracy,
         hit=None,
+        skipped=0,
         seconds=1.0,
         cpu_seconds=2.0,
     )

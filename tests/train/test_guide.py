@@ -11,7 +11,7 @@ from hiresattn.geometry import Grid, cell_regions, cells_on_target, root_regions
 from hiresattn.manifest import Example
 from hiresattn.model.select import TopK
 from hiresattn.predict import classify
-from hiresattn.train.data import AUGMENTATIONS
+from hiresattn.train.augment import AUGMENTATIONS
 from hiresattn.train.guide import Guided, glimpse_labels, hits, location_loss, value_loss
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions

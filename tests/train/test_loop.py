@@ -13,9 +13,11 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFound
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.predict import classify
-from hiresattn.train.data import AUGMENTATIONS, Loader
-from hiresattn.train.loop import fit, loss_of
+from hiresattn.train.augment import AUGMENTATIONS
+from hiresattn.train.data import Loader
+from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
+from hiresattn.train.step import loss_of
 
 QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", size=32, k=(2,))
 

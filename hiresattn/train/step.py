@@ -1,0 +1,194 @@
+"""One step of training: forward, the task's loss, backward, and how far the weights then move."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hiresattn.errors import ConfigError
+from hiresattn.model.net import GlimpseNet, Traversal
+from hiresattn.model.select import Selector
+from hiresattn.train.data import Batch, Item
+from hiresattn.train.estimators import cross_entropy, leave_one_out_loss, published_loss
+from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
+from hiresattn.train.options import TrainOptions
+from hiresattn.train.state import State
+
+#: Share of the training over which ``linear`` falls to zero.
+COOL_DOWN = 0.4
+#: Share of the training after which ``step`` falls to a tenth, as the paper's does.
+DROP = 0.8
+
+
+def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimizer:
+    """What moves the weights: ``adamw``, or ``adam`` with weight decay as a part of the loss (L2)."""
+    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
+    return kind(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+
+
+def rate_at(progress: float, options: TrainOptions) -> float:
+    """The learning rate after a share of the training, 0 to 1.
+
+    From a tenth up over ``options.warm_up``; then ``linear``: constant, at the end falling in a straight line;
+    ``cosine``: half a cosine down to zero; ``step``: constant, then a tenth.
+    """
+    if options.schedule == "cosine":
+        fall = (1 + math.cos(math.pi * progress)) / 2
+    elif options.schedule == "step":
+        fall = 1.0 if progress < DROP else 0.1
+    else:
+        fall = min(1.0, (1 - progress) / COOL_DOWN)
+    slope = round(0.9 / options.warm_up, 9) if options.warm_up else math.inf
+    return options.lr * fall * (min(1.0, 0.1 + progress * slope) if options.warm_up else 1.0)
+
+
+def class_weights(items: Sequence[Item], classes: int, options: TrainOptions) -> Tensor | None:
+    """Weight per class ``[classes]``, 1 in the mean over images: the rarer, the more; None = all alike."""
+    if options.class_weights == "none":
+        return None
+    count = Counter(item.label for item in items)
+    return torch.tensor([len(items) / (classes * max(count[label], 1)) for label in range(classes)])
+
+
+def check_amp(device: torch.device, options: TrainOptions) -> None:
+    """Refuse half precision where it can't be had.
+
+    Raises:
+        ConfigError: On another device than CUDA or the CPU.
+    """
+    if options.amp and device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"amp computes in bfloat16 on cuda or cpu, not on {device.type}; leave it out")
+
+
+def step(
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    select: Selector,
+    k: tuple[int, ...],
+    options: TrainOptions,
+    state: State,
+    *,
+    part: int = 0,
+    weights: Tensor | None = None,
+) -> tuple[Traversal, float]:
+    """One forward and backward pass; the weights stay as they were if the loss is no number.
+
+    Args:
+        net: In training mode.
+        optimizer: Of its weights.
+        batch: What is looked at.
+        select: Chooses cells.
+        k: Cells per region, per depth.
+        options: How to train.
+        state: Its baseline moves.
+        part: Which batch of a step's ``options.accumulate`` it is; the weights move after the last.
+        weights: Per class, for the cross-entropies; None = all alike.
+
+    Returns:
+        What was seen, and the loss.
+    """
+    labels = torch.from_numpy(batch.labels).to(net.device)
+    gate = options.estimator == "straight-through"
+    weights = None if weights is None else weights.to(net.device)
+    with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
+        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels, gate=gate)
+    if options.amp:
+        traversal = _in_full(traversal)
+    single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
+    alone = torch.from_numpy(single).to(labels.device)
+    loss = _task_loss(traversal, labels, alone, options, state, weights)
+    where = location_loss(traversal, batch.boxes, net.grid, net.finest)
+    if where is not None:
+        loss = loss + options.location_loss * where
+    worth = None if net.value is None else value_loss(traversal, labels, batch.boxes)
+    if worth is not None:
+        loss = loss + options.value_loss * worth
+    if torch.isfinite(loss):
+        if part == 0:
+            optimizer.zero_grad()
+        (loss / options.accumulate).backward()  # type: ignore[no-untyped-call]
+        if part == options.accumulate - 1:
+            if options.clip is not None:
+                torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+            optimizer.step()
+    return traversal, loss.item()
+
+
+def _in_full(traversal: Traversal) -> Traversal:
+    """A traversal in single precision, for the losses."""
+    values: dict[str, Any] = {
+        name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in vars(traversal).items()
+    }
+    values["scorer_losses"] = {name: value.float() for name, value in traversal.scorer_losses.items()}
+    return Traversal(**values)
+
+
+def _task_loss(
+    traversal: Traversal,
+    labels: Tensor,
+    single: Tensor,
+    options: TrainOptions,
+    state: State,
+    weights: Tensor | None,
+) -> Tensor:
+    """What the answer is worth, by the estimator; moves the state's baseline."""
+    weight = options.reinforce
+    if options.estimator == "reinforce":
+        share = options.image_share
+        published = published_loss(
+            traversal,
+            labels,
+            state.baseline,
+            weight=0.1 if weight is None else weight,
+            image_ce=share,
+            image_reward=share,
+            cap=options.cap,
+            class_weights=weights,
+        )
+        state.baseline = published.baseline
+        return published.loss + sum(traversal.scorer_losses.values())
+    loss = loss_of(traversal, labels, single, glimpse_weight=options.glimpse_loss, class_weights=weights)
+    where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
+    return loss if where is None else loss + (1.0 if weight is None else weight) * where
+
+
+def loss_of(
+    traversal: Traversal,
+    labels: Tensor,
+    single: Tensor,
+    *,
+    glimpse_weight: float,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
+
+    Args:
+        traversal: A forward pass.
+        labels: Class index per image ``[b]``.
+        single: What each glimpse should answer alone: class index, -1 = nothing ``[N]``.
+        glimpse_weight: Of the glimpses' part.
+        class_weights: What images of each class count; None = all alike.
+
+    Returns:
+        The loss.
+    """
+    loss = cross_entropy(traversal.logits, labels, class_weights)
+    image = torch.from_numpy(traversal.image).to(labels.device)
+    alone = functional.cross_entropy(traversal.glimpse_logits, single, reduction="none", ignore_index=-1)
+    total, count = (
+        torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
+        for rows in (alone, (single >= 0).to(alone.dtype))
+    )
+    mean = total / count.clamp(min=1)
+    if class_weights is not None:
+        mean = mean * class_weights[labels]
+    loss = loss + glimpse_weight * mean.mean()
+    for value in traversal.scorer_losses.values():
+        loss = loss + value
+    return loss
