@@ -16,6 +16,8 @@ from hiresattn.errors import ConfigError, NotFoundError
 SPLITS = ("train", "val", "test")
 #: Columns that say what belongs together, such as the slides of a patient; the first of them that is there counts.
 GROUPS = ("group", "case_id", "patient")
+#: Columns that stand for ``path`` where there is none.
+SOURCES = ("slide", "slide_id")
 _REGION = ("y", "x", "height", "width")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
@@ -43,7 +45,7 @@ class Example:
 def read_manifest(path: str | Path, *, labels: bool = False) -> list[Example]:
     """Read a CSV: ``path, label[, split][, y, x, height, width][, boxes][, group]``; other columns are ignored.
 
-    The group may also be called ``case_id`` or ``patient``.
+    The path may also be called ``slide`` or ``slide_id``, the group ``case_id`` or ``patient``.
 
     Args:
         path: The CSV. Paths in it are relative to it, unless absolute or URLs.
@@ -131,6 +133,9 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     usual = csv.field_size_limit(_LONGEST)
     try:
         names = [name.strip() for name in reader.fieldnames or []]
+        alias = next((name for name in SOURCES if name in names), None)
+        if alias and "path" not in names:
+            names[names.index(alias)] = "path"
         reader.fieldnames = names
         return names, [(reader.line_num, row) for row in reader]
     except csv.Error as error:

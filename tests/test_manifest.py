@@ -171,3 +171,11 @@ def test_windows_of_an_image_and_empty_groups_may_be_in_several_splits(tmp_path)
         "path,label,split,y,x,height,width,group\na,x,train,0,0,8,8,\na,x,val,8,0,8,8,\na,x,train,0,0,8,8,\n"
     )
     assert len(read_manifest(write(tmp_path, rows), labels=True)) == 3
+
+
+@pytest.mark.parametrize("name", ["slide", "slide_id"])
+def test_a_column_of_slides_stands_for_the_path_where_there_is_none(tmp_path, name):
+    (tmp_path / "m.csv").write_text(f"label,{name}\nx,a.tif\n")
+    assert [e.source for e in read_manifest(tmp_path / "m.csv")] == [str(tmp_path / "a.tif")]
+    (tmp_path / "m.csv").write_text(f"path,{name}\na.tif,b.tif\n")
+    assert [e.source for e in read_manifest(tmp_path / "m.csv")] == [str(tmp_path / "a.tif")]
