@@ -98,9 +98,13 @@ def test_a_table_for_people(run, work):
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["accuracy", "0.833", "0.500", "to", "1.000"] in lines
-    assert next(line for line in lines if line[:1] == ["dark"])[
-        :5
-    ] == ["dark", "2", "1.000", "0.667", "0.800"]
+    assert next(line for line in lines if line[:1] == ["dark"])[:5] == [
+        "dark",
+        "2",
+        "1.000",
+        "0.667",
+        "0.800",
+    ]
     assert any(line[:1] == ["lowres"] for line in lines)
     assert "top-2" in result.stdout
 
