@@ -193,12 +193,13 @@ def best_first(
         own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()
-        _learn_the_dull(net, searches, image, nodes, look, policy)
+        habituate = 0.0 if net.background is None or policy.random else policy.habituation
+        if habituate:
+            _learn_the_dull(net, searches, image, nodes, look, habituate)
         seen = (look.coverage, own, look.value, look.cell_logits, look.features)
         steps.append(Step(image, depth, parent, cell, regions, *seen))
-        _expand(
-            searches, image, nodes, look, first, net.finest, order, rng if policy.random else None, policy
-        )
+        looks = look.scored.looks if habituate else None
+        _expand(searches, image, nodes, look, looks, first, net.finest, order, rng if policy.random else None)
         _conclude(net, searches, steps, policy)
     traversal = net.record(steps, len(searches), {})
     return traversal, [search.stop_reason for search in searches]
@@ -288,17 +289,17 @@ def _expand(
     image: np.ndarray,
     nodes: list[_Node],
     look: Look,
+    looks: torch.Tensor | None,
     first: int,
     finest: int,
     order: Iterator[int],
     rng: np.random.Generator | None,
-    policy: Policy,
 ) -> None:
-    """Open the cells of the regions just visited."""
+    """Open the cells of the regions just visited; ``looks [n d g g]`` is what they look like, where that counts."""
     logits = look.cell_logits
-    looks = look.scored.looks if policy.habituation and rng is None else None
+    alike = None
     if looks is not None:
-        looks = torch.nn.functional.normalize(looks.flatten(2), dim=1).transpose(1, 2).cpu().numpy()
+        alike = torch.nn.functional.normalize(looks.flatten(2), dim=1).transpose(1, 2).cpu().numpy()
     usable = torch.isfinite(logits).cpu().numpy()
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
     luck = np.zeros_like(log_prob)
@@ -318,7 +319,7 @@ def _expand(
         for cell in np.flatnonzero(usable[row]).tolist():
             own = float(log_prob[row, cell])
             priority = float(luck[row, cell]) if rng is not None else float(worth[row]) + own
-            seen = None if looks is None else looks[row, cell]
+            seen = None if alike is None else alike[row, cell]
             node = (first + row, cell, look.cells[row, cell], own, -priority, seen)
             heapq.heappush(heap, _Node(-priority, next(order), *node))
 
@@ -329,16 +330,14 @@ def _learn_the_dull(
     image: np.ndarray,
     nodes: list[_Node],
     look: Look,
-    policy: Policy,
+    habituate: float,
 ) -> None:
     """Keep what finest regions looked like from afar, and how surely they are background."""
-    if net.background is None or not policy.habituation:
-        return
     dull = net.classifier(look.features).softmax(1)[:, net.background].cpu().numpy()
     finest = ~expandable(np.stack([node.region for node in nodes]), net.finest)
     for row, node in enumerate(nodes):
         if finest[row] and node.looks is not None:
-            searches[image[row]].dull.append((node.looks, policy.habituation * float(dull[row])))
+            searches[image[row]].dull.append((node.looks, habituate * float(dull[row])))
 
 
 def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:

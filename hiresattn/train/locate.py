@@ -10,11 +10,10 @@ from torch import Tensor
 from hiresattn.checkpoint import Model
 from hiresattn.errors import ConfigError
 from hiresattn.fetch import CropFetcher
-from hiresattn.geometry import check_region, root_regions
+from hiresattn.geometry import check_region
 from hiresattn.manifest import Example
-from hiresattn.model.select import TopK
 from hiresattn.pyramid import open_pyramid
-from hiresattn.search import MOST_AT_ONCE
+from hiresattn.search import everywhere
 
 #: Least probability that a place shows the image's label, for it to be a box.
 SURE = 0.5
@@ -43,10 +42,11 @@ def locate(
         where the label is the background.
 
     Raises:
-        ConfigError: If the model has no background class, or a label is none of its classes.
+        ConfigError: If the model has no background class, a label is none of its classes, or an image has more
+            places than ``search.MOST_PLACES``.
         HiresattnError: If an image can't be read.
     """
-    net, finest = model.net.eval(), model.config.finest_side
+    net = model.net.eval()
     if net.background is None:
         raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
     for example in examples:
@@ -63,20 +63,14 @@ def locate(
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            y, x, height, width = region
-            places = root_regions(height, width, y, x, glance=finest, overlap=overlap)
-            frames = np.array([region], np.int64)
-            found = []
             with CropFetcher([pyramid], model.config.input, threads=threads) as fetch, torch.inference_mode():
-                for start in range(0, len(places), MOST_AT_ONCE):
-                    roots = [places[start : start + MOST_AT_ONCE]]
-                    logits = net(fetch, roots, frames, select=TopK(), k=(0,)).glimpse_logits
-                    found.append(logits[:, label] - logits[:, net.background])
+                found = everywhere(net, fetch, np.array(region, np.int64), overlap=overlap)
         finally:
             if pyramid is not example.source:
                 pyramid.close()
-        odd = _probabilities(torch.cat(found)).numpy() >= sure
-        boxes = tuple(tuple(place) for place in places[odd].tolist())
+        logits = found.glimpse_logits.cpu()
+        odd = _probabilities(logits[:, label] - logits[:, net.background]).numpy() >= sure
+        boxes = tuple(tuple(place) for place in found.region[odd].tolist())
         yield replace(example, boxes=boxes or None)
 
 
