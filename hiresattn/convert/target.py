@@ -12,6 +12,9 @@ from typing import Any
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.pyramid.gdal import reason
 
+#: Longest wait for a writer that was interrupted, seconds.
+_WRITER_ENDS = 60.0
+
 _STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
@@ -66,12 +69,18 @@ def beside(target: Path, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, also where a thread that was interrupted still puts something into it."""
-    for _ in range(20):
+    """Remove a folder, also where a thread that was interrupted still puts something into it.
+
+    A writer ends with the slab that it is at, and makes the folders again that it misses: all is gone when it
+    stays gone.
+    """
+    unfinished = any(folder.iterdir()) if folder.is_dir() else False
+    deadline, gone = time.monotonic() + _WRITER_ENDS, 0
+    while time.monotonic() < deadline and gone < (5 if unfinished else 1):
         shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists():
-            return
-        time.sleep(0.05)
+        gone = 0 if folder.exists() else gone + 1
+        if unfinished:
+            time.sleep(0.05)
 
 
 @contextmanager
