@@ -104,6 +104,12 @@ if TYPE_CHECKING:
     help="Vary each training image's bands in brightness and contrast, such as 0.1; the same at every depth.",
 )
 @click.option(
+    "--jpeg",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Share of training images whose crops pass JPEG compression: for files compressed otherwise. 8-bit RGB.",
+)
+@click.option(
     "--epoch-images", type=click.IntRange(min=1), metavar="N", help="Images per epoch; default: all."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")

@@ -1,9 +1,14 @@
-"""Augmentation that is the same at every depth of an image: turns, and the bands' brightness and contrast."""
+"""Augmentation that is the same at every depth of an image: turns, brightness and contrast, compression."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
+
+from hiresattn.config import InputConfig
+from hiresattn.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -60,13 +65,94 @@ AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
 }
 
 
-def tints_of(count: int, bands: int, jitter: float, rng: np.random.Generator) -> np.ndarray | None:
-    """Gain and offset per image and band ``[count 2 bands]``, of values of -1 to 1; None without jitter.
+#: Qualities of JPEG that are drawn from, and the ways to store its colours: full, or at half the resolution.
+QUALITIES = (40, 95)
+SUBSAMPLINGS = ("444", "420")
 
-    Gains are exp(-jitter) to exp(jitter), offsets -jitter to jitter.
+
+def check_jpeg(rule: InputConfig, jpeg: float) -> None:
+    """Refuse compression for what JPEG can't store.
+
+    Raises:
+        ConfigError: Unless the model takes three bands of 8-bit images.
     """
-    if not jitter:
-        return None
-    drawn = rng.uniform(-jitter, jitter, (count, 2, bands)).astype(np.float32)
-    drawn[:, 0] = np.exp(drawn[:, 0])
-    return drawn
+    if jpeg and (rule.dtype != "uint8" or len(rule.bands) != len("RGB")):
+        raise ConfigError(
+            f"jpeg compresses three bands of uint8; these images give {len(rule.bands)} of {rule.dtype}; leave it out"
+        )
+
+
+class Change(NamedTuple):
+    """How one image is changed, at every depth."""
+
+    turn: Turn = Turn()
+    """How it is laid; the network sees the turned image."""
+    tint: NDArray[np.float32] | None = None
+    """Gain and offset of its bands ``[2 c]``, of values of -1 to 1; None = 1 and 0."""
+    jpeg: tuple[int, str] | None = None
+    """Quality and colour subsampling of the compression that its crops pass; None = none."""
+
+    def colour(self, pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """A crop ``[c s s]``, values of -1 to 1, tinted and compressed.
+
+        Args:
+            pixels: The crop.
+            low: Native value of -1, per band.
+            high: Native value of +1, per band.
+
+        Returns:
+            The changed crop, float32.
+        """
+        if self.tint is not None:
+            gain, offset = self.tint[:, :, None, None]
+            pixels = pixels * gain + offset
+        if self.jpeg is not None:
+            import simplejpeg
+
+            quality, subsampling = self.jpeg
+            scale, shift = ((high - low) / 2)[:, None, None], ((high + low) / 2)[:, None, None]
+            native = (pixels * scale + shift).round().clip(0, 255).astype(np.uint8)
+            rows = np.ascontiguousarray(native.transpose(1, 2, 0))
+            coded = simplejpeg.encode_jpeg(rows, quality=quality, colorsubsampling=subsampling)
+            pixels = (simplejpeg.decode_jpeg(coded).transpose(2, 0, 1) - shift) / scale
+        return pixels.astype(np.float32)
+
+
+def changes_of(
+    count: int,
+    bands: int,
+    rng: np.random.Generator,
+    *,
+    turns: str = "none",
+    jitter: float = 0,
+    jpeg: float = 0,
+) -> list[Change]:
+    """Draw how ``count`` images are changed.
+
+    Args:
+        count: Images.
+        bands: Bands that the model takes.
+        rng: Where chance comes from.
+        turns: Which of ``AUGMENTATIONS``.
+        jitter: Gains are exp(-jitter) to exp(jitter), offsets -jitter to jitter, per band.
+        jpeg: Share of images that are compressed.
+
+    Returns:
+        A change per image.
+    """
+    ways = AUGMENTATIONS[turns]
+    laid = [ways[i] for i in rng.integers(len(ways), size=count)]
+    tints: list[NDArray[np.float32] | None] = [None] * count
+    if jitter:
+        drawn = rng.uniform(-jitter, jitter, (count, 2, bands)).astype(np.float32)
+        drawn[:, 0] = np.exp(drawn[:, 0])
+        tints = list(drawn)
+    jpegs: list[tuple[int, str] | None] = [None] * count
+    if jpeg:
+        qualities = rng.integers(QUALITIES[0], QUALITIES[1] + 1, count).tolist()
+        halved = rng.integers(len(SUBSAMPLINGS), size=count).tolist()
+        jpegs = [
+            (quality, SUBSAMPLINGS[which]) if chance < jpeg else None
+            for quality, which, chance in zip(qualities, halved, rng.random(count), strict=True)
+        ]
+    return [Change(*each) for each in zip(laid, tints, jpegs, strict=True)]

@@ -16,7 +16,7 @@ from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.squash import SquashFetcher, squashed
-from hiresattn.train.augment import Turn
+from hiresattn.train.augment import Change
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -135,16 +135,14 @@ class Loader:
         self,
         items: Sequence[Item],
         work: Callable[[Batch], _Made],
-        turns: Sequence[Turn] | None = None,
-        tints: np.ndarray | None = None,
+        changes: Sequence[Change] | None = None,
     ) -> tuple[_Made | None, int]:
         """Do some work with a batch; where images may be lost, without those that can't be read.
 
         Args:
             items: What is in it.
             work: What to do; done again from its beginning where an image had to be left out.
-            turns: See ``batch``.
-            tints: See ``batch``.
+            changes: See ``batch``.
 
         Returns:
             What the work made, None if no image was left; and how many were left out.
@@ -155,11 +153,7 @@ class Loader:
         rows = list(range(len(items)))
         while rows:
             try:
-                batch = self.batch(
-                    [items[row] for row in rows],
-                    turns and [turns[row] for row in rows],
-                    None if tints is None else tints[rows],
-                )
+                batch = self.batch([items[row] for row in rows], changes and [changes[row] for row in rows])
                 return work(batch), len(items) - len(rows)
             except _UnreadableError as error:
                 self._forget(items[rows[error.row]])
@@ -167,20 +161,13 @@ class Loader:
                 del rows[error.row]
         return None, len(items)
 
-    def batch(
-        self,
-        items: Sequence[Item],
-        turns: Sequence[Turn] | None = None,
-        tints: np.ndarray | None = None,
-    ) -> Batch:
+    def batch(self, items: Sequence[Item], changes: Sequence[Change] | None = None) -> Batch:
         """A batch; reading happens in its ``fetch``.
 
         Args:
             items: What is in it.
-            turns: How each is turned or flipped; None = not at all. The network sees the turned image: its
-                regions are of the turned frame, at every depth.
-            tints: Gain and offset of each image's bands ``[n 2 c]``, at every depth; None = 1 and 0. What was not
-                measured stays 0.
+            changes: How each is changed, at every depth; None = not at all. The network sees the turned image:
+                its regions are of the turned frame. What was not measured stays 0.
 
         Returns:
             The batch.
@@ -191,10 +178,12 @@ class Loader:
                 fetchers.append(self._fetcher(item, len(items)))
             except (OpenError, ReadError) as error:
                 raise _UnreadableError(row, error) from error
-        turns = turns or [Turn()] * len(items)
+        changes = changes or [Change()] * len(items)
+        turns = [change.turn for change in changes]
         wholes = [self.frame(item.region) for item in items]
         frames = [turn.frame(whole) for turn, whole in zip(turns, wholes, strict=True)]
         size, bands = self.config.size, len(self.config.bands)
+        ends = np.array(self.config.low, np.float32), np.array(self.config.high, np.float32)
 
         def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
             pixels = np.empty((len(image), bands, size, size), np.float32)
@@ -213,9 +202,10 @@ class Loader:
                 for row, seen, measured in zip(mine, *crops, strict=True):
                     turn = turns[image[row]]
                     pixels[row], coverage[row] = turn.crop(seen), turn.crop(measured)
-            if tints is not None:
-                gain, offset = (tints[image, part][:, :, None, None] for part in (0, 1))
-                pixels = np.where(coverage[:, None] > 0, pixels * gain + offset, 0).astype(np.float32)
+            for row, index in enumerate(image.tolist()):
+                change = changes[index]
+                if change.tint is not None or change.jpeg is not None:
+                    pixels[row] = np.where(coverage[row] > 0, change.colour(pixels[row], *ends), 0)
             return Crops(pixels, coverage)
 
         return Batch(

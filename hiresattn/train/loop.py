@@ -19,7 +19,7 @@ from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import GumbelTopK, Selector, TopK
-from hiresattn.train.augment import AUGMENTATIONS, tints_of
+from hiresattn.train.augment import AUGMENTATIONS, changes_of, check_jpeg
 from hiresattn.train.data import Batch, Item, Loader
 from hiresattn.train.estimators import Choices, choices
 from hiresattn.train.guide import Guided, hits
@@ -87,6 +87,7 @@ def fit(
         state.baseline = baseline_of(str(options.init_from)) or state.baseline
     net.to(pick_device(options.device))
     check_amp(net.device, options)
+    check_jpeg(config.input, options.jpeg)
     loader = Loader(
         config.input,
         config.grid,
@@ -230,7 +231,6 @@ def _epoch(
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
     torch.manual_seed(int(rng.integers(2**62)))
     select = GumbelTopK(generator) if options.select == "sample" else TopK()
-    turns = AUGMENTATIONS[options.augment]
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = part = skipped = 0
@@ -241,8 +241,14 @@ def _epoch(
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
         drawn = _draw(pools[pool], pool, _batch_size(pools[pool], options), options.seed, state)
-        turned = [turns[i] for i in rng.integers(len(turns), size=len(drawn))]
-        tints = tints_of(len(drawn), len(loader.config.bands), options.jitter, rng)
+        changes = changes_of(
+            len(drawn),
+            len(loader.config.bands),
+            rng,
+            turns=options.augment,
+            jitter=options.jitter,
+            jpeg=options.jpeg,
+        )
         for group in optimizer.param_groups:
             group["lr"] = rate_at(min((state.epoch + done / images) / options.epochs, 1.0), options)
         k = options.k
@@ -253,7 +259,7 @@ def _epoch(
             guided = Guided(select, batch.boxes, rng)
             return batch, *step(net, optimizer, batch, guided, k, options, state, part=part, weights=weights)
 
-        made, lost = loader.attempt(drawn, work, turned, tints)
+        made, lost = loader.attempt(drawn, work, changes)
         skipped += lost
         done += len(drawn)
         if made is None:

@@ -22,7 +22,7 @@ _LEAST = {
     **dict.fromkeys(("size", "finest", "glance", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1),
     **dict.fromkeys(("squash", "oversample"), 1),
     **dict.fromkeys(("weight_decay", "clip", "glimpse_loss", "value_loss", "location_loss", "reinforce"), 0),
-    **dict.fromkeys(("jitter", "warm_up"), 0),
+    **dict.fromkeys(("jitter", "jpeg", "warm_up"), 0),
     "accumulate": 1,
     **dict.fromkeys(("seed", "threads", "advance", "image_share"), 0),
 }
@@ -122,6 +122,9 @@ class TrainOptions:
     jitter: float = 0.0
     """How much the bands' brightness and contrast vary, the same at every depth of an image: gains of
     exp(-jitter) to exp(jitter) and offsets of -jitter to jitter, of values of -1 to 1. 0.1 is mild."""
+    jpeg: float = 0.0
+    """Share of training images whose crops pass JPEG compression, of quality 40 to 95, colours in full or at half
+    the resolution: for images of other files, or of other compression, than those trained on. 8-bit RGB only."""
     on_error: str = "raise"
     """What becomes of images that can't be read: ``raise``, or ``skip`` them and count them."""
     pretrained: bool = False
@@ -146,6 +149,8 @@ class TrainOptions:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}{near}")
         if self.warm_up > 1:
             raise ConfigError(f"warm_up is a share of the training, 0 to 1; got {self.warm_up!r}")
+        if self.jpeg > 1:
+            raise ConfigError(f"jpeg is a share of the images, 0 to 1; got {self.jpeg!r}")
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
         if not self.k or min(self.k) < 0:

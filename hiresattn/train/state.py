@@ -34,6 +34,7 @@ LATER = (
     "class_weights",
     "amp",
     "jitter",
+    "jpeg",
     "on_error",
 )
 

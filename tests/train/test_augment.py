@@ -1,14 +1,16 @@
-"""Colour jitter: one tint per image, at every depth, from the epoch's chance alone."""
+"""Colour jitter and compression: one change per image, at every depth, from the epoch's chance alone."""
 
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
+from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
-from hiresattn.train.augment import tints_of
+from hiresattn.train.augment import Change, changes_of
 from hiresattn.train.data import Loader
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
@@ -27,11 +29,12 @@ def test_a_tint_is_the_same_at_every_depth_of_its_image_and_another_in_another()
     rule = InputConfig(size=16, bands=(0, 1), low=(0.0, 0.0), high=(255.0, 255.0))
     loader = Loader(rule, Grid(3, 0.5), threads=0)
     items = loader.items(_images(2), ("a", "b"))
-    tints = tints_of(2, 2, 0.2, np.random.default_rng(3))
+    changes = changes_of(2, 2, np.random.default_rng(3), jitter=0.2)
+    tints = np.array([change.tint for change in changes])
     regions = np.array([[0, 0, 64, 64], [0, 0, 64, 64], [8, 4, 32, 32], [8, 4, 32, 32], [1, 2, 16, 16]])
     image = np.array([0, 1, 0, 1, 1])
     plain = loader.batch(items).fetch(image, regions)
-    tinted = loader.batch(items, None, tints).fetch(image, regions)
+    tinted = loader.batch(items, changes).fetch(image, regions)
     for row, index in enumerate(image):
         for band in range(2):
             gain, offset = tints[index, :, band]
@@ -45,8 +48,8 @@ def test_what_was_not_measured_stays_the_middle():
     rule = InputConfig(size=16, bands=(0,), low=(0.0,), high=(255.0,), squash=16)
     loader = Loader(rule, Grid(3, 0.5), threads=0)
     items = loader.items([Example(image, "a")], ("a", "b"))
-    tints = np.array([[[1.1], [0.3]]], np.float32)
-    crops = loader.batch(items, None, tints).fetch(np.array([0]), np.array([[8, 8, 16, 16]]))
+    changes = [Change(tint=np.array([[1.1], [0.3]], np.float32))]
+    crops = loader.batch(items, changes).fetch(np.array([0]), np.array([[8, 8, 16, 16]]))
     outside = crops.coverage[0] == 0
     assert outside.any()
     assert (crops.pixels[0, 0][outside] == 0).all()
@@ -54,13 +57,40 @@ def test_what_was_not_measured_stays_the_middle():
 
 
 def test_tints_stay_within_their_bounds_and_none_are_drawn_without_jitter():
-    tints = tints_of(500, 3, 0.1, np.random.default_rng(0))
+    tints = np.array([change.tint for change in changes_of(500, 3, np.random.default_rng(0), jitter=0.1)])
     assert np.exp(-0.1) <= tints[:, 0].min() < 0.91
     assert 1.1 < tints[:, 0].max() <= np.exp(0.1)
     assert -0.1 <= tints[:, 1].min() < -0.099
-    rng = np.random.default_rng(0)
-    assert tints_of(5, 3, 0.0, rng) is None
-    assert rng.random() == np.random.default_rng(0).random()
+    assert changes_of(5, 3, np.random.default_rng(0)) == [Change()] * 5
+
+
+def test_compressed_crops_are_what_a_jpeg_of_them_holds():
+    import simplejpeg
+
+    rng = np.random.default_rng(1)
+    rule = InputConfig(size=32)
+    loader = Loader(rule, Grid(3, 0.5), threads=0)
+    image = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
+    items = loader.items([Example(image, "a")], ("a", "b"))
+    crops = loader.batch(items, [Change(jpeg=(60, "420"))]).fetch(np.array([0]), np.array([[0, 0, 32, 32]]))
+    stored = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, quality=60, colorsubsampling="420"))
+    assert np.abs(stored.astype(int) - image).max() > 20
+    assert np.allclose((crops.pixels[0].transpose(1, 2, 0) + 1) * 127.5, stored, atol=1e-3)
+
+
+def test_compression_is_drawn_for_its_share_of_images_and_with_all_its_qualities():
+    drawn = [change.jpeg for change in changes_of(2000, 3, np.random.default_rng(0), jpeg=0.5)]
+    some = [jpeg for jpeg in drawn if jpeg]
+    assert 900 < len(some) < 1100
+    assert (min(some)[0], max(some)[0]) == (40, 95)
+    assert 400 < sum(ways == "420" for _, ways in some) < 600
+
+
+def test_compression_of_what_jpeg_cannot_store_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="three bands of uint8"):
+        list(fit(_images(), tmp_path / "m", replace(QUICK, jitter=0.0, jpeg=0.5)))
+    with pytest.raises(ConfigError, match="share"):
+        replace(QUICK, jpeg=2.0)
 
 
 def test_a_resumed_run_with_jitter_accumulation_and_balance_ends_bit_by_bit_alike(tmp_path):

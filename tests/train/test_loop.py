@@ -13,7 +13,7 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFound
 from hiresattn.geometry import Grid
 from hiresattn.manifest import Example
 from hiresattn.predict import classify
-from hiresattn.train.augment import AUGMENTATIONS
+from hiresattn.train.augment import AUGMENTATIONS, Change
 from hiresattn.train.data import Loader
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
@@ -132,7 +132,7 @@ def test_a_turned_image_is_seen_turned_at_every_depth(name):
         turned = part.T if turn.transpose else part
         turned = turned[::-1] if turn.flip_y else turned
         turned = turned[:, ::-1] if turn.flip_x else turned
-        batch = loader.batch(items, [turn])
+        batch = loader.batch(items, [Change(turn)])
         assert batch.frames.tolist() == [[10, 20, *turned.shape]]
         for y, x in ((0, 0), (3, 7), (turned.shape[0] - 32, turned.shape[1] - 32)):
             crop = batch.fetch(np.array([0]), np.array([[10 + y, 20 + x, 32, 32]])).pixels[0, 0]
