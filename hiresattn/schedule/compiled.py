@@ -10,6 +10,7 @@ from typing import Any, ParamSpec, TypeVar
 
 import numba
 from numba.core import caching
+from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
 
 P = ParamSpec("P")
@@ -43,6 +44,9 @@ class _Cache(caching.FunctionCache):
     Numba's own keeps numbered files and an index. Each is replaced atomically, but two processes that
     compile two versions at once can both call theirs number 1, and the index then names the other's
     machine code (numba#4807). Without an index there is nothing to disagree with.
+
+    Before it loads machine code, Numba's own prepares for compiling: all that it knows of NumPy and SciPy, most of
+    what a second process would spend on it. Machine code needs the runtime only; who compiles prepares then.
     """
 
     _impl_class = _Location
@@ -52,6 +56,12 @@ class _Cache(caching.FunctionCache):
         locator = self._impl.locator
         depends = (numba.__version__, function.__qualname__, locator.get_source_stamp())
         self._cache_file: Any = _Files(Path(locator.get_cache_path()), function.__name__, depends)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The machine code kept for argument types, or None."""
+        rtsys.initialize(target_context)
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)  # type: ignore[no-untyped-call]
 
 
 class _Files:
