@@ -239,6 +239,23 @@ def test_any_window_is_a_part_of_the_whole(cells):
             )
 
 
+def test_a_stain_changes_the_distance_from_white_of_each_cell_at_every_level(cells):
+    plain = smear.SmearPyramid(cells, smear.SmearScene(3, 4))
+    stained = smear.SmearPyramid(cells, smear.SmearScene(3, 4, stain=0.2))
+    gains = stained.scene.stains()
+    assert np.exp(-0.3) <= gains.min() < 0.9
+    assert 1.1 < gains.max() <= np.exp(0.3)
+    assert (plain.scene.stains() == 1).all()
+    for level in (0, 3):
+        side = smear.CELL >> level
+        before, after = (p.read(level, 0, 0, 4 * side, 4 * side) for p in (plain, stained))
+        expected = 255 - (255 - before.astype(float)) * gains.repeat(side, 0).repeat(side, 1)
+        assert np.abs(after - expected.clip(0, 255)).max() <= 1
+    coarse = len(plain.levels) - 1
+    before, after = (whole(pyramid, coarse) for pyramid in (plain, stained))
+    assert np.abs(after.astype(int) - before).max() > 3
+
+
 def test_a_pyramid_survives_pickling(cells):
     pyramid = smear.SmearPyramid(cells, smear.SmearScene(3, 2, "val"))
     again = pickle.loads(pickle.dumps(pyramid))  # noqa: S301 - our own bytes
