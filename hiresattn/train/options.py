@@ -9,7 +9,7 @@ from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as MODELS
 
 #: How the task reaches the scores; see ``train.estimators``.
-ESTIMATORS = ("straight-through", "reinforce", "reinforce-loo")
+ESTIMATORS = ("straight-through", "reinforce", "reinforce-loo", "none")
 #: The names that options can have.
 _NAMES = {
     "optimizer": ("adamw", "adam"),
@@ -65,13 +65,16 @@ class TrainOptions:
     """Which cells training visits: ``sample`` without replacement, or the ``best``, as the paper does."""
     estimator: str = "straight-through"
     """How the task reaches the scores: ``straight-through``; ``reinforce``, the paper's whole loss; or
-    ``reinforce-loo``: sampling without replacement, the siblings as baseline, probabilities as rewards."""
+    ``reinforce-loo``: sampling without replacement, the siblings as baseline, probabilities as rewards. ``none``:
+    not at all; the scorer learns from its own losses and from boxes."""
     reinforce: float | None = None
     """Weight of the estimator's part of the loss; None = 0.1 for ``reinforce``, 1 for ``reinforce-loo``."""
     image_share: float = 0.3
     """For ``reinforce``: share of the image in its cross-entropy and reward; the rest is its glimpses'."""
     cap: int | None = None
     """For ``reinforce``: depths whose glimpses count on their own; None = all."""
+    normalize_scores: bool = False
+    """Divide a region's scores by their norm, as the paper does; else they have a learned temperature."""
     stop_location_gradient: bool = False
     """Whether what trains the scorer ends at it, or goes on into the encoder."""
     epochs: int = 20
@@ -81,7 +84,8 @@ class TrainOptions:
     accumulate: int = 1
     """Batches whose gradients are averaged before the weights move."""
     optimizer: str = "adamw"
-    """``adamw``, or ``adam`` (weight decay is a part of the loss then)."""
+    """``adamw``, or ``adam``: weight decay is a part of the loss then, but for norms, and epsilon 1e-7, as the
+    paper's."""
     schedule: str = "linear"
     """How the learning rate falls: ``linear`` to zero over the last 40 %, ``cosine``, or in one ``step`` to a tenth
     at 80 %, as the paper's."""
@@ -100,6 +104,8 @@ class TrainOptions:
     """Weight of the per-glimpse cross-entropy."""
     value_loss: float = 0.3
     """Weight of the loss that tells the network which regions are worth a closer look."""
+    scorer_loss: tuple[float, ...] = (1.0, 0.3, 0.1)
+    """What a region's label counts in the scorer's own losses, by depth; the last repeats."""
     location_loss: float = 1.0
     """Weight of the loss that tells the scorer where the target is, for images whose boxes are known."""
     advance: float = 0.95
@@ -155,6 +161,10 @@ class TrainOptions:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
         if not self.k or min(self.k) < 0:
             raise ConfigError(f"k needs a number of cells per depth, 0 or more each; got {list(self.k)}")
+        if not self.scorer_loss or not all(0 <= value < math.inf for value in self.scorer_loss):
+            raise ConfigError(
+                f"scorer_loss needs a weight per depth, 0 or more each; got {list(self.scorer_loss)}"
+            )
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ConfigError(
                 f"value_range: the first must lie below the second; got {list(self.value_range)}"
@@ -180,7 +190,7 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         encoder=options.encoder,
         encoder_drop=options.encoder_drop or 0.0,
         scorer=options.scorer,
-        location=LocationConfig(detach=options.stop_location_gradient),
+        location=LocationConfig(detach=options.stop_location_gradient, normalize=options.normalize_scores),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
         background=options.background,
@@ -198,6 +208,9 @@ _PAPER = TrainOptions(
     select="best",
     estimator="reinforce",
     batch_size=64,
+    optimizer="adam",
+    schedule="step",
+    warm_up=0.0,
     weight_decay=0.0,
     clip=None,
     value_range=(0.0, 255.0),
@@ -227,7 +240,7 @@ PRESETS: dict[str, TrainOptions] = {
         squash=224,
         k=(0,),
         image_share=1.0,
-        weight_decay=1e-5,
+        weight_decay=2e-5,  # the gradient of 1e-5 times the sum of squares
         epochs=60,
     ),
 }

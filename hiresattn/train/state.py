@@ -35,7 +35,9 @@ LATER = (
     "amp",
     "jitter",
     "jpeg",
+    "normalize_scores",
     "on_error",
+    "scorer_loss",
 )
 
 

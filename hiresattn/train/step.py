@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from hiresattn.errors import ConfigError
@@ -17,17 +17,29 @@ from hiresattn.train.estimators import cross_entropy, leave_one_out_loss, publis
 from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.state import State
+from hiresattn.train.teach import teacher
 
 #: Share of the training over which ``linear`` falls to zero.
 COOL_DOWN = 0.4
 #: Share of the training after which ``step`` falls to a tenth, as the paper's does.
 DROP = 0.8
+#: Parts that scale what they normalise.
+NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - all batch norms
 
 
 def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimizer:
-    """What moves the weights: ``adamw``, or ``adam`` with weight decay as a part of the loss (L2)."""
-    kind = torch.optim.AdamW if options.optimizer == "adamw" else torch.optim.Adam
-    return kind(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    """What moves the weights: ``adamw``; or ``adam`` as the paper's, weight decay a part of the loss (L2).
+
+    The paper's decay spares the norms, and its epsilon is 1e-7.
+    """
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    norms = {id(p) for part in net.modules() if isinstance(part, NORMS) for p in part.parameters()}
+    groups = [
+        {"params": [p for p in net.parameters() if id(p) not in norms], "weight_decay": options.weight_decay},
+        {"params": [p for p in net.parameters() if id(p) in norms], "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam(groups, lr=options.lr, eps=1e-7)
 
 
 def rate_at(progress: float, options: TrainOptions) -> float:
@@ -75,6 +87,7 @@ def step(
     *,
     part: int = 0,
     weights: Tensor | None = None,
+    progress: float = 0.0,
 ) -> tuple[Traversal, float]:
     """One forward and backward pass; the weights stay as they were if the loss is no number.
 
@@ -88,6 +101,7 @@ def step(
         state: Its baseline moves.
         part: Which batch of a step's ``options.accumulate`` it is; the weights move after the last.
         weights: Per class, for the cross-entropies; None = all alike.
+        progress: Share of the training done.
 
     Returns:
         What was seen, and the loss.
@@ -95,8 +109,9 @@ def step(
     labels = torch.from_numpy(batch.labels).to(net.device)
     gate = options.estimator == "straight-through"
     weights = None if weights is None else weights.to(net.device)
+    teach = teacher(net, batch, options.scorer_loss, progress=progress, class_weights=weights)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
-        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, labels=labels, gate=gate)
+        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, teach=teach, gate=gate)
     if options.amp:
         traversal = _in_full(traversal)
     single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)

@@ -400,6 +400,13 @@ def test_a_recipe_of_the_paper_makes_its_model(name):
     assert config.grid == preset.config.grid
     assert config.location == preset.config.location
     assert options.k == (preset.k or (0,)) or name == "tnet-fmow-448"
+    assert (options.optimizer, options.schedule, options.warm_up, options.clip) == ("adam", "step", 0, None)
+
+
+def test_the_papers_range_of_the_scores_is_an_option_of_any_model():
+    for normalize in (False, True):
+        options = TrainOptions(normalize_scores=normalize)
+        assert model_config(options, ("a", "b"), InputConfig()).location.normalize == normalize
 
 
 @pytest.mark.parametrize("name", sorted(PRESETS))

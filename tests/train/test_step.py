@@ -57,10 +57,21 @@ def test_the_default_rate_is_bit_for_bit_that_of_stored_results():
         assert rate_at(at, TrainOptions()) == before
 
 
-def test_adam_and_adamw_differ_in_weight_decay_alone():
-    net = torch.nn.Linear(2, 1)
+def test_adamw_shrinks_every_weight_and_the_papers_adam_takes_decay_as_loss_and_spares_norms():
+    net = torch.nn.Sequential(torch.nn.Linear(2, 4), torch.nn.BatchNorm1d(4), torch.nn.GroupNorm(2, 4))
     assert type(optimizer_of(net, TrainOptions())) is torch.optim.AdamW
-    assert type(optimizer_of(net, TrainOptions(optimizer="adam"))) is torch.optim.Adam
+    adam = optimizer_of(net, TrainOptions(optimizer="adam", weight_decay=0.5))
+    assert type(adam) is torch.optim.Adam
+    before = {name: value.clone() for name, value in net.named_parameters()}
+    for value in net.parameters():
+        value.grad = torch.zeros_like(value)
+    adam.step()
+    changed = {name for name, value in net.named_parameters() if not torch.equal(value, before[name])}
+    assert changed == {"0.weight", "0.bias"}
+    # the first step of Adam is the rate times gradient / (|gradient| + epsilon), the gradient 0.5 times the weight
+    gradient = 0.5 * before["0.weight"]
+    expected = before["0.weight"] - 2e-3 * gradient / (gradient.abs() + 1e-7)
+    assert torch.allclose(net[0].weight, expected, atol=1e-7)
 
 
 def test_balanced_weights_count_every_class_alike_and_are_1_on_average():
