@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hiresattn.geometry import Grid, cell_regions, expandable, locations, places_below
 from hiresattn.model.aggregators import pool_evidence
 from hiresattn.model.encoders import Encoded
-from hiresattn.model.scorers import Scorer, View, pool_cells
+from hiresattn.model.scorers import Scorer, Teach, View, pool_cells
 from hiresattn.model.select import Selector
 
 #: ``fetch(image [n], regions [n 4])`` → crops with ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
@@ -229,7 +229,7 @@ class GlimpseNet(nn.Module):
         *,
         select: Selector,
         k: Sequence[int],
-        labels: Tensor | None = None,
+        teach: Teach | None = None,
         gate: bool = True,
     ) -> Traversal:
         """Look at images depth by depth, at the ``k`` best cells of every region.
@@ -243,7 +243,7 @@ class GlimpseNet(nn.Module):
             frames: The rectangle classified, per image ``[b 4]``, level-0 px.
             select: Chooses cells.
             k: Cells per region, per depth; the last one repeats.
-            labels: Class index per image ``[b]``, for the scorer's own losses; None in evaluation.
+            teach: Says what training knows of regions, for the scorer's own losses; None in evaluation.
             gate: Whether a glimpse's feature carries the gradient of its choice, and of the choices that led
                 there, through the factor exp(lp - stop_gradient(lp)), which is 1: straight-through. Estimators
                 that take ``log_prob`` themselves go without.
@@ -280,9 +280,8 @@ class GlimpseNet(nn.Module):
                     features,
                 )
             )
-            if labels is not None:
-                on = torch.from_numpy(image).to(labels.device)
-                for name, value in self.scorer.losses(look.scored, labels[on]).items():
+            if teach is not None:
+                for name, value in self.scorer.losses(look.scored, teach(image, at, regions)).items():
                     own_losses[name] = own_losses[name] + value if name in own_losses else value
             deeper = (
                 expandable(regions, self.finest) & look.cell_logits.detach().isfinite().any(1).cpu().numpy()

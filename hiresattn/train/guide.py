@@ -115,16 +115,16 @@ def glimpse_labels(
         mine = traversal.image == index
         if background is None:
             rows = np.flatnonzero(mine & (traversal.depth > 0))
-            answers[rows[~_holds_centre(traversal.region[rows], places)]] = -1
+            answers[rows[~holds_centre(traversal.region[rows], places)]] = -1
         else:
             rows = np.flatnonzero(mine & ~expandable(traversal.region, finest))
             clear = overlaps(traversal.region[rows], places).max(axis=1) == 0
             answers[rows[clear]] = background
-            answers[rows[_holds_centre(traversal.region[rows], places)]] = labels[index]
+            answers[rows[holds_centre(traversal.region[rows], places)]] = labels[index]
     return answers
 
 
-def _holds_centre(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
+def holds_centre(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Which regions hold the centre of at least one box."""
     centre = places[:, :2] + places[:, 2:] // 2
     inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
@@ -158,7 +158,7 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
     for index, places in enumerate(boxes):
         if places is not None:
             mine = np.flatnonzero(traversal.image == index)
-            below[mine] = _holds_centre(traversal.region[mine], places)
+            below[mine] = holds_centre(traversal.region[mine], places)
     rows = torch.from_numpy(looked_into).to(labels.device)
     target = torch.from_numpy(below).to(labels.device)[rows]
     return functional.binary_cross_entropy_with_logits(traversal.value[rows], target)
@@ -172,7 +172,7 @@ def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) 
         if places is None or not len(places):
             continue
         regions = traversal.region[leaf & (traversal.image == index)]
-        found.append(_holds_centre(regions, places).any())
+        found.append(holds_centre(regions, places).any())
     return np.array(found, bool)
 
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -249,15 +250,20 @@ def _epoch(
             jitter=options.jitter,
             jpeg=options.jpeg,
         )
+        progress = min((state.epoch + done / images) / options.epochs, 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = rate_at(min((state.epoch + done / images) / options.epochs, 1.0), options)
+            group["lr"] = rate_at(progress, options)
         k = options.k
         if options.vary_k:
             k = tuple(int(rng.integers(1, most + 1)) if most else 0 for most in k)
 
-        def work(batch: Batch, k: tuple[int, ...] = k, part: int = part) -> tuple[Batch, Traversal, float]:
+        facts: dict[str, Any] = {"part": part, "weights": weights, "progress": progress}
+
+        def work(
+            batch: Batch, k: tuple[int, ...] = k, facts: dict[str, Any] = facts
+        ) -> tuple[Batch, Traversal, float]:
             guided = Guided(select, batch.boxes, rng)
-            return batch, *step(net, optimizer, batch, guided, k, options, state, part=part, weights=weights)
+            return batch, *step(net, optimizer, batch, guided, k, options, state, **facts)
 
         made, lost = loader.attempt(drawn, work, changes)
         skipped += lost

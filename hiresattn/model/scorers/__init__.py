@@ -1,6 +1,6 @@
 """What says which cells of a region are interesting."""
 
-from hiresattn.model.scorers.base import Scored, Scorer, View, pool_cells
+from hiresattn.model.scorers.base import Paste, Scored, Scorer, Target, Teach, View, pool_cells
 from hiresattn.model.scorers.location import ContextScorer, LocationScorer
 from hiresattn.model.scorers.random import RandomScorer
 
@@ -10,9 +10,12 @@ __all__ = [
     "SCORERS",
     "ContextScorer",
     "LocationScorer",
+    "Paste",
     "RandomScorer",
     "Scored",
     "Scorer",
+    "Target",
+    "Teach",
     "View",
     "pool_cells",
 ]
