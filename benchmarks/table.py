@@ -343,6 +343,31 @@ def reading(result: dict[str, Any]) -> str:
     return _table(head, rows) + words + _source(result, "reading.py")
 
 
+def slide_profile(result: dict[str, Any]) -> str:
+    """What a classification of a large slide spends its time on."""
+    names = {
+        "model": "network",
+        "read": "reading crops",
+        "open": "opening the file",
+        "rest": "the rest: search, geometry, record",
+        "total": "in all",
+    }
+    whole = result["rows"]["total"]["cpu"]
+    rows = [
+        [name, f"{1e3 * seconds['cpu']:.0f}", _percent(seconds["cpu"] / whole)]
+        for key, name in names.items()
+        for seconds in [result["rows"][key]]
+    ]
+    numba = result["numba"]
+    words = (
+        f"\n\n{result['budget']} looks at a JPEG slide of {result['side']:,} x {result['side']:,} px "
+        f"({result['bytes'] / 1e6:.0f} MB), opened anew; EfficientNet-B0 (random weights), crops of 224 px, one "
+        f"thread. Numba costs a second process {numba['import']:.2f} s for its import and {numba['kernels']:.2f} s for "
+        "the compiled kernels."
+    )
+    return _table(["`classify`", "CPU ms", "share"], rows) + words + _source(result, "slide_profile.py")
+
+
 def remote(result: dict[str, Any]) -> str:
     """Requests and bytes of a look over the network."""
     rows = [
@@ -410,6 +435,7 @@ BLOCKS: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "oddcell": ("oddcell", oddcell),
     "memory": ("memory", memory),
     "reading": ("reading", reading),
+    "slide_profile": ("slide_profile", slide_profile),
     "remote": ("remote", remote),
     "conversion": ("conversion", conversion),
     "tnet_speed": ("tnet_speed", tnet_speed),
