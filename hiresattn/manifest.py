@@ -1,17 +1,16 @@
 """Manifests: which images (or windows of images), with which labels, in which split."""
 
-import csv
-import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from hiresattn.config import did_you_mean
-from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.errors import ConfigError
+from hiresattn.tables import SEPARATOR, read_table
 
 SPLITS = ("train", "val", "test")
 #: Columns that say what belongs together, such as the slides of a patient; the first of them that is there counts.
@@ -19,8 +18,17 @@ GROUPS = ("group", "case_id", "patient")
 #: Columns that stand for ``path`` where there is none.
 SOURCES = ("slide", "slide_id")
 _REGION = ("y", "x", "height", "width")
-#: Most characters of one value; a list of boxes can be long.
-_LONGEST = 1 << 26
+_COLUMNS = ("path", *SOURCES, "label", "labels", "split", "fold", *_REGION, "boxes", *GROUPS, "mpp")
+
+Label = str | tuple[str, ...]
+
+
+class _Columns(NamedTuple):
+    """What a table calls them; empty = it has none."""
+
+    source: str
+    label: str
+    group: str
 
 
 @dataclass(frozen=True)
@@ -29,8 +37,8 @@ class Example:
 
     source: Any
     """A path or URL, an array, or an open pyramid."""
-    label: str | None = None
-    """Class name, where known."""
+    label: Label | None = None
+    """Class name, where known. A tuple: every label that the image has (multi-label), empty = it has none."""
     split: str = "train"
     """``train``, ``val`` or ``test``."""
     region: tuple[int, int, int, int] | None = None
@@ -40,55 +48,128 @@ class Example:
     known, empty = nowhere."""
     group: str | None = None
     """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
+    mpp: float | None = None
+    """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
+    fold: str | None = None
+    """Which part of a cross-validation it is, where the manifest says."""
 
 
-def read_manifest(path: str | Path, *, labels: bool = False) -> list[Example]:
-    """Read a CSV: ``path, label[, split][, y, x, height, width][, boxes][, group]``; other columns are ignored.
+def names_of(label: Label | None) -> tuple[str, ...] | None:
+    """Every label that is meant: of ``a|b`` both, of a tuple all; None = not known."""
+    if isinstance(label, str):
+        return _names(label)
+    return label
 
-    The path may also be called ``slide`` or ``slide_id``, the group ``case_id`` or ``patient``.
+
+def read_manifest(
+    path: str | Path, *, labels: bool = False, multi: bool = False, fold: int | str | None = None
+) -> list[Example]:
+    """Read a table: ``path, label[, split][, fold][, y, x, height, width][, boxes][, group][, mpp]``.
+
+    Other columns are ignored. The path may also be called ``slide`` or ``slide_id``, the group ``case_id`` or
+    ``patient``. A column ``labels`` in place of ``label`` holds any number of labels per row, with ``|`` between.
 
     Args:
-        path: The CSV. Paths in it are relative to it, unless absolute or URLs.
+        path: A CSV, or Parquet. Paths in it are relative to it, unless absolute or URLs.
         labels: Whether labels are needed, as in training: the column must be there, and filled in the rows of
-            ``train`` and ``val``; and no image, window of one, or group may be in two splits.
+            ``train`` and ``val``; and no image, window of one, or group may be in two splits or folds.
+        multi: Whether ``label`` too holds any number of labels; an empty one then means none of them.
+        fold: The fold whose rows are ``val``; those of others are ``train``. Rows whose split or fold is ``test`` stay
+            so. None = as the column ``split`` says.
 
     Returns:
         One example per row, in order.
 
     Raises:
         NotFoundError: If there is no such file.
+        BackendMissingError: If it is Parquet and pyarrow isn't installed.
         ConfigError: If a column is missing or a value unusable; the message names the line.
     """
     path = Path(path)
-    columns, rows = _rows(path)
-    if "path" not in columns:
+    table = read_table(path, _COLUMNS)
+    named = _columns(path, table.columns, labels=labels, multi=multi, fold=fold)
+    if not table.rows:
+        raise ConfigError(f"{path}: no rows below the header")
+    multi = multi or named.label == "labels"
+    chosen = None if fold is None else _fold(str(fold))
+    places = [place for place, _ in table.rows]
+    examples = [_example(row, path, place, named, chosen, multi=multi) for place, row in table.rows]
+    if chosen is not None:
+        _check_fold(path, examples, chosen)
+    scales = ["" if e.mpp is None else f"{e.mpp:g} µm/px" for e in examples]
+    images = [_same(e)[0] if e.mpp else None for e in examples]
+    for number, first, second in _clashes(images, places, scales):
+        raise ConfigError(
+            f"{path}: {examples[number].source} has {first} and {second}; one image has one scale"
+        )
+    if labels:
+        for place, example in zip(places, examples, strict=True):
+            if example.label is None and example.split != "test":
+                raise ConfigError(f"{path}, {place}: no label; training needs the class of every image")
+        _check_parts(path, examples, places, named.group, [_part(example, chosen) for example in examples])
+    return examples
+
+
+def _columns(
+    path: Path, columns: Sequence[str], *, labels: bool, multi: bool, fold: int | str | None
+) -> _Columns:
+    """What a table calls what is needed; refuses one that lacks it."""
+    source = next((name for name in ("path", *SOURCES) if name in columns), None)
+    if source is None:
         near = ", ".join(columns) or "nothing"
         raise ConfigError(
             f"{path}: no column 'path'{did_you_mean('path', columns) if columns else ''}; "
             f"the first line has {near}, a manifest needs path,label[,split][,y,x,height,width]"
         )
-    if labels and "label" not in columns:
+    told = ("labels", "label") if multi else ("label", "labels")
+    label = next((name for name in told if name in columns), "")
+    if labels and not label:
         raise ConfigError(
             f"{path}: no column 'label'; the first line has {', '.join(columns)}, and training needs the class "
             "of every image"
+        )
+    if fold is not None and "fold" not in columns:
+        raise ConfigError(
+            f"{path}: no column 'fold'; the first line has {', '.join(columns)}, and --fold {fold} needs to know "
+            "the fold of every row"
         )
     given = [name for name in _REGION if name in columns]
     if given and len(given) < len(_REGION):
         raise ConfigError(
             f"{path}: a window needs all of y,x,height,width; the first line has {', '.join(given)}"
         )
-    group = next((name for name in GROUPS if name in columns), None)
-    examples = [_example(row, path, line, group) for line, row in rows]
-    if not examples:
-        raise ConfigError(f"{path}: no rows below the header")
-    for (line, _), example in zip(rows, examples, strict=True):
-        if labels and example.label is None and example.split != "test":
-            raise ConfigError(f"{path}, line {line}: no label; training needs the class of every image")
-    if labels:
-        lines = [line for line, _ in rows]
-        _check_splits(path, lines, examples, [(_same(e), str(e.source)) for e in examples])
-        _check_splits(path, lines, examples, [(e.group, f"{group} {e.group!r}") for e in examples])
-    return examples
+    return _Columns(source, label, next((name for name in GROUPS if name in columns), ""))
+
+
+def _check_parts(
+    path: Path, examples: Sequence[Example], places: Sequence[str], group: str, parts: Sequence[str]
+) -> None:
+    """Refuse what is in two parts: a model would be tested on what it was trained on."""
+    for keys, name in (([_same(e) for e in examples], ""), ([e.group for e in examples], group)):
+        for number, first, second in _clashes(keys, places, parts):
+            what = f"{name} {keys[number]!r}" if name else examples[number].source
+            raise ConfigError(
+                f"{path}: {what} is in {first} and in {second}; what is in two tests a model on what it was "
+                "trained on; give it one"
+            )
+
+
+def _check_fold(path: Path, examples: Sequence[Example], fold: str) -> None:
+    """Refuse a fold that no row is in, or that all are in."""
+    known = sorted({e.fold for e in examples if e.fold not in (None, "test")}, key=lambda f: (len(f), f))
+    if fold not in known:
+        raise ConfigError(
+            f"{path}: no rows of fold {fold!r}; there is {', '.join(known) or 'none'}: name one with --fold"
+        )
+    if len(known) == 1:
+        raise ConfigError(f"{path}: all rows are of fold {fold!r}; training needs another one")
+
+
+def _part(example: Example, fold: str | None) -> str:
+    """Which part of the set a row is in: its split, or its fold where folds say that."""
+    if fold is None or example.fold is None or example.split == "test":
+        return f"split {example.split!r}"
+    return f"fold {example.fold!r}"
 
 
 def _same(example: Example) -> tuple[str, tuple[int, int, int, int] | None]:
@@ -97,79 +178,89 @@ def _same(example: Example) -> tuple[str, tuple[int, int, int, int] | None]:
     return source if "://" in source else os.path.normpath(source), example.region
 
 
-def _check_splits(path: Path, lines: list[int], examples: list[Example], keys: list[tuple[Any, str]]) -> None:
-    """Refuse what is in two splits: a model would be tested on what it was trained on."""
-    seen: dict[Any, tuple[int, str]] = {}
-    for line, example, (key, name) in zip(lines, examples, keys, strict=True):
-        first, split = seen.setdefault(key, (line, example.split))
-        if key is not None and split != example.split:
-            raise ConfigError(
-                f"{path}: {name} is in split {split!r} (line {first}) and in {example.split!r} (line {line}); "
-                "what is in two splits tests a model on what it was trained on; give it one split"
-            )
+def _clashes(
+    keys: Sequence[Any], places: Sequence[str], parts: Sequence[str]
+) -> Iterator[tuple[int, str, str]]:
+    """Rows whose part is another than that of an earlier row with their key (None = no key), and both in words."""
+    seen: dict[Any, int] = {}
+    for number, key in enumerate(keys):
+        first = seen.setdefault(key, number)
+        if key is not None and parts[first] != parts[number]:
+            yield number, f"{parts[first]} ({places[first]})", f"{parts[number]} ({places[number]})"
 
 
-def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """The columns, and of each row the line that it ends on and its values."""
-    columns = "path,label[,split]"
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError as error:
-        raise NotFoundError(f"{path}: no such manifest; give a CSV with the columns {columns}") from error
-    except IsADirectoryError as error:
-        raise NotFoundError(
-            f"{path}: a folder, no manifest; give a CSV with the columns {columns}"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is a CSV"
-        ) from error
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise ConfigError(
-            f"{path}: the manifest can't be read ({why}); check name and permissions"
-        ) from error
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
-    usual = csv.field_size_limit(_LONGEST)
-    try:
-        names = [name.strip() for name in reader.fieldnames or []]
-        alias = next((name for name in SOURCES if name in names), None)
-        if alias and "path" not in names:
-            names[names.index(alias)] = "path"
-        reader.fieldnames = names
-        return names, [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise ConfigError(f"{path}, line {reader.reader.line_num}: not readable as CSV ({error})") from error
-    finally:
-        csv.field_size_limit(usual)
-
-
-def _example(row: dict[str, str], manifest: Path, line: int, group: str | None) -> Example:
-    where = f"{manifest}, line {line}"
-    source = (row["path"] or "").strip()
+def _example(
+    row: Mapping[str, str], manifest: Path, place: str, columns: _Columns, fold: str | None, *, multi: bool
+) -> Example:
+    where = f"{manifest}, {place}"
+    source = row[columns.source]
     if not source:
         raise ConfigError(f"{where}: the path is empty")
     if "://" not in source and not source.startswith("/vsi"):
         source = str(manifest.parent / source)
-    split = (row.get("split") or "").strip() or "train"
-    if split not in SPLITS:
-        raise ConfigError(
-            f"{where}: split {split!r} is none of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
-        )
-    label = (row.get("label") or "").strip()
+    label: Label | None = row.get(columns.label) or None
+    if multi and columns.label:
+        label = _names(row[columns.label], where)
     return Example(
         source=source,
-        label=label or None,
-        split=split,
+        label=label,
+        split=_split(row, where, fold),
         region=_region(row, where),
-        boxes=_boxes((row.get("boxes") or "").strip(), manifest, where),
-        group=((row.get(group) or "").strip() or None) if group else None,
+        boxes=_boxes(row.get("boxes", ""), manifest, where),
+        group=row.get(columns.group) or None,
+        mpp=_mpp(row.get("mpp", ""), where),
+        fold=_fold(row.get("fold", "")) or None,
     )
 
 
-def _region(row: dict[str, str], where: str) -> tuple[int, int, int, int] | None:
+def _names(text: str, where: str = "") -> tuple[str, ...]:
+    """Labels with ``|`` between."""
+    names = tuple(name.strip() for name in text.split(SEPARATOR) if name.strip())
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: a label is there twice: {text!r}")
+    return names
+
+
+def _fold(text: str) -> str:
+    """A fold's name; whole numbers that went through a table of floats lose their point."""
+    return text.removesuffix(".0")
+
+
+def _split(row: Mapping[str, str], where: str, fold: str | None) -> str:
+    split, own = row.get("split", ""), _fold(row.get("fold", ""))
+    if split and split not in SPLITS:
+        raise ConfigError(
+            f"{where}: split {split!r} is none of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
+        )
+    if fold is None:
+        return split or ("test" if own == "test" else "train")
+    if split == "test" or (own == "test" and not split):
+        return "test"
+    if split == "val" or own == "test":
+        raise ConfigError(
+            f"{where}: split {split!r} and fold {own!r}; with --fold the folds say what validates, so leave the "
+            "split empty, or give both as test"
+        )
+    if not own:
+        raise ConfigError(f"{where}: no fold; give it one, or the split or fold test")
+    return "val" if own == fold else "train"
+
+
+def _mpp(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise ConfigError(f"{where}: mpp {text!r} is no number above 0; it is micrometres per px of level 0")
+    return value
+
+
+def _region(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | None:
     """The window of a row: all of its values, or none."""
-    values = [(row.get(name) or "").strip() for name in _REGION]
+    values = [row.get(name, "") for name in _REGION]
     if not any(values):
         return None
     if not all(values):

@@ -15,6 +15,7 @@ LAYERS = {
     "hiresattn.config": 1,
     "hiresattn.geometry": 1,
     "hiresattn.manifest": 2,
+    "hiresattn.tables": 1,
     "hiresattn.model": 3,
     "hiresattn.pyramid": 3,
     "hiresattn.schedule": 3,

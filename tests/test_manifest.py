@@ -1,11 +1,12 @@
 """Manifests: rows become examples; what can't be used is named with its line."""
 
 import csv
+import sys
 
 import pytest
 
-from hiresattn.errors import ConfigError, HiresattnError, NotFoundError
-from hiresattn.manifest import Example, read_manifest
+from hiresattn.errors import BackendMissingError, ConfigError, HiresattnError, NotFoundError
+from hiresattn.manifest import Example, names_of, read_manifest
 
 
 def write(folder, text, name="m.csv", encoding="utf-8"):
@@ -114,7 +115,7 @@ def test_boxes_may_be_longer_than_csv_allows_by_itself_and_its_limit_stays(tmp_p
 
 
 def test_a_value_too_long_to_be_one_is_an_error_that_names_the_line(tmp_path, monkeypatch):
-    monkeypatch.setattr("hiresattn.manifest._LONGEST", 100)
+    monkeypatch.setattr("hiresattn.tables._LONGEST", 100)
     with pytest.raises(ConfigError, match="line 2: not readable as CSV"):
         read_manifest(write(tmp_path, f"path,label\na.tif,{'x' * 101}\n"))
 
@@ -179,3 +180,141 @@ def test_a_column_of_slides_stands_for_the_path_where_there_is_none(tmp_path, na
     assert [e.source for e in read_manifest(tmp_path / "m.csv")] == [str(tmp_path / "a.tif")]
     (tmp_path / "m.csv").write_text(f"path,{name}\na.tif,b.tif\n")
     assert [e.source for e in read_manifest(tmp_path / "m.csv")] == [str(tmp_path / "a.tif")]
+
+
+FOLDS = "path,label,case_id,fold\na,x,1,0\nb,y,2,0\nc,x,3,1\nd,y,4,1\ne,x,5,2\nf,y,6,test\n"
+
+
+def test_a_fold_validates_the_others_train_and_test_rows_stay_so(tmp_path):
+    path = write(tmp_path, FOLDS)
+    for fold in (1, "1", "1.0"):
+        found = [e.split for e in read_manifest(path, labels=True, fold=fold)]
+        assert found == ["train", "train", "val", "val", "train", "test"]
+    assert [e.fold for e in read_manifest(path)] == ["0", "0", "1", "1", "2", "test"]
+    assert [e.split for e in read_manifest(path)] == ["train"] * 5 + ["test"]
+
+
+def test_a_split_of_test_needs_no_fold_and_names_of_folds_are_any(tmp_path):
+    path = write(tmp_path, "path,label,split,fold\na,x,train,left\nb,y,,right\nc,x,test,\n")
+    assert [e.split for e in read_manifest(path, fold="right")] == ["train", "val", "test"]
+
+
+@pytest.mark.parametrize(
+    ("text", "fold", "says"),
+    [
+        (FOLDS, 3, "no rows of fold '3'; there is 0, 1, 2"),
+        (FOLDS, "test", "no rows of fold 'test'"),
+        ("path,label,folds\na,x,0\n", 0, "no column 'fold'; the first line has path, label, folds"),
+        ("path,label,fold\na,x,0\nb,x,\n", 0, "line 3: no fold"),
+        ("path,label,fold\na,x,0\nb,x,0\n", 0, "all rows are of fold '0'"),
+        ("path,label,split,fold\na,x,val,0\nb,x,train,1\n", 0, "line 2: split 'val' and fold '0'"),
+        ("path,label,split,fold\na,x,train,0\nb,x,train,test\n", 0, "line 3: split 'train' and fold 'test'"),
+    ],
+)
+def test_folds_that_say_nothing_or_two_things_are_an_error(tmp_path, text, fold, says):
+    with pytest.raises(ConfigError, match=says):
+        read_manifest(write(tmp_path, text), fold=fold)
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("a,x,1,0\nb,y,1,1\n", r"case_id '1' is in fold '0' \(line 2\) and in fold '1' \(line 3\)"),
+        ("a,x,1,0\nb,y,2,1\nc,y,1,2\n", r"case_id '1' is in fold '0' \(line 2\) and in fold '2' \(line 4\)"),
+        ("a,x,1,0\nb,y,2,1\nc,y,2,test\n", r"case_id '2' is in fold '1' \(line 3\) and in split 'test'"),
+        ("a,x,1,0\na,y,2,1\n", r"a is in fold '0' \(line 2\) and in fold '1' \(line 3\)"),
+    ],
+)
+def test_no_group_and_no_image_crosses_folds_also_where_neither_validates(tmp_path, rows, says):
+    path = write(tmp_path, f"path,label,case_id,fold\n{rows}")
+    with pytest.raises(ConfigError, match=says):
+        read_manifest(path, labels=True, fold=1)
+
+
+def test_a_scale_of_ones_own_is_a_number_above_0_and_one_per_image(tmp_path):
+    path = write(tmp_path, "path,mpp\na.tif,0.25\nb.tif,\n")
+    assert [e.mpp for e in read_manifest(path)] == [0.25, None]
+    for value in ("0", "-1", "nan", "inf", "0.25um"):
+        with pytest.raises(ConfigError, match=f"line 2: mpp '{value}' is no number above 0"):
+            read_manifest(write(tmp_path, f"path,mpp\na.tif,{value}\n"))
+    rows = "path,mpp,y,x,height,width\na.tif,0.25,0,0,8,8\nb.tif,1,0,0,8,8\n./a.tif,0.5,8,0,8,8\n"
+    with pytest.raises(ConfigError, match=r"a.tif has 0.25 µm/px \(line 2\) and 0.5 µm/px \(line 4\)"):
+        read_manifest(write(tmp_path, rows))
+
+
+def test_several_labels_stand_in_a_column_labels_or_where_one_asks_for_them(tmp_path):
+    path = write(tmp_path, "path,labels\na.tif,b|a\nb.tif,\nc.tif, a | c \n")
+    assert [e.label for e in read_manifest(path, labels=True)] == [("b", "a"), (), ("a", "c")]
+    path = write(tmp_path, "path,label\na.tif,b|a\nb.tif,\n")
+    assert [e.label for e in read_manifest(path)] == ["b|a", None]
+    assert [e.label for e in read_manifest(path, labels=True, multi=True)] == [("b", "a"), ()]
+    with pytest.raises(ConfigError, match=r"line 2: a label is there twice: 'a\|b\|a'"):
+        read_manifest(write(tmp_path, "path,labels\na.tif,a|b|a\n"))
+    both = write(tmp_path, "path,label,labels\na.tif,a,b|c\n")
+    assert (read_manifest(both)[0].label, read_manifest(both, multi=True)[0].label) == ("a", ("b", "c"))
+    assert [names_of(label) for label in ("a|b", "a", (), None)] == [("a", "b"), ("a",), (), None]
+
+
+# --- Parquet
+
+
+def parquet(folder, columns, name="m.parquet"):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet as files
+
+    files.write_table(arrow.table(columns), folder / name)
+    return folder / name
+
+
+def test_a_parquet_file_gives_the_examples_that_a_csv_of_the_same_rows_gives(tmp_path):
+    columns = {
+        "slide_id": ["a.tif", "b.tif", "https://x/c.tif"],
+        "label": ["tumour", None, "normal"],
+        "fold": [0.0, 1.0, None],  # as pandas keeps whole numbers with a gap
+        "split": [None, "", "test"],
+        "y": [10, None, None],
+        "x": [20, None, None],
+        "height": [30.0, None, None],
+        "width": [40, None, None],
+        "boxes": [[[11, 21, 2, 3]], [], None],
+        "patient": [7, 8, 9],
+        "mpp": [0.25, float("nan"), None],
+        "embedding": [[0.5] * 9] * 3,
+    }
+    found = read_manifest(parquet(tmp_path, columns), fold=0)
+    text = (
+        "slide_id,label,fold,split,y,x,height,width,boxes,patient,mpp\n"
+        'a.tif,tumour,0,,10,20,30,40,"[[11,21,2,3]]",7,0.25\n'
+        "b.tif,,1,,,,,,,8,\nhttps://x/c.tif,normal,,test,,,,,,9,\n"
+    )
+    assert found == read_manifest(write(tmp_path, text), fold=0)
+    assert found[0].boxes == ((11, 21, 2, 3),)
+    assert [e.split for e in found] == ["val", "train", "test"]
+
+
+def test_lists_of_labels_in_parquet_are_several_labels(tmp_path):
+    path = parquet(tmp_path, {"path": ["a", "b", "c"], "labels": [["x", "y"], [], None]}, "m.PQ")
+    assert [e.label for e in read_manifest(path, labels=True)] == [("x", "y"), (), ()]
+
+
+def test_errors_of_parquet_are_those_of_csv_and_name_the_row(tmp_path):
+    path = parquet(tmp_path, {"path": ["a", "b"], "label": ["x", None]})
+    with pytest.raises(ConfigError, match=r"m\.parquet, row 2: no label"):
+        read_manifest(path, labels=True)
+    with pytest.raises(ConfigError, match="no column 'path'; did you mean 'paths'"):
+        read_manifest(parquet(tmp_path, {"paths": ["a"], "label": ["x"]}))
+    path = parquet(tmp_path, {"path": ["a", "a"], "label": ["x", "x"], "split": ["train", "val"]})
+    with pytest.raises(ConfigError, match=r"a is in split 'train' \(row 1\) and in split 'val' \(row 2\)"):
+        read_manifest(path, labels=True)
+    with pytest.raises(NotFoundError, match="no such manifest"):
+        read_manifest(tmp_path / "absent.parquet")
+    (tmp_path / "text.parquet").write_text("path,label\n")
+    with pytest.raises(ConfigError, match=r"text\.parquet: not readable as Parquet"):
+        read_manifest(tmp_path / "text.parquet")
+
+
+def test_without_pyarrow_a_parquet_file_names_the_command_that_installs_it(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    (tmp_path / "m.parquet").touch()
+    with pytest.raises(BackendMissingError, match=r"pip install 'hiresattn\[parquet\]'"):
+        read_manifest(tmp_path / "m.parquet")

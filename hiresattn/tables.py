@@ -1,0 +1,121 @@
+"""Tables on disk, CSV or Parquet, as rows of text: each with its place for messages."""
+
+import csv
+import io
+import json
+import math
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError
+
+#: What the names of tables end in; anything else is read as CSV.
+SUFFIXES = (".csv", ".parquet", ".pq")
+#: Between the names where one value holds several.
+SEPARATOR = "|"
+#: Most characters of one value; a list of boxes can be long.
+_LONGEST = 1 << 26
+_WANTED = "a CSV or Parquet file with the columns path,label[,split]"
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns, and of each row its place (``line 3`` of a CSV, ``row 2`` of Parquet) and its values."""
+
+    columns: tuple[str, ...]
+    rows: list[tuple[str, dict[str, str]]]
+    """Values without the spaces around them; what is absent is empty."""
+
+
+def read_table(path: Path, wanted: Collection[str]) -> Table:
+    """Read a table.
+
+    Args:
+        path: The file; Parquet if its name says so.
+        wanted: Columns whose values are used; a Parquet file's others are not read.
+
+    Returns:
+        The table. Whole numbers are written without a point, lists of text with ``|`` between, other lists as JSON.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        BackendMissingError: If it is Parquet and pyarrow isn't installed.
+        ConfigError: If it can't be read.
+    """
+    return _parquet(path, wanted) if path.suffix.lower() in SUFFIXES[1:] else _csv(path)
+
+
+def _csv(path: Path) -> Table:
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path}: not a text file in UTF-8 ({error.reason}); a manifest is a CSV, or a Parquet file whose "
+            "name ends in .parquet"
+        ) from error
+    except (OSError, ValueError) as error:
+        _refuse(path, error)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    usual = csv.field_size_limit(_LONGEST)
+    try:
+        names = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
+        rows = [
+            (f"line {reader.line_num}", {name: (row.get(name) or "").strip() for name in names})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise ConfigError(f"{path}, line {reader.reader.line_num}: not readable as CSV ({error})") from error
+    finally:
+        csv.field_size_limit(usual)
+    return Table(tuple(names), rows)
+
+
+def _parquet(path: Path, wanted: Collection[str]) -> Table:
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError as error:
+        raise BackendMissingError(
+            f"{path}: Parquet needs pyarrow, which isn't installed; pip install 'hiresattn[parquet]', or save the "
+            "manifest as CSV"
+        ) from error
+    try:
+        with path.open("rb") as stream, parquet.ParquetFile(stream) as file:
+            stored = {name.strip(): name for name in file.schema_arrow.names}
+            used = {name: name_there for name, name_there in stored.items() if name in wanted}
+            columns = file.read(columns=list(used.values())).to_pydict()
+            count = file.metadata.num_rows
+    except (pa.ArrowException, ValueError) as error:
+        if isinstance(error, pa.ArrowException):
+            raise ConfigError(f"{path}: not readable as Parquet ({error}); write it anew") from error
+        _refuse(path, error)
+    except OSError as error:
+        _refuse(path, error)
+    rows = [
+        (f"row {number + 1}", {name: _text(columns[there][number]) for name, there in used.items()})
+        for number in range(count)
+    ]
+    return Table(tuple(stored), rows)
+
+
+def _refuse(path: Path, error: OSError | ValueError) -> NoReturn:
+    if isinstance(error, FileNotFoundError):
+        raise NotFoundError(f"{path}: no such manifest; give {_WANTED}") from error
+    if isinstance(error, IsADirectoryError):
+        raise NotFoundError(f"{path}: a folder, no manifest; give {_WANTED}") from error
+    why = getattr(error, "strerror", None) or error
+    raise ConfigError(f"{path}: the manifest can't be read ({why}); check name and permissions") from error
+
+
+def _text(value: Any) -> str:
+    """A value of a typed column as a CSV would hold it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    if isinstance(value, list):
+        names = value and all(isinstance(one, str) for one in value)
+        return SEPARATOR.join(value) if names else json.dumps(value) if value else ""
+    return str(value).strip()
