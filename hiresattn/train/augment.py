@@ -56,6 +56,14 @@ class Turn:
             stored = stored[..., ::-1, :]
         return stored[..., ::-1] if self.flip_x else stored
 
+    def undone(self, seen: np.ndarray) -> np.ndarray:
+        """A crop or map ``[... s s]`` of the turned picture as it lies in the stored one; undoes ``crop``."""
+        if self.flip_x:
+            seen = seen[..., ::-1]
+        if self.flip_y:
+            seen = seen[..., ::-1, :]
+        return seen.swapaxes(-1, -2) if self.transpose else seen
+
 
 #: Turns that training may draw from, by the name of the option.
 AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
