@@ -138,6 +138,27 @@ class LocationConfig(_Json):
 
 
 @dataclass(frozen=True)
+class ScorerConfig(_Json):
+    """Settings of the scorers that are not TNet's; each reads its own."""
+
+    area: float = 0.08
+    """``mask``: share of a region's cells whose gate may be open, in the mean."""
+    sparsity: tuple[float, float, float] | None = None
+    """``mask``: alpha, beta and lambda of the historical sparsity loss in place of that budget; it collapses."""
+
+    def __post_init__(self) -> None:
+        if not _finite(self.area) or not 0 < self.area <= 1:
+            raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
+        if self.sparsity is not None:
+            good = len(self.sparsity) == 3 and all(_finite(value) and value >= 0 for value in self.sparsity)
+            if not good or self.sparsity[0] > 1 or not self.sparsity[2]:
+                raise ConfigError(
+                    "sparsity is alpha (0 to 1), beta (0 or more) and lambda (above 0), such as 0.5, 1 and 1e-6; "
+                    f"got {self.sparsity!r}"
+                )
+
+
+@dataclass(frozen=True)
 class ModelConfig(_Json):
     """The parts of a model, by name and size."""
 
@@ -158,6 +179,8 @@ class ModelConfig(_Json):
     """What the scorer is made of."""
     grid: Grid = field(default_factory=Grid)
     """How a region is divided into cells."""
+    scoring: ScorerConfig = field(default_factory=ScorerConfig)
+    """Settings of the scorers that are not TNet's."""
     aggregator: str = "attention"
     """``attention`` (gated attention, Ilse 2018) or ``mean``."""
     position: bool | str = True
@@ -216,4 +239,9 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-_NESTED: dict[str, Any] = {"input": InputConfig, "grid": Grid, "location": LocationConfig}
+_NESTED: dict[str, Any] = {
+    "input": InputConfig,
+    "grid": Grid,
+    "location": LocationConfig,
+    "scoring": ScorerConfig,
+}

@@ -22,7 +22,7 @@ from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import check_region, root_regions
 from hiresattn.manifest import Example
 from hiresattn.model.net import Traversal
-from hiresattn.model.select import TopK
+from hiresattn.model.select import selector
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
 from hiresattn.search import MOST_AT_ONCE, Budget, Policy, best_first, everywhere
@@ -309,7 +309,9 @@ def _classify_one(
             reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
         else:
             k = (0,) if job.policy == "lowres" else model.k
-            traversal = model.net(fetch, roots, frames, select=TopK(nms=job.nms), k=k)
+            traversal = model.net(
+                fetch, roots, frames, select=selector(model.net.scorer.gate, nms=job.nms), k=k
+            )
             reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
     thinking = time.perf_counter() - started - reading
     cost = Cost(

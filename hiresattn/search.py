@@ -144,7 +144,8 @@ def best_first(
     its region (the network's value, now that the region has been looked at; relative to the best region at
     depth 0) times the scorer's softmax within the region. The most promising cell of any depth is next. Where a
     network has a background class, cells that look, from afar, like a place that turned out to be background are
-    put back: what misleads once, an artefact or a stain, often recurs all over an image.
+    put back: what misleads once, an artefact or a stain, often recurs all over an image. Cells that a scorer with
+    gates keeps shut are not opened, so how much there is to look at depends on the image.
 
     Args:
         net: The network, in evaluation mode.
@@ -199,7 +200,8 @@ def best_first(
         seen = (look.coverage, own, look.value, look.cell_logits, look.features)
         steps.append(Step(image, depth, parent, cell, regions, *seen))
         looks = look.scored.looks if habituate else None
-        _expand(searches, image, nodes, look, looks, first, net.finest, order, rng if policy.random else None)
+        chance = rng if policy.random else None
+        _expand(searches, image, nodes, look, looks, first, net.finest, order, chance, net.scorer.gate)
         _conclude(net, searches, steps, policy)
     traversal = net.record(steps, len(searches), {})
     return traversal, [search.stop_reason for search in searches]
@@ -294,13 +296,20 @@ def _expand(
     finest: int,
     order: Iterator[int],
     rng: np.random.Generator | None,
+    gate: float | None,
 ) -> None:
-    """Open the cells of the regions just visited; ``looks [n d g g]`` is what they look like, where that counts."""
+    """Open the cells of the regions just visited; ``looks [n d g g]`` is what they look like, where that counts.
+
+    With a ``gate``, only cells whose logit is above it, and a region's best where none is.
+    """
     logits = look.cell_logits
     alike = None
     if looks is not None:
         alike = torch.nn.functional.normalize(looks.flatten(2), dim=1).transpose(1, 2).cpu().numpy()
     usable = torch.isfinite(logits).cpu().numpy()
+    if gate is not None and rng is None:
+        best = torch.zeros_like(logits).scatter(1, logits.argmax(1, keepdim=True), 1) > 0
+        usable &= (best | (logits > gate)).cpu().numpy()
     log_prob = logits.masked_fill(~torch.isfinite(logits), -1e9).log_softmax(1).cpu().numpy()
     luck = np.zeros_like(log_prob)
     if rng is not None:

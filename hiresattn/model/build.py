@@ -13,7 +13,7 @@ from hiresattn.model.encoders import build_encoder
 from hiresattn.model.init import INITS, initialise
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.position import POSITIONS
-from hiresattn.model.scorers import SCORERS, ContextScorer, LocationScorer, RandomScorer, Scorer
+from hiresattn.model.scorers import SCORERS, ContextScorer, LocationScorer, MaskScorer, RandomScorer, Scorer
 
 
 class Classifier(nn.Linear):
@@ -105,4 +105,6 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
     options = {**vars(location), "channels": channels, "grid": grid}
     if config.scorer == "context":
         return ContextScorer(context=encoder.feature_width, **options)
+    if config.scorer == "mask":
+        return MaskScorer(area=config.scoring.area, sparsity=config.scoring.sparsity, **options)
     return LocationScorer(**options)

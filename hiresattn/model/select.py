@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn import functional
 
 
 class Selection(NamedTuple):
@@ -15,7 +16,8 @@ class Selection(NamedTuple):
     cell: Int64[Tensor, "n k"]
     """Index into the region's cells."""
     log_prob: Float[Tensor, "n k"]
-    """Log of the cell's softmax probability within its region; carries gradient to the scores."""
+    """Log of the cell's probability within its region, by softmax unless the selector says otherwise; carries
+    gradient to the scores."""
     valid: Bool[Tensor, "n k"]
     """False where a region had fewer cells to choose from."""
 
@@ -71,6 +73,55 @@ class GumbelTopK:
         """Choose by score plus noise."""
         noise = torch.empty(logits.shape).exponential_(generator=self.generator).log().neg()
         return _choose(logits, logits.detach() + noise.to(logits), k, cells, self.nms)
+
+
+class Threshold:
+    """The cells whose gates are open, at most ``k`` and at least one: how many are looked at depends on the image.
+
+    With a generator gates are sampled: each is open, independently, with probability sigmoid(logit - level). That
+    is also the probability of which ``Selection.log_prob`` is the logarithm.
+
+    Args:
+        level: Logit above which a gate is open.
+        generator: Where the noise comes from; None = no noise.
+        nms: As for ``TopK``.
+    """
+
+    def __init__(self, level: float, generator: torch.Generator | None = None, *, nms: float = 1.0) -> None:
+        self.level = level
+        self.generator = generator
+        self.nms = nms
+
+    def __call__(
+        self,
+        logits: Float[Tensor, "n cells"],
+        k: int,
+        cells: Int64[Tensor, "n cells 4"],
+        image: np.ndarray,  # noqa: ARG002 - for selectors that know the images
+    ) -> Selection:
+        """Choose the best of the open cells; where none is, the best cell."""
+        order = logits.detach() - self.level
+        if self.generator is not None:
+            noise = torch.rand(logits.shape, generator=self.generator).clamp(1e-6, 1 - 1e-6).logit()
+            order = order + noise.to(logits)
+        chosen = _choose(logits, order, k, cells, self.nms)
+        shut = order.gather(1, chosen.cell) <= 0
+        shut[:, :1] = False
+        log_prob = functional.logsigmoid(logits - self.level).gather(1, chosen.cell)
+        return Selection(chosen.cell, log_prob, chosen.valid & ~shut)
+
+
+def selector(gate: float | None, generator: torch.Generator | None = None, *, nms: float = 1.0) -> Selector:
+    """What chooses from a scorer's logits.
+
+    Args:
+        gate: The scorer's; None = it has none, and ``k`` cells are chosen.
+        generator: Samples, for exploration in training; None = the best.
+        nms: As for ``TopK``.
+    """
+    if gate is not None:
+        return Threshold(gate, generator, nms=nms)
+    return TopK(nms=nms) if generator is None else GumbelTopK(generator, nms=nms)
 
 
 def _choose(logits: Tensor, order: Tensor, k: int, cells: Tensor, nms: float) -> Selection:

@@ -1,0 +1,112 @@
+"""A binary mask over the cells: how many are worth a look is the image's to say, within a budget."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from hiresattn.model.scorers.base import Scored, Target, View
+from hiresattn.model.scorers.location import LocationScorer
+
+#: The hard-concrete distribution: a concrete one of this temperature, stretched from 0..1 to LOW..HIGH and clipped.
+LOW, HIGH, TEMPERATURE = -0.1, 1.1, 2 / 3
+#: Logit that a fresh gate starts with: open, so that what is behind it is seen before it is judged.
+OPEN = 2.0
+#: The budget's multiplier: where it starts, how far it may move, how fast it does; and how much of its slack stays.
+FIRST, LEAST, MOST, RATE, KEPT = 1e-2, 1e-4, 50.0, 0.01, 0.99
+#: Share of the training over which the allowed area falls from 1 to the budget.
+ANNEALED = 0.5
+
+
+def hard_concrete(logits: Tensor) -> Tensor:
+    """The gates ``[0, 1]`` without noise, and without division by the temperature."""
+    return (torch.sigmoid(logits) * (HIGH - LOW) + LOW).clamp(0, 1)
+
+
+def chance_of_open(logits: Tensor) -> Tensor:
+    """Probability that a gate with noise is not 0: sigmoid(logit - T log(-low / high)).
+
+    Source:
+        Louizos, Welling, Kingma 2018, "Learning Sparse Neural Networks through L0 Regularization", eq. 12.
+    """
+    return torch.sigmoid(logits - TEMPERATURE * math.log(-LOW / HIGH))
+
+
+def binary_sparsity(mask: Tensor, alpha: float, tiny: float) -> Tensor:
+    """How far a mask is from few ones: mean of alpha m + (1 - alpha) H(m), the entropy H in bits.
+
+    Its only stationary point, m = 1 / (1 + 2**(-alpha / (1 - alpha))), is a maximum above 1/2: with nothing to
+    hold them, masks that start at 1/2 end at 0, where a hard sigmoid has no gradient to come back by.
+
+    Args:
+        mask: Values of 0 to 1.
+        alpha: Share of the area's part; 0 = be binary only.
+        tiny: Keeps the logarithms finite.
+    """
+    entropy = -(mask * (mask + tiny).log2() + (1 - mask) * (1 - mask + tiny).log2())
+    return (alpha * mask + (1 - alpha) * entropy).mean()
+
+
+class MaskScorer(LocationScorer):
+    """A gate per cell, open where its logit is above 0; otherwise scored as ``LocationScorer``.
+
+    Args:
+        area: Share of a region's cells whose gate may be open, in the mean: a constraint with a multiplier of its
+            own, that starts at 1 and falls to this over the first half of the training.
+        sparsity: alpha, beta and lambda of the historical loss beta * ``binary_sparsity``, on a hard sigmoid of
+            the logits, in place of the budget. It starts at half open, and collapses; kept to show that.
+        channels: Channels of the stage that is scored.
+        grid: Cells along a side.
+        location: Further settings of ``LocationScorer``.
+
+    Source:
+        Gate: Louizos 2018, hard concrete. Budget: Bastings, Aziz, Titov 2019, "Interpretable Neural Predictions
+        with Differentiable Binary Variables", section 3.3. The historical loss: stats.stackexchange 384355, whose
+        formula is lost; this one has every property that the question asks for.
+    """
+
+    gate: ClassVar[float | None] = 0.0
+
+    def __init__(
+        self,
+        *,
+        area: float = 0.08,
+        sparsity: Sequence[float] | None = None,
+        channels: int,
+        grid: int,
+        **location: Any,
+    ) -> None:
+        super().__init__(channels=channels, grid=grid, **location)
+        self.area = area
+        self.sparsity = sparsity
+        self.multiplier: Tensor
+        self.slack: Tensor
+        self.register_buffer("multiplier", torch.tensor(FIRST))
+        self.register_buffer("slack", torch.zeros(()))
+
+    def forward(self, view: View) -> Scored:
+        """Score every cell; a fresh scorer has all gates open."""
+        scored = super().forward(view)
+        return scored if self.sparsity else scored._replace(logits=scored.logits + OPEN)
+
+    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
+        """``area``: what the open gates cost, over the regions that are divided. Moves the multiplier."""
+        logits = scored.logits[target.divided]
+        if not len(logits):
+            return {}
+        if self.sparsity:
+            alpha, beta, tiny = self.sparsity
+            return {"area": beta * binary_sparsity(functional.hardsigmoid(logits), alpha, tiny)}
+        return {"area": self._over_budget(logits, target.progress)}
+
+    def _over_budget(self, logits: Tensor, progress: float) -> Tensor:
+        allowed = 1 - (1 - self.area) * min(1.0, progress / ANNEALED)
+        over = chance_of_open(logits).mean() - allowed
+        with torch.no_grad():
+            self.slack.mul_(KEPT).add_((1 - KEPT) * over)
+            multiplier = self.multiplier.clone()
+            self.multiplier.mul_((RATE * self.slack).exp()).clamp_(LEAST, MOST)
+        return multiplier * (over + (self.slack - over).detach())
