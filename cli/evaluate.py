@@ -44,6 +44,7 @@ _WORDS = {
     type=click.Choice(["train", "val", "test"]),
     help="Rows to evaluate. [default: test; with --calibrate val]",
 )
+@click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split.")
 @options.budget
 @options.stop
 @click.option(
@@ -93,6 +94,7 @@ def evaluate(
     manifest: str,
     *,
     split: str | None,
+    fold: str | None,
     budget: str,
     stop: Any,
     budgets: tuple[int, ...] | None,
@@ -106,8 +108,9 @@ def evaluate(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Measure how good MODEL is on the labelled rows of MANIFEST, a CSV (one class per image).
+    """Measure how good MODEL is on the labelled rows of MANIFEST, a CSV or Parquet file, or a folder.
 
+    These are what `train` takes; a folder without splits is split as the model's training split it.
     Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
     """
     options.check_budget(budget)
@@ -116,14 +119,25 @@ def evaluate(
     from hiresattn.evaluate.answers import Run, checked, runs
     from hiresattn.evaluate.calibration import calibrated
     from hiresattn.evaluate.evaluation import report
-    from hiresattn.manifest import read_manifest
+    from hiresattn.imagefolder import read_examples
 
-    split = split or ("val" if calibrate else "test")
+    if fold is not None and split:
+        raise click.UsageError("--fold and --split both say which rows to evaluate; give one of them")
+    split = split or ("val" if calibrate or fold is not None else "test")
     if calibrate and model.startswith("hf:"):
         raise click.UsageError("--calibrate writes into the model's card; give a local model directory")
-    examples = read_manifest(manifest)
     loaded = load_model(model)
+    trained = loaded.training.get("options", {})
+    examples = read_examples(
+        manifest, multi=loaded.config.multi_label, fold=fold, seed=trained.get("seed", 0)
+    )
     chosen = checked(examples, loaded, split)
+    if fold is not None and ctx.obj >= 0 and str(trained.get("fold", fold)) not in ("None", fold):
+        click.echo(
+            f"Warning: {model} was trained with --fold {trained['fold']}: if that was this manifest, it was trained "
+            f"on fold {fold}",
+            err=True,
+        )
     folder = made_folder(output, "--output") if output else None
     plain = None if stop == "off" or calibrate else stop
     planned, left_out = runs(chosen, loaded, budgets, policies.split(",")) if budgets else ([], {})
@@ -141,8 +155,9 @@ def evaluate(
             passed.append(
                 (run, _passed(chosen, loaded, run, settings, None if passed else log, update, passed))
             )
+    name = split if fold is None else f"fold {fold}"
     found = report(
-        passed[0], passed[1:], loaded, split, resamples=bootstrap, seed=seed or 0, left_out=left_out
+        passed[0], passed[1:], loaded, name, resamples=bootstrap, seed=seed or 0, left_out=left_out
     )
     said: dict[str, Any] = {"manifest": manifest, "budget": budget, "stop": plain, "seed": seed or 0}
     said |= found.to_json()

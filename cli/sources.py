@@ -5,20 +5,15 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from hiresattn.errors import HiresattnError
+from hiresattn.tables import SUFFIXES as TABLES
 
 if TYPE_CHECKING:
     from hiresattn.manifest import Example
-
-_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
-_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
-#: Files that a folder is searched for.
-SUFFIXES = frozenset((*_SLIDES, *_RASTERS))
 
 
 @dataclass(frozen=True)
@@ -54,13 +49,15 @@ def expand_sources(words: Iterable[str], split: str | None = None) -> "list[str 
         if word == "-":
             for path in _listed():
                 found.extend(_images(path))
-        elif word.lower().endswith(".csv") and not _remote(word):
+        elif word.lower().endswith(TABLES) and not _remote(word):
             manifests = True
             found.extend(_rows(word, split))
         else:
             found.extend(_images(word))
     if split and not manifests:
-        raise click.UsageError("--split chooses rows of a manifest; name a .csv file among the sources")
+        raise click.UsageError(
+            "--split chooses rows of a manifest; name a .csv or .parquet file among the sources"
+        )
     if not found:
         raise click.UsageError("no sources: stdin held no paths; give one path per line")
     return found
@@ -112,18 +109,16 @@ def _images(word: str) -> Iterator[str | Unusable]:
 
 def _folder(folder: str) -> Iterator[str | Unusable]:
     """The images of a folder and of those in it; a Zarr directory is one image."""
-    if _is_zarr(folder):
+    from hiresattn.imagefolder import SUFFIXES, images_below, is_zarr
+
+    if is_zarr(folder):
         yield folder
         return
     empty = True
     unread: list[OSError] = []
-    for root, folders, files in os.walk(folder, onerror=unread.append):
-        zarrs = sorted(name for name in folders if _is_zarr(os.path.join(root, name)))  # noqa: PTH118
-        folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
-        images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
-        for name in sorted(images + zarrs):
-            empty = False
-            yield str(Path(root, name))
+    for image in images_below(folder, unread.append):
+        empty = False
+        yield image
     for error in unread:
         name = str(error.filename)
         yield Unusable(name, f"{name}: the folder can't be read ({error.strerror}); check its permissions")
@@ -151,12 +146,3 @@ def _remote(word: str) -> bool:
     from hiresattn.pyramid.open import _REMOTE
 
     return word.startswith(_REMOTE)
-
-
-def _is_zarr(path: str) -> bool:
-    from hiresattn.pyramid.open import _ZARR_FILES
-
-    return path.lower().rstrip("/").endswith(".zarr") or any(
-        os.path.exists(os.path.join(path, name))  # noqa: PTH110, PTH118
-        for name in _ZARR_FILES
-    )

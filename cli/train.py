@@ -125,6 +125,13 @@ if TYPE_CHECKING:
     help="Share of the training in which it first rises.",
 )
 @click.option(
+    "--multi-label",
+    is_flag=True,
+    default=None,
+    help="Images may have any number of labels, with | between; a column 'labels' says so itself.",
+)
+@click.option("--fold", metavar="N", help="The fold that validates; the manifest's other folds train.")
+@click.option(
     "--class-weights", metavar="none|balanced", help="Let images count more, the rarer their class."
 )
 @click.option("--amp", is_flag=True, default=None, help="Compute in bfloat16 where that is safe; for CUDA.")
@@ -153,18 +160,22 @@ def train(
     force: bool,
     **given: Any,
 ) -> None:
-    """Train a model on the images of MANIFEST, a CSV: path,label[,split][,y,x,height,width].
+    """Train a model on the images of MANIFEST, a CSV or Parquet file: path,label[,split|fold][,y,x,height,width].
 
-    Paths are relative to the manifest; splits are train, val and test. DIR gets model.safetensors,
-    card.json and metrics.csv. Options that are given neither here nor in --config keep the preset's values.
+    Paths are relative to the manifest; splits are train, val and test. A column labels in place of label
+    holds any number of labels, with | between. MANIFEST may also be a folder, with CLASS/… or
+    {train,val,test}/CLASS/… in it. DIR gets model.safetensors, card.json and metrics.csv. Options that are
+    given neither here nor in --config keep the preset's values.
     """
-    from hiresattn.manifest import read_manifest
+    from hiresattn.imagefolder import read_examples
 
     folder = Path(output)
     _check_folder(folder, resume=resume, force=force)
     chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
-    examples = read_manifest(manifest, labels=True)
-    _check_examples(manifest, examples)
+    examples = read_examples(
+        manifest, labels=True, multi=chosen.multi_label, fold=chosen.fold, seed=chosen.seed
+    )
+    _check_examples(manifest, examples, chosen.fold)
     options.use_threads(given["threads"])
 
     from hiresattn.checkpoint import load_model
@@ -192,21 +203,35 @@ def train(
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
 
 
-def _check_examples(manifest: str, examples: "list[Example]") -> None:
+def _check_examples(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:
     """Refuse a set that can't be trained on, in the manifest's name."""
-    classes = {example.label for example in examples if example.split == "train"}
-    if not classes:
+    from hiresattn.config import did_you_mean
+
+    train = [example for example in examples if example.split == "train"]
+    if not train:
         raise ConfigError(f"{manifest}: no rows of split 'train'; without a column split all are")
-    if len(classes) < 2:
+    folds = sorted({example.fold for example in examples if example.fold and example.fold != "test"})
+    if fold is None and folds and all(example.split in ("train", "test") for example in examples):
+        raise ConfigError(
+            f"{manifest}: a column fold, and nothing says which validates; name one with --fold: {', '.join(folds)}"
+        )
+    classes = {name for example in train for name in _labels(example)}
+    if not classes:
+        raise ConfigError(f"{manifest}: no image of split 'train' has a label; training needs one or more")
+    if len(classes) < 2 and not isinstance(train[0].label, tuple):
         raise ConfigError(
             f"{manifest}: one class in split 'train', {classes.pop()!r}; training needs two or more"
         )
     for example in examples:
-        if example.split == "val" and example.label not in classes:
-            known = ", ".join(sorted(map(str, classes)))
-            raise ConfigError(
-                f"{manifest}: label {example.label!r} in split 'val' and not in 'train', which has {known}"
-            )
+        for name in _labels(example) if example.split == "val" else ():
+            if name not in classes:
+                near = did_you_mean(name, classes)
+                raise ConfigError(f"{manifest}: label {name!r} in split 'val' and not in 'train'{near}")
+
+
+def _labels(example: "Example") -> tuple[str, ...]:
+    """Its class, or all of its labels."""
+    return example.label if isinstance(example.label, tuple) else (str(example.label),)
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:

@@ -164,6 +164,8 @@ class ModelConfig(_Json):
 
     classes: tuple[str, ...] = ()
     """Class names, in the order of the logits."""
+    multi_label: bool = False
+    """Whether an image may have any number of the classes, each with a probability of its own; else exactly one."""
     input: InputConfig = field(default_factory=InputConfig)
     """How pixels become the network's input."""
     encoder: str = "small"
@@ -215,6 +217,11 @@ class ModelConfig(_Json):
         for name in ("encoder_drop", "dropout"):
             if not _finite(getattr(self, name)) or not 0 <= getattr(self, name) < 1:
                 raise ConfigError(f"{name} is a share of at least 0 and below 1; got {getattr(self, name)!r}")
+        if self.multi_label and self.background is not None:
+            raise ConfigError(
+                f"background {self.background!r} weighs each class against one that excludes the others, and with "
+                "several labels none does; leave out --background or --multi-label"
+            )
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"two classes have the same name: {', '.join(self.classes)}")
 

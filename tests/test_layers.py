@@ -23,6 +23,7 @@ LAYERS = {
     "hiresattn.ahead": 4,
     "hiresattn.crops": 4,
     "hiresattn.fetch": 4,
+    "hiresattn.imagefolder": 4,
     "hiresattn.preview": 5,
     "hiresattn.readbench": 5,
     "hiresattn.convert": 4,

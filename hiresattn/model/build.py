@@ -57,7 +57,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
     ):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(str(name), known)}")
-    if len(config.classes) < 2:
+    if len(config.classes) < 2 - config.multi_label:
         raise ConfigError(f"a classifier needs at least two classes; got {list(config.classes)}")
     encoder = build_encoder(
         config.encoder,

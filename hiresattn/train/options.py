@@ -131,6 +131,10 @@ class TrainOptions:
     jpeg: float = 0.0
     """Share of training images whose crops pass JPEG compression, of quality 40 to 95, colours in full or at half
     the resolution: for images of other files, or of other compression, than those trained on. 8-bit RGB only."""
+    multi_label: bool = False
+    """Whether an image may have any number of labels; examples whose label is a tuple say so themselves."""
+    fold: int | str | None = None
+    """The manifest's fold that validates (``read_manifest(fold=…)``); kept in the card."""
     on_error: str = "raise"
     """What becomes of images that can't be read: ``raise``, or ``skip`` them and count them."""
     pretrained: bool = False
@@ -183,9 +187,11 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
                 f"unknown architecture {options.architecture!r}{did_you_mean(options.architecture, MODELS)}"
             )
         config = replace(MODELS[options.architecture].config, classes=classes, input=rule)
+        config = replace(config, multi_label=options.multi_label)
         return config if options.encoder_drop is None else replace(config, encoder_drop=options.encoder_drop)
     return ModelConfig(
         classes=classes,
+        multi_label=options.multi_label,
         input=rule,
         encoder=options.encoder,
         encoder_drop=options.encoder_drop or 0.0,

@@ -36,6 +36,8 @@ LATER = (
     "jitter",
     "jpeg",
     "normalize_scores",
+    "multi_label",
+    "fold",
     "on_error",
     "scorer_loss",
 )

@@ -25,6 +25,8 @@ class Options:
     value_range: tuple[float, float] | None = None
     device: str = "auto"
     threads: int | None = None
+    multi_label: bool = False
+    fold: str | None = None
 
 
 def epoch(number, val_accuracy):

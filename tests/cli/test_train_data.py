@@ -1,0 +1,142 @@
+"""`train` and `evaluate`: what data they take, and what each kind of bad data says. Images are tiny."""
+
+import json
+
+import numpy as np
+import pytest
+import zarr
+from PIL import Image
+
+QUICK = ("--device", "cpu", "--threads", "1", "--size", "16", "--k", "1", "--epochs", "1", "--grid", "3")
+EVALUATE = ("--device", "cpu", "--threads", "1", "--bootstrap", "0", "--json")
+
+
+def picture(number):
+    """32 x 32 px: dark, or light."""
+    rng = np.random.default_rng(number)
+    return rng.integers(150 * (number % 2), 150 * (number % 2) + 60, (32, 32, 3)).astype(np.uint8)
+
+
+def save(path, number):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".zarr":
+        zarr.save_array(str(path), picture(number))
+    else:
+        Image.fromarray(picture(number)).save(path)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes a manifest of images that it makes; ``{n}`` in a row is the name of an image, dark if n is even."""
+
+    def write(text, name="m.csv"):
+        for number in range(12):
+            if f"{{{number}}}" in text:
+                save(tmp_path / f"{number}.png", number)
+                text = text.replace(f"{{{number}}}", f"{number}.png")
+        (tmp_path / name).write_text(text)
+        return tmp_path / name
+
+    return write
+
+
+def card(folder):
+    return json.loads((folder / "card.json").read_text())
+
+
+def test_a_folder_of_small_pictures_and_zarrs_trains_and_is_evaluated(run, tmp_path):
+    for split in ("train", "val", "test"):
+        for number in range(8):
+            kind = ".zarr" if number > 5 else ".png"
+            save(tmp_path / "set" / split / ("dark", "light")[number % 2] / f"{number}{kind}", number)
+    result = run("train", tmp_path / "set", "-o", tmp_path / "model", *QUICK, "--epochs", 6)
+    assert result.exit_code == 0, result.stderr
+    assert card(tmp_path / "model")["classes"] == ["dark", "light"]
+    found = run("evaluate", tmp_path / "model", tmp_path / "set", *EVALUATE)
+    assert found.exit_code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert (report["split"], report["images"], report["metrics"]["accuracy"]["value"]) == ("test", 8, 1.0)
+
+
+def test_a_folder_without_splits_is_evaluated_on_what_its_training_left_out(run, tmp_path):
+    from hiresattn.imagefolder import read_folder
+
+    for number in range(20):
+        save(tmp_path / "set" / ("dark", "light")[number % 2] / f"{number}.png", number)
+    result = run("train", tmp_path / "set", "-o", tmp_path / "model", *QUICK, "--seed", 7)
+    assert result.exit_code == 0, result.stderr
+    assert "validation" in result.stderr
+    out = tmp_path / "out"
+    found = run("evaluate", tmp_path / "model", tmp_path / "set", "-o", out, *EVALUATE)
+    assert found.exit_code == 0, found.stderr
+    tested = {json.loads(line)["source"] for line in (out / "predictions.jsonl").read_text().splitlines()}
+    assert tested == {e.source for e in read_folder(tmp_path / "set", seed=7) if e.split == "test"}
+
+
+def test_a_folder_with_an_empty_class_is_exit_1(run, tmp_path):
+    save(tmp_path / "set" / "dark" / "0.png", 0)
+    (tmp_path / "set" / "light").mkdir()
+    result = run("train", tmp_path / "set", "-o", tmp_path / "model", *QUICK)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "light: a class without an image" in result.stderr
+
+
+def test_a_parquet_manifest_trains_and_is_classified(run, write, tmp_path):
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    write("{0}{1}{2}{3}")
+    rows = {"path": [f"{n}.png" for n in range(4)], "label": ["dark", "light"] * 2}
+    parquet.write_table(arrow.table(rows | {"split": ["train"] * 2 + ["val"] * 2}), tmp_path / "m.parquet")
+    result = run("train", tmp_path / "m.parquet", "-o", tmp_path / "model", *QUICK)
+    assert result.exit_code == 0, result.stderr
+    words = (tmp_path / "m.parquet", "-m", tmp_path / "model", "--split", "val", "--device", "cpu")
+    found = run("classify", *words)
+    assert [json.loads(line)["label"] for line in found.stdout.splitlines()] == ["dark", "light"]
+
+
+FOLDS = "path,label,patient,fold\n{0},dark,1,0\n{1},light,2,0\n{2},dark,3,1\n{3},light,4,1\n{4},dark,5,test\n"
+
+
+def test_a_fold_validates_and_is_what_evaluate_then_takes(run, write, tmp_path):
+    manifest, model = write(FOLDS), tmp_path / "model"
+    result = run("train", manifest, "-o", model, *QUICK, "--fold", 1)
+    assert result.exit_code == 0, result.stderr
+    assert "epoch 1/1, 2 images" in result.stderr
+    assert card(model)["training"]["options"]["fold"] == "1"
+    found = run("evaluate", model, manifest, "--fold", 1, "-o", tmp_path / "out", *EVALUATE)
+    assert found.exit_code == 0, found.stderr
+    report = json.loads(found.stdout)
+    assert (report["split"], report["images"], found.stderr) == ("fold 1", 2, "")
+    lines = (tmp_path / "out" / "predictions.jsonl").read_text().splitlines()
+    names = [json.loads(line)["source"] for line in lines]
+    assert [name.rsplit("/", 1)[1] for name in names] == ["2.png", "3.png"]
+    assert "was trained with --fold 1" in run("evaluate", model, manifest, "--fold", 0, *EVALUATE).stderr
+    assert json.loads(run("evaluate", model, manifest, *EVALUATE).stdout)["images"] == 1  # the test row
+
+
+def test_a_fold_in_the_file_of_options_may_be_a_number(run, write, tmp_path):
+    config = tmp_path / "run.toml"
+    config.write_text("fold = 0\n")
+    result = run("train", write(FOLDS), "-o", tmp_path / "model", *QUICK, "--config", config)
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "says", "status"),
+    [
+        (("--fold", 5), "m.csv: no rows of fold '5'; there is 0, 1", 1),
+        ((), "m.csv: a column fold, and nothing says which validates; name one with --fold: 0, 1", 1),
+    ],
+)
+def test_a_fold_that_is_not_there_or_not_named_is_exit_1(run, write, tmp_path, words, says, status):
+    result = run("train", write(FOLDS), "-o", tmp_path / "model", *QUICK, *words)
+    assert (result.exit_code, result.stdout) == (status, "")
+    assert says in result.stderr
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_fold_and_a_split_are_wrong_usage_of_evaluate(run, write, tmp_path):
+    result = run("evaluate", tmp_path / "model", write(FOLDS), "--fold", 0, "--split", "val")
+    assert result.exit_code == 2
+    assert "give one of them" in result.stderr
