@@ -20,7 +20,7 @@ LAYERS = {
     "hiresattn.pyramid": 3,
     "hiresattn.schedule": 3,
     "hiresattn.needle": 4,
-    "hiresattn.ahead": 4,
+    "hiresattn.ahead": 5,
     "hiresattn.crops": 4,
     "hiresattn.fetch": 4,
     "hiresattn.imagefolder": 4,

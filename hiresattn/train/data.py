@@ -1,13 +1,12 @@
 """From examples to batches: what to read, never more than that."""
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
+from hiresattn.ahead import Held, OpenImages, source_key
 from hiresattn.config import InputConfig
 from hiresattn.domain import Domain, band_means, resolution
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError
@@ -97,7 +96,7 @@ class Loader:
         self.threads = threads
         self.lost = lost
         self._sources: set[str | int] = set()
-        self._open: OrderedDict[str | int, tuple[Pyramid, CropFetcher]] = OrderedDict()
+        self._images = OpenImages(self._opened, MOST_OPEN)
 
     def items(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Item]:
         """Measure examples: every image is opened once, no pixel is read.
@@ -108,7 +107,7 @@ class Loader:
             HiresattnError: If an image can't be opened or isn't what the model takes.
         """
         index = {name: i for i, name in enumerate(classes)}
-        self._sources |= {_key(example.source) for example in examples}
+        self._sources |= {source_key(example.source) for example in examples}
         made: list[Item] = []
         for example in examples:
             if example.label not in index:
@@ -156,7 +155,7 @@ class Loader:
                 batch = self.batch([items[row] for row in rows], changes and [changes[row] for row in rows])
                 return work(batch), len(items) - len(rows)
             except _UnreadableError as error:
-                self._forget(items[rows[error.row]])
+                self._images.forget(items[rows[error.row]].example.source)
                 self._lose(error.why)
                 del rows[error.row]
         return None, len(items)
@@ -231,12 +230,6 @@ class Loader:
             raise why
         self.lost(why)
 
-    def _forget(self, item: Item) -> None:
-        """Close an image, to be opened anew."""
-        held = self._open.pop(_key(item.example.source), None)
-        if held is not None:
-            _close(held)
-
     def _fetcher(self, item: Item, at_once: int) -> CropFetcher | SquashFetcher:
         pyramid, fetcher = self.source(item.example.source, at_once)
         if self.config.squash is None:
@@ -267,7 +260,7 @@ class Loader:
                 means.append(band_means(crops))
                 squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
             pyramid = self.source(item.example.source)[0]
-            scales.append(pyramid.mpp)
+            scales.append(item.example.mpp or pyramid.mpp)
             grounds.append(resolution(pyramid))
         if not means:
             raise ConfigError("none of the training images has a valid pixel at first glance")
@@ -282,43 +275,40 @@ class Loader:
         )
         return domain, np.stack([native.mean(0), spread])
 
+    def expect(self, items: Sequence[Item], meanwhile: Sequence[Item]) -> None:
+        """Have first looks at the next batch, probably ``items``, read while this one is worked on.
+
+        Memory holds the next batch's images beside those kept open, and its first crops. With one thread, or
+        images read whole, nothing is read ahead.
+        """
+        if self.threads < 2 or self.config.squash is not None:
+            return
+        looks = []
+        for item in items:
+            y, x, height, width = item.region
+            roots = root_regions(height, width, y, x, glance=self.glance, overlap=self.overlap)
+            looks.append((item.example.source, roots))
+        self._images.expect(looks, [item.example.source for item in meanwhile])
+
     def source(self, source: Any, at_once: int = 1) -> tuple[Pyramid, CropFetcher]:
         """An open image and its fetcher; ``at_once`` images are needed open together."""
-        key = _key(source)
-        if key in self._open:
-            self._open.move_to_end(key)
-            return self._open[key]
-        while len(self._open) >= max(MOST_OPEN, at_once):
-            _, old = self._open.popitem(last=False)
-            _close(old)
+        return self._images.take(source, at_once)
+
+    def _opened(self, source: Any, at_once: int) -> Held:
         pyramid = open_pyramid(source)
         share = CACHE_BYTES // max(min(len(self._sources), max(MOST_OPEN, at_once)), 1)
         fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
-        self._open[key] = (pyramid, fetcher)
-        return pyramid, fetcher
+        return Held(pyramid, fetcher)
 
     def close(self) -> None:
         """Close every image."""
-        for held in self._open.values():
-            _close(held)
-        self._open.clear()
+        self._images.close()
 
 
 def _first_look(batch: Batch) -> Crops:
     """The regions of the first look at a batch of one image."""
     crops: Crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
     return crops
-
-
-def _key(source: Any) -> str | int:
-    """What an open image is known by: its name, or the object that it is."""
-    return str(source) if isinstance(source, (str, Path)) else id(source)
-
-
-def _close(held: tuple[Pyramid, CropFetcher]) -> None:
-    pyramid, fetcher = held
-    fetcher.close()
-    pyramid.close()
 
 
 def _span(values: Sequence[float | None]) -> tuple[float, float] | None:

@@ -160,7 +160,7 @@ def _rule():
 def test_a_batch_of_more_images_than_are_kept_open_reads_each_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr("hiresattn.train.data.MOST_OPEN", 2)
     closed = []
-    monkeypatch.setattr("hiresattn.train.data._close", closed.append)
+    monkeypatch.setattr("hiresattn.ahead.Held.close", lambda held: closed.append(held))
     loader = Loader(_rule(), Grid(), threads=0)
     examples = _spots(6, side=32)
     items = loader.items(examples, ("dark", "light"))
@@ -174,7 +174,7 @@ def test_a_batch_of_more_images_than_are_kept_open_reads_each_of_them(tmp_path, 
 def test_the_tile_caches_of_many_open_images_share_one_bound(tmp_path):
     loader = Loader(_rule(), Grid(), threads=0)
     loader.items(_spots(64, side=32), ("dark", "light"))
-    limits = [fetcher._cache.limit for _, fetcher in loader._open.values()]
+    limits = [fetcher._cache.limit for _, fetcher in loader._images._open.values()]
     assert len(limits) == 32
     assert sum(limits) <= 512 << 20
 
@@ -273,3 +273,18 @@ def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
     assert stages(items(1, (0, 1, 2, 3)), items(2, (0,)), items(3, (1, 2))) == [[1, 2], [3]]
     assert stages(items(1, (0,)), items(2, (1, 2, 3)), items(3, (0, 3))) == [[1, 2], [3]]
     assert stages(items(1, (0,)), items(2, (1,)), items(3, (2,)), items(4, (3,))) == [[1, 2, 3, 4]]
+
+
+def test_reading_ahead_changes_no_weight(tmp_path):
+    from tifffile import imwrite
+
+    examples = _spots(16, side=64) + _spots(4, side=64, split="val")
+    for number, example in enumerate(examples):
+        imwrite(tmp_path / f"{number}.ome.tif", example.source[:, :, 0], tile=(32, 32))
+        examples[number] = replace(example, source=tmp_path / f"{number}.ome.tif")
+    options = replace(QUICK, epochs=2)
+    alone = list(fit(examples, tmp_path / "alone", options))
+    ahead = list(fit(examples, tmp_path / "ahead", replace(options, threads=2)))
+    assert [record.loss for record in alone] == [record.loss for record in ahead]
+    for name, value in _weights(tmp_path / "alone").items():
+        assert torch.equal(value, _weights(tmp_path / "ahead")[name]), name
