@@ -55,13 +55,16 @@ class Chart:
         points: Sequence[tuple[float, float]],
         ink: str,
         spans: Sequence[tuple[float, float] | None] = (),
+        *,
+        dots: bool = True,
     ) -> None:
         """A line through points, with the interval of each where it has one, and its name in the legend."""
         places = [self._at(*point) for point in points]
         if len(places) > 1:
             self._draw.line([value for place in places for value in place], fill=ink, width=2)
         for (across, down), (at, _), span in zip(places, points, spans or [None] * len(points), strict=True):
-            self._draw.ellipse((across - 4, down - 4, across + 4, down + 4), fill=ink)
+            if dots:
+                self._draw.ellipse((across - 4, down - 4, across + 4, down + 4), fill=ink)
             if span:
                 low, high = (self._at(at, value)[1] for value in span)
                 self._draw.line((across, low, across, high), fill=ink, width=1)
@@ -72,6 +75,11 @@ class Chart:
         left, top = self._at(low, value)
         right, bottom = self._at(high, self._y[0])
         self._draw.rectangle((left + 1, min(top, bottom), right - 1, bottom), fill=ink)
+
+    def mark(self, value: float) -> None:
+        """A thin line up at one value."""
+        across, down = self._at(value, self._y[0])
+        self._draw.line((across, _TOP, across, down), fill=DARK)
 
     def level(self, name: str, value: float, ink: str) -> None:
         """A line across at one value."""

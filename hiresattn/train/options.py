@@ -145,6 +145,8 @@ class TrainOptions:
     ``reinforce`` the baseline."""
     device: str = "auto"
     threads: int = 2
+    tensorboard: bool = False
+    """Whether TensorBoard must be there; where it is installed, its scalars are written anyway."""
     name: str | None = None
     """Name of the model; None = the directory's."""
 

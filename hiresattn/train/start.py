@@ -1,22 +1,73 @@
-"""What a training starts from: how pixels become input, and weights of an earlier stage."""
+"""What a training starts from: images, how their pixels become input, and weights of an earlier stage."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from hiresattn.checkpoint import Model
-from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.config import InputConfig, ModelConfig, did_you_mean
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.fetch import check_domain
+from hiresattn.manifest import Example
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.train.options import TrainOptions
+from hiresattn.train.augment import AUGMENTATIONS
+from hiresattn.train.options import ESTIMATORS, TrainOptions
 from hiresattn.train.state import STATE
+
+#: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
+LEAST_REACH = 16.0
+
+
+class Lost:
+    """Tells of images that are left out, of each cause once."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self._told: set[str] = set()
+
+    def __call__(self, error: HiresattnError) -> None:
+        """Tell, unless it was told."""
+        if str(error) not in self._told:
+            self._told.add(str(error))
+            self.say(f"Skipped: {error}")
+
+
+def sets_of(examples: Sequence[Example], options: TrainOptions) -> tuple[list[Example], list[Example]]:
+    """What is trained on and what is held out."""
+    train = [e for e in examples if e.split == "train"]
+    held_out = [e for e in examples if e.split == "val"]
+    if not train:
+        raise ConfigError("no examples with split 'train'; a manifest without a split column is all 'train'")
+    if any(e.label is None for e in train + held_out):
+        first = next(e for e in train + held_out if e.label is None)
+        raise ConfigError(f"{first.source}: no label; training needs one in every row")
+    for kind, name, known in (
+        ("augmentation", options.augment, AUGMENTATIONS),
+        ("selection", options.select, ("sample", "best")),
+        ("estimator", options.estimator, ESTIMATORS),
+    ):
+        if name not in known:
+            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
+    return train, held_out
+
+
+def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
+    """Tell of classes with a single example: nothing that was learnt of them can be told from chance."""
+    count = Counter(str(example.label) for example in train)
+    rare = sorted(label for label, number in count.items() if number == 1)
+    if rare:
+        words = ", ".join(map(repr, rare[:5])) + (", …" if len(rare) > 5 else "")
+        say(
+            f"{len(rare)} of {len(count)} classes have one training image each: {words}; add more, or leave them out"
+        )
 
 
 def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -> InputConfig:
@@ -73,6 +124,14 @@ def first_rule(
                 raise
             lost(error)
     raise ConfigError("none of the training images can be opened; check their paths")
+
+
+def ranged(rule: InputConfig, measured: np.ndarray) -> InputConfig:
+    """A rule whose values go from -1 to 1 where most of the images' px are: mean -/+ 2 standard deviations."""
+    mean, spread = measured
+    reach = np.maximum(2 * spread, LEAST_REACH)
+    low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
+    return replace(rule, low=low, high=high)
 
 
 def scale_of(

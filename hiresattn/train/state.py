@@ -1,9 +1,7 @@
 """What resuming needs: weights, the optimiser's memory, and where the training was. Safetensors and JSON."""
 
-import csv
 import hashlib
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -21,6 +19,7 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.train.data import Item
 from hiresattn.train.estimators import FIRST_BASELINE
+from hiresattn.train.journal import write_journal
 from hiresattn.train.options import TrainOptions
 
 STATE = "state.safetensors"
@@ -38,6 +37,7 @@ LATER = (
     "normalize_scores",
     "multi_label",
     "fold",
+    "tensorboard",
     "on_error",
     "scorer_loss",
 )
@@ -91,15 +91,7 @@ def save_state(
     words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
     try:
         save_tensors(tensors, output / STATE, words)
-        temporary = output / f".metrics.csv.{os.getpid()}"
-        try:
-            with temporary.open("w", newline="", encoding="utf-8") as stream:
-                writer = csv.DictWriter(stream, list(record))
-                writer.writeheader()
-                writer.writerows(state.records)
-            temporary.replace(output / "metrics.csv")
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_journal(output, state.records)
     except OSError as error:
         raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
 
@@ -142,7 +134,7 @@ def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptio
         source = item.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
-    values = asdict(replace(options, device="", threads=0, name=None))
+    values = asdict(replace(options, device="", threads=0, tensorboard=False, name=None))
     usual = TrainOptions()
     words = {
         name: value for name, value in values.items() if name not in LATER or value != getattr(usual, name)

@@ -1,9 +1,9 @@
-"""One step of training: forward, the task's loss, backward, and how far the weights then move."""
+"""One step of training: forward, the task's loss, backward in all processes, and how far the weights then move."""
 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,14 @@ from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.state import State
 from hiresattn.train.teach import teacher
+from hiresattn.train.team import BATCH_NORM, Team
 
 #: Share of the training over which ``linear`` falls to zero.
 COOL_DOWN = 0.4
 #: Share of the training after which ``step`` falls to a tenth, as the paper's does.
 DROP = 0.8
 #: Parts that scale what they normalise.
-NORMS = (nn.modules.batchnorm._NormBase, nn.GroupNorm, nn.LayerNorm)  # noqa: SLF001 - all batch norms
+NORMS = (BATCH_NORM, nn.GroupNorm, nn.LayerNorm)
 
 
 def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimizer:
@@ -58,6 +59,12 @@ def rate_at(progress: float, options: TrainOptions) -> float:
     return options.lr * fall * (min(1.0, 0.1 + progress * slope) if options.warm_up else 1.0)
 
 
+def set_rate(optimizer: torch.optim.Optimizer, progress: float, options: TrainOptions) -> None:
+    """Give all weights ``rate_at``."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate_at(progress, options)
+
+
 def class_weights(items: Sequence[Item], classes: int, options: TrainOptions) -> Tensor | None:
     """Weight per class ``[classes]``, 1 in the mean over images: the rarer, the more; None = all alike."""
     if options.class_weights == "none":
@@ -76,35 +83,41 @@ def check_amp(device: torch.device, options: TrainOptions) -> None:
         raise ConfigError(f"amp computes in bfloat16 on cuda or cpu, not on {device.type}; leave it out")
 
 
-def step(
+class Looked(NamedTuple):
+    """A batch after its forward pass."""
+
+    batch: Batch
+    traversal: Traversal
+    loss: Tensor
+    baseline: float
+    """Of REINFORCE, for the next step."""
+
+
+def look(
     net: GlimpseNet,
-    optimizer: torch.optim.Optimizer,
     batch: Batch,
     select: Selector,
     k: tuple[int, ...],
     options: TrainOptions,
-    state: State,
+    baseline: float,
     *,
-    part: int = 0,
     weights: Tensor | None = None,
     progress: float = 0.0,
-) -> tuple[Traversal, float]:
-    """One forward and backward pass; the weights stay as they were if the loss is no number.
+) -> Looked:
+    """One forward pass, and what it is worth.
 
     Args:
         net: In training mode.
-        optimizer: Of its weights.
         batch: What is looked at.
         select: Chooses cells.
         k: Cells per region, per depth.
         options: How to train.
-        state: Its baseline moves.
-        part: Which batch of a step's ``options.accumulate`` it is; the weights move after the last.
+        baseline: Of REINFORCE.
         weights: Per class, for the cross-entropies; None = all alike.
         progress: Share of the training done.
 
     Returns:
-        What was seen, and the loss.
+        What was seen, and the loss, which ``move`` learns from.
     """
     labels = torch.from_numpy(batch.labels).to(net.device)
     gate = options.estimator == "straight-through"
@@ -116,22 +129,62 @@ def step(
         traversal = _in_full(traversal)
     single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
     alone = torch.from_numpy(single).to(labels.device)
-    loss = _task_loss(traversal, labels, alone, options, state, weights)
+    loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
     worth = None if net.value is None else value_loss(traversal, labels, batch.boxes)
     if worth is not None:
         loss = loss + options.value_loss * worth
-    if torch.isfinite(loss):
+    return Looked(batch, traversal, loss, baseline)
+
+
+def move(
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    looked: Looked | None,
+    options: TrainOptions,
+    state: State,
+    *,
+    team: Team,
+    part: int = 0,
+) -> tuple[float, int]:
+    """One backward pass, in all processes together; the weights stay as they were if the loss is no number.
+
+    Every process counts by its images, so that the gradient is that of all their images in one batch.
+
+    Args:
+        net: In training mode.
+        optimizer: Of its weights.
+        looked: This process's share of the batch; None = none of it could be read.
+        options: How to train.
+        state: Its baseline moves.
+        team: The processes.
+        part: Which batch of a step's ``options.accumulate`` it is; the weights move after the last.
+
+    Returns:
+        The loss and the images of all processes; NaN and 0 where nothing could be read.
+    """
+    mine = 0 if looked is None else len(looked.batch.labels)
+    (images,) = team.sum([mine])
+    if not images:
+        return math.nan, 0
+    share = mine / images
+    loss, baseline = team.sum(
+        [0.0, 0.0] if looked is None else [share * looked.loss.item(), share * looked.baseline]
+    )
+    state.baseline = baseline
+    if math.isfinite(loss):
         if part == 0:
             optimizer.zero_grad()
-        (loss / options.accumulate).backward()  # type: ignore[no-untyped-call]
+        if looked is not None:
+            (looked.loss / options.accumulate * share).backward()  # type: ignore[no-untyped-call]
         if part == options.accumulate - 1:
+            team.sum_gradients(net)
             if options.clip is not None:
                 torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
             optimizer.step()
-    return traversal, loss.item()
+    return loss, round(images)
 
 
 def _in_full(traversal: Traversal) -> Traversal:
@@ -149,28 +202,27 @@ def _task_loss(
     labels: Tensor,
     single: Tensor,
     options: TrainOptions,
-    state: State,
+    baseline: float,
     weights: Tensor | None,
-) -> Tensor:
-    """What the answer is worth, by the estimator; moves the state's baseline."""
+) -> tuple[Tensor, float]:
+    """What the answer is worth, by the estimator; and the next baseline."""
     weight = options.reinforce
     if options.estimator == "reinforce":
         share = options.image_share
         published = published_loss(
             traversal,
             labels,
-            state.baseline,
+            baseline,
             weight=0.1 if weight is None else weight,
             image_ce=share,
             image_reward=share,
             cap=options.cap,
             class_weights=weights,
         )
-        state.baseline = published.baseline
-        return published.loss + sum(traversal.scorer_losses.values())
+        return published.loss + sum(traversal.scorer_losses.values()), published.baseline
     loss = loss_of(traversal, labels, single, glimpse_weight=options.glimpse_loss, class_weights=weights)
     where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
-    return loss if where is None else loss + (1.0 if weight is None else weight) * where
+    return loss if where is None else loss + (1.0 if weight is None else weight) * where, baseline
 
 
 def loss_of(

@@ -160,7 +160,7 @@ def _rule():
 def test_a_batch_of_more_images_than_are_kept_open_reads_each_of_them(tmp_path, monkeypatch):
     monkeypatch.setattr("hiresattn.train.data.MOST_OPEN", 2)
     closed = []
-    monkeypatch.setattr("hiresattn.ahead.Held.close", lambda held: closed.append(held))
+    monkeypatch.setattr("hiresattn.ahead.Held.close", lambda held: closed.append(held))  # noqa: PLW0108 - a function binds
     loader = Loader(_rule(), Grid(), threads=0)
     examples = _spots(6, side=32)
     items = loader.items(examples, ("dark", "light"))
@@ -259,14 +259,14 @@ def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
 
 def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
     from hiresattn.geometry import Grid
+    from hiresattn.train.curriculum import stages_of
     from hiresattn.train.data import Item
-    from hiresattn.train.loop import _stages
 
     def items(depths, labels):
         return [Item(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
 
     def stages(*groups):
-        found = _stages([item for group in groups for item in group], Grid())
+        found = stages_of([item for group in groups for item in group], Grid())
         return [sorted({item.depths for item in stage}) for stage in found]
 
     assert stages(items(2, (0, 1, 2, 3)), items(1, (0, 1, 2))) == [[1], [2]]

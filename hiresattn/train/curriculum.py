@@ -1,0 +1,52 @@
+"""The curriculum: images from small to large, and which of them come next."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hiresattn.geometry import Grid
+from hiresattn.train.data import Item
+from hiresattn.train.options import TrainOptions
+
+#: Images that are one glimpse come in batches this many times larger.
+SMALL_IMAGE_BATCH = 3
+#: Regions of the first look in a batch, about, where an image has many.
+MOST_AT_ONCE = 2048
+
+
+def stages_of(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
+    """Images from small to large, by depths and, in units of what one more depth adds, regions of the first look.
+
+    A size that shows fewer than half of the classes is no stage of its own, it would teach which class is large:
+    its images join those one size smaller.
+    """
+    sizes = [item.depths + round(np.log(item.looks) / -np.log(grid.fraction) / 2) for item in items]
+    classes = len({item.label for item in items})
+    pools: list[list[Item]] = []
+    for size in sorted(set(sizes)):
+        same = [item for item, own in zip(items, sizes, strict=True) if own == size]
+        shown = [2 * len({item.label for item in pool}) >= classes for pool in (*pools[-1:], same)]
+        if pools and not all(shown):
+            pools[-1] += same
+        else:
+            pools.append(same)
+    return pools
+
+
+def batch_size(items: Sequence[Item], options: TrainOptions) -> int:
+    """Images per step: more where an image is one glimpse, fewer where the first look has many regions."""
+    looks = max(item.looks for item in items)
+    single = looks == max(item.depths for item in items) == 1
+    return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_AT_ONCE // looks, 2))
+
+
+def draw(pool: list[Item], number: int, size: int, seed: int, drawn: list[int]) -> list[Item]:
+    """The next items of a pool, counted in ``drawn``: it is shuffled anew each time that it has been through."""
+    out: list[Item] = []
+    while len(out) < min(size, len(pool)):
+        turn, place = divmod(drawn[number], len(pool))
+        order = np.random.default_rng([seed, number, turn]).permutation(len(pool))
+        taken = order[place : place + min(size, len(pool)) - len(out)]
+        out += [pool[i] for i in taken]
+        drawn[number] += len(taken)
+    return out

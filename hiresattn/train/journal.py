@@ -1,0 +1,134 @@
+"""What a run leaves to look at beside the model: metrics.csv, curves.png, and TensorBoard's scalars."""
+
+import csv
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from hiresattn.errors import ConfigError
+from hiresattn.report.curves import INKS, Chart
+
+#: Panels of the curves: title, what the axis says, and its lines as key of the record → name.
+PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
+    (
+        "Accuracy",
+        "share of images",
+        {"accuracy": "training", "val_accuracy": "validation", "hit": "target seen"},
+    ),
+    ("Loss", "per image", {"loss": "training"}),
+    ("Choices", "share", {"entropy": "entropy", "spread": "spread", "distinct": "distinct"}),
+)
+
+
+def write_journal(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write ``metrics.csv`` and ``curves.png``, each whole or not at all.
+
+    Args:
+        folder: The model's directory.
+        records: ``EpochRecord`` of every epoch so far, as names and values.
+
+    Raises:
+        OSError: If they can't be written.
+    """
+
+    def rows(file: Path) -> None:
+        with file.open("w", newline="", encoding="utf-8") as stream:
+            writer = csv.DictWriter(stream, list(records[-1]))
+            writer.writeheader()
+            writer.writerows(records)
+
+    _replaced(folder / "metrics.csv", rows)
+    _replaced(folder / "curves.png", lambda file: curves(records).save(file, "PNG"))
+
+
+def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
+    """Accuracy, loss and how varied the choices are, by epoch; a thin line where the curriculum went on."""
+    panels = []
+    epochs = int(records[-1]["epochs"])
+    across = _ticks(epochs, whole=True)
+    stages = [b["epoch"] for a, b in pairwise(records) if b["stage"] != a["stage"]]
+    for title, axis, lines in PANELS:
+        points = {
+            name: [(r["epoch"], r[key]) for r in records if r.get(key) is not None]
+            for key, name in lines.items()
+        }
+        top = 1.0 if title != "Loss" else max(value for line in points.values() for _, value in line)
+        chart = Chart(title, ("epoch", across), (axis, _ticks(top)))
+        for epoch in stages:
+            chart.mark(epoch)
+        for (name, line), ink in zip(points.items(), INKS, strict=False):
+            if line:
+                chart.line(name, line, ink, dots=len(line) == 1)
+        panels.append(chart.finished())
+    whole = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
+    for number, panel in enumerate(panels):
+        whole.paste(panel, (0, number * panel.height))
+    return whole
+
+
+class Board:
+    """TensorBoard's scalars, in ``folder/tensorboard``, where TensorBoard is installed; else nothing.
+
+    Args:
+        folder: The model's directory.
+        asked: Whether it must be installed.
+
+    Raises:
+        ConfigError: If it must be, and isn't.
+    """
+
+    def __init__(self, folder: Path, *, asked: bool) -> None:
+        self._folder = folder / "tensorboard"
+        self._make: Any = None
+        self._writer: Any = None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError as error:
+            if asked:
+                raise ConfigError(
+                    f"TensorBoard can't be loaded ({error}); pip install tensorboard, or leave out --tensorboard: "
+                    "metrics.csv and curves.png are written anyway"
+                ) from error
+        else:
+            self._make = SummaryWriter
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write an epoch's numbers; what an earlier session wrote of it and of later ones is void."""
+        if self._make is None:
+            return
+        epoch = record["epoch"]
+        if self._writer is None:
+            self._writer = self._make(str(self._folder), purge_step=epoch)
+        for name, value in record.items():
+            if value is not None and name not in ("epoch", "epochs"):
+                self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """End the file."""
+        if self._writer is not None:
+            self._writer.close()
+
+
+def _replaced(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside its place, then move it there."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _ticks(top: float, *, whole: bool = False) -> list[tuple[float, str]]:
+    """About five round values from 0 to at least ``top``."""
+    rough = max(top, 1e-6) / 5
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
+    step = max(math.ceil(step), 1) if whole else step
+    return [(number * step, f"{number * step:g}") for number in range(math.ceil(top / step - 1e-9) + 1)]

@@ -1,0 +1,135 @@
+"""What a run leaves to look at: the curves, and TensorBoard's scalars where it is installed."""
+
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+
+from hiresattn.errors import CheckpointError, ConfigError
+from hiresattn.manifest import Example
+from hiresattn.report.curves import INKS
+from hiresattn.train.journal import curves
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions
+
+QUICK = TrainOptions(
+    epochs=2,
+    batch_size=4,
+    threads=0,
+    device="cpu",
+    size=16,
+    k=(1,),
+    grid=3,
+    fraction=0.5,
+    value_range=(0, 255),
+)
+
+
+def _images(count=8):
+    rng = np.random.default_rng(0)
+    return [Example(rng.integers(60, 160, (32, 32, 1)).astype(np.uint8), "ab"[i % 2]) for i in range(count)]
+
+
+def _record(epoch, **more):
+    return {
+        "epoch": epoch,
+        "epochs": 4,
+        "stage": 1,
+        "loss": 2.0,
+        "accuracy": 0.5,
+        "val_accuracy": None,
+    } | more
+
+
+def _height(picture, ink, column):
+    """Rows at which a column has an ink, from above."""
+    pixels = np.asarray(picture)[:, column]
+    return np.flatnonzero((pixels == ImageColor.getrgb(ink)).all(1))
+
+
+def test_every_epoch_leaves_the_curves(tmp_path):
+    run = fit(_images(), tmp_path / "model", QUICK)
+    next(run)
+    with Image.open(tmp_path / "model" / "curves.png") as picture:
+        first = np.asarray(picture)
+    list(run)
+    with Image.open(tmp_path / "model" / "curves.png") as picture:
+        assert picture.size == (720, 3 * 480)
+        assert not np.array_equal(first, np.asarray(picture))
+    assert not list((tmp_path / "model").glob(".*"))
+
+
+def test_a_curve_is_where_its_numbers_are():
+    records = [_record(epoch, accuracy=0.25 * epoch) for epoch in range(1, 5)]
+    picture = curves(records)
+    # epochs 1 to 4 of 4: the axis from px 70 to 530, accuracies from px 424 (0) up to 64 (1)
+    for epoch in (2, 3):
+        rows = _height(picture.crop((0, 0, 720, 480)), INKS[0], 70 + 460 * epoch // 4)
+        assert rows.mean() == pytest.approx(424 - 360 * 0.25 * epoch, abs=3)
+
+
+def test_the_curriculums_steps_are_marked_and_what_is_missing_is_not_drawn():
+    plain, marked = (curves([_record(1), _record(2, stage=stage)]) for stage in (1, 2))
+    assert not np.array_equal(np.asarray(plain), np.asarray(marked))
+    validated = curves([_record(1, val_accuracy=0.5), _record(2)])
+    assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(INKS[1])}
+
+
+def _colours(picture):
+    return {tuple(colour) for colour in np.asarray(picture).reshape(-1, 3)}
+
+
+def test_curves_that_cant_be_written_are_a_clear_error(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "curves.png").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="state can't be written"):
+        next(fit(_images(), folder, QUICK))
+    assert not list(folder.glob(".*"))
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """A TensorBoard that remembers."""
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            seen.append(("open", folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            seen.append(("close",))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    return seen
+
+
+def test_tensorboard_gets_every_epochs_numbers_and_a_resumed_run_goes_on(tmp_path, board):
+    next(fit(_images(), tmp_path / "model", QUICK))
+    (second,) = fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True), resume=True)
+    folder = str(tmp_path / "model" / "tensorboard")
+    assert [each for each in board if each[0] == "open"] == [("open", folder, 1), ("open", folder, 2)]
+    assert board.count(("close",)) == 2
+    assert ("loss", second.loss, 2) in board
+    names = {each[0] for each in board if len(each) == 3 and each[0] != "open"}
+    assert {"loss", "accuracy", "entropy", "spread", "distinct", "glimpses", "seconds"} <= names
+    assert not names & {"val_accuracy", "hit"}  # there are no validation images and no boxes
+
+
+def test_tensorboard_that_isnt_there_is_missed_only_where_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        next(fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True)))
+    assert not (tmp_path / "model").exists()
+    next(fit(_images(), tmp_path / "model", QUICK))
+    assert not (tmp_path / "model" / "tensorboard").exists()
