@@ -145,10 +145,26 @@ class ScorerConfig(_Json):
     """``mask``: share of a region's cells whose gate may be open, in the mean."""
     sparsity: tuple[float, float, float] | None = None
     """``mask``: alpha, beta and lambda of the historical sparsity loss in place of that budget; it collapses."""
+    taps: tuple[int, ...] = (-3, -1)
+    """``saol``, ``ltpa``: which of the encoder's maps they see, by index, fine to coarse."""
+    compatibility: str = "gated"
+    """``ltpa``: how places and the region as a whole are compared: ``gated``, ``dot``, or ``plain``, which under
+    softmax does not depend on the whole."""
+    heads: str = "concat"
+    """``ltpa``: one classifier for all taps (``concat``) or one each (``indep``)."""
+    reverse: bool = False
+    """``saol``: whether what a pasted part shows is taught as printed, the pasted side first."""
+    negatives: str = "present"
+    """``oaa``: which classes integral maps are told of: ``present`` ones, or ``all``."""
 
     def __post_init__(self) -> None:
         if not _finite(self.area) or not 0 < self.area <= 1:
             raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
+        if not self.taps or not all(isinstance(tap, int) for tap in self.taps):
+            raise ConfigError(f"taps are indices of maps, such as -3 and -1; got {self.taps!r}")
+        for name, known in _SCORING.items():
+            if getattr(self, name) not in known:
+                raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known are {', '.join(known)}")
         if self.sparsity is not None:
             good = len(self.sparsity) == 3 and all(_finite(value) and value >= 0 for value in self.sparsity)
             if not good or self.sparsity[0] > 1 or not self.sparsity[2]:
@@ -179,10 +195,10 @@ class ModelConfig(_Json):
     """What scores the cells of a region."""
     location: LocationConfig = field(default_factory=LocationConfig)
     """What the scorer is made of."""
-    grid: Grid = field(default_factory=Grid)
-    """How a region is divided into cells."""
     scoring: ScorerConfig = field(default_factory=ScorerConfig)
     """Settings of the scorers that are not TNet's."""
+    grid: Grid = field(default_factory=Grid)
+    """How a region is divided into cells."""
     aggregator: str = "attention"
     """``attention`` (gated attention, Ilse 2018) or ``mean``."""
     position: bool | str = True
@@ -246,6 +262,11 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+_SCORING = {
+    "compatibility": ("gated", "dot", "plain"),
+    "heads": ("concat", "indep"),
+    "negatives": ("present", "all"),
+}
 _NESTED: dict[str, Any] = {
     "input": InputConfig,
     "grid": Grid,

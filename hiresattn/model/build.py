@@ -13,7 +13,7 @@ from hiresattn.model.encoders import build_encoder
 from hiresattn.model.init import INITS, initialise
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.position import POSITIONS
-from hiresattn.model.scorers import SCORERS, ContextScorer, LocationScorer, MaskScorer, RandomScorer, Scorer
+from hiresattn.model.scorers import SCORERS, Scorer
 
 
 class Classifier(nn.Linear):
@@ -90,21 +90,41 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
 
 
 def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
-    grid, location = config.grid.size, config.location
-    if config.scorer == "random":
-        return RandomScorer(grid=grid)
+    grid, location, scoring = config.grid.size, config.location, config.scoring
+    name, stage = config.scorer, location.stage
+    options: dict[str, Any] = {"grid": grid}
+    if name in ("saol", "ltpa", "oaa"):
+        options["classes"] = len(config.classes)
+    if name in ("saol", "ltpa"):
+        options["taps"] = scoring.taps
+        options["channels"] = [_channels(config, encoder, tap, "tap") for tap in scoring.taps]
+    elif name != "random":
+        options["channels"] = _channels(config, encoder, stage, "location stage")
+    if name in ("ltpa", "context"):
+        options["context"] = encoder.feature_width
+    if name in ("location", "context", "mask"):
+        if location.units is not None and len(location.units) != grid:
+            raise ConfigError(f"location units name {len(location.units)} rows; the grid has {grid}")
+        options |= vars(location)
+    own: dict[str, dict[str, Any]] = {
+        "mask": {"area": scoring.area, "sparsity": scoring.sparsity},
+        "saol": {"reverse": scoring.reverse},
+        "oaa": {"stage": stage, "negatives": scoring.negatives},
+        "ltpa": {
+            "hidden": location.hidden,
+            "compatibility": scoring.compatibility,
+            "heads": scoring.heads,
+        },
+    }
+    return SCORERS[name](**options, **own.get(name, {}))
+
+
+def _channels(config: ModelConfig, encoder: Any, stage: int, what: str) -> int:
+    """Channels of one of the encoder's maps."""
     try:
-        channels = encoder.stage_channels[location.stage]
+        return int(encoder.stage_channels[stage])
     except IndexError as error:
         raise ConfigError(
-            f"location stage {location.stage}: the encoder {config.encoder!r} has "
-            f"{len(encoder.stage_channels)} maps, numbered from 0, or from -1 backwards"
+            f"{what} {stage}: the encoder {config.encoder!r} has {len(encoder.stage_channels)} maps, "
+            "numbered from 0, or from -1 backwards"
         ) from error
-    if location.units is not None and len(location.units) != grid:
-        raise ConfigError(f"location units name {len(location.units)} rows; the grid has {grid}")
-    options = {**vars(location), "channels": channels, "grid": grid}
-    if config.scorer == "context":
-        return ContextScorer(context=encoder.feature_width, **options)
-    if config.scorer == "mask":
-        return MaskScorer(area=config.scoring.area, sparsity=config.scoring.sparsity, **options)
-    return LocationScorer(**options)

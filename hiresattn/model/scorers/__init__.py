@@ -2,18 +2,32 @@
 
 from hiresattn.model.scorers.base import Paste, Scored, Scorer, Target, Teach, View, pool_cells
 from hiresattn.model.scorers.location import ContextScorer, LocationScorer
+from hiresattn.model.scorers.ltpa import LtpaScorer
 from hiresattn.model.scorers.mask import MaskScorer
+from hiresattn.model.scorers.oaa import OaaScorer
 from hiresattn.model.scorers.random import RandomScorer
+from hiresattn.model.scorers.saol import SaolScorer
 
-SCORERS = {"location": LocationScorer, "context": ContextScorer, "mask": MaskScorer, "random": RandomScorer}
+SCORERS: dict[str, type[Scorer]] = {
+    "location": LocationScorer,
+    "context": ContextScorer,
+    "mask": MaskScorer,
+    "saol": SaolScorer,
+    "ltpa": LtpaScorer,
+    "oaa": OaaScorer,
+    "random": RandomScorer,
+}
 
 __all__ = [
     "SCORERS",
     "ContextScorer",
     "LocationScorer",
+    "LtpaScorer",
     "MaskScorer",
+    "OaaScorer",
     "Paste",
     "RandomScorer",
+    "SaolScorer",
     "Scored",
     "Scorer",
     "Target",

@@ -135,6 +135,11 @@ def pool_cells(features: Float[Tensor, "n c h w"], grid: int, fraction: Float[Te
     return torch.einsum("ngh,nchw,nkw->ncgk", rows, features, columns)
 
 
+def log_cells(density: Float[Tensor, "n 1 h w"], grid: int, fraction: Float[Tensor, " n"]) -> Tensor:
+    """Log of the average over every cell ``[n grid grid]`` of what isn't negative; finite where it is 0."""
+    return pool_cells(density, grid, fraction)[:, 0].clamp(min=1e-12).log()
+
+
 def box_mask(box: Float[Tensor, "n 4"], height: int, width: int) -> Float[Tensor, "n h w"]:
     """Share of every map px that lies in a box: the box's mask, averaged down.
 

@@ -1,0 +1,126 @@
+"""Online attention accumulation: what a class's activation map showed once is kept, and taught to a second map."""
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from hiresattn.model.scorers.base import Scored, Scorer, Target, View, log_cells
+
+#: Share of the training over which the accumulated maps come to count in full.
+RAMP = 0.5
+#: Keeps the division by a map's maximum finite.
+TINY = 1e-8
+
+
+class OaaScorer(Scorer):
+    """Class activation maps, and integral maps that learn from their accumulation over the whole training.
+
+    A cell's logit is the log of sum_c p_c sigmoid(F^_c) in it, p the classes' probabilities and F^ the integral
+    maps. Nothing that is remembered is looked at: a new image has no memory.
+
+    Args:
+        channels: Channels of the map that is scored.
+        classes: Number of classes.
+        grid: Cells along a side.
+        stage: Which of the encoder's maps, by index.
+        negatives: Which classes an integral map is told of: ``present``, those of the label, as the paper; or
+            ``all``, absent ones as well, everywhere off, as its code.
+
+    Source:
+        Jiang et al. 2019, "Integral Object Mining via Online Attention Accumulation". Differs: both maps in one
+        network, the second's loss growing as the first becomes reliable; one 1x1 convolution each.
+    """
+
+    def __init__(
+        self, *, channels: int, classes: int, grid: int, stage: int = -1, negatives: str = "present"
+    ) -> None:
+        super().__init__()
+        self.grid = grid
+        self.stage = stage
+        self.negatives = negatives
+        self.activation = nn.Conv2d(channels, classes, 1)
+        self.integral = nn.Conv2d(channels, classes, 1)
+
+    def forward(self, view: View) -> Scored:
+        """Score every cell, and answer."""
+        seen = view.stages[self.stage]
+        activation, integral = self.activation(seen), self.integral(seen)
+        mean = activation.mean((2, 3))
+        density = (mean.sigmoid()[:, :, None, None] * integral.sigmoid()).sum(1, keepdim=True)
+        logits = log_cells(density, self.grid, view.fraction)
+        return Scored(logits, answer=mean.log_softmax(1), trace=(activation, integral))
+
+    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
+        """``cam``: is each class there; ``hybrid``: what has been accumulated. Merges into ``target.remember``."""
+        activation, integral = scored.trace
+        present = _shares(target.labels, activation.shape[1])
+        shares = present
+        if target.paste is not None:
+            part = target.paste.share[:, None]
+            shares = (1 - part) * present + part * _shares(target.paste.labels, activation.shape[1])
+        mean = activation.mean((2, 3))
+        wrong = functional.binary_cross_entropy_with_logits(mean, shares, reduction="none").mean(1)
+        accepted = right_classes(mean, present > 0) & (target.weight > 0)[:, None]
+        if target.paste is not None:
+            accepted = accepted & (target.paste.share == 0)[:, None]
+        with torch.no_grad():
+            maps = attention_of(activation)
+            maps = (
+                maps * accepted[:, :, None, None]
+                if target.remember is None
+                else target.remember(maps, accepted)
+            )
+        told = (present > 0) & (maps.amax((2, 3)) > 0)
+        if self.negatives == "all":
+            told = told | ((present == 0) & (shares == 0))
+        hybrid = (hybrid_loss(integral, maps) * told).sum(1)
+        ramp = min(1.0, target.progress / RAMP)
+        return {
+            "cam": (target.weight * wrong).mean(),
+            "hybrid": ramp * (target.weight * hybrid).mean(),
+        }
+
+
+def attention_of(activation: Float[Tensor, "n K h w"]) -> Float[Tensor, "n K h w"]:
+    """Attention, 0 to 1: the positive part of each class's map over its maximum."""
+    positive = activation.relu()
+    return positive / (positive.amax((2, 3), keepdim=True) + TINY)
+
+
+def right_classes(scores: Float[Tensor, "n K"], present: Bool[Tensor, "n K"]) -> Bool[Tensor, "n K"]:
+    """Which present classes are predicted: among the n likeliest, n = number present. One label: the prediction."""
+    rank = scores.argsort(1, descending=True).argsort(1)
+    return present & (rank < present.sum(1, keepdim=True))
+
+
+def hybrid_loss(logits: Float[Tensor, "... h w"], maps: Float[Tensor, "... h w"]) -> Float[Tensor, "..."]:
+    """The loss of integral maps: push up by as much as was seen, push down where nothing ever was.
+
+    -1/|N+| sum over N+ of p log q  -  1/|N-| sum over N- of log(1 - q), with q = sigmoid(logits), N+ the places
+    whose p is above 0 and N- the others; a part without places is 0. Unlike cross-entropy it never pushes down a
+    place that was seen weakly.
+
+    Args:
+        logits: Integral maps.
+        maps: Accumulated attention p, 0 to 1.
+
+    Returns:
+        One per map.
+
+    Source:
+        Jiang et al. 2019, hybrid loss of OAA+; as corrected: the second part has no factor p.
+    """
+    some = maps > 0
+    up = -(maps * functional.logsigmoid(logits) * some).sum((-2, -1)) / some.sum((-2, -1)).clamp(min=1)
+    down = -(functional.logsigmoid(-logits) * ~some).sum((-2, -1)) / (~some).sum((-2, -1)).clamp(min=1)
+    return up + down
+
+
+def _shares(labels: Tensor, classes: int) -> Tensor:
+    """Labels as floats ``[n K]``."""
+    if labels.ndim == 2:
+        return labels.float()
+    return functional.one_hot(labels, classes).float()
