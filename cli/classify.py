@@ -50,6 +50,12 @@ ALL_FAILED, SOME_FAILED = 1, 3
 @options.bands
 @options.value_range
 @click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="µm per pixel, where the file or the manifest is wrong or says nothing.",
+)
+@click.option(
     "--dry-run",
     is_flag=True,
     help="Read no pixel: say what each source would cost (tiles, bytes, requests), a JSON line each.",
@@ -73,6 +79,7 @@ def classify(
     nms: float | None,
     seed: int | None,
     threads: int | None,
+    mpp: float | None,
     dry_run: bool,
     **settings: Any,
 ) -> None:
@@ -87,6 +94,8 @@ def classify(
     sources = expand_sources(words, split)
     if regions:
         sources = _windows(sources, regions)
+    if mpp is not None:
+        sources = [_scaled(source, mpp) for source in sources]
     options.check_budget(budget)
     if nms is not None and policy != "top-k":
         raise click.UsageError("--nms is for --policy top-k")
@@ -205,6 +214,15 @@ def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], 
     if isinstance(source, Unusable):
         return [replace(source, region=region) for region in regions]
     return [Example(source=source, region=region) for region in regions]
+
+
+def _scaled(source: "Source", mpp: float) -> "Source":
+    """A source with another scale than its file, or its manifest, says."""
+    from hiresattn.manifest import Example
+
+    if isinstance(source, Unusable):
+        return source
+    return replace(source if isinstance(source, Example) else Example(source), mpp=mpp)
 
 
 def _in_order(

@@ -34,6 +34,7 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """
+    from hiresattn.manifest import Example
     from hiresattn.pyramid import open_pyramid
 
     sources = list(_images(expand_sources(words)))
@@ -42,8 +43,9 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
         try:
             if isinstance(source, Unusable):
                 raise OpenError(source.error)
-            with open_pyramid(source, mpp=mpp) as pyramid:
-                facts = describe(source, pyramid)
+            example = source if isinstance(source, Example) else Example(source)
+            with open_pyramid(example.source, mpp=mpp or example.mpp) as pyramid:
+                facts = describe(example.source, pyramid)
         except HiresattnError as error:
             failed += 1
             click.echo(f"Error: {one_line(error)}", err=True)
@@ -57,7 +59,7 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
         ctx.exit(3 if shown else 1)
 
 
-def _images(sources: "list[str | Example | Unusable]") -> Iterator[str | Unusable]:
+def _images(sources: "list[str | Example | Unusable]") -> "Iterator[str | Example | Unusable]":
     """The images of sources: windows of one image are that image, once."""
     seen = set()
     for source in sources:
@@ -65,7 +67,7 @@ def _images(sources: "list[str | Example | Unusable]") -> Iterator[str | Unusabl
             yield source
         elif source.source not in seen:
             seen.add(source.source)
-            yield source.source
+            yield source
 
 
 def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:

@@ -16,7 +16,7 @@ from hiresattn_cli.progress import progress_bar
 if TYPE_CHECKING:
     from hiresattn.manifest import Example
 
-COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group")
+COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
 
 
 @click.command()
@@ -93,7 +93,8 @@ def _write(target: Path, examples: "list[Example]") -> None:
             source = os.path.relpath(source, target.parent)
         boxes = "" if example.boxes is None else json.dumps([list(box) for box in example.boxes])
         window = example.region or [""] * 4
-        table.writerow([source, example.label or "", example.split, *window, boxes, example.group or ""])
+        more = (value or "" for value in (example.group, example.mpp, example.fold))
+        table.writerow([source, example.label or "", example.split, *window, boxes, *more])
     partial = target.with_name(f".{target.name}.partial")
     partial.write_text(text.getvalue(), encoding="utf-8")
     partial.replace(target)

@@ -44,6 +44,7 @@ def warnings_for(
     config: InputConfig,
     means: np.ndarray,
     side: int,
+    mpp: float | None = None,
 ) -> Iterator[str]:
     """Say where an image leaves a model's domain.
 
@@ -54,13 +55,14 @@ def warnings_for(
         config: The rule used for this image.
         means: Mean of each band at first glance, scaled (see ``band_means``).
         side: Short side of what is classified, level-0 px.
+        mpp: Micrometres per level-0 px, in place of what the image says.
 
     Yields:
         One sentence per way.
     """
     if side < config.size:
         yield f"the image is {side} px wide or high and a glimpse is {config.size}: it was upsampled"
-    known = [("µm/px", pyramid.mpp, domain.mpp), ("CRS units per px", resolution(pyramid), domain.resolution)]
+    known = [("µm/px", mpp or pyramid.mpp, domain.mpp), ("CRS units per px", resolution(pyramid), domain.resolution)]
     for unit, value, span in known:
         if span is None:
             continue

@@ -325,7 +325,13 @@ def _classify_one(
         seconds=Seconds(read=round(reading, 4), model=round(thinking, 4)),
         stop_reason=reason,
     )
-    record = replace(_blank(example, model), cost=cost, regions=_visited(traversal, region, side))
+    record = replace(
+        _blank(example, model),
+        cost=cost,
+        regions=_visited(traversal, region, side),
+        mpp=example.mpp or pyramid.mpp,
+        mpp_source="given" if example.mpp else pyramid.meta.mpp_source,
+    )
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
     scores = (traversal.logits[0] / model.temperature).softmax(0).tolist()
@@ -342,7 +348,15 @@ def _classify_one(
         score=scores[best],
         scores=dict(zip(model.classes, scores, strict=True)),
         warnings=tuple(
-            warnings_for(pyramid, model.domain, model.config.input, fetcher.config, means, min(height, width))
+            warnings_for(
+                pyramid,
+                model.domain,
+                model.config.input,
+                fetcher.config,
+                means,
+                min(height, width),
+                example.mpp,
+            )
         ),
     )
 

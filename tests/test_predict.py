@@ -194,6 +194,18 @@ def test_an_image_outside_the_domain_warns():
     assert _one(ArrayPyramid(_image(), mpp=0.25), fits).warnings == ()
 
 
+def test_a_scale_given_with_the_source_stands_for_the_files_own_and_is_recorded():
+    model = _model(mpp=(0.5, 0.5))
+    said, given = (_one(Example(ArrayPyramid(_image(), mpp=0.25), mpp=own), model) for own in (None, 0.5))
+    assert "0.25 µm/px; the model was trained at 0.5" in " / ".join(said.warnings)
+    assert "µm/px" not in " / ".join(given.warnings)
+    assert (given.mpp, given.mpp_source) == (0.5, "given")
+    assert (said.mpp, given.to_json()["mpp"]) == (0.25, 0.5)
+    silent = _one(Example(_image()), model)
+    assert silent.mpp is None
+    assert "does not say its µm/px" in " / ".join(silent.warnings)
+
+
 def test_a_source_that_fails_is_recorded_and_the_others_are_not_lost(tmp_path):
     sources = [_image(), tmp_path / "missing.tif", _image(bands=2), _image()]
     found = list(classify(sources, _model(), device="cpu", budget=5, on_error="record"))

@@ -68,6 +68,14 @@ def test_mpp_can_be_given(run, image):
     assert json.loads(run("info", image, "--json", "--mpp", "0.25").stdout)["mpp"] == 0.25
 
 
+def test_a_manifests_own_scale_counts_and_one_given_wins(run, image):
+    manifest = image.parent / "m.csv"
+    manifest.write_text("path,mpp\nimage.png,0.5\n")
+    found = json.loads(run("info", manifest, "--json").stdout)
+    assert (found["mpp"], found["mpp_source"]) == (0.5, "given")
+    assert json.loads(run("info", manifest, "--json", "--mpp", "0.25").stdout)["mpp"] == 0.25
+
+
 def test_the_estimate_of_a_large_pyramid_is_small_and_of_a_small_image_is_all():
     from hiresattn.needle import NeedlePyramid, NeedleScene
 

@@ -140,3 +140,22 @@ def test_a_fold_and_a_split_are_wrong_usage_of_evaluate(run, write, tmp_path):
     result = run("evaluate", tmp_path / "model", write(FOLDS), "--fold", 0, "--split", "val")
     assert result.exit_code == 2
     assert "give one of them" in result.stderr
+
+
+SCALES = "path,label,split,mpp\n{0},dark,train,0.5\n{1},light,train,0.25\n{2},dark,val,2\n{3},light,val,\n"
+
+
+def test_a_scale_per_image_makes_the_models_domain_and_is_checked_against_it(run, write, tmp_path):
+    manifest, model = write(SCALES), tmp_path / "model"
+    result = run("train", manifest, "-o", model, *QUICK)
+    assert result.exit_code == 0, result.stderr
+    assert card(model)["domain"]["mpp"] == [0.25, 0.5]
+    words = ("classify", manifest, "-m", model, "--split", "val", "--device", "cpu")
+    far, unknown = (json.loads(line) for line in run(*words).stdout.splitlines())
+    assert (far["mpp"], far["mpp_source"], unknown["mpp"]) == (2.0, "given", None)
+    assert "2 µm/px; the model was trained at 0.25 to 0.5" in " ".join(far["warnings"])
+    assert "does not say its µm/px" in " ".join(unknown["warnings"])
+    for line in run(*words, "--mpp", 0.4).stdout.splitlines():
+        found = json.loads(line)
+        assert (found["mpp"], found["mpp_source"]) == (0.4, "given")
+        assert "µm/px" not in " ".join(found["warnings"])
