@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from hiresattn.train.cutmix import Mix
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,8 @@ class Change(NamedTuple):
     """Gain and offset of its bands ``[2 c]``, of values of -1 to 1; None = 1 and 0."""
     jpeg: tuple[int, str] | None = None
     """Quality and colour subsampling of the compression that its crops pass; None = none."""
+    mix: "Mix | None" = None
+    """What of another image is pasted into it, before it is turned; None = nothing."""
 
     def colour(self, pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
         """A crop ``[c s s]``, values of -1 to 1, tinted and compressed.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,8 +15,9 @@ from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.squash import SquashFetcher, squashed
+from hiresattn.squash import SquashFetcher, squashed, unsquashed
 from hiresattn.train.augment import Change
+from hiresattn.train.cutmix import Mix, Pastes, boxes_of, pastes_of
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -26,6 +28,7 @@ SAMPLE = 64
 
 
 _Made = TypeVar("_Made")
+_Reader = CropFetcher | SquashFetcher
 
 
 class _UnreadableError(Exception):
@@ -50,6 +53,10 @@ class Item:
     """Regions of the first look."""
     boxes: np.ndarray | None = None
     """Where the target is, ``[m 4]`` level-0 px; None = not known."""
+    step: int = 1
+    """Level-0 px of which multiples lie on whole px of every level that its crops are read from."""
+    name: str = ""
+    """What its image, or window, is known by in all runs."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,14 @@ class Batch:
     labels: np.ndarray
     boxes: list[np.ndarray | None]
     """Where the targets are, per image, as the network sees it; None = not known."""
+    items: Sequence[Item] = ()
+    """What is in it."""
+    changes: Sequence[Change] = ()
+    """How each image is changed."""
+    pastes: Pastes | None = None
+    """What CutMix pasted into them; None = nothing."""
+    stored: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """``stored(image [n], regions [n 4])`` → where regions lie in the images as stored, level-0 px ``[n 4]``."""
 
 
 class Loader:
@@ -97,6 +112,7 @@ class Loader:
         self.lost = lost
         self._sources: set[str | int] = set()
         self._images = OpenImages(self._opened, MOST_OPEN)
+        self._mixed: list[CropFetcher] = []
 
     def items(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Item]:
         """Measure examples: every image is opened once, no pixel is read.
@@ -109,7 +125,7 @@ class Loader:
         index = {name: i for i, name in enumerate(classes)}
         self._sources |= {source_key(example.source) for example in examples}
         made: list[Item] = []
-        for example in examples:
+        for number, example in enumerate(examples):
             if example.label not in index:
                 raise ConfigError(
                     f"{example.source}: label {example.label!r} is none of the classes {', '.join(classes)}"
@@ -127,7 +143,11 @@ class Loader:
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
             if boxes is not None and self.config.squash is not None:
                 boxes = squashed(boxes, region, self.config.squash)
-            made.append(Item(example, index[example.label], region, depths, len(roots), boxes))
+            coarse = min(region[2:]) / self.config.size
+            step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
+            name = str(example.source) if isinstance(example.source, str | Path) else f"array {number}"
+            name = name if example.region is None else f"{name} {list(region)}"
+            made.append(Item(example, index[example.label], region, depths, len(roots), boxes, step, name))
         return made
 
     def attempt(
@@ -150,11 +170,16 @@ class Loader:
             HiresattnError: If an image can't be read, and none may be lost.
         """
         rows = list(range(len(items)))
+        made = list(changes or [Change()] * len(items))
         while rows:
             try:
-                batch = self.batch([items[row] for row in rows], changes and [changes[row] for row in rows])
+                batch = self.batch([items[row] for row in rows], [made[row] for row in rows])
                 return work(batch), len(items) - len(rows)
             except _UnreadableError as error:
+                row = rows[error.row]
+                if made[row].mix is not None:  # perhaps it is the donor that can't be read
+                    made[row] = made[row]._replace(mix=None)
+                    continue
                 self._images.forget(items[rows[error.row]].example.source)
                 self._lose(error.why)
                 del rows[error.row]
@@ -171,31 +196,44 @@ class Loader:
         Returns:
             The batch.
         """
-        fetchers = []
-        for row, item in enumerate(items):
-            try:
-                fetchers.append(self._fetcher(item, len(items)))
-            except (OpenError, ReadError) as error:
-                raise _UnreadableError(row, error) from error
         changes = changes or [Change()] * len(items)
         turns = [change.turn for change in changes]
+        mixes = [change.mix for change in changes]
+        self._forget_mixed()
+        fetchers, cleans = [], []
+        at_once = len(items) + sum(mix is not None for mix in mixes)
+        for row, (item, mix) in enumerate(zip(items, mixes, strict=True)):
+            try:
+                fetchers.append(self._fetcher(item, at_once, None if mix is None else mix.pasted, mix))
+                cleans.append(fetchers[-1] if mix is None else self._fetcher(item, at_once, mix.clean, mix))
+            except (OpenError, ReadError) as error:
+                raise _UnreadableError(row, error) from error
         wholes = [self.frame(item.region) for item in items]
         frames = [turn.frame(whole) for turn, whole in zip(turns, wholes, strict=True)]
-        size, bands = self.config.size, len(self.config.bands)
+        size, bands, side = self.config.size, len(self.config.bands), self.config.squash
         ends = np.array(self.config.low, np.float32), np.array(self.config.high, np.float32)
 
-        def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
+        def laid(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+            pairs = zip(image.tolist(), regions.tolist(), strict=True)
+            return np.array([turns[i].stored(r, wholes[i]) for i, r in pairs], np.int64).reshape(-1, 4)
+
+        def stored(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+            out = laid(image, regions)
+            if side is None:
+                return out
+            parts = zip(image.tolist(), out[:, None], strict=True)
+            return np.concatenate([unsquashed(part, items[i].region, side) for i, part in parts])
+
+        def fetch(image: np.ndarray, regions: np.ndarray, readers: Sequence[_Reader] = fetchers) -> Crops:
             pixels = np.empty((len(image), bands, size, size), np.float32)
             coverage = np.empty((len(image), size, size), np.float32)
-            rows: dict[CropFetcher | SquashFetcher, list[int]] = {}
-            stored = np.stack(
-                [turns[i].stored(r, wholes[i]) for i, r in zip(image.tolist(), regions.tolist(), strict=True)]
-            )
+            rows: dict[_Reader, list[int]] = {}
+            where = laid(image, regions)
             for row, index in enumerate(image.tolist()):
-                rows.setdefault(fetchers[index], []).append(row)
-            for fetcher, mine in rows.items():
+                rows.setdefault(readers[index], []).append(row)
+            for reader, mine in rows.items():
                 try:
-                    crops = fetcher(np.zeros(len(mine), np.int64), stored[mine])
+                    crops = reader(np.zeros(len(mine), np.int64), where[mine])
                 except (OpenError, ReadError) as error:
                     raise _UnreadableError(int(image[mine[0]]), error) from error
                 for row, seen, measured in zip(mine, *crops, strict=True):
@@ -215,9 +253,15 @@ class Loader:
             frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
             boxes=[
-                None if item.boxes is None else turn.seen(item.boxes, whole)
-                for item, turn, whole in zip(items, turns, wholes, strict=True)
+                None if boxes is None else turn.seen(boxes, whole)
+                for boxes, turn, whole in zip(boxes_of(items, mixes, side), turns, wholes, strict=True)
             ],
+            items=items,
+            changes=changes,
+            pastes=pastes_of(
+                items, changes, wholes, side, lambda image, regions: fetch(image, regions, cleans)
+            ),
+            stored=stored,
         )
 
     def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
@@ -230,8 +274,19 @@ class Loader:
             raise why
         self.lost(why)
 
-    def _fetcher(self, item: Item, at_once: int) -> CropFetcher | SquashFetcher:
+    def _fetcher(
+        self,
+        item: Item,
+        at_once: int,
+        mixed: Callable[[Pyramid, Pyramid], Pyramid] | None = None,
+        mix: Mix | None = None,
+    ) -> _Reader:
         pyramid, fetcher = self.source(item.example.source, at_once)
+        if mixed is not None and mix is not None:
+            pyramid = mixed(pyramid, self.source(mix.donor.example.source, at_once)[0])
+            share = CACHE_BYTES // (2 * at_once)
+            fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
+            self._mixed.append(fetcher)
         if self.config.squash is None:
             return fetcher
         return SquashFetcher(pyramid, self.config, item.region)
@@ -300,8 +355,14 @@ class Loader:
         fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
         return Held(pyramid, fetcher)
 
+    def _forget_mixed(self) -> None:
+        """Let go of what the last batch mixed."""
+        while self._mixed:
+            self._mixed.pop().close()
+
     def close(self) -> None:
         """Close every image."""
+        self._forget_mixed()
         self._images.close()
 
 
