@@ -1,5 +1,6 @@
 """``hiresattn train``: a manifest in, a model directory out."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -146,6 +147,12 @@ if TYPE_CHECKING:
     metavar="raise|skip",
     help="Stop at an image that can't be read, or leave it out and count it.",
 )
+@click.option(
+    "--tensorboard",
+    is_flag=True,
+    default=None,
+    help="Fail without TensorBoard; where it is installed, its scalars are written anyway.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
 @click.pass_context
@@ -164,13 +171,17 @@ def train(
 
     Paths are relative to the manifest; splits are train, val and test. A column labels in place of label
     holds any number of labels, with | between. MANIFEST may also be a folder, with CLASS/… or
-    {train,val,test}/CLASS/… in it. DIR gets model.safetensors, card.json and metrics.csv. Options that are
-    given neither here nor in --config keep the preset's values.
+    {train,val,test}/CLASS/… in it. DIR gets model.safetensors, card.json, metrics.csv and curves.png. Options
+    that are given neither here nor in --config keep the preset's values.
+
+    Several processes share every batch, one per GPU: torchrun --no-python --nproc-per-node 2 hiresattn train …
     """
     from hiresattn.imagefolder import read_examples
 
     folder = Path(output)
-    _check_folder(folder, resume=resume, force=force)
+    leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
+    if leads:
+        _check_folder(folder, resume=resume, force=force)
     chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
     examples = read_examples(
         manifest, labels=True, multi=chosen.multi_label, fold=chosen.fold, seed=chosen.seed
@@ -186,12 +197,13 @@ def train(
             click.echo(words, err=True)
 
     last = None
-    with progress_bar("Training", 1.0, wanted=ctx.obj >= 0) as update:
+    with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
         for record in fit(examples, folder, chosen, resume=resume, say=say):
             last = record
             update(record.epoch / record.epochs, "")
-            say(_epoch_line(record))
-    if ctx.obj < 0:
+            if leads:
+                say(_epoch_line(record))
+    if ctx.obj < 0 or not leads:
         return
     if last is None:
         click.echo("Nothing left to train", err=True)
