@@ -135,4 +135,9 @@ def _opened(source: str) -> Any:
 def _palette(image: Any) -> np.ndarray | None:
     if image.mode != "P":
         return None
-    return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    try:
+        return np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise OpenError(
+            f"{image.filename}: damaged or cut short, its palette can't be read ({error}); copy the file again"
+        ) from error
