@@ -34,6 +34,7 @@ ALL_FAILED, SOME_FAILED = 1, 3
 @options.stop
 @options.policy
 @options.nms
+@options.scorer
 @click.option(
     "--region",
     "regions",

@@ -47,6 +47,7 @@ _WORDS = {
 @click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split.")
 @options.budget
 @options.stop
+@options.scorer
 @click.option(
     "--budgets",
     type=options.SIZES,
@@ -127,6 +128,8 @@ def evaluate(
     if calibrate and model.startswith("hf:"):
         raise click.UsageError("--calibrate writes into the model's card; give a local model directory")
     loaded = load_model(model)
+    if calibrate and settings["scorer"] not in (None, loaded.config.scorer):
+        raise click.UsageError("--calibrate is for the model's own scorer; leave out --scorer")
     trained = loaded.training.get("options", {})
     examples = read_examples(
         manifest, multi=loaded.config.multi_label, fold=fold, seed=trained.get("seed", 0)
@@ -160,6 +163,7 @@ def evaluate(
         passed[0], passed[1:], loaded, name, resamples=bootstrap, seed=seed or 0, left_out=left_out
     )
     said: dict[str, Any] = {"manifest": manifest, "budget": budget, "stop": plain, "seed": seed or 0}
+    said["scorer"] = settings["scorer"] or loaded.config.scorer
     said |= found.to_json()
     refused = None
     if calibrate and found.answered:

@@ -130,6 +130,11 @@ policy = click.option(
     help="Where to look next. top-k (the cells per region that training visits) and lowres (no closer look at "
     "all) don't use --budget and --stop. random and lowres are for comparison.",
 )
+scorer = click.option(
+    "--scorer",
+    metavar="NAME",
+    help="random: scores drawn by chance in place of the model's, for comparison. Its own name changes nothing.",
+)
 nms = click.option(
     "--nms",
     type=click.FloatRange(0, 1),

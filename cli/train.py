@@ -32,11 +32,26 @@ if TYPE_CHECKING:
     metavar="MODEL",
     help="Start from the weights of a trained model with the same parts; its classes may differ.",
 )
-@click.option("--scorer", metavar="NAME", help="What says which cells are interesting.")
+@click.option(
+    "--scorer",
+    metavar="NAME",
+    help="What says which cells are interesting: location, context, mask, saol, ltpa, oaa or random.",
+)
+@click.option(
+    "--area",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="For the scorer mask: share of a region's cells that may be open.",
+)
+@click.option(
+    "--answer",
+    metavar="glimpses|scorer",
+    help="Who answers: the glimpses, or the scorer where it is a classifier (saol, ltpa, oaa).",
+)
 @click.option(
     "--estimator",
     metavar="NAME",
-    help="How the task reaches the scores: straight-through, reinforce (the paper's loss) or reinforce-loo.",
+    help="How the task reaches the scores: straight-through, reinforce (the paper's loss), reinforce-loo or none.",
 )
 @click.option(
     "--stop-location-gradient",

@@ -207,6 +207,9 @@ class ModelConfig(_Json):
     background: str | None = None
     """Class that means that there is nothing to find. With it, evidence is pooled in place of vectors: an image's
     answer is the mean likelihood ratio of its finest glimpses, each class against this one."""
+    answer: str = "glimpses"
+    """Who answers: ``glimpses``, a classifier of what they pool to; or the ``scorer``, where it is a classifier
+    (saol, ltpa, oaa): its probabilities in the mean over glimpses."""
     scout: bool = False
     """Whether regions that are divided further have an encoder of their own: one says where, the other what."""
     dropout: float = 0.0
@@ -238,6 +241,17 @@ class ModelConfig(_Json):
                 f"background {self.background!r} weighs each class against one that excludes the others, and with "
                 "several labels none does; leave out --background or --multi-label"
             )
+        if self.answer not in ("glimpses", "scorer"):
+            raise ConfigError(f"answer is 'glimpses' or 'scorer'; got {self.answer!r}")
+        if self.answer == "scorer" and self.scorer not in CLASSIFYING:
+            raise ConfigError(
+                f"the scorer {self.scorer!r} is no classifier; answer 'scorer' is for {', '.join(CLASSIFYING)}"
+            )
+        if self.answer == "scorer" and (self.background is not None or self.multi_label):
+            raise ConfigError(
+                "answer 'scorer' gives one class of several; leave out background and multi-label, or let the "
+                "glimpses answer"
+            )
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"two classes have the same name: {', '.join(self.classes)}")
 
@@ -262,6 +276,8 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
+#: Scorers that are classifiers as well.
+CLASSIFYING = ("saol", "ltpa", "oaa")
 _SCORING = {
     "compatibility": ("gated", "dot", "plain"),
     "heads": ("concat", "indep"),

@@ -1,5 +1,6 @@
 """Classify sources: open, search, and say what was found, where it was, and what that cost."""
 
+import copy
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
@@ -22,6 +23,7 @@ from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import check_region, root_regions
 from hiresattn.manifest import Example
 from hiresattn.model.net import Traversal
+from hiresattn.model.scorers import RandomScorer
 from hiresattn.model.select import selector
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
@@ -48,6 +50,7 @@ def classify(
     nms: float = 1.0,
 ) -> Iterator[Prediction]:
     """Classify images by looking at a fraction of them.
+    scorer: str | None = None,
 
     Args:
         sources: Paths, URLs, arrays ``[h w c]``, open pyramids, or ``Example``s (a window of an image); or one
@@ -69,6 +72,8 @@ def classify(
         nms: For ``top-k``: largest overlap (intersection over union) of two chosen cells of a region; 1 = any.
 
     Returns:
+        scorer: ``random``, a control: random scores in place of the model's, all else as it is. None, or the
+            model's own by name, = the model's.
         An iterator of one record per source, in order; each is classified when it is asked for. While one is, a
         thread opens the next and reads its first glance: memory holds two images' caches.
 
@@ -93,7 +98,7 @@ def classify(
         check_value_range(value_range)
     if isinstance(sources, (str, Path, Example, Pyramid)) or hasattr(sources, "dtype"):
         sources = [sources]
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = with_scorer(model if isinstance(model, Model) else load_model(model), scorer, seed)
     job = _Job(
         model=loaded,
         budget=Budget.parse(budget),
@@ -110,6 +115,31 @@ def classify(
 
 @dataclass(frozen=True)
 class _Job:
+def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
+    """A model with another scorer, which can only be the random one: others are a part of what was trained.
+
+    Args:
+        model: Stays as it is.
+        scorer: ``random``; or the model's own name or None, for the model itself.
+        seed: Of the random scores.
+
+    Raises:
+        ConfigError: If it is another.
+    """
+    if scorer in (None, model.config.scorer):
+        return model
+    if scorer != "random":
+        raise ConfigError(
+            f"the model {model.name!r} was trained with the scorer {model.config.scorer!r}, not {scorer!r}; train "
+            "one with it, or compare with 'random'"
+        )
+    if model.config.answer == "scorer":
+        raise ConfigError(f"in the model {model.name!r} the scorer answers; there is no answer without it")
+    net = copy.deepcopy(model.net)
+    net.scorer = RandomScorer(grid=model.config.grid.size, seed=seed)
+    return replace(model, net=net, config=replace(model.config, scorer="random"))
+
+
     """What is the same for every source."""
 
     model: Model
@@ -328,7 +358,7 @@ def _classify_one(
     record = replace(
         _blank(example, model),
         cost=cost,
-        regions=_visited(traversal, region, side),
+        regions=_visited(traversal, region, side, _chooser(job)),
         mpp=example.mpp or pyramid.mpp,
         mpp_source="given" if example.mpp else pyramid.meta.mpp_source,
     )
@@ -380,7 +410,7 @@ def _name(example: Example) -> str:
 
 
 def _visited(
-    traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None
+    traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None, scorer: str
 ) -> tuple[VisitedRegion, ...]:
     regions = traversal.region if squash is None else unsquashed(traversal.region, frame, squash)
     weight, log_prob = traversal.weight.tolist(), traversal.log_prob.tolist()
@@ -400,3 +430,9 @@ def _visited(
             zip(traversal.parent, traversal.depth, regions.tolist(), strict=True)
         )
     )
+def _chooser(job: _Job) -> str:
+    """What chooses regions."""
+    return "random" if job.policy == "random" else job.model.config.scorer
+
+
+            scorer=scorer if parent >= 0 else None,

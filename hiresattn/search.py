@@ -71,7 +71,7 @@ class Policy:
     """How the next regions are chosen."""
 
     stop: float | None = 0.95
-    """Confidence at which the search ends; None = spend the budget."""
+    """Confidence at which the search ends; None = spend the budget. Of several labels, that of the least sure."""
     width: int = 1
     """Regions looked at per step and image; more is faster on a GPU and less exact in its order."""
     random: bool = False
@@ -197,7 +197,7 @@ def best_first(
         habituate = 0.0 if net.background is None or policy.random else policy.habituation
         if habituate:
             _learn_the_dull(net, searches, image, nodes, look, habituate)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features)
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
         steps.append(Step(image, depth, parent, cell, regions, *seen))
         looks = look.scored.looks if habituate else None
         chance = rng if policy.random else None
@@ -243,7 +243,7 @@ def everywhere(net: GlimpseNet, fetch: Fetch, frame: np.ndarray, *, overlap: flo
         at = np.zeros(len(part), np.int64)
         look = net.look(fetch, at, part, np.repeat(frame[None], len(part), axis=0))
         own = torch.zeros(len(part), device=net.device)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features)
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
         steps.append(Step(at, at, none, none, part, *seen))
     return net.record(steps, 1, {})
 
@@ -349,6 +349,16 @@ def _learn_the_dull(
             searches[image[row]].dull.append((node.looks, habituate * float(dull[row])))
 
 
+def _confidence(net: GlimpseNet, logits: torch.Tensor) -> torch.Tensor:
+    """The best class's probability, per image; of several labels, how sure the least sure is to be there or not."""
+    if net.multi_label:
+        return logits.abs().amin(1).sigmoid()
+    found = logits.softmax(1)
+    if net.background is not None:  # what was not found yet may still be
+        found[:, net.background] = 0
+    return found.amax(1)
+
+
 def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:
     """Stop the searches that are sure, and those that saw nothing measured."""
     if all(search.stop_reason or search.first_look_left for search in searches):
@@ -358,10 +368,7 @@ def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], polic
     best = np.zeros(len(searches))
     if policy.stop is not None:
         logits, _ = net.conclude(table, len(searches))
-        found = (logits / policy.temperature).softmax(1)
-        if net.background is not None:  # what was not found yet may still be
-            found[:, net.background] = 0
-        best = found.amax(1).cpu().numpy()
+        best = _confidence(net, logits / policy.temperature).cpu().numpy()
     measured = (
         torch.zeros(len(searches), device=index.device).index_add(0, index, table.coverage).cpu().numpy()
     )

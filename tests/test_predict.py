@@ -319,3 +319,31 @@ def test_reading_ahead_changes_nothing_but_the_time(tmp_path, monkeypatch):
     assert [record["status"] for record in ahead] == ["ok", "ok", "ok", "error", "ok"]
     monkeypatch.setattr("hiresattn.fetch.CropFetcher.prepare", lambda *_: None)
     assert told() == ahead
+
+
+def test_a_record_says_what_chose_each_region():
+    for options, chosen in (
+        ({}, "location"),
+        ({"policy": "random"}, "random"),
+        ({"policy": "top-k"}, "location"),
+    ):
+        found = _one(_image(), budget=12, **options)
+        assert all(region.scorer is None for region in found.regions if region.parent is None)
+        assert {region.scorer for region in found.regions if region.parent is not None} == {chosen}
+    assert found.to_json()["regions"][-1]["scorer"] == "location"
+
+
+def test_random_scores_may_stand_in_for_a_models_and_no_others():
+    model = _model()
+    found = _one(_image(), model, budget=12, scorer="random", seed=1)
+    assert found.scorer == "random"
+    assert {region.scorer for region in found.regions if region.parent is not None} == {"random"}
+    again = _one(_image(), model, budget=12, scorer="random", seed=1)
+    assert [r.y for r in again.regions] == [r.y for r in found.regions]
+    plain = _one(_image(), model, budget=12, scorer="location")
+    assert [(r.y, r.x) for r in plain.regions] != [(r.y, r.x) for r in found.regions]
+    assert [(r.y, r.x) for r in plain.regions] == [
+        (r.y, r.x) for r in _one(_image(), model, budget=12).regions
+    ]
+    with pytest.raises(ConfigError, match=r"trained with the scorer 'location', not 'saol'"):
+        _one(_image(), model, scorer="saol")

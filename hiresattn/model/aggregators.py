@@ -100,6 +100,20 @@ def pool_evidence(
     return pooled, (mass / total[image]).gather(1, best)[:, 0]
 
 
+def weighed(
+    log_prob: Float[Tensor, "n K"], weights: Float[Tensor, " n"], image: Int64[Tensor, " n"], count: int
+) -> Float[Tensor, "b K"]:
+    """Log of the weighted mean of probabilities, per image.
+
+    Args:
+        log_prob: Of each glimpse.
+        weights: Sum to 1 over an image's glimpses.
+        image: Whose glimpse it is, 0 to ``count`` - 1.
+        count: Number of images.
+    """
+    return _sum_by_image(log_prob.exp() * weights[:, None], image, count).clamp(min=1e-12).log()
+
+
 AGGREGATORS = {"attention": GatedAttention, "mean": MeanPooling}
 
 

@@ -58,7 +58,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(str(name), known)}")
     if len(config.classes) < 2 - config.multi_label:
-        raise ConfigError(f"a classifier needs at least two classes; got {list(config.classes)}")
+        few = "one class" if config.multi_label else "two classes"
+        raise ConfigError(f"a classifier needs at least {few}; got {list(config.classes)}")
     encoder = build_encoder(
         config.encoder,
         channels=len(config.input.bands),
@@ -82,6 +83,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         finest=config.finest_side,
         scout=copy.deepcopy(encoder) if config.scout else None,
         background=None if config.background is None else config.classes.index(config.background),
+        multi_label=config.multi_label,
+        answer=config.answer,
     )
     for name, part in net.named_children():
         if name not in ("encoder", "scout") or not (pretrained or weights):

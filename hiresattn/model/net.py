@@ -10,9 +10,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, locations, places_below
-from hiresattn.model.aggregators import pool_evidence
+from hiresattn.model.aggregators import pool_evidence, weighed
 from hiresattn.model.encoders import Encoded
-from hiresattn.model.scorers import Scorer, Teach, View, pool_cells
+from hiresattn.model.scorers import Scored, Scorer, Teach, View, pool_cells
 from hiresattn.model.select import Selector
 
 #: ``fetch(image [n], regions [n 4])`` → crops with ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
@@ -33,8 +33,14 @@ class Look:
     """Share of each crop that was measured, 0 to 1."""
     value: Float[Tensor, " n"]
     """Logit of the chance that what decides the image lies in the region."""
-    scored: Any
+    scored: Scored
     """The scorer's own words, for its losses."""
+
+    @property
+    def answer(self) -> Float[Tensor, "n _"]:
+        """Log-probability of each class by a scorer that is a classifier as well ``[n K]``; else ``[n 0]``."""
+        answer = self.scored.answer
+        return self.features.new_zeros((len(self.features), 0)) if answer is None else answer
 
 
 class Step(NamedTuple):
@@ -50,6 +56,7 @@ class Step(NamedTuple):
     value: Tensor
     cell_logits: Tensor
     features: Tensor
+    answer: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +113,10 @@ class GlimpseNet(nn.Module):
         background: Index of the class that means that there is nothing to find: evidence is pooled then, not
             vectors (see ``pool_evidence``), and the network learns how far to trust the chances that its choices
             had; None = the aggregator pools.
+        answer: Who answers: ``glimpses``, the classifier of what they pool to; or ``scorer``, its own probabilities
+            of the classes, in the mean over glimpses, weighed as the aggregator does. With one glimpse that is the
+            classifier that the scorer was published as.
+        multi_label: Whether an image may have any number of the classes, each with a yes or no of its own.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -125,11 +136,15 @@ class GlimpseNet(nn.Module):
         finest: int,
         scout: nn.Module | None = None,
         background: int | None = None,
+        multi_label: bool = False,
+        answer: str = "glimpses",
     ) -> None:
         super().__init__()
+        self.answer = answer
         self.encoder = encoder
         self.scout = scout
         self.background = background
+        self.multi_label = multi_label
         self.trust = None if background is None else nn.Parameter(torch.tensor(0.5))
         self.scorer = scorer
         self.aggregator = aggregator
@@ -215,6 +230,8 @@ class GlimpseNet(nn.Module):
         image = torch.from_numpy(table.image).to(table.features.device)
         if self.background is None or self.trust is None:
             pooled, weights = self.aggregator(table.features, image, count)
+            if self.answer == "scorer":
+                return weighed(table.answer, weights, image, count), weights
             return self.classifier(pooled), weights
         finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
         chance = chances(table) if gate else chances(table).detach()
@@ -278,6 +295,7 @@ class GlimpseNet(nn.Module):
                     look.value,
                     look.cell_logits,
                     features,
+                    look.answer,
                 )
             )
             if teach is not None:
@@ -325,8 +343,10 @@ class GlimpseNet(nn.Module):
         """
         table = joined(steps)
         logits, weight = self.conclude(table, count, gate=gate)
+        columns = table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()}
+        del columns["answer"]
         return Traversal(
-            **table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()},
+            **columns,
             weight=weight,
             glimpse_logits=self.classifier(table.features),
             logits=logits,

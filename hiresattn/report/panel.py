@@ -65,6 +65,8 @@ class Panel:
         if holes:
             self._key("nothing measured here", None)
         self.y += 8
+        if names := sorted({region.scorer for region in regions if region.scorer}):
+            self._text(f"Chosen by: {', '.join(names)}", 13)
 
     def costs(self, prediction: Prediction) -> None:
         """Glimpses, share of px, bytes, seconds, and why it ended."""

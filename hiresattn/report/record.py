@@ -27,6 +27,8 @@ class VisitedRegion:
     """The aggregator's weight; sums to 1 over the regions."""
     select_logp: float
     """Log-probability of the choice within its parent; 0 at depth 0."""
+    scorer: str | None = None
+    """What chose it: the name of the scorer, or ``random``; None where nothing was chosen, as at depth 0."""
 
 
 @dataclass(frozen=True)

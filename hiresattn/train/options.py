@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
-from hiresattn.config import InputConfig, LocationConfig, ModelConfig, did_you_mean
+from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerConfig, did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as MODELS
@@ -38,6 +38,16 @@ class TrainOptions:
     encoder_drop: float | None = None
     """See ``ModelConfig``; None = the architecture's, else 0."""
     scorer: str = "location"
+    area: float = 0.08
+    """For the scorer ``mask``: share of a region's cells that may be open, in the mean."""
+    sparsity: tuple[float, float, float] | None = None
+    """For ``mask``: the historical loss in place of that; see ``ScorerConfig``."""
+    taps: tuple[int, ...] = (-3, -1)
+    """For ``saol`` and ``ltpa``: which of the encoder's maps they see."""
+    compatibility: str = "gated"
+    """For ``ltpa``: ``gated``, ``dot`` or ``plain``; see ``ScorerConfig``."""
+    answer: str = "glimpses"
+    """Who answers: the ``glimpses``, or the ``scorer``, where it is a classifier; see ``ModelConfig``."""
     aggregator: str = "attention"
     background: str | None = None
     """Class that means that there is nothing to find; see ``ModelConfig``."""
@@ -208,6 +218,13 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         glance=options.glance,
         overlap=options.overlap,
     )
+        scoring=ScorerConfig(
+            area=options.area,
+            sparsity=options.sparsity,
+            taps=options.taps,
+            compatibility=options.compatibility,
+        ),
+        answer=options.answer,
 
 
 #: The paper's way to train, where ours differs.

@@ -42,6 +42,11 @@ LATER = (
     "scorer_loss",
 )
 
+    "area",
+    "sparsity",
+    "taps",
+    "compatibility",
+    "answer",
 
 @dataclass
 class State:

@@ -70,6 +70,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "threads": 2,
         "device": "cpu",
         "on_error": "record",
+        "scorer": None,
     }
 
 

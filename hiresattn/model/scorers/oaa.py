@@ -67,7 +67,7 @@ class OaaScorer(Scorer):
         if target.paste is not None:
             accepted = accepted & (target.paste.share == 0)[:, None]
         with torch.no_grad():
-            maps = attention_of(activation)
+            maps = attention_of(activation.float())
             maps = (
                 maps * accepted[:, :, None, None]
                 if target.remember is None

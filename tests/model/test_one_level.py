@@ -1,0 +1,106 @@
+"""Scorers as classifiers of ordinary images: one look, the setting that they were published in."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from hiresattn.checkpoint import Model, load_model, save_model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.errors import ConfigError
+from hiresattn.fetch import Crops
+from hiresattn.model.build import build_model
+from hiresattn.model.scorers import SCORERS, Target, View
+from hiresattn.model.select import selector
+from hiresattn.predict import classify
+
+WHOLE = np.array([[0, 0, 32, 32]])
+CLASSIFYING = ("saol", "ltpa", "oaa")
+
+
+def _images(rng, count=24):
+    """Noise with a bright cross or a dark ring somewhere; the class is which."""
+    labels = rng.integers(0, 2, count)
+    pixels = rng.normal(0, 0.3, (count, 3, 32, 32)).astype(np.float32)
+    cross, ring = np.zeros((9, 9)), np.zeros((9, 9))
+    cross[4], cross[:, 4] = 1, 1
+    ring[[0, -1]], ring[:, [0, -1]] = 1, 1
+    for row, (y, x) in enumerate(rng.integers(0, 23, (count, 2))):
+        pixels[row, :, y : y + 9, x : x + 9] += (2 * cross, -2 * ring)[labels[row]]
+    return pixels, labels
+
+
+def _net(name, answer):
+    torch.manual_seed(0)
+    config = ModelConfig(classes=("cross", "ring"), scorer=name, answer=answer, input=InputConfig(size=32))
+    return build_model(config), config
+
+
+def _look(net, pixels, labels=None):
+    def teach(image, depth, regions):
+        on = torch.from_numpy(labels[image])
+        return Target(on, torch.ones(len(on)), torch.zeros(len(on), dtype=torch.bool), 1.0)
+
+    def fetch(image, regions):
+        return Crops(pixels[image], np.ones((len(image), 32, 32), np.float32))
+
+    count = len(pixels)
+    return net(
+        fetch,
+        [WHOLE] * count,
+        WHOLE.repeat(count, 0),
+        select=selector(net.scorer.gate),
+        k=(1,),
+        teach=None if labels is None else teach,
+    )
+
+
+@pytest.mark.parametrize("name", [name for name in SCORERS if name != "context"])
+def test_every_scorer_learns_to_classify_small_images(name):
+    answer = "scorer" if name in CLASSIFYING else "glimpses"
+    net, _ = _net(name, answer)
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
+    for _ in range(40):
+        pixels, labels = _images(rng)
+        seen = _look(net, pixels, labels)
+        assert len(seen.image) == len(labels)  # one look each
+        loss = sum(seen.scorer_losses.values(), torch.zeros(()))
+        if answer == "glimpses":
+            loss = loss + functional.cross_entropy(seen.logits, torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    pixels, labels = _images(rng, 100)
+    with torch.no_grad():
+        right = _look(net.eval(), pixels).logits.argmax(1).numpy() == labels
+    assert right.mean() > 0.9
+
+
+@pytest.mark.parametrize("name", CLASSIFYING)
+def test_the_scorers_answer_is_the_images(name):
+    net, _ = _net(name, "scorer")
+    pixels, _ = _images(np.random.default_rng(0), 4)
+    with torch.no_grad():
+        seen = _look(net.eval(), pixels)
+        encoded = net.encoder(torch.from_numpy(pixels))
+        alone = net.scorer(View(encoded.stages, encoded.features, torch.full((4,), 1.0))).answer
+    assert torch.allclose(seen.logits, alone, atol=1e-5)
+
+
+def test_several_looks_answer_by_their_mean(tmp_path):
+    net, config = _net("saol", "scorer")
+    model = save_model(Model(net.eval(), config, "m", ""), tmp_path / "m")
+    assert load_model(tmp_path / "m").net.answer == "scorer"
+    image = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
+    found = next(classify([image], model, budget=5, stop=None, device="cpu"))
+    assert found.cost.glimpses == 5
+    assert sum(found.scores.values()) == pytest.approx(1, abs=1e-5)
+
+
+def test_scorers_that_are_no_classifiers_cant_answer():
+    for name in ("location", "mask", "random"):
+        with pytest.raises(ConfigError, match="is no classifier"):
+            ModelConfig(classes=("a", "b"), scorer=name, answer="scorer")
+    with pytest.raises(ConfigError, match="leave out background"):
+        ModelConfig(classes=("a", "b"), scorer="saol", answer="scorer", background="a")
