@@ -82,6 +82,8 @@ class Scorer(nn.Module):
     gate: ClassVar[float | None] = None
     """Logit above which a cell's gate is open, for scorers that decide how many cells are worth a look; None = the
     number of cells is not theirs to say."""
+    compares: ClassVar[bool] = False
+    """Whether its losses want ``Paste.clean``: a further look, without gradients, at the donors of pasted images."""
 
     @abstractmethod
     def forward(self, view: View) -> Scored:
@@ -92,6 +94,10 @@ class Scorer(nn.Module):
 
         Called once per depth of a forward pass, in training only.
         """
+        return {}
+
+    def class_maps(self, scored: Scored) -> Mapping[str, Float[Tensor, "n K h w"]]:  # noqa: ARG002 - most have none
+        """Where in the regions each class shows, 0 to 1, by name of the kind of map; the one to show comes first."""
         return {}
 
 

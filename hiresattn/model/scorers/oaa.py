@@ -53,6 +53,11 @@ class OaaScorer(Scorer):
         logits = log_cells(density, self.grid, view.fraction)
         return Scored(logits, answer=mean.log_softmax(1), trace=(activation, integral))
 
+    def class_maps(self, scored: Scored) -> Mapping[str, Tensor]:
+        """``cam``: the class activation maps, each over its maximum; ``integral``: what learnt from memory."""
+        activation, integral = scored.trace
+        return {"cam": attention_of(activation.float()), "integral": integral.float().sigmoid()}
+
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``cam``: is each class there; ``hybrid``: what has been accumulated. Merges into ``target.remember``."""
         activation, integral = scored.trace

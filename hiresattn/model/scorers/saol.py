@@ -58,6 +58,8 @@ class SaolScorer(Scorer):
         most 128 maps per tap, attention that starts even.
     """
 
+    compares = True
+
     def __init__(
         self,
         *,
@@ -96,6 +98,11 @@ class SaolScorer(Scorer):
     def evidence(self, scored: Scored, label: int) -> Float[Tensor, "n h w"]:
         """How much each place says for a class: A Y, whose sum is the class's probability. One pass, no CAM."""
         return (scored.trace.attention[:, 0] + scored.trace.spatial[:, label]).exp()
+
+    def class_maps(self, scored: Scored) -> Mapping[str, Tensor]:
+        """``evidence``: A Y of each class, over its maximum."""
+        evidence = (scored.trace.attention + scored.trace.spatial).float()
+        return {"evidence": (evidence - evidence.amax((2, 3), keepdim=True)).exp()}
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``saol``, ``distil`` (the pooled head learns from the mixture), and with CutMix ``paste_where``/``_what``."""
