@@ -1,6 +1,7 @@
 """The stored tiles of a TIFF file: where each lies, and how it is decoded. Strict, and lock-free."""
 
 import os
+import struct
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -243,11 +244,18 @@ def _plane(path: str, page: Any) -> _Plane:
     elif photometric == _YCBCR:
         raise OpenError(f"{what}: YCbCr colour without JPEG compression; convert the file to RGB")
     else:
-        decode, decoder = _other_decoder(key.decode), f"imagecodecs {key.compression.name}"
+        decode = _other_decoder(key.decode, _tile_shape(key))
+        decoder = f"imagecodecs {key.compression.name}"
+    copies = samples if planar else 1
+    height, width = _tile_shape(key)
+    expected = -(-int(key.imagelength) // height) * -(-int(key.imagewidth) // width) * copies
+    found = min(len(page.dataoffsets), len(page.databytecounts))
+    if found < expected:
+        raise OpenError(f"{what}: {found} tiles are listed of {expected}; copy or export the file again")
     return _Plane(
         offsets=np.asarray(page.dataoffsets, np.int64),
         counts=np.asarray(page.databytecounts, np.int64),
-        copies=samples if planar else 1,
+        copies=copies,
         samples=in_tile,
         decode=decode,
         decoder=decoder,
@@ -273,9 +281,21 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
     return decode
 
 
-def _other_decoder(page_decode: Any) -> Any:
+def _other_decoder(page_decode: Any, tile: tuple[int, int]) -> Any:
     def decode(stored: bytes, index: int, _: np.ndarray | None) -> np.ndarray:
+        _check_sides(stored, tile)
         data = page_decode(stored, index)[0]
         return data[0]  # depth 1
 
     return decode
+
+
+def _check_sides(stored: bytes, tile: tuple[int, int]) -> None:
+    """Refuse a JPEG 2000 or PNG tile that announces another size: its decoder would allocate that."""
+    if stored.startswith(b"\x89PNG\r\n\x1a\n"):
+        at = 16
+    elif (at := stored[:256].find(b"\xff\x4f\xff\x51") + 8) < 8:  # start of the codestream, size
+        return
+    width, height = struct.unpack(">II", stored[at : at + 8])
+    if height > tile[0] or width > tile[1]:
+        raise ValueError(f"it announces {width} x {height} px, more than a tile has")

@@ -1,6 +1,5 @@
 """The stored chunks of Zarr arrays, decoded without zarr: it takes longer over its own work than the decoder."""
 
-import gzip
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +11,7 @@ from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
 from hiresattn.errors import ReadError
 from hiresattn.pyramid.blosc import check_size
+from hiresattn.pyramid.tiffheader import MAX_TILE_BYTES
 from hiresattn.pyramid.tiles import Tiles, reason
 from hiresattn.pyramid.zarrchunks import ChunkIndex
 
@@ -157,16 +157,33 @@ def _blosc(stored: Any, size: int | None, room: np.ndarray | None) -> Any:
     return Blosc().decode(stored, room)
 
 
-def _zstd(stored: Any, _: int | None, room: np.ndarray | None) -> Any:
+def _zstd(stored: Any, size: int | None, room: np.ndarray | None) -> Any:
+    if room is None and size is not None:
+        room = np.empty(size, np.uint8)  # what needs more is refused
     return Zstd().decode(stored, room)
 
 
-def _gzip(stored: Any, _: int | None, __: np.ndarray | None) -> Any:
-    return gzip.decompress(stored)
+def _gzip(stored: Any, size: int | None, _: np.ndarray | None) -> Any:
+    return _inflated(stored, size, zlib.MAX_WBITS | 16)
 
 
-def _zlib(stored: Any, _: int | None, __: np.ndarray | None) -> Any:
-    return zlib.decompress(stored)
+def _zlib(stored: Any, size: int | None, _: np.ndarray | None) -> Any:
+    return _inflated(stored, size, zlib.MAX_WBITS)
+
+
+def _inflated(stored: Any, size: int | None, form: int) -> bytes:
+    """Deflated bytes, checked, and no more of them than a chunk has: a bomb is not set off."""
+    most = MAX_TILE_BYTES if size is None else size
+    out = b""
+    while stored:  # gzip: members, one after another
+        member = zlib.decompressobj(form)
+        out += member.decompress(stored, most - len(out) + 1)
+        if len(out) > most:
+            raise ValueError(f"more than the {most} bytes of a chunk")
+        if not member.eof:
+            raise ValueError("it ends too early")
+        stored = member.unused_data.lstrip(b"\0") if form > zlib.MAX_WBITS else b""
+    return out
 
 
 def _crc32c(stored: Any, _: int | None, __: np.ndarray | None) -> Any:
