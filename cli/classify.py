@@ -133,9 +133,8 @@ def classify(
             tally.add(prediction)
             if folder and prediction.status != "error":
                 _draw(prediction, folder, settings["value_range"], tally)
-            update(
-                tally.done, f"{tally.done} of {len(sources)}, {prediction.class_name or prediction.status}"
-            )
+            said = prediction.class_name or "|".join(prediction.labels or ()) or prediction.status
+            update(tally.done, f"{tally.done} of {len(sources)}, {said}")
     if ctx.obj >= 0:
         click.echo(tally.summary(), err=True)
     ctx.exit(tally.exit_status)
@@ -185,7 +184,7 @@ class _Tally:
             self.glimpses += prediction.cost.glimpses
             self.fraction += prediction.cost.fraction_read
             self.labelled += prediction.label is not None
-            self.right += prediction.label is not None and prediction.label == prediction.class_name
+            self.right += _right(prediction)
 
     def summary(self) -> str:
         parts = [f"{self.ok} ok, {self.failed} failed"]
@@ -197,6 +196,13 @@ class _Tally:
             parts.append(f"mean {self.glimpses / self.ok:.1f} glimpses")
             parts.append(f"{human_share(self.fraction / self.ok)} of the pixels read")
         return "; ".join(parts)
+
+
+def _right(prediction: "Prediction") -> bool:
+    """Whether the answer is the label; of several, all of them and no other."""
+    if prediction.label is None or prediction.labels is None:
+        return prediction.label is not None and prediction.label == prediction.class_name
+    return set(prediction.label) == set(prediction.labels)
 
 
 def _opened(output: str) -> IO[str]:

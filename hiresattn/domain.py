@@ -62,7 +62,10 @@ def warnings_for(
     """
     if side < config.size:
         yield f"the image is {side} px wide or high and a glimpse is {config.size}: it was upsampled"
-    known = [("µm/px", mpp or pyramid.mpp, domain.mpp), ("CRS units per px", resolution(pyramid), domain.resolution)]
+    known = [
+        ("µm/px", mpp or pyramid.mpp, domain.mpp),
+        ("CRS units per px", resolution(pyramid), domain.resolution),
+    ]
     for unit, value, span in known:
         if span is None:
             continue

@@ -21,7 +21,7 @@ from hiresattn.domain import band_means, warnings_for
 from hiresattn.errors import ConfigError, DomainError, HiresattnError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import check_region, root_regions
-from hiresattn.manifest import Example
+from hiresattn.manifest import Example, Label, names_of
 from hiresattn.model.net import Traversal
 from hiresattn.model.scorers import RandomScorer
 from hiresattn.model.select import selector
@@ -30,6 +30,8 @@ from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
 from hiresattn.search import MOST_AT_ONCE, Budget, Policy, best_first, everywhere
 from hiresattn.squash import SquashFetcher, unsquashed
 
+#: Probability from which on one of several labels is part of the answer.
+LIKELY = 0.5
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 
 
@@ -293,12 +295,29 @@ def _fetcher(
 
 def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
     """A label that the model doesn't know would count as a wrong answer."""
-    if example.label is not None and example.label not in model.classes:
+    for name in known_labels(example.label, model) or ():
+        if name not in model.classes:
+            raise ConfigError(
+                f"{pyramid.source}: label {name!r} is none of the model's classes "
+                f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest, or leave the "
+                "label empty"
+            )
+
+
+def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
+    """What a model should answer: of one that takes several labels all, else one; None = not known.
+
+    Raises:
+        ConfigError: If there are several labels and the model answers with one.
+    """
+    if model.config.multi_label:
+        return names_of(label)
+    if isinstance(label, tuple):
         raise ConfigError(
-            f"{pyramid.source}: label {example.label!r} is none of the model's classes "
-            f"({', '.join(model.classes)}){did_you_mean(example.label, model.classes)}; mend the manifest, "
-            "or leave the label empty"
+            f"several labels ({', '.join(label) or 'none'}), and model {model.name!r} answers with one class; give "
+            "a column label in place of labels, or a model trained with --multi-label"
         )
+    return None if label is None else (label,)
 
 
 def _classify_one(
@@ -364,18 +383,21 @@ def _classify_one(
     )
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
-    scores = (traversal.logits[0] / model.temperature).softmax(0).tolist()
+    logits = traversal.logits[0] / model.temperature
+    several = model.config.multi_label
+    scores = (logits.double().sigmoid() if several else logits.softmax(0)).tolist()
     if not np.isfinite(scores).all():
         raise DomainError(
             f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
             "nodata value?), or give --value-range LO,HI"
         )
-    best = int(np.argmax(scores))
+    order = sorted(range(len(scores)), key=lambda c: -scores[c])
     means = glance[0] if len(glance) == 1 else np.nanmean(glance, axis=0)
     return replace(
         record,
-        class_name=model.classes[best],
-        score=scores[best],
+        class_name=None if several else model.classes[order[0]],
+        score=None if several else scores[order[0]],
+        labels=tuple(model.classes[c] for c in order if scores[c] >= LIKELY) if several else None,
         scores=dict(zip(model.classes, scores, strict=True)),
         warnings=tuple(
             warnings_for(
@@ -396,7 +418,7 @@ def _blank(example: Example, model: Model) -> Prediction:
         source=_name(example),
         status="ok",
         region=example.region,
-        label=example.label,
+        label=names_of(example.label) if model.config.multi_label else example.label,
         scorer=model.config.scorer,
         model={"name": model.name, "sha256": model.sha256},
         version=hiresattn.__version__,

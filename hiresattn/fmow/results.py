@@ -166,7 +166,8 @@ class _Outcome:
 
 
 def _outcome(answer: Answer) -> _Outcome:
-    label, found = answer.entry.example.label, answer.prediction
+    given, found = answer.entry.example.label, answer.prediction
+    label = given if isinstance(given, str) else None
     best = sorted(found.scores, key=lambda name: -found.scores[name])[:5]
     cost = None if found.status == "error" else found.cost
     return _Outcome(label, found.class_name == label, label in best, cost)

@@ -17,6 +17,10 @@ _FAINT = "#5b616e"
 _TALLEST = 1600
 
 
+#: Labels whose probability is written.
+_MOST_LABELS = 8
+
+
 class Panel:
     """Text and pictures, one below the other."""
 
@@ -32,7 +36,13 @@ class Panel:
         if prediction.region:
             y, x, height, width = prediction.region
             self._text(f"rows {y} to {y + height}, columns {x} to {x + width}", 12, _FAINT)
-        if prediction.class_name is None:
+        if prediction.labels is not None:
+            self._text(", ".join(prediction.labels) or "no label", 30)
+            for name in prediction.labels[:_MOST_LABELS]:
+                self._text(f"{name}: {prediction.scores[name]:.3f}", 14)
+            if prediction.label is not None:
+                self._text(f"labels given: {', '.join(prediction.label) or 'none'}", 14)
+        elif prediction.class_name is None:
             self._text(prediction.status.replace("_", " "), 26)
         else:
             self._text(prediction.class_name, 30)

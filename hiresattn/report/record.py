@@ -88,12 +88,15 @@ class Prediction:
     """Micrometres per level-0 px that the model's domain was checked with; None = not known."""
     mpp_source: str | None = None
     """``given`` (in place of what the file says), where the file says it, or why that wasn't taken."""
-    label: str | None = None
-    """The label given with the source, if any."""
+    label: str | tuple[str, ...] | None = None
+    """The label given with the source, if any; all of them where the model answers with several."""
     class_name: str | None = None
     score: float | None = None
+    labels: tuple[str, ...] | None = None
+    """Where the model answers with several labels, in place of the class: those of probability .5 or more, the
+    likeliest first."""
     scores: Mapping[str, float] = field(default_factory=dict)
-    """Probability of every class. Read-only."""
+    """Probability of every class; of several labels, each one's own. Read-only."""
     scorer: str | None = None
     regions: tuple[VisitedRegion, ...] = ()
     cost: Cost = field(default_factory=Cost)

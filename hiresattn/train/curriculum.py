@@ -21,16 +21,22 @@ def stages_of(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
     its images join those one size smaller.
     """
     sizes = [item.depths + round(np.log(item.looks) / -np.log(grid.fraction) / 2) for item in items]
-    classes = len({item.label for item in items})
+    classes = len(_shown(items))
     pools: list[list[Item]] = []
     for size in sorted(set(sizes)):
         same = [item for item, own in zip(items, sizes, strict=True) if own == size]
-        shown = [2 * len({item.label for item in pool}) >= classes for pool in (*pools[-1:], same)]
+        shown = [2 * len(_shown(pool)) >= classes for pool in (*pools[-1:], same)]
         if pools and not all(shown):
             pools[-1] += same
         else:
             pools.append(same)
     return pools
+
+
+def _shown(items: Sequence[Item]) -> set[int]:
+    """The classes that items show: each its label, or all that it has."""
+    labels = np.array([item.label for item in items])
+    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
 
 
 def batch_size(items: Sequence[Item], options: TrainOptions) -> int:

@@ -1,6 +1,6 @@
 """From examples to batches: what to read, never more than that."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +45,8 @@ class Item:
     """One labelled example, measured."""
 
     example: Example
-    label: int
+    label: int | tuple[int, ...]
+    """Class index; where images have several labels, 1 for each class that it has and 0 for the others."""
     region: tuple[int, int, int, int]
     depths: int
     """Depths from the first look down to the finest."""
@@ -67,6 +68,7 @@ class Batch:
     roots: list[np.ndarray]
     frames: np.ndarray
     labels: np.ndarray
+    """int64 ``[b]``, or of several labels ``[b c]``; see ``Item``."""
     boxes: list[np.ndarray | None]
     """Where the targets are, per image, as the network sees it; None = not known."""
     items: Sequence[Item] = ()
@@ -126,10 +128,7 @@ class Loader:
         self._sources |= {source_key(example.source) for example in examples}
         made: list[Item] = []
         for number, example in enumerate(examples):
-            if example.label not in index:
-                raise ConfigError(
-                    f"{example.source}: label {example.label!r} is none of the classes {', '.join(classes)}"
-                )
+            label = _label(example, index)
             try:
                 pyramid = self.source(example.source)[0]
             except (OpenError, ReadError) as error:
@@ -147,7 +146,7 @@ class Loader:
             step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
             name = str(example.source) if isinstance(example.source, str | Path) else f"array {number}"
             name = name if example.region is None else f"{name} {list(region)}"
-            made.append(Item(example, index[example.label], region, depths, len(roots), boxes, step, name))
+            made.append(Item(example, label, region, depths, len(roots), boxes, step, name))
         return made
 
     def attempt(
@@ -364,6 +363,16 @@ class Loader:
         """Close every image."""
         self._forget_mixed()
         self._images.close()
+
+
+def _label(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...]:
+    """Class index; of several labels, 1 for each class that it has and 0 for the others."""
+    several = isinstance(example.label, tuple)
+    names = example.label if isinstance(example.label, tuple) else (str(example.label),)
+    for name in names:
+        if name not in index:
+            raise ConfigError(f"{example.source}: label {name!r} is none of the classes {', '.join(index)}")
+    return tuple(int(name in names) for name in index) if several else index[names[0]]
 
 
 def _first_look(batch: Batch) -> Crops:

@@ -75,8 +75,8 @@ def published_loss(
     image = torch.from_numpy(traversal.image).to(labels.device)
     depth = torch.from_numpy(traversal.depth).to(labels.device)
     own = labels[image]
-    right = (traversal.logits.argmax(1) == labels).to(traversal.logits.dtype)
-    glimpse_right = (traversal.glimpse_logits.argmax(1) == own).to(right)
+    right = rightness(traversal.logits, labels)
+    glimpse_right = rightness(traversal.glimpse_logits, own)
     log_prob = (traversal.log_prob.exp() + TINY).log()
     counted = depth < (cap or len(depth))
     chosen = depth > 0
@@ -94,12 +94,42 @@ def published_loss(
 
 
 def cross_entropy(
-    logits: Float[Tensor, "n c"], labels: Int64[Tensor, " n"], weights: Float[Tensor, " c"] | None = None
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, "n ..."], weights: Float[Tensor, " c"] | None = None
 ) -> Tensor:
-    """Mean cross-entropy, each row's times the weight of its class (not divided by the weights' sum)."""
-    if weights is None:
+    """Mean of ``surprise`` over the rows (not divided by the weights' sum)."""
+    if weights is None and labels.ndim == 1:
         return functional.cross_entropy(logits, labels)
-    return (functional.cross_entropy(logits, labels, reduction="none") * weights[labels]).mean()
+    return surprise(logits, labels, weights).mean()
+
+
+def surprise(
+    logits: Float[Tensor, "n c"], labels: Int64[Tensor, "n ..."], weights: Float[Tensor, " c"] | None = None
+) -> Float[Tensor, " n"]:
+    """Cross-entropy of each row; of several labels, the mean of each one's binary cross-entropy.
+
+    Args:
+        logits: The answers.
+        labels: Class index, -1 = nothing ``[n]``; or of several labels 1 where a row has it, else 0, -1 = nothing
+            ``[n c]``.
+        weights: What rows of a class count; of several labels, what having one counts against not having it.
+
+    Returns:
+        One number per row; 0 where the labels say nothing.
+    """
+    if labels.ndim == 1:
+        rows = functional.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
+        return rows if weights is None else rows * weights[labels]
+    rows = functional.binary_cross_entropy_with_logits(
+        logits, labels.clamp(min=0).to(logits.dtype), reduction="none", pos_weight=weights
+    )
+    return rows.mean(1) * (labels[:, 0] >= 0)
+
+
+def rightness(logits: Float[Tensor, "n c"], labels: Int64[Tensor, "n ..."]) -> Float[Tensor, " n"]:
+    """1 where an answer is right, else 0; of several labels, the share of them that is."""
+    if labels.ndim == 1:
+        return (logits.argmax(1) == labels).to(logits.dtype)
+    return ((logits >= 0) == (labels > 0)).to(logits.dtype).mean(1)
 
 
 def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Tensor | None:
@@ -131,14 +161,32 @@ def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Ten
 
 
 def rewards(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Float[np.ndarray, " N"]:
-    """The best probability that each glimpse, or one below it, gives to its image's label."""
-    own = labels[torch.from_numpy(traversal.image).to(labels.device)]
-    best = traversal.glimpse_logits.detach().softmax(1).gather(1, own[:, None])[:, 0].cpu().numpy()
+    """The best probability that each glimpse, or one below it, gives to its image's label; see ``told_right``."""
+    best, counts = told_right(traversal, labels)
     for row in range(len(best) - 1, -1, -1):  # children come after their parent
         if traversal.parent[row] >= 0:
             parent = traversal.parent[row]
-            best[parent] = max(best[parent], best[row])
-    return best
+            best[parent] = np.maximum(best[parent], best[row])
+    return (best * counts).sum(1) / counts.sum(1)
+
+
+def told_right(
+    traversal: Traversal, labels: Int64[Tensor, "b ..."]
+) -> tuple[Float[np.ndarray, "N c"], Float[np.ndarray, "N c"]]:
+    """The probability that each glimpse gives to what is right of each class, and which classes count.
+
+    That of the label; of several, each one's. Labels that an image doesn't have count only where it has none at all:
+    mostly they are easy, and are not what a closer look is for.
+    """
+    own = labels[torch.from_numpy(traversal.image).to(labels.device)]
+    logits = traversal.glimpse_logits.detach()
+    if own.ndim == 1:
+        right, counts = logits.softmax(1), functional.one_hot(own, logits.shape[1])
+    else:
+        none = own.sum(1, keepdim=True) == 0
+        right = torch.where(none, -logits, logits).sigmoid()
+        counts = torch.where(none, torch.ones_like(own), own)
+    return right.cpu().numpy(), counts.cpu().numpy().astype(np.float32)
 
 
 def set_loss(

@@ -10,6 +10,7 @@ from torch.nn import functional
 from hiresattn.geometry import Grid, cell_regions, cells_on_boxes, cells_on_target, expandable, overlaps
 from hiresattn.model.net import Traversal
 from hiresattn.model.select import Selection, Selector
+from hiresattn.train.estimators import told_right
 
 
 class Guided:
@@ -138,7 +139,7 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
     """How badly the network knows which regions are worth a closer look.
 
     A region's worth is whether it holds the centre of a box, where boxes are known; else the best probability
-    that a glimpse below it gives to the label.
+    that a glimpse below it gives to the label, or the mean of that over several labels.
 
     Args:
         traversal: A forward pass.
@@ -151,13 +152,13 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
     looked_into = np.unique(traversal.parent[traversal.parent >= 0])
     if not len(looked_into):
         return None
-    image = torch.from_numpy(traversal.image).to(labels.device)
-    own = traversal.glimpse_logits.detach().softmax(1).gather(1, labels[image][:, None])[:, 0].cpu().numpy()
-    below = np.zeros(len(own), np.float32)
+    own, counts = told_right(traversal, labels)
+    best = np.zeros_like(own)
     for row in range(len(own) - 1, -1, -1):
         if traversal.parent[row] >= 0:
             parent = traversal.parent[row]
-            below[parent] = max(below[parent], own[row], below[row])
+            best[parent] = np.maximum(best[parent], np.maximum(own[row], best[row]))
+    below = (best * counts).sum(1) / counts.sum(1)
     for index, places in enumerate(boxes):
         if places is not None:
             mine = np.flatnonzero(traversal.image == index)

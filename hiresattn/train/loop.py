@@ -18,13 +18,14 @@ from hiresattn.model.select import Selector, selector
 from hiresattn.train.augment import changes_of, check_jpeg
 from hiresattn.train.curriculum import batch_size, draw, stages_of
 from hiresattn.train.data import Batch, Item, Loader
-from hiresattn.train.estimators import Choices, choices
+from hiresattn.train.estimators import Choices, choices, rightness
 from hiresattn.train.guide import Guided, hits
 from hiresattn.train.journal import Board
 from hiresattn.train.options import EpochRecord, TrainOptions, model_config
 from hiresattn.train.start import (
     Lost,
     baseline_of,
+    classes_of,
     first_rule,
     ranged,
     report_rare,
@@ -89,12 +90,12 @@ def _fit(
 ) -> Iterator[EpochRecord]:
     """``fit`` in one process of a team; the first one writes, and says what all of them would."""
     tell = say if team.leads else _silent
-    train, held_out = sets_of(examples, options)
+    train, held_out, options = sets_of(examples, options)
     report_rare(train, tell)
     start = None if options.init_from is None else load_model(options.init_from)
     lost = Lost(tell) if options.on_error == "skip" else None
     rule = first_rule([e.source for e in train], options, start, lost)
-    config = model_config(options, tuple(sorted({str(e.label) for e in train})), rule)
+    config = model_config(options, tuple(sorted(classes_of(train))), rule)
     torch.manual_seed(options.seed)
     net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
     state = State()
@@ -163,7 +164,8 @@ class _Tally:
     """Those of them in which one was seen."""
 
     def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
-        self.right += int((traversal.logits.argmax(1).cpu().numpy() == batch.labels).sum())
+        labels = torch.from_numpy(batch.labels).to(traversal.logits.device)
+        self.right += int((rightness(traversal.logits, labels) == 1).sum())
         self.images += len(batch.labels)
         self.glimpses += len(traversal.image)
         found = hits(traversal, batch.boxes, finest)
@@ -176,7 +178,7 @@ class _Tally:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the images that were answered rightly; None without any."""
+        """Share of the images that were answered rightly, in all of their labels; None without any."""
         return self.right / self.images if self.images else None
 
     @property

@@ -15,7 +15,7 @@ from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig, did_you_mean
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.fetch import check_domain
-from hiresattn.manifest import Example
+from hiresattn.manifest import Example, names_of
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.augment import AUGMENTATIONS
@@ -40,8 +40,10 @@ class Lost:
             self.say(f"Skipped: {error}")
 
 
-def sets_of(examples: Sequence[Example], options: TrainOptions) -> tuple[list[Example], list[Example]]:
-    """What is trained on and what is held out."""
+def sets_of(
+    examples: Sequence[Example], options: TrainOptions
+) -> tuple[list[Example], list[Example], TrainOptions]:
+    """What is trained on and what is held out; labels are tuples in all or in none, and the options say so."""
     train = [e for e in examples if e.split == "train"]
     held_out = [e for e in examples if e.split == "val"]
     if not train:
@@ -56,12 +58,22 @@ def sets_of(examples: Sequence[Example], options: TrainOptions) -> tuple[list[Ex
     ):
         if name not in known:
             raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
-    return train, held_out
+    if options.multi_label or any(isinstance(e.label, tuple) for e in train):
+        train, held_out = ([replace(e, label=names_of(e.label)) for e in part] for part in (train, held_out))
+        options = replace(options, multi_label=True)
+    return train, held_out, options
+
+
+def classes_of(examples: Sequence[Example]) -> Counter[str]:
+    """How many examples have each label."""
+    return Counter(
+        name for e in examples for name in (e.label if isinstance(e.label, tuple) else (str(e.label),))
+    )
 
 
 def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
     """Tell of classes with a single example: nothing that was learnt of them can be told from chance."""
-    count = Counter(str(example.label) for example in train)
+    count = classes_of(train)
     rare = sorted(label for label, number in count.items() if number == 1)
     if rare:
         words = ", ".join(map(repr, rare[:5])) + (", …" if len(rare) > 5 else "")
@@ -159,7 +171,7 @@ def start_from(net: GlimpseNet, config: ModelConfig, start: Model, source: str) 
     """
     wanted, given = net.state_dict(), dict(start.net.state_dict())
     words = f"Starts from the weights of {source}"
-    if config.classes != start.config.classes:
+    if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
         given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
         words += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
     misfits = [

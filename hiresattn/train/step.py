@@ -7,13 +7,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from hiresattn.errors import ConfigError
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import Selector
 from hiresattn.train.data import Batch, Item
-from hiresattn.train.estimators import cross_entropy, leave_one_out_loss, published_loss
+from hiresattn.train.estimators import cross_entropy, leave_one_out_loss, published_loss, surprise
 from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.state import State
@@ -66,9 +65,15 @@ def set_rate(optimizer: torch.optim.Optimizer, progress: float, options: TrainOp
 
 
 def class_weights(items: Sequence[Item], classes: int, options: TrainOptions) -> Tensor | None:
-    """Weight per class ``[classes]``, 1 in the mean over images: the rarer, the more; None = all alike."""
+    """Weight per class ``[classes]``, 1 in the mean over images: the rarer, the more; None = all alike.
+
+    Of several labels, how many images don't have one for each that has it.
+    """
     if options.class_weights == "none":
         return None
+    if options.multi_label:
+        having = torch.tensor([item.label for item in items]).sum(0)
+        return (len(items) - having).clamp(min=1) / having.clamp(min=1)
     count = Counter(item.label for item in items)
     return torch.tensor([len(items) / (classes * max(count[label], 1)) for label in range(classes)])
 
@@ -237,23 +242,25 @@ def loss_of(
 
     Args:
         traversal: A forward pass.
-        labels: Class index per image ``[b]``.
-        single: What each glimpse should answer alone: class index, -1 = nothing ``[N]``.
+        labels: Class index per image ``[b]``, or of several labels 1 where an image has it ``[b c]``.
+        single: What each glimpse should answer alone, likewise; -1 = nothing ``[N]`` or ``[N c]``.
         glimpse_weight: Of the glimpses' part.
-        class_weights: What images of each class count; None = all alike.
+        class_weights: See ``estimators.surprise``; None = all alike.
 
     Returns:
         The loss.
     """
     loss = cross_entropy(traversal.logits, labels, class_weights)
     image = torch.from_numpy(traversal.image).to(labels.device)
-    alone = functional.cross_entropy(traversal.glimpse_logits, single, reduction="none", ignore_index=-1)
+    several = labels.ndim == 2
+    alone = surprise(traversal.glimpse_logits, single, class_weights if several else None)
+    counted = (single[:, 0] if several else single) >= 0
     total, count = (
         torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
-        for rows in (alone, (single >= 0).to(alone.dtype))
+        for rows in (alone, counted.to(alone.dtype))
     )
     mean = total / count.clamp(min=1)
-    if class_weights is not None:
+    if class_weights is not None and not several:
         mean = mean * class_weights[labels]
     loss = loss + glimpse_weight * mean.mean()
     for value in traversal.scorer_losses.values():

@@ -30,7 +30,7 @@ def teacher(
         batch: The images, as the network sees them.
         by_depth: What a region's label counts, by depth; the last repeats.
         progress: Share of the training done.
-        class_weights: What each class counts; None = all alike.
+        class_weights: What each class counts; None = all alike. Not used where images have several labels.
 
     Returns:
         For ``GlimpseNet.forward``.
@@ -47,7 +47,7 @@ def teacher(
             elif net.background is not None and batch.labels[image[row]] != net.background:
                 counts[row] = 0
         weight = torch.from_numpy(counts).to(net.device)
-        if class_weights is not None:
+        if class_weights is not None and labels.ndim == 1:
             weight = weight * class_weights.to(net.device)[labels]
         divided = torch.from_numpy(expandable(regions, net.finest)).to(net.device)
         return Target(labels, weight, divided, progress)
