@@ -50,9 +50,9 @@ def classify(
     seed: int = 0,
     threads: int | None = None,
     nms: float = 1.0,
+    scorer: str | None = None,
 ) -> Iterator[Prediction]:
     """Classify images by looking at a fraction of them.
-    scorer: str | None = None,
 
     Args:
         sources: Paths, URLs, arrays ``[h w c]``, open pyramids, or ``Example``s (a window of an image); or one
@@ -72,10 +72,10 @@ def classify(
         seed: Of the random policy.
         threads: Threads that read; default: the machine's cores, at most 8.
         nms: For ``top-k``: largest overlap (intersection over union) of two chosen cells of a region; 1 = any.
-
-    Returns:
         scorer: ``random``, a control: random scores in place of the model's, all else as it is. None, or the
             model's own by name, = the model's.
+
+    Returns:
         An iterator of one record per source, in order; each is classified when it is asked for. While one is, a
         thread opens the next and reads its first glance: memory holds two images' caches.
 
@@ -115,8 +115,6 @@ def classify(
     return _classify(sources, job, on_error)
 
 
-@dataclass(frozen=True)
-class _Job:
 def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
     """A model with another scorer, which can only be the random one: others are a part of what was trained.
 
@@ -142,6 +140,8 @@ def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
     return replace(model, net=net, config=replace(model.config, scorer="random"))
 
 
+@dataclass(frozen=True)
+class _Job:
     """What is the same for every source."""
 
     model: Model
@@ -431,6 +431,11 @@ def _name(example: Example) -> str:
     return str(name) if isinstance(name, (str, Path)) else "<array>"
 
 
+def _chooser(job: _Job) -> str:
+    """What chooses regions."""
+    return "random" if job.policy == "random" else job.model.config.scorer
+
+
 def _visited(
     traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None, scorer: str
 ) -> tuple[VisitedRegion, ...]:
@@ -447,14 +452,9 @@ def _visited(
             width=width,
             attention=weight[row],
             select_logp=log_prob[row],
+            scorer=scorer if parent >= 0 else None,
         )
         for row, (parent, depth, (y, x, height, width)) in enumerate(
             zip(traversal.parent, traversal.depth, regions.tolist(), strict=True)
         )
     )
-def _chooser(job: _Job) -> str:
-    """What chooses regions."""
-    return "random" if job.policy == "random" else job.model.config.scorer
-
-
-            scorer=scorer if parent >= 0 else None,
