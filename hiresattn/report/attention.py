@@ -42,16 +42,19 @@ class Attention:
     """Level-0 px per px; the last row and column may reach beyond the frame."""
 
 
-def compose(maps: Iterable[RegionMap], frame: Region, classes: Sequence[str]) -> Attention:
+def compose(
+    maps: Iterable[RegionMap], frame: Region, classes: Sequence[str], step: int | None = None
+) -> Attention:
     """Lay the maps of regions of all depths over each other: where they overlap, the largest value counts.
 
-    Between the centres of a map's px values go in straight lines. A px of the result is a power of two of
-    level-0 px, at most a quarter of the finest map's px unless the result had more than 4096 px along a side.
+    Between the centres of a map's px values go in straight lines.
 
     Args:
         maps: The maps of one image.
         frame: What is shown, level-0 px; what lies outside is left out.
         classes: Names, by index.
+        step: Level-0 px per px of the result; None = a power of two, at most a quarter of the finest map's px
+            unless the result had more than 4096 px along a side.
 
     Returns:
         Rasters of the classes that have maps, in the order of their index.
@@ -59,9 +62,10 @@ def compose(maps: Iterable[RegionMap], frame: Region, classes: Sequence[str]) ->
     maps = list(maps)
     labels = sorted({label for label, _, _ in maps})
     finest = min((min(r[2] / m.shape[0], r[3] / m.shape[1]) for _, r, m in maps), default=max(frame[2:]))
-    step = 1
-    while 2 * step <= finest / _FINE or max(frame[2:]) > step * _LONGEST:
-        step *= 2
+    if step is None:
+        step = 1
+        while 2 * step <= finest / _FINE or max(frame[2:]) > step * _LONGEST:
+            step *= 2
     values = np.zeros((len(labels), -(-frame[2] // step), -(-frame[3] // step)), np.float32)
     for label, region, shown in maps:
         (rows, down), (columns, along) = (

@@ -80,6 +80,14 @@ class Batch:
     stored: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     """``stored(image [n], regions [n 4])`` → where regions lie in the images as stored, level-0 px ``[n 4]``."""
 
+    @property
+    def main(self) -> np.ndarray:
+        """The labels, per image; of a mixed one those of its larger part."""
+        if self.pastes is None:
+            return self.labels
+        other = (self.pastes.share > 1 / 2).reshape(-1, *[1] * (self.labels.ndim - 1))
+        return np.where(other, self.pastes.labels, self.labels)
+
 
 class Loader:
     """Opens images when they are needed and hands out batches that read lazily.

@@ -15,8 +15,10 @@ from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import Selector, selector
-from hiresattn.train.augment import changes_of, check_jpeg
+from hiresattn.train.attention import AttentionMemory, share_attention
+from hiresattn.train.augment import Change, changes_of, check_jpeg
 from hiresattn.train.curriculum import batch_size, draw, stages_of
+from hiresattn.train.cutmix import mixes_of
 from hiresattn.train.data import Batch, Item, Loader
 from hiresattn.train.estimators import Choices, choices, rightness
 from hiresattn.train.guide import Guided, hits
@@ -132,14 +134,16 @@ def _fit(
         if lost is not None:
             lost.say = say
         state.drawn = [0] * len(pools)
-        if resume:
-            state = load_state(output / STATE, net, optimizer, fingerprint)
+        state, memory = (
+            load_state(output / STATE, net, optimizer, fingerprint) if resume else (state, AttentionMemory())
+        )
         team.follow(net)
         name = options.name or output.resolve().name
         while state.epoch < options.epochs:
-            record = _epoch(net, optimizer, loader, pools, val_items, options, state, team, weights)
+            record = _epoch(net, optimizer, loader, pools, val_items, options, state, team, memory, weights)
+            share_attention(memory)
             if team.leads:
-                save_state(output, net, optimizer, config, domain, options, state, name, fingerprint)
+                save_state(output, net, optimizer, config, domain, options, state, name, fingerprint, memory)
                 board.add(asdict(record))
             yield record
     finally:
@@ -164,7 +168,7 @@ class _Tally:
     """Those of them in which one was seen."""
 
     def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
-        labels = torch.from_numpy(batch.labels).to(traversal.logits.device)
+        labels = torch.from_numpy(batch.main).to(traversal.logits.device)
         self.right += int((rightness(traversal.logits, labels) == 1).sum())
         self.images += len(batch.labels)
         self.glimpses += len(traversal.image)
@@ -196,6 +200,7 @@ def _epoch(
     options: TrainOptions,
     state: State,
     team: Team,
+    memory: AttentionMemory,
     weights: Tensor | None = None,
 ) -> EpochRecord:
     """One epoch. All chance comes from the seed and the epoch's number, so a resumed run goes on alike.
@@ -219,21 +224,24 @@ def _epoch(
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
         drawn = _next_batch(loader, pools, pool, options, state, team)
-        changes = changes_of(
-            len(drawn),
-            len(loader.config.bands),
-            rng,
-            turns=options.augment,
-            jitter=options.jitter,
-            jpeg=options.jpeg,
-        )
+        changes = _changes(drawn, len(loader.config.bands), options, rng)
         progress = min((state.epoch + done / images) / options.epochs, 1.0)
         set_rate(optimizer, progress, options)
         k = _most_cells(options, rng)
 
         def work(batch: Batch, k: tuple[int, ...] = k, progress: float = progress) -> Looked:
             guided = Guided(select, batch.boxes, own)
-            return look(net, batch, guided, k, options, state.baseline, weights=weights, progress=progress)
+            return look(
+                net,
+                batch,
+                guided,
+                k,
+                options,
+                state.baseline,
+                weights=weights,
+                progress=progress,
+                memory=memory if state.epoch else None,
+            )
 
         looked, _ = loader.attempt(team.share(drawn), work, team.share(changes))
         loss, read = move(net, optimizer, looked, options, state, team=team, part=part)
@@ -306,6 +314,17 @@ def evaluate(
             if made is not None:
                 seen.add(*made, net.finest)
     return seen
+
+
+def _changes(
+    drawn: Sequence[Item], bands: int, options: TrainOptions, rng: np.random.Generator
+) -> list[Change]:
+    """How the images of a batch are changed."""
+    plain = changes_of(
+        len(drawn), bands, rng, turns=options.augment, jitter=options.jitter, jpeg=options.jpeg
+    )
+    mixes = mixes_of(drawn, options.cutmix, rng)
+    return [change._replace(mix=mix) for change, mix in zip(plain, mixes, strict=True)]
 
 
 def _most_cells(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:

@@ -22,7 +22,7 @@ _LEAST = {
     **dict.fromkeys(("size", "finest", "glance", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1),
     **dict.fromkeys(("squash", "oversample"), 1),
     **dict.fromkeys(("weight_decay", "clip", "glimpse_loss", "value_loss", "location_loss", "reinforce"), 0),
-    **dict.fromkeys(("jitter", "jpeg", "warm_up"), 0),
+    **dict.fromkeys(("jitter", "jpeg", "cutmix", "warm_up"), 0),
     "accumulate": 1,
     **dict.fromkeys(("seed", "threads", "advance", "image_share"), 0),
 }
@@ -145,6 +145,9 @@ class TrainOptions:
     """Whether an image may have any number of labels; examples whose label is a tuple say so themselves."""
     fold: int | str | None = None
     """The manifest's fold that validates (``read_manifest(fold=…)``); kept in the card."""
+    cutmix: float = 0.0
+    """Probability that a rectangle of another image of its batch is pasted into a training image, before it is
+    turned; what is looked for is then either's label, each weighed by its share of what is looked at."""
     on_error: str = "raise"
     """What becomes of images that can't be read: ``raise``, or ``skip`` them and count them."""
     pretrained: bool = False
@@ -169,6 +172,13 @@ class TrainOptions:
             if getattr(self, name) not in known:
                 near = did_you_mean(str(getattr(self, name)), known)
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}{near}")
+        if self.cutmix > 1:
+            raise ConfigError(f"cutmix is a probability, 0 to 1; got {self.cutmix!r}")
+        if self.cutmix and (self.background is not None or self.estimator.startswith("reinforce")):
+            raise ConfigError(
+                "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
+                "reinforce-loo can take; leave one of the two out"
+            )
         if self.warm_up > 1:
             raise ConfigError(f"warm_up is a share of the training, 0 to 1; got {self.warm_up!r}")
         if self.jpeg > 1:
@@ -208,6 +218,13 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         encoder=options.encoder,
         encoder_drop=options.encoder_drop or 0.0,
         scorer=options.scorer,
+        scoring=ScorerConfig(
+            area=options.area,
+            sparsity=options.sparsity,
+            taps=options.taps,
+            compatibility=options.compatibility,
+        ),
+        answer=options.answer,
         location=LocationConfig(detach=options.stop_location_gradient, normalize=options.normalize_scores),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
@@ -218,13 +235,6 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         glance=options.glance,
         overlap=options.overlap,
     )
-        scoring=ScorerConfig(
-            area=options.area,
-            sparsity=options.sparsity,
-            taps=options.taps,
-            compatibility=options.compatibility,
-        ),
-        answer=options.answer,
 
 
 #: The paper's way to train, where ours differs.

@@ -17,6 +17,7 @@ from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
+from hiresattn.train.attention import AttentionMemory, load_attention, save_attention
 from hiresattn.train.data import Item
 from hiresattn.train.estimators import FIRST_BASELINE
 from hiresattn.train.journal import write_journal
@@ -34,19 +35,20 @@ LATER = (
     "amp",
     "jitter",
     "jpeg",
+    "cutmix",
     "normalize_scores",
     "multi_label",
     "fold",
     "tensorboard",
     "on_error",
     "scorer_loss",
-)
-
     "area",
     "sparsity",
     "taps",
     "compatibility",
     "answer",
+)
+
 
 @dataclass
 class State:
@@ -60,6 +62,8 @@ class State:
     cpu_seconds: float = 0.0
     best: float = -1.0
     baseline: float = FIRST_BASELINE
+    attention: int = 0
+    """Maps in the attention memory."""
     records: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -73,8 +77,9 @@ def save_state(
     state: State,
     name: str,
     fingerprint: str,
+    memory: AttentionMemory,
 ) -> None:
-    """Write the model (the best so far on the validation images, else the latest) and the state."""
+    """Write the model (the best so far on the validation images, else the latest), the memory and the state."""
     record = state.records[-1]
     score = record["val_accuracy"] if record["val_accuracy"] is not None else 0.0
     if record["stage"] < record["stages"] or score >= state.best:
@@ -93,16 +98,30 @@ def save_state(
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
+    state.attention = len(memory)
     words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
+    held = attention_file(output, state.epoch)
     try:
+        if state.attention:
+            save_attention(memory, held)
         save_tensors(tensors, output / STATE, words)
+        for old in output.glob("attention-*.npz"):
+            if old != held or not state.attention:
+                old.unlink()
         write_journal(output, state.records)
     except OSError as error:
         raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
 
 
-def load_state(file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str) -> State:
-    """Read the state of a run into its network and optimiser.
+def attention_file(output: Path, epoch: int) -> Path:
+    """Where the attention memory is: named after its epoch, so that an interrupted write leaves a pair that fits."""
+    return output / f"attention-{epoch:04d}.npz"
+
+
+def load_state(
+    file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str
+) -> tuple[State, AttentionMemory]:
+    """Read the state of a run into its network and optimiser; returned with the attention that it accumulated.
 
     Raises:
         CheckpointError: If there is none, it is damaged, or of other images or options.
@@ -125,11 +144,14 @@ def load_state(file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fi
                 _, number, name = key.split(".", 2)
                 slots.setdefault(int(number), {})[name] = value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        return State(**json.loads(words["state"]))
+        state = State(**json.loads(words["state"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{file}: the training state is damaged ({error}); train anew") from error
+    if not state.attention:
+        return state, AttentionMemory()
+    return state, load_attention(attention_file(file.parent, state.epoch))
 
 
 def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptions) -> str:

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from hiresattn.errors import ConfigError
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import Selector
+from hiresattn.train.attention import AttentionMemory
+from hiresattn.train.cutmix import Pastes
 from hiresattn.train.data import Batch, Item
-from hiresattn.train.estimators import cross_entropy, leave_one_out_loss, published_loss, surprise
+from hiresattn.train.estimators import leave_one_out_loss, published_loss, surprise
 from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.state import State
@@ -108,6 +110,7 @@ def look(
     *,
     weights: Tensor | None = None,
     progress: float = 0.0,
+    memory: AttentionMemory | None = None,
 ) -> Looked:
     """One forward pass, and what it is worth.
 
@@ -120,6 +123,7 @@ def look(
         baseline: Of REINFORCE.
         weights: Per class, for the cross-entropies; None = all alike.
         progress: Share of the training done.
+        memory: Attention accumulated so far, for scorers that learn from it; None = there is none yet.
 
     Returns:
         What was seen, and the loss, which ``move`` learns from.
@@ -127,18 +131,22 @@ def look(
     labels = torch.from_numpy(batch.labels).to(net.device)
     gate = options.estimator == "straight-through"
     weights = None if weights is None else weights.to(net.device)
-    teach = teacher(net, batch, options.scorer_loss, progress=progress, class_weights=weights)
+    teach = teacher(net, batch, options.scorer_loss, progress=progress, class_weights=weights, memory=memory)
     with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
         traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, teach=teach, gate=gate)
     if options.amp:
         traversal = _in_full(traversal)
     single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
     alone = torch.from_numpy(single).to(labels.device)
-    loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights)
+    loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights, batch.pastes)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         loss = loss + options.location_loss * where
-    worth = None if net.value is None else value_loss(traversal, labels, batch.boxes)
+    worth = (
+        None
+        if net.value is None
+        else value_loss(traversal, torch.from_numpy(batch.main).to(labels.device), batch.boxes)
+    )
     if worth is not None:
         loss = loss + options.value_loss * worth
     return Looked(batch, traversal, loss, baseline)
@@ -209,6 +217,7 @@ def _task_loss(
     options: TrainOptions,
     baseline: float,
     weights: Tensor | None,
+    pastes: Pastes | None,
 ) -> tuple[Tensor, float]:
     """What the answer is worth, by the estimator; and the next baseline."""
     weight = options.reinforce
@@ -225,7 +234,14 @@ def _task_loss(
             class_weights=weights,
         )
         return published.loss + sum(traversal.scorer_losses.values()), published.baseline
-    loss = loss_of(traversal, labels, single, glimpse_weight=options.glimpse_loss, class_weights=weights)
+    loss = loss_of(
+        traversal,
+        labels,
+        single,
+        glimpse_weight=options.glimpse_loss,
+        class_weights=weights,
+        pastes=pastes,
+    )
     where = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
     return loss if where is None else loss + (1.0 if weight is None else weight) * where, baseline
 
@@ -237,6 +253,7 @@ def loss_of(
     *,
     glimpse_weight: float,
     class_weights: Tensor | None = None,
+    pastes: Pastes | None = None,
 ) -> Tensor:
     """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
 
@@ -246,23 +263,33 @@ def loss_of(
         single: What each glimpse should answer alone, likewise; -1 = nothing ``[N]`` or ``[N c]``.
         glimpse_weight: Of the glimpses' part.
         class_weights: See ``estimators.surprise``; None = all alike.
+        pastes: What CutMix pasted: an image, and each of its glimpses, should answer for either label by its share of
+            what is looked at; None = nothing.
 
     Returns:
         The loss.
     """
-    loss = cross_entropy(traversal.logits, labels, class_weights)
     image = torch.from_numpy(traversal.image).to(labels.device)
-    several = labels.ndim == 2
-    alone = surprise(traversal.glimpse_logits, single, class_weights if several else None)
-    counted = (single[:, 0] if several else single) >= 0
-    total, count = (
-        torch.zeros(len(labels), device=labels.device).index_add(0, image, rows)
-        for rows in (alone, counted.to(alone.dtype))
-    )
-    mean = total / count.clamp(min=1)
-    if class_weights is not None and not several:
-        mean = mean * class_weights[labels]
-    loss = loss + glimpse_weight * mean.mean()
+    counted = single.reshape(len(image), -1)[:, 0] >= 0
+    count = torch.zeros(len(labels), device=labels.device).index_add(0, image, counted.float())
+
+    def answering(labels: Tensor, single: Tensor, share: Tensor | float, part: Tensor | float) -> Tensor:
+        several = labels.ndim == 2
+        alone = surprise(traversal.glimpse_logits, single, class_weights if several else None)
+        mean = torch.zeros_like(count).index_add(0, image, alone * part) / count.clamp(min=1)
+        if class_weights is not None and not several:
+            mean = mean * class_weights[labels]
+        return surprise(traversal.logits, labels, class_weights) * share + glimpse_weight * mean
+
+    if pastes is None:
+        loss = answering(labels, single, 1.0, 1.0).mean()
+    else:
+        shares = pastes.share, pastes.share_of(traversal.image, traversal.region)
+        share, part = (torch.from_numpy(values).to(traversal.logits) for values in shares)
+        donors = torch.from_numpy(pastes.labels).to(labels.device)
+        of_donor = torch.where(counted if single.ndim == 1 else counted[:, None], donors[image], -1)
+        loss = answering(labels, single, 1 - share, 1 - part) + answering(donors, of_donor, share, part)
+        loss = loss.mean()
     for value in traversal.scorer_losses.values():
         loss = loss + value
     return loss

@@ -1,12 +1,16 @@
 """What training knows of the regions that a forward pass looks at: told to the scorer's own losses."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from hiresattn.geometry import expandable
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Target, Teach
+from hiresattn.model.scorers import Paste, Target, Teach
+from hiresattn.train.attention import AttentionMemory, Key
+from hiresattn.train.cutmix import Pastes
 from hiresattn.train.data import Batch
 from hiresattn.train.guide import holds_centre
 
@@ -18,6 +22,7 @@ def teacher(
     *,
     progress: float,
     class_weights: Tensor | None = None,
+    memory: AttentionMemory | None = None,
 ) -> Teach:
     """Says what is known of regions of a batch.
 
@@ -31,6 +36,7 @@ def teacher(
         by_depth: What a region's label counts, by depth; the last repeats.
         progress: Share of the training done.
         class_weights: What each class counts; None = all alike. Not used where images have several labels.
+        memory: Attention accumulated so far; None = there is none yet.
 
     Returns:
         For ``GlimpseNet.forward``.
@@ -50,6 +56,58 @@ def teacher(
         if class_weights is not None and labels.ndim == 1:
             weight = weight * class_weights.to(net.device)[labels]
         divided = torch.from_numpy(expandable(regions, net.finest)).to(net.device)
-        return Target(labels, weight, divided, progress)
+        paste = None if batch.pastes is None else _paste(net, batch, batch.pastes, image, depth, regions)
+        remember = None if memory is None else _remembering(memory, batch, image, regions)
+        return Target(labels, weight, divided, progress, paste, remember)
 
     return teach
+
+
+def _paste(
+    net: GlimpseNet, batch: Batch, pastes: Pastes, image: np.ndarray, depth: np.ndarray, regions: np.ndarray
+) -> Paste:
+    """What is pasted into regions; at depth 0, and for a scorer that compares, what it says of the donors alone."""
+    share = pastes.share_of(image, regions)
+    rows = np.flatnonzero((share > 0) & (depth == 0)) if net.scorer.compares else np.zeros(0, np.int64)
+    clean = None
+    if len(rows):
+        training = net.training
+        net.eval()  # norms learn nothing from a further look
+        with torch.no_grad():
+            looked = net.look(pastes.clean, image[rows], regions[rows], batch.frames[image[rows]])
+        net.train(training)
+        clean = looked.scored
+    box, labels, part, which = (
+        torch.from_numpy(values).to(net.device)
+        for values in (pastes.within(image, regions), pastes.labels[image], share, rows)
+    )
+    return Paste(box, labels, part, which, clean)
+
+
+def _remembering(
+    memory: AttentionMemory, batch: Batch, image: np.ndarray, regions: np.ndarray
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """What merges maps of regions into a memory and recalls those of their labels; see ``Target.remember``.
+
+    Regions into which something is pasted are left out: they show no one image.
+    """
+    assert batch.stored is not None  # noqa: S101 - a loader's batch has it
+    where = batch.stored(image, regions).tolist()
+    mixed = np.zeros(len(image), bool) if batch.pastes is None else batch.pastes.share_of(image, regions) > 0
+
+    def remember(maps: Tensor, accepted: Tensor) -> Tensor:
+        seen, kept = maps.detach().float().cpu().numpy(), np.zeros(maps.shape, np.float32)
+        fine = accepted.cpu().numpy()
+        for row in np.flatnonzero(~mixed).tolist():
+            turn, name = batch.changes[image[row]].turn, batch.items[image[row]].name
+            own = batch.labels[image[row]]
+            for label in [int(own)] if own.ndim == 0 else np.flatnonzero(own).tolist():
+                key = Key(name, label, tuple(where[row]))
+                if fine[row, label]:
+                    memory.merge(key, turn.undone(seen[row, label]))
+                found = memory.recall(key)
+                if found is not None:
+                    kept[row, label] = turn.crop(found)
+        return torch.from_numpy(kept).to(maps)
+
+    return remember

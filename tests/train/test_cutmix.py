@@ -4,16 +4,24 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
+from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, ReadError
+from hiresattn.errors import ConfigError, DomainError, ReadError
 from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import Grid, cell_regions
 from hiresattn.manifest import Example
+from hiresattn.model.build import build_model
+from hiresattn.model.select import TopK
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.train.augment import AUGMENTATIONS, Change
 from hiresattn.train.cutmix import Mix, mixes_of
 from hiresattn.train.data import Item, Loader
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions, model_config
+from hiresattn.train.step import look, loss_of
+from hiresattn.train.teach import teacher
 from tests.test_fetch import coordinates, means
 
 RULE = InputConfig(size=16, low=(-1.0,) * 3, high=(1.0,) * 3, dtype="float32")
@@ -222,3 +230,106 @@ def test_levels_that_crops_are_read_from_say_how_boxes_are_aligned():
     (window,) = loader_of([Example(scene(0), "a", region=(8, 8, 64, 64))])[1]
     assert window.step == 2
     assert window.name == "array 0 [8, 8, 64, 64]"
+
+
+def _noise(count=8, side=64):
+    """Images of two classes, dark and light."""
+    rng = np.random.default_rng(0)
+    shift = np.array([0, 60])
+    return [
+        Example((rng.integers(40, 120, (side, side, 2)) + shift[i % 2]).astype(np.uint8), "ab"[i % 2])
+        for i in range(count)
+    ]
+
+
+QUICK = TrainOptions(
+    epochs=3, batch_size=4, threads=0, device="cpu", size=16, k=(2,), grid=3, fraction=0.5, augment="turns"
+)
+
+
+def _looked(options, seed=0):
+    """A forward pass of a fresh network over images, pasted and not."""
+    rule = InputConfig(size=16, bands=(0, 1), low=(0.0,) * 2, high=(255.0,) * 2)
+    loader = Loader(rule, Grid(3, 0.5), threads=0)
+    items = loader.items(_noise(4), ("a", "b"))
+    torch.manual_seed(seed)
+    net = build_model(model_config(options, ("a", "b"), rule))
+    mixes = mixes_of(items, 0.6, np.random.default_rng(5))
+    assert {mix is None for mix in mixes} == {True, False}
+    batch = loader.batch(items, [Change(mix=mix) for mix in mixes])
+    torch.manual_seed(seed + 1)
+    return batch, net, look(net, batch, TopK(), (2,), options, 0.5)
+
+
+def test_the_loss_weighs_both_labels_by_what_each_look_shows():
+    batch, _, looked = _looked(QUICK)
+    traversal, pastes = looked.traversal, batch.pastes
+    single = torch.from_numpy(batch.labels[traversal.image])
+    single[5] = -1
+    found = loss_of(traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7, pastes=pastes)
+    whole, alone = (-x.log_softmax(1).detach().numpy() for x in (traversal.logits, traversal.glimpse_logits))
+    images = []
+    for image in range(4):
+        own, other, share = batch.labels[image], pastes.labels[image], pastes.share[image]
+        loss = (1 - share) * whole[image, own] + share * whole[image, other]
+        rows = [row for row in np.flatnonzero(traversal.image == image) if single[row] >= 0]
+        parts = pastes.share_of(np.full(len(rows), image), traversal.region[rows])
+        looks = [
+            (1 - s) * alone[row, own] + s * alone[row, other] for row, s in zip(rows, parts, strict=True)
+        ]
+        images.append(loss + 0.7 * np.mean(looks))
+    assert found.item() == pytest.approx(np.mean(images), rel=1e-5)
+    plain = loss_of(traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7)
+    assert abs(plain.item() - found.item()) > 1e-4
+
+
+def test_the_answer_counted_is_that_of_the_larger_part():
+    batch, *_ = _looked(QUICK)
+    wanted = np.where(batch.pastes.share > 0.5, batch.pastes.labels, batch.labels)
+    assert np.array_equal(batch.main, wanted)
+
+
+def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches_nothing_else():
+    options = replace(QUICK, scorer="saol", estimator="none")
+    batch, net, looked = _looked(options)
+    losses = looked.traversal.scorer_losses
+    assert {"paste_where", "paste_what"} <= set(losses)
+    assert all(torch.isfinite(value) for value in losses.values())
+    share = batch.pastes.share_of(np.arange(4), np.concatenate(batch.roots))
+    teach = teacher(net, batch, (1.0,), progress=0.0)
+    passes = []
+    net.encoder.register_forward_hook(
+        lambda encoder, *_: passes.append((encoder.training, torch.is_grad_enabled()))
+    )
+    target = teach(np.arange(4), np.zeros(4, np.int64), np.concatenate(batch.roots))
+    assert passes == [(False, False)]
+    assert net.training
+    assert target.paste.rows.tolist() == np.flatnonzero(share > 0).tolist()
+    assert np.allclose(target.paste.share, share)
+    with torch.no_grad():
+        crops = batch.pastes.clean(target.paste.rows.numpy(), np.concatenate(batch.roots)[share > 0])
+    donors = [batch.changes[i].mix.donor for i in target.paste.rows]
+    direct = [np.asarray(donor.example.source, np.float32).mean() for donor in donors]
+    assert np.allclose((crops.pixels.mean((1, 2, 3)) + 1) * 127.5, direct, atol=0.5)
+    deeper = teach(np.arange(4), np.ones(4, np.int64), np.concatenate(batch.roots))
+    assert deeper.paste.clean is None
+
+
+def test_a_resumed_run_with_cutmix_ends_bit_by_bit_alike(tmp_path):
+    options = replace(QUICK, cutmix=0.5, scorer="saol", epochs=2)
+    list(fit(_noise(), tmp_path / "whole", options))
+    run = fit(_noise(), tmp_path / "parts", options)
+    next(run)
+    run.close()
+    list(fit(_noise(), tmp_path / "parts", options, resume=True))
+    list(fit(_noise(), tmp_path / "plain", replace(options, cutmix=0.0)))
+    whole, parts, plain = (load_model(tmp_path / name).sha256 for name in ("whole", "parts", "plain"))
+    assert whole == parts != plain
+
+
+def test_what_cannot_be_mixed_is_refused():
+    for changes in ({"background": "a"}, {"estimator": "reinforce"}, {"estimator": "reinforce-loo"}):
+        with pytest.raises(ConfigError, match="cutmix mixes labels"):
+            replace(QUICK, cutmix=0.5, **changes)
+    with pytest.raises(ConfigError, match="probability"):
+        replace(QUICK, cutmix=1.5)
