@@ -240,7 +240,7 @@ def _factors(holder: dict[str, Any], count: int) -> list[float] | None:
     for transformation in holder.get("coordinateTransformations") or ():
         if transformation.get("type") == "scale":
             scale = [float(value) for value in transformation["scale"]]
-            if len(scale) != count or min(scale) <= 0:
+            if len(scale) != count or not all(np.isfinite(part) and part > 0 for part in scale):
                 raise ValueError(f"scale {scale} for {count} axes")
             return scale
     return None
