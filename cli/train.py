@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hiresattn.manifest import Example
     from hiresattn.train.options import EpochRecord, TrainOptions
 
@@ -126,6 +128,12 @@ if TYPE_CHECKING:
     help="Share of training images whose crops pass JPEG compression: for files compressed otherwise. 8-bit RGB.",
 )
 @click.option(
+    "--cutmix",
+    type=click.FloatRange(0, 1),
+    metavar="P",
+    help="Probability that a rectangle of another image is pasted into a training image, its label weighed by area.",
+)
+@click.option(
     "--epoch-images", type=click.IntRange(min=1), metavar="N", help="Images per epoch; default: all."
 )
 @click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
@@ -168,6 +176,11 @@ if TYPE_CHECKING:
     default=None,
     help="Fail without TensorBoard; where it is installed, its scalars are written anyway.",
 )
+@click.option(
+    "--export-attention",
+    metavar="MAPS",
+    help="At the end, write where each training image speaks for its labels into this folder (scorers oaa and saol).",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
 @click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
 @click.pass_context
@@ -178,6 +191,7 @@ def train(
     output: str,
     preset: str | None,
     config: str | None,
+    export_attention: str | None,
     resume: bool,
     force: bool,
     **given: Any,
@@ -207,6 +221,11 @@ def train(
     from hiresattn.checkpoint import load_model
     from hiresattn.train.loop import fit
 
+    if export_attention is not None:
+        from hiresattn.train.export import check_exportable
+
+        check_exportable(chosen, export_attention)
+
     def say(words: str) -> None:
         if ctx.obj >= 0:
             click.echo(words, err=True)
@@ -218,6 +237,8 @@ def train(
             update(record.epoch / record.epochs, "")
             if leads:
                 say(_epoch_line(record))
+    if export_attention is not None and leads:
+        _export(folder, examples, export_attention, chosen, say, wanted=ctx.obj >= 0)
     if ctx.obj < 0 or not leads:
         return
     if last is None:
@@ -228,6 +249,31 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
+
+
+def _export(
+    folder: Path,
+    examples: "list[Example]",
+    target: str,
+    chosen: "TrainOptions",
+    say: "Callable[[str], None]",
+    *,
+    wanted: bool,
+) -> None:
+    """Write the attention of every training image."""
+    from hiresattn.train.export import export_attention
+
+    def lost(error: HiresattnError) -> None:
+        say(f"Skipped: {error}")
+
+    count = stood_in = 0
+    with progress_bar("Writing maps", 1.0, wanted=wanted) as update:
+        skip = lost if chosen.on_error == "skip" else None
+        for one in export_attention(folder, examples, target, threads=chosen.threads, lost=skip):
+            count, stood_in = count + 1, stood_in + (not one.remembered)
+            update(one.done, "")
+    instead = f"; {stood_in} without accumulated maps show the trained model's own" if stood_in else ""
+    say(f"Maps of {count} images in {target}{instead}")
 
 
 def _check_examples(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:

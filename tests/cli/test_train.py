@@ -156,7 +156,7 @@ def test_every_option_is_one_that_the_library_knows():
     from hiresattn.train.options import TrainOptions
     from hiresattn_cli.train import train
 
-    own = {"manifest", "output", "preset", "config", "resume", "force", "help"}
+    own = {"manifest", "output", "preset", "config", "resume", "force", "help", "export_attention"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
 
