@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,6 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from hiresattn.checkpoint import load_model
 from hiresattn.errors import ConfigError
 from hiresattn.train.team import Team, team_of
 
@@ -76,7 +77,7 @@ open(sys.argv[1] + f"{team.rank}.json", "w").write(json.dumps(said))
 """
 
 
-def _together(count, *words):
+def _start(count, *words):
     """Run Python ``count`` times as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -87,7 +88,7 @@ def _together(count, *words):
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": "1",
     }
-    running = [
+    return [
         subprocess.Popen(  # noqa: S603 - our own words
             [sys.executable, *map(str, words)],
             cwd=ROOT,
@@ -97,6 +98,10 @@ def _together(count, *words):
         )
         for rank in range(count)
     ]
+
+
+def _ended(running):
+    """What each said, and its exit status."""
     return [(process.communicate(timeout=120)[1], process.returncode) for process in running]
 
 
@@ -105,7 +110,7 @@ def steps(tmp_path_factory):
     """What a step left: of one process, and of each of two."""
     folder = tmp_path_factory.mktemp("steps")
     for count, name in ((1, "one"), (2, "two")):
-        for said, code in _together(count, "-c", STEP, folder / name):
+        for said, code in _ended(_start(count, "-c", STEP, folder / name)):
             assert code == 0, said
     return [
         (load_file(folder / f"{name}.safetensors"), json.loads((folder / f"{name}.json").read_text()))
@@ -178,43 +183,48 @@ QUICK = "--device cpu --threads 1 --size 16 --k 1 --grid 3 --fraction 0.5 --batc
 
 
 def _train(count, manifest, folder, epochs, *more):
-    words = (
-        "-m",
-        "hiresattn_cli.main",
-        "train",
-        manifest,
-        "-o",
-        folder,
-        "--epochs",
-        epochs,
-        *QUICK.split(),
-        *more,
-    )
-    return _together(count, *words)
+    words = f"-m hiresattn_cli.main train {manifest} -o {folder} --epochs {epochs} {QUICK}".split()
+    return _start(count, *words, *more)
+
+
+def _kept(folder):
+    return {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.slow
-def test_two_processes_train_one_model_and_go_on_with_it(manifest, tmp_path):
-    (said, code), (also, other) = _train(2, manifest, tmp_path / "whole", 3)
+def test_two_processes_train_one_model_and_a_killed_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "whole", 12))
     assert (code, other) == (0, 0), said + also
     assert also == ""
-    assert said.count("epoch ") == 4  # three of them, and which one is kept
-    assert "epoch 3/3, 18 images" in said
-    assert sorted(path.name for path in (tmp_path / "whole").iterdir()) == [
-        "card.json", "curves.png", "metrics.csv", "model.safetensors", "state.safetensors",
-    ]  # fmt: skip
-    load_model(tmp_path / "whole")
+    assert said.count("epoch ") == 12 + 1  # and which one is kept
+    assert "epoch 12/12, 18 images" in said
+    whole = {"card.json", "curves.png", "metrics.csv", "model.safetensors", "state.safetensors"}
+    assert _kept(tmp_path / "whole") == whole
+
+    running = _train(2, manifest, tmp_path / "parts", 12)
+    while not (tmp_path / "parts" / "metrics.csv").exists():
+        assert running[0].poll() is None
+        time.sleep(0.02)
+    running[0].kill()
+    (_, code), (also, other) = _ended(running)
+    assert (code, other) == (-signal.SIGKILL, 1)
+    assert "another process of this run ended" in also
+    assert "Traceback" not in also
+    for said, code in _ended(_train(2, manifest, tmp_path / "parts", 12, "--resume")):
+        assert code == 0, said
+    one, other = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
 
 
 @pytest.mark.slow
 def test_an_image_that_one_process_cant_read_is_skipped_or_ends_all(manifest, tmp_path):
     file = tmp_path / "2.png"
     file.write_bytes(file.read_bytes()[:200])
-    (said, code), (also, other) = _train(2, manifest, tmp_path / "a", 2, "--on-error", "skip")
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "a", 2, "--on-error", "skip"))
     assert (code, other) == (0, 0), said + also
     assert "skipped" in said
     assert (said + also).count("Skipped:") >= 1
-    (said, code), (also, other) = _train(2, manifest, tmp_path / "b", 2)
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "b", 2))
     assert (code, other) == (1, 1), said + also
     assert "2.png" in said + also
     assert "Traceback" not in said + also
