@@ -45,7 +45,7 @@ def train(given: list[Example], output: str | Path, options: TrainOptions) -> Ep
     for record in fit(given, output, options):
         print(
             f"{record.epoch}/{record.epochs} stage {record.stage}/{record.stages} loss {record.loss:.3f} "
-            f"accuracy {record.accuracy:.3f} val {record.val_accuracy:.3f} glimpses {record.glimpses:.1f} "
+            f"accuracy {record.accuracy:.3f} val {record.val_accuracy or 0:.3f} glimpses {record.glimpses:.1f} "
             f"cpu {record.cpu_seconds:.0f} s",
             flush=True,
         )

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from hiresattn.config import ModelConfig, ScorerConfig
+from hiresattn.config import InputConfig, ModelConfig, ScorerConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.build import build_model
+from hiresattn.model.describe import describe
 from hiresattn.model.scorers import (
     SCORERS,
     LtpaScorer,
@@ -431,3 +432,19 @@ def test_taps_that_the_encoder_does_not_have_are_refused():
     for wrong in ({"taps": ()}, {"compatibility": "loud"}, {"heads": "two"}, {"negatives": "some"}):
         with pytest.raises(ConfigError):
             ScorerConfig(**wrong)
+
+
+@pytest.mark.parametrize("name", ["location", "mask", "saol", "ltpa", "oaa"])
+def test_scoring_takes_a_small_share_of_the_encoders_operations(name):
+    config = ModelConfig(
+        classes=tuple(map(str, range(1000))),
+        encoder="efficientnet_b0",
+        scorer=name,
+        input=InputConfig(size=224),
+        grid=Grid(5, 0.34375),
+    )
+    parts = describe(config, 448, (2,)).parts
+    scoring = sum(part.macs / part.calls for part in parts if part.name == "location")
+    encoding = sum(part.macs / part.calls for part in parts if part.name.startswith("encoder"))
+    assert encoding > 3e8
+    assert scoring < 0.1 * encoding

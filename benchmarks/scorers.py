@@ -1,0 +1,179 @@
+"""Which scorer finds the place that matters? All of them on one task: one recipe, one budget, equal training.
+
+    python benchmarks/scorers.py -o DIR [--task needle] [--scorer saol]... [--seed 0]... [--estimator none]
+
+All scorers of a seed start from one network that was trained to tell the objects of a task apart at native
+resolution, with a scorer of their own that knows nothing; without that, a short training measures when the objects
+are first told apart, which is luck. Then a model is trained per scorer, unless DIR has it, and searches scenes of the
+test split with a fixed number of looks and no stop rule. `random` is trained with random cells and searches at
+random; `oracle` is the model trained with `location`, told at every region which cells are on the target. A hit is a
+finest look that holds the centre of a target's box. Results are added to `results/scorers.json`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import needle_model
+import numpy as np
+import torch
+from store import load, store
+
+from hiresattn import load_model
+from hiresattn.checkpoint import Model, save_model
+from hiresattn.evaluate.answers import Run, outcomes
+from hiresattn.geometry import cells_on_target
+from hiresattn.manifest import Example
+from hiresattn.model.build import build_model
+from hiresattn.model.net import Look
+from hiresattn.needle import NeedlePyramid, NeedleScene
+from hiresattn.train.options import TrainOptions
+
+SCORERS = ("location", "mask", "saol", "ltpa", "oaa", "random", "oracle")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt and measured."""
+
+    first: Callable[[int], list[Example]]
+    """Examples that one look sees whole, by seed."""
+    first_epochs: int
+    train: Callable[[int], list[Example]]
+    """Examples of split ``train``, by seed."""
+    test: Callable[[int], list[Example]]
+    """So many examples with boxes, of split ``test``."""
+    options: TrainOptions
+    budget: int
+
+
+def _needle(seed: int, sides: Mapping[int, int]) -> list[Example]:
+    return [e for e in needle_model.examples(seed, 0.16, sides) if e.split == "train"]
+
+
+def _needle_scenes(count: int) -> list[Example]:
+    scenes = [NeedleScene(number, 1024, split="test") for number in range(count)]
+    return [Example(NeedlePyramid(scene), scene.label, "test", boxes=(scene.box,)) for scene in scenes]
+
+
+TASKS = {
+    "needle": Task(
+        lambda seed: _needle(seed, {64: 6000}),
+        32,
+        lambda seed: _needle(seed, {128: 1000, 256: 4000, 1024: 12000}),
+        _needle_scenes,
+        replace(needle_model.OPTIONS, epochs=24),
+        budget=16,
+    ),
+}
+
+
+def measure(model: Model, examples: Sequence[Example], budget: int, scorer: str) -> dict[str, float]:
+    """Search every scene with a budget; accuracy, hits and what was read."""
+    run = Run("random" if scorer == "random" else "best-first", str(budget))
+    told = _told(model, examples) if scorer == "oracle" else None
+    found = []
+    for number, example in enumerate(examples):
+        if told is not None:
+            told(number)
+        found += [
+            kept for kept, _ in outcomes([example], model, run, on_error="raise", device="cpu", threads=1)
+        ]
+    right = [np.argmax(one.scores) == one.truth for one in found]
+    return {
+        "accuracy": float(np.mean(right)),
+        "hit": float(np.mean([bool(one.hit) for one in found])),
+        "glimpses": float(np.mean([one.glimpses for one in found])),
+        "fraction_read": float(np.mean([one.fraction_read for one in found])),
+    }
+
+
+def _told(model: Model, examples: Sequence[Example]) -> Callable[[int], None]:
+    """Let a model know which cells are on the target of the scene it is at."""
+    net: Any = model.net
+    plain, at = net.look, [0]
+
+    def look(*given: Any, **named: Any) -> Look:
+        seen = plain(*given, **named)
+        on = cells_on_target(seen.cells, np.array(examples[at[0]].boxes))
+        logits = torch.from_numpy(np.where(on, 10.0, -10.0)).to(seen.cell_logits)
+        return replace(seen, cell_logits=logits.masked_fill(seen.cell_logits.isinf(), -torch.inf))
+
+    net.look = look
+    return lambda number: at.__setitem__(0, number)
+
+
+def trained(
+    folder: Path, task: Task, scorer: str, seed: int, estimator: str | None, epochs: int | None
+) -> tuple[Model, float]:
+    """The model of a scorer and seed, trained unless it is there; and the CPU-seconds of both trainings."""
+    first = folder.with_name(f"{folder.name.split('-')[0]}-first-{seed}")
+    if not (first / "metrics.csv").exists():
+        needle_model.train(
+            task.first(seed), first, replace(task.options, seed=seed, epochs=task.first_epochs)
+        )
+    start = load_model(first)
+    if not (folder / "metrics.csv").exists():
+        torch.manual_seed(seed)
+        config = replace(start.config, scorer=scorer)
+        net = build_model(config)
+        net.load_state_dict(
+            {k: v for k, v in start.net.state_dict().items() if not k.startswith("scorer.")}, strict=False
+        )
+        blank = folder.with_name(f"{folder.name}-start")
+        save_model(replace(start, net=net, config=config), blank)
+        given = {
+            "scorer": scorer,
+            "seed": seed,
+            "init_from": str(blank),
+            "epochs": epochs or task.options.epochs,
+        }
+        options = replace(task.options, **given, **({"estimator": estimator} if estimator else {}))
+        needle_model.train(task.train(seed), folder, options)
+    model = load_model(folder)
+    return model, start.training["cpu_seconds"] + model.training["cpu_seconds"]
+
+
+@click.command()
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path))
+@click.option("--task", "name", default="needle", type=click.Choice(list(TASKS)))
+@click.option("--scorer", "scorers", multiple=True, type=click.Choice(SCORERS))
+@click.option("--seed", "seeds", multiple=True, type=int)
+@click.option("--estimator", help="How the task reaches the scores; default: the scorer's.")
+@click.option("--epochs", type=int)
+@click.option("--scenes", default=200)
+@click.option("--keep/--dry", default=True, help="Whether to store the results.")
+def main(
+    output: Path,
+    name: str,
+    scorers: tuple[str, ...],
+    seeds: tuple[int, ...],
+    estimator: str | None,
+    epochs: int | None,
+    scenes: int,
+    *,
+    keep: bool,
+) -> None:
+    """Train, measure and store."""
+    torch.set_num_threads(1)
+    task = TASKS[name]
+    examples = task.test(scenes)
+    for seed in seeds or (0, 1, 2):
+        for scorer in scorers or SCORERS:
+            own = "location" if scorer == "oracle" else scorer
+            folder = output / f"{name}-{own}-{estimator or 'default'}-{seed}"
+            model, seconds = trained(folder, task, own, seed, estimator, epochs)
+            key = {"task": name, "scorer": scorer, "estimator": estimator or "default", "seed": seed}
+            figures = measure(model, examples, task.budget, scorer)
+            row = {**key, **figures, "budget": task.budget, "scenes": scenes,
+                   "training_cpu_seconds": seconds}  # fmt: skip
+            print(row, flush=True)
+            if keep:
+                rows = (load("scorers") or {}).get("rows", [])
+                store("scorers", rows=[r for r in rows if any(r[k] != key[k] for k in key)] + [row])
+
+
+if __name__ == "__main__":
+    main()
