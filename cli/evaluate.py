@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 ALL_FAILED, SOME_FAILED = 1, 3
 _WORDS = {
     "accuracy": "accuracy",
+    "exact_match": "exact match",
+    "micro_f1": "micro F1",
     "balanced_accuracy": "balanced accuracy",
     "macro_f1": "macro F1",
     "auroc": "AUROC, one against the rest",
@@ -241,27 +243,39 @@ def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:
         yield f"Metrics are of the {found.answered} with an answer; accuracy over all: {found.accuracy_of_all:.3f}"
     yield ""
     words = {"top_k": found.top_k, "bins": found.bins}
+    named = _WORDS | ({"auroc": "AUROC, mean", "brier": "Brier, 0 to 1"} if found.multi_label else {})
     reasons = {m.reason for m in found.metrics.values()}
     shared = reasons.pop() if len(reasons) == 1 else None
     yield from _columns(
         [["", "value", "95 %", ""]]
         + [
-            [_WORDS[name].format(**words), *_cells(m), "" if shared else m.reason or ""]
+            [named[name].format(**words), *_cells(m), "" if shared else m.reason or ""]
             for name, m in found.metrics.items()
         ]
     )
     if shared:
         yield f"({shared})"
     yield ""
-    names = ("recall", "precision", "f1", "auroc", "auprc")
+    columns = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC"}
+    columns |= {"ece": "ECE", "brier": "Brier"} if found.multi_label else {}
     rows = [
-        [label, str(facts["images"]), *(_number(facts[name].value) for name in names)]
+        [label, str(facts["images"]), *(_number(facts[name].value) for name in columns)]
         for label, facts in found.per_class.items()
     ]
-    yield from _columns([["class", "images", "recall", "precision", "F1", "AUROC", "AUPRC"], *rows])
+    yield from _columns([["label" if found.multi_label else "class", "images", *columns.values()], *rows])
     yield ""
     points = [found.main, *found.curve]
-    head = ["policy", "budget", "accuracy", "95 %", "hit", "glimpses", "px read", "median time", "failed"]
+    head = [
+        "policy",
+        "budget",
+        "exact match" if found.multi_label else "accuracy",
+        "95 %",
+        "hit",
+        "glimpses",
+        "px read",
+        "median time",
+        "failed",
+    ]
     yield from _columns(
         [head, *(_line(point, said["stop"] if not n else None) for n, point in enumerate(points))]
     )

@@ -343,3 +343,126 @@ def test_a_pass_keeps_what_the_metrics_need(model):
     assert isinstance(found, Outcome)
     assert found.truth == 1
     assert found.scores == tuple(prediction.scores.values())
+
+
+# --- several labels per image
+
+
+def labelled(count=80, labels=4, seed=0):
+    """Which labels are there, and probabilities that know something of them."""
+    rng = np.random.default_rng(seed)
+    truth = rng.random((count, labels)) < 0.3
+    logits = rng.normal(size=(count, labels)) + 2.0 * truth - 1
+    return truth, 1 / (1 + np.exp(-logits))
+
+
+def test_metrics_of_several_labels_agree_with_scikit_learns():
+    reference = pytest.importorskip("sklearn.metrics")
+    truth, scores = labelled()
+    found, said = plain(truth, scores), scores >= 0.5
+    assert found["exact_match"] == pytest.approx(reference.accuracy_score(truth, said))
+    assert 0 < found["exact_match"] < 1
+    for kind in ("micro", "macro"):
+        assert found[f"{kind}_f1"] == pytest.approx(reference.f1_score(truth, said, average=kind))
+    assert found["auroc"] == pytest.approx(reference.roc_auc_score(truth, scores, average="macro"))
+    assert found["auprc"] == pytest.approx(reference.average_precision_score(truth, scores, average="macro"))
+    for c in range(4):
+        assert found["class_auroc"][c] == pytest.approx(reference.roc_auc_score(truth[:, c], scores[:, c]))
+        assert found["precision"][c] == pytest.approx(reference.precision_score(truth[:, c], said[:, c]))
+        assert found["recall"][c] == pytest.approx(reference.recall_score(truth[:, c], said[:, c]))
+        assert found["class_brier"][c] == pytest.approx(reference.brier_score_loss(truth[:, c], scores[:, c]))
+    losses = [reference.log_loss(truth[:, c], scores[:, c]) for c in range(4)]
+    assert found["nll"] == pytest.approx(np.mean(losses))
+
+
+def test_calibration_error_of_labels_done_by_hand():
+    # bins of 1/15: .01 and .05 lie in the first, .62 in the tenth, .98 in the last
+    truth = np.array([[False], [True], [True], [True]])
+    scores = np.array([[0.01], [0.05], [0.62], [0.98]])
+    found = plain(truth, scores)
+    by_hand = (abs(0 - 0.01 + 1 - 0.05) + (1 - 0.62) + (1 - 0.98)) / 4
+    assert found["class_ece"][0] == found["ece"] == pytest.approx(by_hand)
+    bins = metrics.reliability(truth, scores)
+    assert [(b["images"], b["accuracy"]) for b in bins] == [(2, 0.5), (1, 1.0), (1, 1.0)]
+    assert bins[0]["confidence"] == pytest.approx(0.03)
+
+
+def test_a_weight_of_two_is_the_answer_twice_for_labels_too():
+    truth, scores = labelled(40)
+    weights = np.random.default_rng(1).integers(0, 3, (1, 40))
+    again = np.repeat(np.arange(40), weights[0])
+    twice = plain(truth[again], scores[again])
+    for name, found in metrics.measure(truth, scores, weights.astype(float)).items():
+        np.testing.assert_allclose(found[0], twice[name], err_msg=name)
+
+
+def test_the_temperature_that_made_labels_too_sure_is_found():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 3)) * 2
+    truth = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    assert metrics.fit_temperature(truth, 1 / (1 + np.exp(-3 * logits))) == pytest.approx(3, rel=0.05)
+    with pytest.raises(ConfigError, match="all 2 answers are right"):
+        metrics.fit_temperature(np.array([[True], [False]]), np.array([[0.9], [0.2]]))
+    with pytest.raises(ConfigError, match="no better than chance"):
+        metrics.fit_temperature(np.array([[True], [False]]), np.array([[0.1], [0.8]]))
+
+
+@pytest.fixture(scope="module")
+def several():
+    torch.manual_seed(0)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,), dtype="uint8")
+    config = ModelConfig(classes=("a", "b", "c"), input=rule, multi_label=True)
+    return Model(build_model(config).eval(), config, "several", "abc")
+
+
+def test_a_report_of_labels_counts_them_and_says_which_can_not_be_ranked(several, tmp_path):
+    labels = [("a",), ("a", "b"), ("a",), ("b", "a")]
+    examples = [Example(image(n), label, "test", group=str(n)) for n, label in enumerate(labels)]
+    examples.append(Example(tmp_path / "absent.tif", (), "test"))
+    found = report(
+        passed(several, checked(examples, several, "test"), Run("best-first", "3")), [], several, "test"
+    )
+    assert (found.multi_label, found.answered, found.failed, found.confusion) == (True, 4, 1, ())
+    assert {name: facts["images"] for name, facts in found.per_class.items()} == {"a": 4, "b": 2, "c": 0}
+    assert found.per_class["a"]["auroc"].reason == "no images without it"
+    assert found.per_class["c"]["recall"].reason == "no images of this class"
+    assert found.per_class["c"]["brier"].value is not None
+    assert (
+        found.metrics["auroc"].reason == "without the labels that all images of the split or none have: a, c"
+    )
+    assert found.main.accuracy.value == found.metrics["exact_match"].value
+    assert set(found.metrics) == {
+        "exact_match",
+        "micro_f1",
+        "macro_f1",
+        "auroc",
+        "auprc",
+        "ece",
+        "brier",
+        "nll",
+    }
+
+
+def test_labels_that_a_model_does_not_know_or_can_not_answer_are_refused(several, model):
+    with pytest.raises(ConfigError, match="label 'd' is none of the model's classes"):
+        checked([Example("x.tif", ("a", "d"), "test")], several, "test")
+    with pytest.raises(
+        ConfigError, match=r"several labels \(dark, light\), and model 'test' answers with one"
+    ):
+        checked([Example("x.tif", ("dark", "light"), "test")], model, "test")
+    with pytest.raises(ConfigError, match="no label"):
+        checked([Example("x.tif", None, "test")], several, "test")
+
+
+def test_a_search_for_several_labels_ends_when_the_least_sure_is_sure(several):
+    logits = torch.tensor([[3.0, -4.0, 0.5]])
+    for confidence, reason in ((0.6, "confidence"), (0.63, "budget")):  # sigmoid(.5) = .622
+        with torch.no_grad():
+            several.net.classifier.weight.zero_()
+            several.net.classifier.bias.copy_(logits[0])
+        (found,) = classify([image()], several, device="cpu", budget=3, stop=confidence, threads=1)
+        assert found.cost.stop_reason == reason
+    assert found.labels == ("a", "c")
+    assert (found.class_name, found.score) == (None, None)
+    assert found.scores == pytest.approx({"a": 0.9526, "b": 0.0180, "c": 0.6225}, abs=1e-4)
+    assert found.to_json()["labels"] == ("a", "c")

@@ -11,7 +11,7 @@ from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.manifest import Example
-from hiresattn.predict import classify
+from hiresattn.predict import classify, known_labels
 from hiresattn.pyramid import open_pyramid
 from hiresattn.report.record import Prediction
 from hiresattn.search import MOST_PLACES, place_count
@@ -35,7 +35,8 @@ class Outcome:
     """What is kept of an answer."""
 
     case: str
-    truth: int
+    truth: int | tuple[int, ...]
+    """Index of the class; where images have several labels, 1 for each that is there and 0 for the others."""
     scores: tuple[float, ...] | None
     """Probabilities; None = there is no answer."""
     error: str | None
@@ -110,7 +111,7 @@ def outcomes(
 
 
 def checked(examples: Iterable[Example], model: Model, split: str) -> list[Example]:
-    """The examples of a split, each with a label that the model knows.
+    """The examples of a split, each with a label that the model knows, or with labels.
 
     Raises:
         ConfigError: If there are none, or one has no label, or not one of the model's classes.
@@ -121,15 +122,17 @@ def checked(examples: Iterable[Example], model: Model, split: str) -> list[Examp
         there = ", ".join(sorted({example.split for example in listed}))
         raise ConfigError(f"no rows of split {split!r}; there is {there}: name one with --split")
     for example in found:
-        if example.label is None:
+        names = known_labels(example.label, model)
+        if names is None:
             raise ConfigError(
                 f"{example.source}: no label; an evaluation needs the class of every row of split {split!r}"
             )
-        if example.label not in model.classes:
-            raise ConfigError(
-                f"{example.source}: label {example.label!r} is none of the model's classes "
-                f"({', '.join(model.classes)}){did_you_mean(example.label, model.classes)}; mend the manifest"
-            )
+        for name in names:
+            if name not in model.classes:
+                raise ConfigError(
+                    f"{example.source}: label {name!r} is none of the model's classes "
+                    f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest"
+                )
     return found
 
 
@@ -155,7 +158,7 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
 def _outcome(example: Example, found: Prediction, model: Model) -> Outcome:
     return Outcome(
         case=str(example.source) if example.group is None else example.group,
-        truth=model.classes.index(str(example.label)),
+        truth=_truth(example, model),
         scores=tuple(found.scores[name] for name in model.classes) if found.status == "ok" else None,
         error=found.error if found.status == "error" else None,
         source=found.source,
@@ -165,6 +168,13 @@ def _outcome(example: Example, found: Prediction, model: Model) -> Outcome:
         seconds=found.cost.seconds.total,
         hit=_hit(example, found, model),
     )
+
+
+def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
+    names = known_labels(example.label, model) or ()
+    if model.config.multi_label:
+        return tuple(int(name in names) for name in model.classes)
+    return model.classes.index(names[0])
 
 
 def _hit(example: Example, found: Prediction, model: Model) -> bool | None:

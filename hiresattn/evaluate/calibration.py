@@ -7,7 +7,7 @@ import numpy as np
 
 from hiresattn.checkpoint import Model
 from hiresattn.evaluate.answers import Outcome
-from hiresattn.evaluate.metrics import fit_temperature, measure
+from hiresattn.evaluate.metrics import fit_temperature, logits_of, measure, probabilities
 
 
 def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
@@ -27,13 +27,11 @@ def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
         ConfigError: If no temperature is best.
     """
     known = [outcome for outcome in given if outcome.scores is not None]
-    truth = np.array([outcome.truth for outcome in known], np.int64)
+    several = model.config.multi_label
+    truth = np.array([outcome.truth for outcome in known], bool if several else np.int64)
     scores = np.array([outcome.scores for outcome in known], np.float64)
     factor = fit_temperature(truth, scores)
-    with np.errstate(divide="ignore"):
-        scaled = np.log(scores) / factor
-    after = np.exp(scaled - scaled.max(1, keepdims=True))
-    after /= after.sum(1, keepdims=True)
+    after = probabilities(logits_of(scores, several=several) / factor, several=several)
     ones = np.ones((1, len(known)))
     facts: dict[str, Any] = {"temperature": model.temperature * factor, "images": len(known)}
     for name, table in (("before", scores), ("after", after)):

@@ -18,6 +18,7 @@ from hiresattn.evaluate.metrics import (
     measure,
     reliability,
     resampled,
+    rights,
 )
 
 OVERALL = (
@@ -32,6 +33,9 @@ OVERALL = (
     "nll",
 )
 PER_CLASS = ("recall", "precision", "f1", "class_auroc", "class_auprc")
+#: The same of models that answer with several labels.
+OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll")
+PER_LABEL = (*PER_CLASS, "class_ece", "class_brier")
 _NOT_ONE_CASE = "one case: there is nothing to resample"
 _NONE = "no image has an answer"
 
@@ -45,6 +49,7 @@ class Point:
     images: int
     failed: int
     accuracy: Measured
+    """Share of right answers; of several labels, of those right in all of them."""
     glimpses: float | None
     fraction_read: float | None
     seconds: float | None
@@ -60,6 +65,7 @@ class Evaluation:
 
     model: dict[str, Any]
     classes: tuple[str, ...]
+    multi_label: bool
     split: str
     images: int
     answered: int
@@ -74,7 +80,7 @@ class Evaluation:
     metrics: dict[str, Measured]
     per_class: dict[str, dict[str, Any]]
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: the label; columns: the answer."""
+    """Rows: the label; columns: the answer. Empty where images have several labels."""
     reliability: tuple[dict[str, float], ...]
     main: Point
     curve: tuple[Point, ...] = ()
@@ -117,13 +123,16 @@ def report(
     failures = tuple(
         {"source": o.source, "region": o.region, "error": o.error} for o in given if o.error is not None
     )
-    truth = np.array([outcome.truth for outcome in known], np.int64)
+    several = model.config.multi_label
+    truth = np.array([outcome.truth for outcome in known], bool if several else np.int64)
     scores = np.array([outcome.scores for outcome in known], np.float64).reshape(-1, len(model.classes))
+    shown = truth.reshape(scores.shape) if several else np.eye(len(model.classes), dtype=bool)[truth]
     values, spans, cases = _measured(known, truth, scores, resamples, seed)
-    right = int((scores.argmax(1) == truth).sum()) if known else 0
+    right = int(rights(truth, scores).sum()) if known else 0
     return Evaluation(
         model={"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
         classes=model.classes,
+        multi_label=several,
         split=split,
         images=len(given),
         answered=len(known),
@@ -134,17 +143,22 @@ def report(
         resamples=resamples,
         level=LEVEL,
         accuracy_of_all=right / len(given),
-        metrics={name: _one(values, spans, name, _about(name, truth, model, cases)) for name in OVERALL},
+        metrics={
+            name: _one(values, spans, name, _about(name, shown, model, cases))
+            for name in (OVERALL_LABELS if several else OVERALL)
+        },
         per_class={
-            name: {"images": int((truth == index).sum())}
+            name: {"images": int(shown[:, index].sum())}
             | {
-                metric.removeprefix("class_"): _one(values, spans, metric, _why(metric, truth, index), index)
-                for metric in PER_CLASS
+                metric.removeprefix("class_"): _one(
+                    values, spans, metric, _why(metric, shown[:, index]), index
+                )
+                for metric in (PER_LABEL if several else PER_CLASS)
             }
             for index, name in enumerate(model.classes)
         },
-        confusion=tuple(map(tuple, confusion(truth, scores).tolist())),
-        reliability=tuple(reliability(truth, scores)),
+        confusion=() if several else tuple(map(tuple, confusion(truth, scores).tolist())),
+        reliability=tuple(reliability(truth, scores)) if known else (),
         main=_point(run, given, resamples, seed),
         curve=tuple(_point(run, found, resamples, seed) for run, found in curve),
         left_out=left_out or {},
@@ -195,32 +209,35 @@ def _one(
     return Measured(value, low, high, reason or None)
 
 
-def _about(name: str, truth: np.ndarray, model: Model, cases: int) -> str:
-    """What is to be known of a metric over classes: those that it can't be of."""
-    absent = [label for index, label in enumerate(model.classes) if not (truth == index).any()]
-    if name in ("auroc", "auprc") and len(set(truth.tolist())) == 1:
-        return f"all images are of class {model.classes[int(truth[0])]}"
-    if absent and name in ("balanced_accuracy", "auroc", "auprc"):
+def _about(name: str, shown: np.ndarray, model: Model, cases: int) -> str:
+    """What is to be known of a metric over classes: those that it can't be of; ``shown [n c]`` is what is there."""
+    alike = [label for index, label in enumerate(model.classes) if len(np.unique(shown[:, index])) < 2]
+    absent = [label for index, label in enumerate(model.classes) if not shown[:, index].any()]
+    if model.config.multi_label:
+        if alike and name in ("auroc", "auprc"):
+            return f"without the labels that all images of the split or none have: {', '.join(alike)}"
+    elif name in ("auroc", "auprc") and len(shown) and shown.all(0).any():
+        return f"all images are of class {model.classes[int(shown[0].argmax())]}"
+    elif absent and name in ("balanced_accuracy", "auroc", "auprc"):
         return f"without the classes that the split has no images of: {', '.join(absent)}"
     return _NOT_ONE_CASE if cases == 1 else ""
 
 
-def _why(metric: str, truth: np.ndarray, index: int) -> str:
-    """Why a metric of a class may not be defined; empty if it is."""
-    mine = truth == index
-    if metric == "precision":
+def _why(metric: str, mine: np.ndarray) -> str:
+    """Why a metric of a class may not be defined; empty if it is. ``mine [n]`` are its images."""
+    if metric in ("precision", "class_ece", "class_brier"):
         return ""
     if not mine.any() and metric != "f1":
         return "no images of this class"
     if mine.all() and metric.startswith("class_"):
-        return "no images of another class"
+        return "no images without it"
     return ""
 
 
 def _point(run: Run, given: Sequence[Outcome], resamples: int, seed: int) -> Point:
     known = [outcome for outcome in given if outcome.scores is not None]
     boxed = [outcome for outcome in given if outcome.hit is not None]
-    right = [float(np.argmax(o.scores or ()) == o.truth) for o in known]
+    right = [float(rights(np.array([o.truth]), np.array([o.scores]))[0]) for o in known]
     return Point(
         policy=run.policy,
         budget=run.budget,

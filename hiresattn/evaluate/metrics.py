@@ -13,6 +13,8 @@ BINS = 15
 TOP = 5
 #: Share of the resampled values that an interval holds.
 LEVEL = 0.95
+#: Probability from which on one of several labels is part of an answer.
+LIKELY = 0.5
 #: Most numbers of one block of resampled weights.
 _BLOCK = 4_000_000
 #: A probability of 0 is a rounded one.
@@ -36,16 +38,19 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
     Own code, since the intervals need each metric of a thousand weightings: here those are one array operation.
 
     Args:
-        truth: Index of the right class ``[n]``.
+        truth: Index of the right class ``[n]``; or of several labels which are there, bool ``[n c]``.
         scores: Probability of each class ``[n c]``.
         weights: How often each answer counts ``[b n]``; ones for the plain metric.
 
     Returns:
+        Of several labels, see ``_of_labels``; else
         ``accuracy, top_k, balanced_accuracy, macro_f1, auroc, auprc, ece, brier, nll`` ``[b]``: macro means are
         over the classes that are defined, AUROC and AUPRC one class against the rest, AUPRC the average precision
         (no interpolation), ECE over equal bins of the top probability, Brier the summed square over all classes
         (0 to 2), NLL in nats. ``recall, precision, f1, class_auroc, class_auprc`` ``[b c]``.
     """
+    if truth.ndim == 2:
+        return _of_labels(truth, scores, weights)
     count, classes = scores.shape
     rows = np.arange(count)
     said = np.eye(classes)[scores.argmax(1)]
@@ -78,6 +83,53 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
     }
 
 
+def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Metrics of answers with several labels, which say what has a probability of ``LIKELY`` or more.
+
+    Returns:
+        ``exact_match`` (all labels right, and no other), ``micro_f1`` (over all labels of all answers) and ``macro_f1,
+        auroc, auprc, ece, brier, nll``: means over the labels that are defined ``[b]``. ``recall, precision, f1,
+        class_auroc, class_auprc, class_ece, class_brier`` ``[b c]``: ECE over equal bins of the label's probability,
+        Brier the squared error of it (0 to 1), NLL in nats.
+    """
+    classes = range(scores.shape[1])
+    said = scores >= LIKELY
+    total = weights.sum(1)
+    support, predicted, hits = weights @ truth, weights @ said, weights @ (truth & said)
+    f1 = _ratio(2 * hits, support + predicted)
+    ranked = [_ranked(truth[:, c], scores[:, c], weights) for c in classes]
+    auroc, auprc = (np.stack(column, axis=1) for column in zip(*ranked, strict=True))
+    gaps = [np.eye(BINS)[_bin(scores[:, c])] * (truth[:, c] - scores[:, c])[:, None] for c in classes]
+    ece = np.stack([_ratio(np.abs(weights @ gap).sum(1), total) for gap in gaps], axis=1)
+    squares = weights @ (scores - truth) ** 2
+    brier = _ratio(squares, np.broadcast_to(total[:, None], squares.shape))
+    own = np.where(truth, scores, 1 - scores)
+    return {
+        "exact_match": _ratio(weights @ (said == truth).all(1), total),
+        "micro_f1": _ratio(2 * hits.sum(1), (support + predicted).sum(1)),
+        "macro_f1": _mean(f1),
+        "auroc": _mean(auroc),
+        "auprc": _mean(auprc),
+        "ece": _mean(ece),
+        "brier": _mean(brier),
+        "nll": _ratio(weights @ -np.log(np.maximum(own, _LEAST)).mean(1), total),
+        "recall": _ratio(hits, support),
+        "precision": _ratio(hits, predicted),
+        "f1": f1,
+        "class_auroc": auroc,
+        "class_auprc": auprc,
+        "class_ece": ece,
+        "class_brier": brier,
+    }
+
+
+def rights(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which answers are right, in all of their labels: bool ``[n]``."""
+    if truth.ndim == 2:
+        return ((scores >= LIKELY) == truth).all(1)
+    return scores.argmax(1) == truth
+
+
 def confusion(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """How many images of each class (row) were called which class (column), int64 ``[c c]``."""
     table = np.zeros((scores.shape[1],) * 2, np.int64)
@@ -86,8 +138,13 @@ def confusion(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def reliability(truth: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
-    """Per bin of the top probability that holds answers: its ends, how many, how sure and how often right."""
-    confidence, right = scores.max(1), scores.argmax(1) == truth
+    """Per bin of the top probability that holds answers: its ends, how many, how sure and how often right.
+
+    Of several labels, every label of every answer is one: its probability, and how often it is there.
+    """
+    confidence, right = scores.max(1), rights(truth, scores)
+    if truth.ndim == 2:
+        confidence, right = scores.ravel(), truth.ravel()
     found = []
     at = _bin(confidence)
     for number in np.unique(at).tolist():
@@ -137,7 +194,7 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
     """The temperature at which the probabilities explain the labels best (least NLL): one number, by bisection.
 
     Args:
-        truth: Index of the right class ``[n]``.
+        truth: Index of the right class ``[n]``; or of several labels which are there, bool ``[n c]``.
         scores: Probability of each class ``[n c]``, before the temperature.
 
     Returns:
@@ -149,17 +206,16 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, temperature scaling.
     """
-    logits = np.log(np.maximum(scores.astype(np.float64), _LEAST))
-    own = logits[np.arange(len(truth)), truth]
+    several = truth.ndim == 2
+    logits = logits_of(scores, several=several)
+    shown = truth if several else np.eye(scores.shape[1])[truth]
 
     def slope(sharpness: float) -> float:
         """Of the NLL, by 1 / temperature; rises."""
-        scaled = sharpness * (logits - logits.max(1, keepdims=True))
-        chance = np.exp(scaled)
-        chance /= chance.sum(1, keepdims=True)
-        return float(((chance * logits).sum(1) - own).sum())
+        return float(((probabilities(sharpness * logits, several=several) - shown) * logits).sum())
 
-    if bool((own >= logits.max(1)).all()):
+    own = np.where(shown > 0, logits, -np.inf).max(1)
+    if rights(truth, scores).all() if several else bool((own >= logits.max(1)).all()):
         raise ConfigError(
             f"no temperature is best: all {len(truth)} answers are right, and the surer they were, the better; "
             "calibrate on more or harder images"
@@ -173,6 +229,21 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
         middle = (low * high) ** 0.5
         low, high = (low, middle) if slope(middle) > 0 else (middle, high)
     return 1 / middle
+
+
+def logits_of(scores: np.ndarray, *, several: bool) -> np.ndarray:
+    """What probabilities were made of, up to what makes no difference."""
+    scores = np.asarray(scores, np.float64)
+    logits = np.log(np.maximum(scores, _LEAST))
+    return logits - np.log(np.maximum(1 - scores, np.finfo(np.float64).tiny)) if several else logits
+
+
+def probabilities(logits: np.ndarray, *, several: bool) -> np.ndarray:
+    """Probabilities of logits: that of each label, or all classes' together."""
+    if several:
+        return 1 / (1 + np.exp(-np.clip(logits, -700, 700)))
+    chance = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(chance / chance.sum(1, keepdims=True))
 
 
 def _bin(confidence: np.ndarray) -> np.ndarray:

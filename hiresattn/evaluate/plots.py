@@ -10,15 +10,14 @@ _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
 
 
 def plots(found: Evaluation) -> dict[str, Image.Image]:
-    """Pictures by file name: ``confusion.png``, ``reliability.png`` and, where there is a curve, ``budget.png``."""
+    """Pictures by file name: ``reliability.png``, ``confusion.png`` of single labels, ``budget.png`` of a curve."""
     if not found.answered:
         return {}
-    counts = np.array(found.confusion)
     title = f"{found.model['name']}, {found.split}: {found.answered} images"
-    pictures = {
-        "confusion.png": matrix(title, "label", "answer", found.classes, counts),
-        "reliability.png": _reliability(found),
-    }
+    pictures = {"reliability.png": _reliability(found)}
+    if found.confusion:
+        counts = np.array(found.confusion)
+        pictures["confusion.png"] = matrix(title, "label", "answer", found.classes, counts)
     if found.curve:
         pictures["budget.png"] = _budget(found)
     return pictures
@@ -28,10 +27,14 @@ def _reliability(found: Evaluation) -> Image.Image:
     """How often answers are right, by how sure they are; bars: how many there are of them."""
     error = found.metrics["ece"].value
     title = f"Reliability; ECE {error:.3f}, temperature {found.model['temperature']:.3g}"
-    chart = Chart(title, ("probability of the answer", _SHARES), ("share that is right", _SHARES))
+    words = ("probability of the answer", "share that is right", "share of the images")
+    if found.multi_label:
+        words = ("probability of a label", "share that has it", "share of all labels")
+    chart = Chart(title, (words[0], _SHARES), (words[1], _SHARES))
+    count = sum(part["images"] for part in found.reliability)
     for part in found.reliability:
-        chart.bar(part["low"], part["high"], part["images"] / found.answered, FAINT)
-    chart.key("share of the images", FAINT)
+        chart.bar(part["low"], part["high"], part["images"] / count, FAINT)
+    chart.key(words[2], FAINT)
     chart.line("as sure as right", [(0, 0), (1, 1)], "#8a8f9c")
     chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], INKS[0])
     return chart.finished()
