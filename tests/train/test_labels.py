@@ -175,3 +175,14 @@ def test_a_rare_label_and_one_of_no_training_image_are_said(tmp_path):
     assert said == ["1 of 3 classes have one training image each: 'odd'; add more, or leave them out"]
     with pytest.raises(ConfigError, match="label 'odd' is none of the classes dark, light"):
         list(fit([*_spots(8), replace(odd, split="val")], tmp_path / "other", replace(QUICK, epochs=1)))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"scorer": "saol"}, {"scorer": "ltpa"}, {"scorer": "oaa"}, {"scorer": "mask"}, {"cutmix": 0.7}],
+    ids=str,
+)
+def test_every_scorer_and_mixed_images_take_several_labels(tmp_path, changes):
+    options = replace(QUICK, epochs=1, batch_size=4, class_weights="balanced", **changes)
+    (record,) = fit(_spots(8), tmp_path / "model", options)
+    assert np.isfinite(record.loss)
