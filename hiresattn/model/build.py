@@ -95,6 +95,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
 def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
     grid, location, scoring = config.grid.size, config.location, config.scoring
     name, stage = config.scorer, location.stage
+    if name == "oaa":
+        stage = scoring.taps[-1]
     options: dict[str, Any] = {"grid": grid}
     if name in ("saol", "ltpa", "oaa"):
         options["classes"] = len(config.classes)
@@ -102,7 +104,7 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
         options["taps"] = scoring.taps
         options["channels"] = [_channels(config, encoder, tap, "tap") for tap in scoring.taps]
     elif name != "random":
-        options["channels"] = _channels(config, encoder, stage, "location stage")
+        options["channels"] = _channels(config, encoder, stage, "tap" if name == "oaa" else "location stage")
     if name in ("ltpa", "context"):
         options["context"] = encoder.feature_width
     if name in ("location", "context", "mask"):

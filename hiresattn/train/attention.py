@@ -38,7 +38,8 @@ class AttentionMemory:
     """Maps ``[h w]`` of values of 0 to 1, eight bits each (off by at most 1/510), all of one shape.
 
     It holds at most ``most`` maps: those of the largest regions and, among equal regions, an arbitrary but fixed
-    choice. So the bound doesn't depend on the order either. A map takes ``h * w`` bytes and about 300 more.
+    choice. So the bound doesn't depend on the order either. A map takes ``h * w`` bytes and about 400
+    more; in a file far less.
 
     Args:
         most: Maps kept.

@@ -43,7 +43,7 @@ class TrainOptions:
     sparsity: tuple[float, float, float] | None = None
     """For ``mask``: the historical loss in place of that; see ``ScorerConfig``."""
     taps: tuple[int, ...] = (-3, -1)
-    """For ``saol`` and ``ltpa``: which of the encoder's maps they see."""
+    """For ``saol`` and ``ltpa``: which of the encoder's maps they see; for ``oaa``: the last of them."""
     compatibility: str = "gated"
     """For ``ltpa``: ``gated``, ``dot`` or ``plain``; see ``ScorerConfig``."""
     answer: str = "glimpses"
@@ -311,5 +311,7 @@ class EpochRecord:
     """How varied the chosen cells of a batch are, 0 to 1."""
     distinct: float | None = None
     """Share of an image's chosen regions that differ."""
+    open: float | None = None
+    """Share of a region's cells whose gates are open; 1 for scorers without gates."""
     skipped: int = 0
     """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""

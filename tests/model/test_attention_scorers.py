@@ -448,3 +448,30 @@ def test_scoring_takes_a_small_share_of_the_encoders_operations(name):
     encoding = sum(part.macs / part.calls for part in parts if part.name.startswith("encoder"))
     assert encoding > 3e8
     assert scoring < 0.1 * encoding
+
+
+def test_oaa_takes_the_last_tap():
+    net = build_model(ModelConfig(classes=("a", "b"), scorer="oaa", scoring=ScorerConfig(taps=(-1, 1))))
+    crops = torch.randn(2, 3, 64, 64)
+    seen = net.encoder(crops)
+    scored = net.scorer(View(seen.stages, seen.features, torch.tensor([0.25, 0.25])))
+    assert scored.trace[0].shape == (2, 2, *seen.stages[1].shape[2:])
+
+
+@pytest.mark.parametrize("name", SCORERS)
+def test_maps_of_classes_say_where_each_shows_from_0_to_1(name):
+    net = build_model(ModelConfig(classes=("a", "b", "c"), scorer=name, grid=Grid(5, 0.25)))
+    seen = net.encoder(torch.randn(2, 3, 64, 64))
+    scored = net.scorer(View(seen.stages, seen.features, torch.tensor([0.25, 0.3])))
+    maps = net.scorer.class_maps(scored)
+    assert list(maps) == {"oaa": ["cam", "integral"], "saol": ["evidence"]}.get(name, [])
+    for values in maps.values():
+        assert values.shape == (2, 3, 8, 8)
+        assert 0 <= values.min() <= values.max() <= 1
+    if name == "oaa":
+        positive = scored.trace[0].amax((2, 3)) > 0.01
+        assert torch.allclose(maps["cam"].amax((2, 3))[positive], torch.tensor(1.0), atol=1e-4)
+    if name == "saol":
+        assert torch.equal(maps["evidence"].amax((2, 3)), torch.ones(2, 3))
+        own = net.scorer.evidence(scored, 1)
+        assert torch.allclose(maps["evidence"][:, 1] * own.amax((1, 2), keepdim=True), own, atol=1e-6)
