@@ -255,7 +255,7 @@ def _above_zero(share: Tensor) -> Tensor:
 
 
 class Choices(NamedTuple):
-    """How varied the choices of a batch are; all three fall when a policy collapses."""
+    """How varied the choices of a batch are; the first three fall when a policy collapses."""
 
     entropy: float
     """Mean entropy of the cells' probabilities within a region, as a share of the largest possible."""
@@ -264,10 +264,12 @@ class Choices(NamedTuple):
     every image is looked at in the same place."""
     distinct: float
     """Share of an image's chosen regions that differ from each other, mean over images."""
+    open: float
+    """Share of a region's cells whose gate is open; 1 without gates. Near 0 or at 1 when a mask collapses."""
 
 
-def choices(traversal: Traversal) -> Choices | None:
-    """Measure how varied the choices of a forward pass are; None if nothing was chosen."""
+def choices(traversal: Traversal, gate: float | None = None) -> Choices | None:
+    """Measure how varied the choices of a forward pass are; None if nothing was chosen. ``gate`` is the scorer's."""
     rows = np.flatnonzero(traversal.parent >= 0)
     if not len(rows):
         return None
@@ -286,4 +288,5 @@ def choices(traversal: Traversal) -> Choices | None:
         entropy=float(entropy.mean()),
         spread=float(spread / np.log(max(len(share), 2))),
         distinct=float(np.mean(distinct)),
+        open=1.0 if gate is None else float((logits > gate).float().mean()),
     )

@@ -259,7 +259,7 @@ def _epoch(
         losses.append(loss)
         if looked is not None and not rehearse:
             seen.add(looked.batch, looked.traversal, net.finest)
-            varied += filter(None, [choices(looked.traversal)])
+            varied += filter(None, [choices(looked.traversal, net.scorer.gate)])
     seen = seen.joined(team)
     team.average_norms(net)
     held = evaluate(net, loader, team.share(val_items), selector(net.scorer.gate, None), options).joined(team)

@@ -309,11 +309,17 @@ def test_no_choice_no_loss():
 
 def test_choices_that_vary_and_choices_that_collapsed():
     free = _record([0, 1, 2, 3], torch.zeros(4), _answer(1), torch.zeros(5, 2))
-    assert choices(free) == pytest.approx((1.0, 1.0, 1.0))
+    assert choices(free)[:3] == pytest.approx((1.0, 1.0, 1.0))
     sure = torch.tensor([50.0, 0.0, 0.0, 0.0])
     stuck = _record([0, 0], sure, _answer(1), torch.zeros(3, 2))
     same = replace(stuck, region=np.zeros((3, 4), np.int64))
-    assert choices(same) == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
+    assert choices(same)[:3] == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
+    assert choices(same).open == 1.0
+
+
+def test_the_share_of_open_gates_is_measured():
+    record = _record([0, 1], torch.tensor([2.0, 1.0, -1.0, -torch.inf]), _answer(1), torch.zeros(3, 2))
+    assert choices(record, 0.0).open == 0.5
 
 
 def test_cells_that_are_absent_are_no_choice():
