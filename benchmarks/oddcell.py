@@ -20,7 +20,7 @@ looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,8 @@ SCENES = 4000
 BUDGETS = {16: 20, 32: 40, 64: 40}
 VALIDATION, TEST = 900_000, 500_000
 Train = Callable[[Path, int, Path], float]
+#: Cells along a side, most odd cells, and what differs in the options.
+Step = tuple[int, int, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -85,13 +87,15 @@ def windows(zip_path: Path, seed: int) -> list[Example]:
     )
 
 
-def scenes(zip_path: Path, seed: int, *, grid: int = 16, count: int = SCENES, **more: Any) -> list[Example]:
-    """Training scenes with their boxes. Odd cells are 1 to 16 of all: the rare is learnt from the frequent.
+def scenes(
+    zip_path: Path, seed: int, *, grid: int = 16, count: int = SCENES, several: int = 16, **more: Any
+) -> list[Example]:
+    """Training scenes with their boxes. Odd cells are 1 to ``several``: the rare is learnt from the frequent.
 
     Validation and test scenes have one.
     """
     first = 1_000_000 * (seed + 1)
-    return smear.examples(zip_path, "train", count, grid=grid, seed0=first, several=16, **more)
+    return smear.examples(zip_path, "train", count, grid=grid, seed0=first, several=several, **more)
 
 
 def told(examples: list[Example]) -> list[Example]:
@@ -123,8 +127,9 @@ def run(
 
 
 def boxes(zip_path: Path, seed: int, output: Path) -> float:
-    """Told where."""
-    return run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), LOOKING, seed, output)
+    """Told where. With up to half of the cells odd, a first look has many to learn from."""
+    crowded = scenes(zip_path, seed, empty=0.25, several=128)
+    return run(windows(zip_path, seed) + crowded, LOOKING, seed, output)
 
 
 def distilled(zip_path: Path, seed: int, output: Path) -> float:
@@ -155,14 +160,39 @@ def labelled(**changes: Any) -> Train:
     return train
 
 
-def thumbnail(size: int, grid: int = 16, **changes: Any) -> Train:
-    """The whole, once."""
+def grown(zip_path: Path, seed: int, output: Path, options: TrainOptions, steps: Sequence[Step]) -> float:
+    """Train on ever larger scenes, each step from the weights of the one before; CPU-seconds of all."""
+    spent, before = 0.0, ""
+    for number, (grid, several, changes) in enumerate(steps):
+        here = output if number == len(steps) - 1 else output.with_name(f"{output.name}-{number}")
+        examples = told(scenes(zip_path, seed, grid=grid, several=several))
+        spent += run(examples, replace(options, init_from=before or None, **changes), seed, here)
+        before = str(here)
+    return spent
+
+
+def thumbnail(size: int, grid: int = 16, **last: Any) -> Train:
+    """The whole, once; learnt from small scenes on, a cell always as large."""
 
     def train(zip_path: Path, seed: int, output: Path) -> float:
-        examples = told(scenes(zip_path, seed, grid=grid))
-        return run(examples, replace(THUMBNAIL, size=size, **changes), seed, output)
+        steps = [
+            (4, 8, {"size": size * 4 // grid, "epochs": 24}),
+            (grid, max(grid, 16), {"size": size, **last}),
+        ]
+        return grown(zip_path, seed, output, THUMBNAIL, steps)
 
     return train
+
+
+def everywhere(zip_path: Path, seed: int, output: Path) -> float:
+    """All windows, pooled by attention; learnt from small scenes on."""
+    options = replace(LOOKING, glance=WINDOW, background=None, scout=False, k=(0,), lr=2e-3)
+    steps = [
+        (2, 2, {"epochs": 24}),
+        (4, 4, {"epochs": 20, "epoch_images": 160, "batch_size": 8}),
+        (16, 16, {"epochs": 20, "epoch_images": 40, "batch_size": 2}),
+    ]
+    return grown(zip_path, seed, output, options, steps)
 
 
 RECIPES = {
@@ -171,14 +201,10 @@ RECIPES = {
     "responsibilities": Recipe(labelled(k=(4,))),
     "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo")),
     "glimpses": Recipe(labelled(k=(4,), background=None, scout=False)),
-    "everywhere": Recipe(
-        labelled(
-            glance=WINDOW, background=None, scout=False, k=(0,), epoch_images=160, epochs=36, batch_size=4
-        )
-    ),
-    "thumbnail-64": Recipe(thumbnail(64, epochs=90)),
+    "everywhere": Recipe(everywhere),
+    "thumbnail-64": Recipe(thumbnail(64)),
     "thumbnail-128": Recipe(thumbnail(128)),
-    "thumbnail-256": Recipe(thumbnail(256, epochs=50)),
+    "thumbnail-256": Recipe(thumbnail(256, epochs=24)),
     "thumbnail-1024": Recipe(thumbnail(1024, 64, epoch_images=80, batch_size=4, epochs=24), (64,)),
 }
 
