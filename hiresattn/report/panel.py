@@ -65,6 +65,8 @@ class Panel:
         """What colours, numbers and marks mean."""
         if regions:
             self._text("Outlines by depth; numbers in the order of looking", 13)
+        if names := sorted({region.scorer for region in regions if region.scorer}):
+            self._text(f"Chosen by: {', '.join(names)}", 13)
         for depth in sorted({region.depth for region in regions}):
             at = [region for region in regions if region.depth == depth]
             looks = counted(len(at), "look")
@@ -75,8 +77,6 @@ class Panel:
         if holes:
             self._key("nothing measured here", None)
         self.y += 8
-        if names := sorted({region.scorer for region in regions if region.scorer}):
-            self._text(f"Chosen by: {', '.join(names)}", 13)
 
     def costs(self, prediction: Prediction) -> None:
         """Glimpses, share of px, bytes, seconds, and why it ended."""

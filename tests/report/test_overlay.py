@@ -1,5 +1,7 @@
 """Overlays: marks lie where the regions are, and every image and answer can be drawn."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
@@ -44,6 +46,20 @@ def coloured(pixels, depth):
         (pixels[MARGIN : MARGIN + 512, MARGIN : MARGIN + 512] == ImageColor.getrgb(COLOURS[depth])).all(2)
     )
     return y, x
+
+
+def test_the_legend_names_what_chose_the_regions(tmp_path, monkeypatch):
+    written = []
+    plain = Panel._text
+    monkeypatch.setattr(
+        Panel, "_text", lambda self, text, *a, **k: written.append(text) or plain(self, text, *a, **k)
+    )
+    chosen = [WHOLE, replace(CELL, scorer="saol"), replace(TINY, scorer="saol")]
+    drawn(tmp_path, np.full((512, 512, 3), 90, np.uint8), answer(chosen))
+    assert "Chosen by: saol" in written
+    written.clear()
+    drawn(tmp_path, np.full((512, 512, 3), 90, np.uint8), answer([WHOLE]))
+    assert not any("Chosen by" in text for text in written)
 
 
 def test_an_outline_lies_where_its_region_is(tmp_path):
