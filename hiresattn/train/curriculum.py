@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hiresattn.geometry import Grid
-from hiresattn.train.data import Item
+from hiresattn.train.items import Item
 from hiresattn.train.options import TrainOptions
 
 #: Images that are one glimpse come in batches this many times larger.

@@ -13,7 +13,7 @@ from hiresattn.squash import squashed
 
 if TYPE_CHECKING:
     from hiresattn.train.augment import Change
-    from hiresattn.train.data import Item
+    from hiresattn.train.items import Item
 
 Region = tuple[int, int, int, int]
 

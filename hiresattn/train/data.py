@@ -1,6 +1,6 @@
 """From examples to batches: what to read, never more than that."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,8 +9,7 @@ import numpy as np
 
 from hiresattn.ahead import Held, OpenImages, source_key
 from hiresattn.config import InputConfig
-from hiresattn.domain import Domain, band_means, resolution
-from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError
+from hiresattn.errors import HiresattnError, OpenError, ReadError
 from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.manifest import Example
@@ -18,13 +17,12 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.squash import SquashFetcher, squashed, unsquashed
 from hiresattn.train.augment import Change
 from hiresattn.train.cutmix import Mix, Pastes, boxes_of, pastes_of
+from hiresattn.train.items import Item, label_of
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
 #: Bytes of decoded tiles kept over all open images.
 CACHE_BYTES = 512 << 20
-#: Images looked at to learn what the training images are like.
-SAMPLE = 64
 
 
 _Made = TypeVar("_Made")
@@ -38,26 +36,6 @@ class _UnreadableError(Exception):
         super().__init__(str(why))
         self.row = row
         self.why = why
-
-
-@dataclass(frozen=True)
-class Item:
-    """One labelled example, measured."""
-
-    example: Example
-    label: int | tuple[int, ...]
-    """Class index; where images have several labels, 1 for each class that it has and 0 for the others."""
-    region: tuple[int, int, int, int]
-    depths: int
-    """Depths from the first look down to the finest."""
-    looks: int
-    """Regions of the first look."""
-    boxes: np.ndarray | None = None
-    """Where the target is, ``[m 4]`` level-0 px; None = not known."""
-    step: int = 1
-    """Level-0 px of which multiples lie on whole px of every level that its crops are read from."""
-    name: str = ""
-    """What its image, or window, is known by in all runs."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +114,7 @@ class Loader:
         self._sources |= {source_key(example.source) for example in examples}
         made: list[Item] = []
         for number, example in enumerate(examples):
-            label = _label(example, index)
+            label = label_of(example, index)
             try:
                 pyramid = self.source(example.source)[0]
             except (OpenError, ReadError) as error:
@@ -303,40 +281,6 @@ class Loader:
         self.close()
         self.config = config
 
-    def domain(self, items: Sequence[Item]) -> tuple[Domain, np.ndarray]:
-        """What the images are like, from first glances at a sample of them.
-
-        Returns:
-            The domain, and the mean and standard deviation of each band's px, native values ``[2 bands]``.
-
-        Raises:
-            ConfigError: If nothing in the sample was measured.
-        """
-        sample = [items[i] for i in np.unique(np.linspace(0, len(items) - 1, SAMPLE).astype(int))]
-        means, squares, scales, grounds = [], [], [], []
-        for item in sample:
-            crops, _ = self.attempt([item], _first_look)
-            if crops is None:
-                continue
-            if crops.coverage.any():
-                means.append(band_means(crops))
-                squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
-            pyramid = self.source(item.example.source)[0]
-            scales.append(item.example.mpp or pyramid.mpp)
-            grounds.append(resolution(pyramid))
-        if not means:
-            raise ConfigError("none of the training images has a valid pixel at first glance")
-        low, high = np.array(self.config.low), np.array(self.config.high)
-        native = (np.array(means) + 1) / 2 * (high - low) + low
-        spread = np.sqrt(np.maximum(np.mean(squares, 0) - np.mean(means, 0) ** 2, 0)) / 2 * (high - low)
-        domain = Domain(
-            mpp=_span(scales),
-            resolution=_span(grounds),
-            low=tuple(native.min(0).tolist()),
-            high=tuple(native.max(0).tolist()),
-        )
-        return domain, np.stack([native.mean(0), spread])
-
     def expect(self, items: Sequence[Item], meanwhile: Sequence[Item]) -> None:
         """Have first looks at the next batch, probably ``items``, read while this one is worked on.
 
@@ -371,24 +315,3 @@ class Loader:
         """Close every image."""
         self._forget_mixed()
         self._images.close()
-
-
-def _label(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...]:
-    """Class index; of several labels, 1 for each class that it has and 0 for the others."""
-    several = isinstance(example.label, tuple)
-    names = example.label if isinstance(example.label, tuple) else (str(example.label),)
-    for name in names:
-        if name not in index:
-            raise ConfigError(f"{example.source}: label {name!r} is none of the classes {', '.join(index)}")
-    return tuple(int(name in names) for name in index) if several else index[names[0]]
-
-
-def _first_look(batch: Batch) -> Crops:
-    """The regions of the first look at a batch of one image."""
-    crops: Crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
-    return crops
-
-
-def _span(values: Sequence[float | None]) -> tuple[float, float] | None:
-    known = [v for v in values if v is not None]
-    return (min(known), max(known)) if known else None

@@ -17,7 +17,8 @@ from hiresattn.model.presets import PRESETS as MODELS
 from hiresattn.model.scorers import SCORERS, Scorer
 from hiresattn.report.attention import RegionMap, compose, write_attention
 from hiresattn.train.attention import load_attention
-from hiresattn.train.data import Batch, Item, Loader
+from hiresattn.train.data import Batch, Loader
+from hiresattn.train.items import Item
 from hiresattn.train.options import TrainOptions
 
 _NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa or saol for maps of classes"

@@ -19,9 +19,10 @@ from hiresattn.train.attention import AttentionMemory, share_attention
 from hiresattn.train.augment import Change, changes_of, check_jpeg
 from hiresattn.train.curriculum import batch_size, draw, stages_of
 from hiresattn.train.cutmix import mixes_of
-from hiresattn.train.data import Batch, Item, Loader
+from hiresattn.train.data import Batch, Loader
 from hiresattn.train.estimators import Choices, choices, rightness
 from hiresattn.train.guide import Guided, hits
+from hiresattn.train.items import Item
 from hiresattn.train.journal import Board
 from hiresattn.train.options import EpochRecord, TrainOptions, model_config
 from hiresattn.train.start import (
@@ -37,6 +38,7 @@ from hiresattn.train.start import (
 )
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 from hiresattn.train.step import Looked, check_amp, class_weights, look, move, optimizer_of, set_rate
+from hiresattn.train.survey import domain_of
 from hiresattn.train.team import Team, team_of
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -122,7 +124,7 @@ def _fit(
         val_items = loader.items(held_out, config.classes)
         if not items:
             raise ConfigError("none of the training images can be opened; check their paths")
-        domain, measured = loader.domain(items)
+        domain, measured = domain_of(loader, items)
         if options.value_range is None and not (start and scale_of(start, rule.bands, rule.dtype)):
             config = replace(config, input=ranged(config.input, measured))
             loader.rescale(config.input)

@@ -18,8 +18,8 @@ from hiresattn.errors import CheckpointError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.train.attention import AttentionMemory, load_attention, save_attention
-from hiresattn.train.data import Item
 from hiresattn.train.estimators import FIRST_BASELINE
+from hiresattn.train.items import Item
 from hiresattn.train.journal import write_journal
 from hiresattn.train.options import TrainOptions
 

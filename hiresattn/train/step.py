@@ -13,9 +13,10 @@ from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import Selector
 from hiresattn.train.attention import AttentionMemory
 from hiresattn.train.cutmix import Pastes
-from hiresattn.train.data import Batch, Item
+from hiresattn.train.data import Batch
 from hiresattn.train.estimators import leave_one_out_loss, published_loss, surprise
 from hiresattn.train.guide import glimpse_labels, location_loss, value_loss
+from hiresattn.train.items import Item
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.state import State
 from hiresattn.train.teach import teacher

@@ -17,7 +17,8 @@ from hiresattn.model.select import TopK
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.train.augment import AUGMENTATIONS, Change
 from hiresattn.train.cutmix import Mix, mixes_of
-from hiresattn.train.data import Item, Loader
+from hiresattn.train.data import Loader
+from hiresattn.train.items import Item
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions, model_config
 from hiresattn.train.step import look, loss_of

@@ -13,9 +13,9 @@ from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
 from hiresattn.predict import classify
 from hiresattn.train.curriculum import stages_of
-from hiresattn.train.data import Item
 from hiresattn.train.estimators import cross_entropy, published_loss, rewards, rightness, surprise
 from hiresattn.train.guide import glimpse_labels, value_loss
+from hiresattn.train.items import Item
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.step import class_weights, loss_of

@@ -260,7 +260,7 @@ def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
 def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
     from hiresattn.geometry import Grid
     from hiresattn.train.curriculum import stages_of
-    from hiresattn.train.data import Item
+    from hiresattn.train.items import Item
 
     def items(depths, labels):
         return [Item(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
