@@ -72,7 +72,10 @@ def classes_of(examples: Sequence[Example]) -> Counter[str]:
 
 
 def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
-    """Tell of classes with a single example: nothing that was learnt of them can be told from chance."""
+    """Tell of classes with a single example: nothing that was learnt of them can be told from chance.
+
+    And of a class that reads like several labels.
+    """
     count = classes_of(train)
     rare = sorted(label for label, number in count.items() if number == 1)
     if rare:
@@ -80,6 +83,13 @@ def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
         say(
             f"{len(rare)} of {len(count)} classes have one training image each: {words}; add more, or leave them out"
         )
+    joint = [
+        label
+        for label in sorted(count)
+        if len(parts := names_of(label) or ()) > 1 and set(parts) & set(count)
+    ]
+    if joint:
+        say(f"{joint[0]!r} is trained as a class of its own; if it means several labels, add --multi-label")
 
 
 def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -> InputConfig:

@@ -151,7 +151,11 @@ def test_text_with_bars_is_several_labels_where_that_is_asked_for(tmp_path):
     examples = [replace(e, label="|".join(e.label)) for e in _spots(8) if e.label]
     list(fit(examples, tmp_path / "model", replace(QUICK, epochs=1, multi_label=True)))
     assert load_model(tmp_path / "model").classes == ("dark", "light")
-    list(fit(examples, tmp_path / "plain", replace(QUICK, epochs=1)))
+    said = []
+    list(fit(examples, tmp_path / "plain", replace(QUICK, epochs=1), say=said.append))
+    assert (
+        "'light|dark' is trained as a class of its own; if it means several labels, add --multi-label" in said
+    )
     assert load_model(tmp_path / "plain").classes == ("dark", "light", "light|dark")
 
 
