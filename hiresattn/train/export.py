@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hiresattn.checkpoint import Model, load_model
+from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
 from hiresattn.manifest import Example
 from hiresattn.model.net import GlimpseNet
@@ -54,6 +55,7 @@ def export_attention(
     examples: Sequence[Example],
     target: str | Path,
     *,
+    kind: str | None = None,
     threads: int = 1,
     lost: Callable[[HiresattnError], None] | None = None,
 ) -> Iterator[Exported]:
@@ -67,6 +69,8 @@ def export_attention(
         folder: A model directory that ``fit`` made.
         examples: What it was trained on, in the same order; those of split ``train`` are written.
         target: Folder for the files; is made.
+        kind: To compare with: these maps of the trained model at first look, by name, in place of what was
+            accumulated; see ``Scorer.class_maps``. ``cam`` is plain class activation mapping.
         threads: Threads that read.
         lost: Is told why an image can't be read, which is then left out; None = that is an error.
 
@@ -80,7 +84,7 @@ def export_attention(
     """
     model, target = load_model(folder), Path(target)
     remembered: dict[str, list[RegionMap]] = defaultdict(list)
-    for file in sorted(Path(folder).glob("attention-*.npz"))[-1:]:
+    for file in sorted(Path(folder).glob("attention-*.npz"))[-1:] if kind is None else ():
         for key, values in load_attention(file):
             remembered[key.image].append((key.label, key.region, values.astype(np.float32) / 255))
     try:
@@ -95,7 +99,7 @@ def export_attention(
             maps = remembered.get(item.name, [])
             missing = set(labels_of(item)) - {label for label, _, _ in maps}
             if missing:
-                maps = maps + [one for one in first_look(model, loader, item) if one[0] in missing]
+                maps = maps + [one for one in first_look(model, loader, item, kind) if one[0] in missing]
             stem = _stem(item)
             used[stem] += 1
             stem = stem if used[stem] == 1 else f"{stem}-{used[stem]}"
@@ -158,6 +162,10 @@ def first_look(model: Model, loader: Loader, item: Item, kind: str | None = None
     where, maps = seen
     if not maps:
         raise ConfigError(_NO_MAPS.format(model.config.scorer))
+    if kind is not None and kind not in maps:
+        raise ConfigError(
+            f"the scorer {model.config.scorer!r} makes no maps {kind!r}{did_you_mean(kind, maps)}"
+        )
     values = maps[kind or next(iter(maps))].cpu().numpy()
     return [
         (label, (y, x, h, w), values[row, label])
