@@ -1,7 +1,8 @@
 """Attention maps of the training images: what a training accumulated, laid over each image."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -59,7 +60,7 @@ def export_attention(
     threads: int = 1,
     lost: Callable[[HiresattnError], None] | None = None,
 ) -> Iterator[Exported]:
-    """Write where each training image speaks for its labels, as pictures and as maps that lie on the image.
+    """Write where each training image that has labels speaks for them, as pictures and as maps that lie on the image.
 
     Of a model whose scorer accumulates attention, that is the maximum over the whole training, from regions of all
     depths. Where a class was never accepted (the model never got it right), and of a scorer that tells classes apart
@@ -94,15 +95,17 @@ def export_attention(
     loader = loader_of(model, threads, lost)
     try:
         items = loader.items([e for e in examples if e.split == "train"], model.classes)
-        used: Counter[str] = Counter()
+        taken: set[str] = set()
         for number, item in enumerate(items):
             maps = remembered.get(item.name, [])
             missing = set(labels_of(item)) - {label for label, _, _ in maps}
             if missing:
                 maps = maps + [one for one in first_look(model, loader, item, kind) if one[0] in missing]
+            if not maps:  # it has no labels, or can't be read
+                continue
             stem = _stem(item)
-            used[stem] += 1
-            stem = stem if used[stem] == 1 else f"{stem}-{used[stem]}"
+            stem = next(s for s in chain([stem], (f"{stem}-{n}" for n in count(2))) if s not in taken)
+            taken.add(stem)
             attention = compose(maps, item.region, model.classes)
             try:
                 files = write_attention(loader.source(item.example.source)[0], attention, target, stem)

@@ -135,6 +135,29 @@ def test_attention_is_written_for_every_training_image(tmp_path):
         list(export_attention(tmp_path / "model", examples, tmp_path / "cam", kind="integrals"))
 
 
+def test_images_of_several_labels_or_none_and_names_that_look_numbered(tmp_path):
+    examples = squares(tmp_path, 6)
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+    names = ["x/a.png", "y/a.png", "y/a-2.png"]
+    for example, name in zip(examples, names, strict=False):
+        example.source.rename(tmp_path / name)
+    labels = [("a", "b"), ("a",), (), ("b",), ("a", "b"), ("b",)]
+    named = [
+        replace(example, source=tmp_path / name if number < 3 else example.source, label=label)
+        for number, (example, name, label) in enumerate(zip(examples, [*names] * 2, labels, strict=True))
+    ]
+    list(fit(named, tmp_path / "model", replace(QUICK, epochs=2, cutmix=0.3)))
+    done = list(export_attention(tmp_path / "model", named, tmp_path / "maps"))
+    assert [one.name for one in done] == [str(e.source) for e in named if e.label]
+    written = [{file.name for file in one.files} for one in done]
+    assert written[:2] == [{"a.a.png", "a.b.png", "a.ome.zarr"}, {"a-2.a.png", "a-2.ome.zarr"}]
+    again = list(
+        export_attention(tmp_path / "model", [named[0], named[1], replace(named[2], label=("b",))], tmp_path)
+    )
+    assert {file.name for file in again[2].files} == {"a-2-2.b.png", "a-2-2.ome.zarr"}
+
+
 @pytest.mark.parametrize("scorer", ["saol", "location"])
 def test_scorers_without_a_memory_show_their_first_look_or_say_that_they_have_none(tmp_path, scorer):
     examples = squares(tmp_path, 4)
