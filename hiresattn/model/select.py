@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
 
 class Selection(NamedTuple):
@@ -16,8 +15,7 @@ class Selection(NamedTuple):
     cell: Int64[Tensor, "n k"]
     """Index into the region's cells."""
     log_prob: Float[Tensor, "n k"]
-    """Log of the cell's probability within its region, by softmax unless the selector says otherwise; carries
-    gradient to the scores."""
+    """Log of the cell's softmax probability within its region; carries gradient to the scores."""
     valid: Bool[Tensor, "n k"]
     """False where a region had fewer cells to choose from."""
 
@@ -78,8 +76,9 @@ class GumbelTopK:
 class Threshold:
     """The cells whose gates are open, at most ``k`` and at least one: how many are looked at depends on the image.
 
-    With a generator gates are sampled: each is open, independently, with probability sigmoid(logit - level). That
-    is also the probability of which ``Selection.log_prob`` is the logarithm.
+    With a generator gates are sampled: each is open, independently, with probability sigmoid(logit - level). What a
+    choice teaches goes by the softmax all the same: cells compete. By the gates' own probabilities it would shut
+    all of them, for most looks are at nothing, until only the one that must stay open is left.
 
     Args:
         level: Logit above which a gate is open.
@@ -107,8 +106,7 @@ class Threshold:
         chosen = _choose(logits, order, k, cells, self.nms)
         shut = order.gather(1, chosen.cell) <= 0
         shut[:, :1] = False
-        log_prob = functional.logsigmoid(logits - self.level).gather(1, chosen.cell)
-        return Selection(chosen.cell, log_prob, chosen.valid & ~shut)
+        return Selection(chosen.cell, chosen.log_prob, chosen.valid & ~shut)
 
 
 def selector(gate: float | None, generator: torch.Generator | None = None, *, nms: float = 1.0) -> Selector:

@@ -34,17 +34,14 @@ class Guided:
     def __call__(self, logits: Tensor, k: int, cells: Tensor, image: np.ndarray) -> Selection:
         """Choose, then put a cell on the target in the place of the last choice, unless one is there."""
         chosen = self.select(logits, k, cells, image)
-        cell, valid, log_prob = chosen.cell.clone(), chosen.valid.clone(), chosen.log_prob
+        cell, valid = chosen.cell.clone(), chosen.valid.clone()
         usable = logits.detach().isfinite().cpu().numpy()
         for row, on in enumerate(_on_target(cells.cpu().numpy(), image, self.boxes)):
             good = np.flatnonzero(on & usable[row])
             if len(good) and cell.shape[1] and not np.isin(good, cell[row][valid[row]].cpu().numpy()).any():
                 cell[row, -1] = int(self.rng.choice(good))
                 valid[row, -1] = True
-        moved = cell != chosen.cell
-        if moved.any():
-            log_prob = torch.where(moved, logits.log_softmax(1).gather(1, cell), log_prob)
-        return Selection(cell, log_prob, valid)
+        return Selection(cell, logits.log_softmax(1).gather(1, cell), valid)
 
 
 def location_loss(

@@ -55,7 +55,8 @@ class MaskScorer(LocationScorer):
 
     Args:
         area: Share of a region's cells whose gate may be open, in the mean: a constraint with a multiplier of its
-            own, that starts at 1 and falls to this over the first half of the training.
+            own, that starts at 1 and falls to this over the first half of the training. It alone shuts gates: what
+            the task teaches only parts better cells from worse ones. Within the budget nothing is pressed.
         sparsity: alpha, beta and lambda of the historical loss beta * ``binary_sparsity``, on a hard sigmoid of
             the logits, in place of the budget. It starts at half open, and collapses; kept to show that.
         channels: Channels of the stage that is scored.
@@ -64,8 +65,9 @@ class MaskScorer(LocationScorer):
 
     Source:
         Gate: Louizos 2018, hard concrete. Budget: Bastings, Aziz, Titov 2019, "Interpretable Neural Predictions
-        with Differentiable Binary Variables", section 3.3. The historical loss: stats.stackexchange 384355, whose
-        formula is lost; this one has every property that the question asks for.
+        with Differentiable Binary Variables", section 3.3; differs: no pressure within the budget. The historical
+        loss: stats.stackexchange 384355, whose formula is lost; this one has every property that the question asks
+        for.
     """
 
     gate: ClassVar[float | None] = 0.0
@@ -109,4 +111,4 @@ class MaskScorer(LocationScorer):
             self.slack.mul_(KEPT).add_((1 - KEPT) * over)
             multiplier = self.multiplier.clone()
             self.multiplier.mul_((RATE * self.slack).exp()).clamp_(LEAST, MOST)
-        return multiplier * (over + (self.slack - over).detach())
+        return multiplier * (over + (self.slack - over).detach()) * (self.slack > 0)
