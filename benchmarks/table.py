@@ -292,11 +292,13 @@ def megamnist(result: dict[str, Any]) -> str:
         same = [r for r in rows if tuple(r.get(name) for name in key) == (side, recipe, policy, budget)]
         looks = policy not in ("every window", "first look")
         words = {"every window": "all windows, gated attention", "oracle": f"{recipe}, shown every digit"}
-        cost = [_percent(_mean(same, "fraction_read")), f"{_mean(same, 'cpu_ms'):.0f}"]
+        cost = ["", ""]
+        if policy != "oracle":
+            cost = [_percent(_mean(same, "fraction_read")), f"{_mean(same, 'cpu_ms'):.0f}"]
         body.append(
             [f"{side:,}", words.get(policy, f"{recipe}, {policy}"), _span(same, "accuracy"),
              f"{_mean(same, 'hit'):.2f}" if looks else "", f"{_mean(same, 'seen'):.2f}" if looks else "",
-             f"{_mean(same, 'glimpses'):.0f}", *(cost if "cpu_ms" in same[0] else ["", ""]),
+             f"{_mean(same, 'glimpses'):.0f}", *cost,
              f"{_mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
         )  # fmt: skip
     head = ["side, px", "", "accuracy", "hit", "digits seen", "glimpses", "pixels read", "CPU ms",
@@ -304,8 +306,8 @@ def megamnist(result: dict[str, Any]) -> str:
     scenes = ", ".join(str(count) for count in sorted({row["scenes"] for row in rows}))
     words = (
         f"\n\n{scenes} test scenes, chance .10; mean (lowest to highest). Hit: a window visited at full resolution "
-        "holds at least half of a digit; digits seen: share of the five of which one does. Searches spend their budget (no "
-        "stop); glimpses count the regions of the first look. Trained on sides up to 768 px."
+        "holds at least half of a digit; digits seen: share of the five of which one does. Searches spend their "
+        "budget (no stop); glimpses count the regions of the first look. Trained on sides up to 768 px."
     )
     return _table(head, body) + words + _source(result, "megamnist.py")
 
