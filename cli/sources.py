@@ -109,7 +109,8 @@ def _images(word: str) -> Iterator[str | Unusable]:
 
 def _folder(folder: str) -> Iterator[str | Unusable]:
     """The images of a folder and of those in it; a Zarr directory is one image."""
-    from hiresattn.imagefolder import SUFFIXES, images_below, is_zarr
+    from hiresattn.imagefolder import images_below, is_zarr
+    from hiresattn.manifest import IMAGES
 
     if is_zarr(folder):
         yield folder
@@ -126,7 +127,7 @@ def _folder(folder: str) -> Iterator[str | Unusable]:
         yield Unusable(
             folder,
             f"{folder}: a folder with no image in it, and no Zarr (no zarr.json, .zgroup or .zarray); "
-            f"images end in {' '.join(sorted(SUFFIXES))}",
+            f"images end in {' '.join(sorted(IMAGES))}",
         )
 
 

@@ -8,13 +8,9 @@ from typing import NoReturn
 
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
-from hiresattn.manifest import SPLITS, Example, read_manifest
+from hiresattn.manifest import IMAGES, SPLITS, Example, read_manifest
 from hiresattn.pyramid.open import _ZARR_FILES
 
-_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
-_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
-#: Files that a folder is searched for.
-SUFFIXES = frozenset((*_SLIDES, *_RASTERS))
 #: Share of a class's images that validate, and that are kept for testing, where no folder says so.
 SHARE = 0.15
 #: What others call our splits.
@@ -38,7 +34,7 @@ def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Ite
     for root, folders, files in os.walk(folder, onerror=unread):
         zarrs = sorted(name for name in folders if is_zarr(os.path.join(root, name)))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
-        images = [name for name in files if Path(name).suffix.lower() in SUFFIXES and name[0] != "."]
+        images = [name for name in files if Path(name).suffix.lower() in IMAGES and name[0] != "."]
         yield from (str(Path(root, name)) for name in sorted(images + zarrs))
 
 
@@ -122,7 +118,7 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     for name, images in found.items():
         if not images:
             raise ConfigError(
-                f"{folder / name}: a class without an image; images end in {' '.join(sorted(SUFFIXES))}, or are "
+                f"{folder / name}: a class without an image; images end in {' '.join(sorted(IMAGES))}, or are "
                 "Zarr directories. Fill the folder, or remove it"
             )
     return found
@@ -172,7 +168,7 @@ def _images(folder: Path) -> list[str]:
 def _stray(folder: Path) -> Path | None:
     """An image that lies beside the folders."""
     for path in sorted(folder.iterdir()):
-        if path.name[0] != "." and (is_zarr(path) if path.is_dir() else path.suffix.lower() in SUFFIXES):
+        if path.name[0] != "." and (is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGES):
             return path
     return None
 

@@ -1,6 +1,5 @@
 """Manifests: which images (or windows of images), with which labels, in which split."""
 
-import json
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hiresattn.boxes import read_boxes
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.tables import SEPARATOR, read_table
@@ -17,6 +17,10 @@ SPLITS = ("train", "val", "test")
 GROUPS = ("group", "case_id", "patient")
 #: Columns that stand for ``path`` where there is none.
 SOURCES = ("slide", "slide_id")
+_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
+_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
+#: What the names of images end in.
+IMAGES = frozenset((*_SLIDES, *_RASTERS))
 _REGION = ("y", "x", "height", "width")
 _COLUMNS = ("path", *SOURCES, "label", "labels", "split", "fold", *_REGION, "boxes", *GROUPS, "mpp")
 
@@ -66,8 +70,9 @@ def read_manifest(
 ) -> list[Example]:
     """Read a table: ``path, label[, split][, fold][, y, x, height, width][, boxes][, group][, mpp]``.
 
-    Other columns are ignored. The path may also be called ``slide`` or ``slide_id``, the group ``case_id`` or
-    ``patient``. A column ``labels`` in place of ``label`` holds any number of labels per row, with ``|`` between.
+    Other columns are ignored. The path may also be called ``slide`` or ``slide_id``, and there lack its suffix; the
+    group ``case_id`` or ``patient``. A column ``labels`` in place of ``label`` holds any number of labels per row,
+    with ``|`` between.
 
     Args:
         path: A CSV, or Parquet. Paths in it are relative to it, unless absolute or URLs.
@@ -198,6 +203,8 @@ def _example(
         raise ConfigError(f"{where}: the path is empty")
     if "://" not in source and not source.startswith("/vsi"):
         source = str(manifest.parent / source)
+        if columns.source != "path":
+            source = _with_suffix(source, where)
     label: Label | None = row.get(columns.label) or None
     if multi and columns.label:
         label = _names(row[columns.label], where)
@@ -206,11 +213,26 @@ def _example(
         label=label,
         split=_split(row, where, fold),
         region=_region(row, where),
-        boxes=_boxes(row.get("boxes", ""), manifest, where),
+        boxes=read_boxes(row.get("boxes", ""), manifest, where),
         group=row.get(columns.group) or None,
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,
     )
+
+
+def _with_suffix(source: str, where: str) -> str:
+    """The image that a slide's name without its suffix means; the name itself where there is none."""
+    slide = Path(source)
+    if slide.suffix.lower() in (*IMAGES, ".zarr"):
+        return source
+    found = sorted(
+        name
+        for suffix in (*IMAGES, ".zarr")
+        if os.path.exists(name := source + suffix)  # noqa: PTH110
+    )
+    if len(found) > 1:
+        raise ConfigError(f"{where}: {source} may be {' or '.join(found)}; give the name with its suffix")
+    return found[0] if found else source
 
 
 def _names(text: str, where: str = "") -> tuple[str, ...]:
@@ -271,49 +293,3 @@ def _region(row: Mapping[str, str], where: str) -> tuple[int, int, int, int] | N
     except ValueError as error:
         raise ConfigError(f"{where}: y,x,height,width must be whole numbers of px: {error}") from error
     return y, x, height, width
-
-
-def _boxes(text: str, manifest: Path, where: str) -> tuple[tuple[int, int, int, int], ...] | None:
-    """Boxes of a row: JSON ``[[y, x, height, width], …]``, or the name of a GeoJSON file in px (x, y)."""
-    if not text:
-        return None
-    try:
-        if not text.startswith("["):
-            return _geojson_boxes(json.loads((manifest.parent / text).read_text(encoding="utf-8")))
-        boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w in json.loads(text))
-    except (
-        OSError,
-        ValueError,
-        TypeError,
-        LookupError,
-        AttributeError,
-        ArithmeticError,
-        RecursionError,
-    ) as error:
-        raise ConfigError(
-            f"{where}: boxes {text[:60]!r} can't be read ({error}); give JSON [[y, x, height, width], …] in "
-            "level-0 px, or the name of a GeoJSON file"
-        ) from error
-    if any(height < 1 or width < 1 for _, _, height, width in boxes):
-        raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
-    return boxes
-
-
-def _geojson_boxes(found: Any) -> tuple[tuple[int, int, int, int], ...]:
-    """The rectangles around a GeoJSON's features, whose coordinates are level-0 px (x, y), as QuPath's."""
-    features = found if isinstance(found, list) else found.get("features", [found])
-    boxes = []
-    for feature in features:
-        points = list(_points(feature.get("geometry", feature)["coordinates"]))
-        left, top = (math.floor(min(p[i] for p in points)) for i in (0, 1))
-        right, bottom = (math.ceil(max(p[i] for p in points)) for i in (0, 1))
-        boxes.append((top, left, max(bottom - top, 1), max(right - left, 1)))
-    return tuple(boxes)
-
-
-def _points(coordinates: Any) -> Iterator[tuple[float, float]]:
-    if coordinates and isinstance(coordinates[0], (int, float)):
-        yield float(coordinates[0]), float(coordinates[1])
-    else:
-        for part in coordinates:
-            yield from _points(part)

@@ -20,6 +20,7 @@ LAYERS = {
     "hiresattn.pyramid": 3,
     "hiresattn.schedule": 3,
     "hiresattn.needle": 4,
+    "hiresattn.boxes": 1,
     "hiresattn.ahead": 5,
     "hiresattn.crops": 4,
     "hiresattn.fetch": 4,

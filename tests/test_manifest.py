@@ -318,3 +318,16 @@ def test_without_pyarrow_a_parquet_file_names_the_command_that_installs_it(tmp_p
     (tmp_path / "m.parquet").touch()
     with pytest.raises(BackendMissingError, match=r"pip install 'hiresattn\[parquet\]'"):
         read_manifest(tmp_path / "m.parquet")
+
+
+def test_a_slides_name_may_lack_its_suffix_and_a_path_may_not(tmp_path):
+    for name in ("TCGA.7.svs", "TCGA.7.json", "b.mrxs", "c.tif", "c.svs", "whole"):
+        (tmp_path / name).touch()
+    (tmp_path / "b").mkdir()
+    (tmp_path / "d.zarr").mkdir()
+    rows = "slide_id\nTCGA.7\nb\nd\nwhole\nabsent\nc.tif\n"
+    names = ["TCGA.7.svs", "b.mrxs", "d.zarr", "whole", "absent", "c.tif"]
+    assert [e.source for e in read_manifest(write(tmp_path, rows))] == [str(tmp_path / n) for n in names]
+    assert read_manifest(write(tmp_path, "path\nTCGA.7\n"))[0].source == str(tmp_path / "TCGA.7")
+    with pytest.raises(ConfigError, match=r"line 2: .*c may be .*c\.svs or .*c\.tif; give the name with"):
+        read_manifest(write(tmp_path, "slide\nc\n"))
