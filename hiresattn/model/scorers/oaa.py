@@ -54,9 +54,9 @@ class OaaScorer(Scorer):
         return Scored(logits, answer=mean.log_softmax(1), trace=(activation, integral))
 
     def class_maps(self, scored: Scored) -> Mapping[str, Tensor]:
-        """``cam``: the class activation maps, each over its maximum; ``integral``: what learnt from memory."""
+        """``cam``: the class activation maps; ``integral``: those that learnt from memory (OAA+)."""
         activation, integral = scored.trace
-        return {"cam": attention_of(activation.float()), "integral": integral.float().sigmoid()}
+        return {"cam": attention_of(activation.float()), "integral": attention_of(integral.float())}
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``cam``: is each class there; ``hybrid``: what has been accumulated. Merges into ``target.remember``."""
