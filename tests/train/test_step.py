@@ -147,6 +147,20 @@ def test_bfloat16_trains_and_the_weights_stay_whole(tmp_path):
         check_amp(torch.device("mps"), TrainOptions(amp=True))
 
 
+@pytest.mark.gpu
+def test_on_cuda_bfloat16_trains_the_loss_of_full_precision_and_resumes(tmp_path):
+    losses = {}
+    for amp in (False, True):
+        options = replace(QUICK, device="cuda", amp=amp, epochs=3)
+        first = next(fit(_images(), tmp_path / f"amp {amp}", options))
+        rest = list(fit(_images(), tmp_path / f"amp {amp}", options, resume=True))
+        losses[amp] = [record.loss for record in (first, *rest)]
+    assert losses[True] != losses[False]
+    assert losses[True] == pytest.approx(losses[False], rel=0.05)
+    weights = load_model(tmp_path / "amp True").net.state_dict()
+    assert {w.dtype for w in weights.values() if w.is_floating_point()} == {torch.float32}
+
+
 @pytest.mark.parametrize(
     ("option", "near"),
     [
