@@ -1,10 +1,12 @@
-"""The curriculum: images from small to large, and which of them come next."""
+"""The curriculum: images from small to large, which of them come next, and how they are looked at."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from hiresattn.geometry import Grid
+from hiresattn.train.augment import Change, changes_of
+from hiresattn.train.cutmix import mixes_of
 from hiresattn.train.items import Item
 from hiresattn.train.options import TrainOptions
 
@@ -56,3 +58,21 @@ def draw(pool: list[Item], number: int, size: int, seed: int, drawn: list[int]) 
         out += [pool[i] for i in taken]
         drawn[number] += len(taken)
     return out
+
+
+def changes_for(
+    drawn: Sequence[Item], bands: int, options: TrainOptions, rng: np.random.Generator
+) -> list[Change]:
+    """How the images of a batch are changed, and what is pasted into them."""
+    plain = changes_of(
+        len(drawn), bands, rng, turns=options.augment, jitter=options.jitter, jpeg=options.jpeg
+    )
+    mixes = mixes_of(drawn, options.cutmix, rng)
+    return [change._replace(mix=mix) for change, mix in zip(plain, mixes, strict=True)]
+
+
+def cells_for(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:
+    """Cells visited per region and depth, for a batch."""
+    if not options.vary_k:
+        return options.k
+    return tuple(int(rng.integers(1, most + 1)) if most else 0 for most in options.k)

@@ -16,9 +16,8 @@ from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet, Traversal
 from hiresattn.model.select import Selector, selector
 from hiresattn.train.attention import AttentionMemory, share_attention
-from hiresattn.train.augment import Change, changes_of, check_jpeg
-from hiresattn.train.curriculum import batch_size, draw, stages_of
-from hiresattn.train.cutmix import mixes_of
+from hiresattn.train.augment import check_jpeg
+from hiresattn.train.curriculum import batch_size, cells_for, changes_for, draw, stages_of
 from hiresattn.train.data import Batch, Loader
 from hiresattn.train.estimators import Choices, choices, rightness
 from hiresattn.train.guide import Guided, hits
@@ -226,10 +225,10 @@ def _epoch(
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         pool = int(rng.integers(state.stage)) if rehearse else state.stage
         drawn = _next_batch(loader, pools, pool, options, state, team)
-        changes = _changes(drawn, len(loader.config.bands), options, rng)
+        changes = changes_for(drawn, len(loader.config.bands), options, rng)
         progress = min((state.epoch + done / images) / options.epochs, 1.0)
         set_rate(optimizer, progress, options)
-        k = _most_cells(options, rng)
+        k = cells_for(options, rng)
 
         def work(batch: Batch, k: tuple[int, ...] = k, progress: float = progress) -> Looked:
             guided = Guided(select, batch.boxes, own)
@@ -316,24 +315,6 @@ def evaluate(
             if made is not None:
                 seen.add(*made, net.finest)
     return seen
-
-
-def _changes(
-    drawn: Sequence[Item], bands: int, options: TrainOptions, rng: np.random.Generator
-) -> list[Change]:
-    """How the images of a batch are changed."""
-    plain = changes_of(
-        len(drawn), bands, rng, turns=options.augment, jitter=options.jitter, jpeg=options.jpeg
-    )
-    mixes = mixes_of(drawn, options.cutmix, rng)
-    return [change._replace(mix=mix) for change, mix in zip(plain, mixes, strict=True)]
-
-
-def _most_cells(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:
-    """Cells per region and depth for a batch."""
-    if not options.vary_k:
-        return options.k
-    return tuple(int(rng.integers(1, most + 1)) if most else 0 for most in options.k)
 
 
 def _next_batch(
