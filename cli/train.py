@@ -112,7 +112,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--augment",
-    metavar="none|flips|turns",
+    metavar="none|mirror|flips|turns",
     help="Turn the training images; only if a turned image has the same class.",
 )
 @click.option(

@@ -71,6 +71,7 @@ class Turn:
 #: Turns that training may draw from, by the name of the option.
 AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
     "none": (Turn(),),
+    "mirror": (Turn(), Turn(flip_x=True)),
     "flips": tuple(Turn(flip_y=y, flip_x=x) for y in (False, True) for x in (False, True)),
     "turns": tuple(Turn(t, y, x) for t in (False, True) for y in (False, True) for x in (False, True)),
 }

@@ -133,8 +133,8 @@ class TrainOptions:
     oversample: float = 1.0
     """Px of the stored level per px of a crop, at least; see ``InputConfig``."""
     augment: str = "none"
-    """Turns of the training images, the same at every depth: ``none``, ``flips`` or ``turns`` (flips and
-    quarter turns)."""
+    """Turns of the training images, the same at every depth: ``none``, ``mirror`` (left and right swapped, as the
+    paper does), ``flips`` or ``turns`` (flips and quarter turns)."""
     jitter: float = 0.0
     """How much the bands' brightness and contrast vary, the same at every depth of an image: gains of
     exp(-jitter) to exp(jitter) and offsets of -jitter to jitter, of values of -1 to 1. 0.1 is mild."""
@@ -250,7 +250,7 @@ _PAPER = TrainOptions(
     clip=None,
     value_range=(0.0, 255.0),
     filter="bilinear",
-    augment="flips",
+    augment="mirror",
 )
 _FMOW = replace(_PAPER, architecture="tnet-fmow", size=224, lr=1e-3)
 

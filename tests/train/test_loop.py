@@ -120,7 +120,7 @@ def test_windows_of_one_image_train_like_images(tmp_path):
     assert batch.labels.tolist() == [0, 1, 0]
 
 
-@pytest.mark.parametrize("name", ["flips", "turns"])
+@pytest.mark.parametrize("name", ["mirror", "flips", "turns"])
 def test_a_turned_image_is_seen_turned_at_every_depth(name):
     image = np.random.default_rng(0).integers(0, 255, (96, 160, 1)).astype(np.uint8)
     loader = Loader(_rule(), Grid(), threads=0)
