@@ -8,6 +8,7 @@ import pytest
 from hiresattn.config import InputConfig
 from hiresattn.errors import DomainError, RegionError
 from hiresattn.fetch import CropFetcher
+from hiresattn.needle import NeedlePyramid, NeedleScene
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.pasted import Pasted
@@ -176,3 +177,27 @@ def test_images_that_do_not_belong_together_and_boxes_that_leave_are_errors():
         Pasted(*pair, (200, 0, 100, 10), (0, 0))
     with pytest.raises(RegionError, match="ask for a region inside"):
         Pasted(*pair, (0, 0, 80, 90), (20, 0))
+
+
+def test_scenes_that_are_drawn_when_read_paste_alike_however_large():
+    host, donor = (NeedlePyramid(NeedleScene(seed, 65_536)) for seed in (1, 2))
+    coarsest = round(host.levels[-1].downsample)
+    box, at = (32 * coarsest, 16 * coarsest, 20 * coarsest, 24 * coarsest), (8 * coarsest, 40 * coarsest)
+    pasted = Pasted(host, donor, box, at)
+    shift = np.array([at[0] - box[0], at[1] - box[1], 0, 0])
+    inside = np.array([[y, x, s, s] for y, x, s in [(box[0] + 96, box[1] + 64, 64), (*box[:2], box[2])]])
+    outside = np.array([[10, 20, 64, 64], [0, 0, box[0], box[0]]])
+    config = InputConfig(size=64, bands=tuple(range(host.channels)), low=(0.0,) * host.channels,
+                         high=(255.0,) * host.channels)  # fmt: skip
+    two = np.zeros(2, np.int64)
+    with (
+        CropFetcher([pasted], config) as mixed,
+        CropFetcher([host], config) as one,
+        CropFetcher([donor], config) as other,
+    ):
+        assert np.array_equal(mixed(two, inside).pixels, other(two, inside + shift).pixels)
+        assert np.array_equal(mixed(two, outside).pixels, one(two, outside).pixels)
+        whole = np.array([[0, 0, 65_536, 65_536]])
+        found = mixed(two[:1], whole).pixels
+        assert not np.array_equal(found, one(two[:1], whole).pixels)
+        assert mixed.stats[0].pixels < 65_536**2 / 1000
