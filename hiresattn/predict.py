@@ -27,7 +27,7 @@ from hiresattn.model.scorers import RandomScorer
 from hiresattn.model.select import selector
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
-from hiresattn.search import MOST_AT_ONCE, Budget, Policy, best_first, everywhere
+from hiresattn.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy, best_first, everywhere
 from hiresattn.squash import SquashFetcher, unsquashed
 
 #: Probability from which on one of several labels is part of the answer.
@@ -71,7 +71,8 @@ def classify(
         on_error: ``raise``, or ``record`` to yield a record with status ``error`` and go on.
         seed: Of the random policy.
         threads: Threads that read; default: the machine's cores, at most 8.
-        nms: For ``top-k``: largest overlap (intersection over union) of two chosen cells of a region; 1 = any.
+        nms: Largest overlap (intersection over union) of two chosen cells of a region, or, in a search, of two
+            visited regions of a depth: at most .5 there, whatever this says. 1 = any.
         scorer: ``random``, a control: random scores in place of the model's, all else as it is. None, or the
             model's own by name, = the model's.
 
@@ -104,7 +105,13 @@ def classify(
     job = _Job(
         model=loaded,
         budget=Budget.parse(budget),
-        search=Policy(stop=confidence, random=policy == "random", seed=seed, temperature=loaded.temperature),
+        search=Policy(
+            stop=confidence,
+            random=policy == "random",
+            seed=seed,
+            same_place=min(nms, SAME_PLACE),
+            temperature=loaded.temperature,
+        ),
         policy=policy,
         nms=nms,
         bands=bands,

@@ -176,6 +176,18 @@ def test_top_k_may_leave_out_cells_that_overlap():
     assert free.regions != apart.regions
 
 
+@pytest.mark.parametrize("policy", ["best-first", "random"])
+def test_a_search_may_leave_out_places_that_overlap(policy):
+    def most(nms):
+        found = _one(_image(900, 900), policy=policy, nms=nms, budget=30)
+        rows = [r for r in found.regions if r.depth]
+        places = np.array([[r.y, r.x, r.height, r.width] for r in rows])
+        same = np.equal.outer(*[[r.depth for r in rows]] * 2) & ~np.eye(len(rows), dtype=bool)
+        return overlaps(places, places)[same].max()
+
+    assert most(0.1) <= 0.1 < most(1.0) <= 0.5
+
+
 def test_values_of_another_type_need_a_rule():
     image = (_image().astype(np.uint16) * 40)[:, :, :1]
     with pytest.raises(DomainError, match="--value-range"):
