@@ -87,7 +87,8 @@ def classify(
     """Classify images: one JSON line per source.
 
     SRC is an image file or URL, a folder (its images, and those in folders below; a Zarr directory is one
-    image), a quoted glob, a .csv manifest (path,label[,split][,y,x,height,width]), or - for paths on stdin.
+    image), a quoted glob, a .csv or .parquet manifest (path,label[,split][,y,x,height,width]), or - for paths
+    on stdin.
 
     A source that fails, or a SRC that names none, gives a line with its error, and the others go on. Exit
     status 1: all failed; 3: some failed.
