@@ -357,8 +357,8 @@ def _largest_tile(pyramids: Sequence[Pyramid]) -> int:
 
 
 def _holds_more(data: np.ndarray) -> bool:
-    """Whether an array keeps more memory alive than its own px."""
-    return data.base is not None and getattr(data.base, "nbytes", data.nbytes + 1) > data.nbytes
+    """Whether an array keeps clearly more memory alive than its own px."""
+    return data.base is not None and getattr(data.base, "nbytes", 2 * data.nbytes) > data.nbytes + 64
 
 
 def _bands(

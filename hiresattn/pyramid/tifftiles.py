@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
-from hiresattn.pyramid.tiles import Tiles, reason
+from hiresattn.pyramid.tiles import Tiles, reason, room
 
 #: Ranges with at most this many unwanted bytes between them are one request.
 GAP = 16 << 10
@@ -275,8 +275,8 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
         # A JFIF segment says YCbCr, whatever TIFF's photometric tag says.
         marked = prefix + _ADOBE_RGB if rgb and stored[2:4] != b"\xff\xe0" else prefix
         if buffer is None:
-            buffer = np.empty((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
-        return decode_jpeg(marked + stored[2:], colorspace, buffer=buffer, strict=True)
+            buffer = room((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
+        return decode_jpeg(b"".join((marked, memoryview(stored)[2:])), colorspace, buffer=buffer, strict=True)
 
     return decode
 

@@ -222,3 +222,15 @@ def test_a_scale_in_the_resolution_tags_is_taken(tmp_path):
     with open_pyramid(path) as pyramid:
         assert pyramid.mpp == pytest.approx(0.25)
         assert pyramid.meta.mpp_source == "TIFF resolution"
+
+
+def test_tiles_are_decoded_where_the_decoder_keeps_them_in_the_caches(tmp_path):
+    path = write_ome_tiff(tmp_path / "image.ome.tif", compression="jpeg")
+    with open_pyramid(path) as pyramid:
+        for _ in range(5):
+            buffer = pyramid.native_tiles.buffer(0)
+            assert buffer.shape == (TILE, TILE, 3)
+            tiles = pyramid.read_tile(0, 0, 0, buffer).data, pyramid.read_tile(0, 0, 0).data
+            assert np.shares_memory(tiles[0], buffer)
+            for tile in tiles:
+                assert tile.ctypes.data % 32 == 16
