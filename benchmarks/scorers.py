@@ -54,7 +54,7 @@ def _needle(seed: int, sides: Mapping[int, int]) -> list[Example]:
 
 
 def _needle_scenes(count: int) -> list[Example]:
-    scenes = [NeedleScene(number, 1024, split="test") for number in range(count)]
+    scenes = [NeedleScene(number, 256, split="test") for number in range(count)]
     return [Example(NeedlePyramid(scene), scene.label, "test", boxes=(scene.box,)) for scene in scenes]
 
 
@@ -62,10 +62,10 @@ TASKS = {
     "needle": Task(
         lambda seed: _needle(seed, {64: 6000}),
         32,
-        lambda seed: _needle(seed, {128: 1000, 256: 4000, 1024: 12000}),
+        lambda seed: _needle(seed, {256: 6000}),
         _needle_scenes,
-        replace(needle_model.OPTIONS, epochs=24),
-        budget=16,
+        replace(needle_model.OPTIONS, epochs=20),
+        budget=5,
     ),
 }
 

@@ -147,8 +147,8 @@ class ScorerConfig(_Json):
     """``mask``: alpha, beta and lambda of the historical sparsity loss in place of that budget; it collapses."""
     taps: tuple[int, ...] = (-3, -1)
     """``saol``, ``ltpa``: which of the encoder's maps they see, by index, fine to coarse; ``oaa``: the last of them."""
-    compatibility: str = "gated"
-    """``ltpa``: how places and the region as a whole are compared: ``gated``, ``dot``, or ``plain``, which under
+    compatibility: str = "dot"
+    """``ltpa``: how places and the region as a whole are compared: ``dot``, ``gated``, or ``plain``, which under
     softmax does not depend on the whole."""
     heads: str = "concat"
     """``ltpa``: one classifier for all taps (``concat``) or one each (``indep``)."""

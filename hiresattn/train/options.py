@@ -44,8 +44,8 @@ class TrainOptions:
     """For ``mask``: the historical loss in place of that; see ``ScorerConfig``."""
     taps: tuple[int, ...] = (-3, -1)
     """For ``saol`` and ``ltpa``: which of the encoder's maps they see; for ``oaa``: the last of them."""
-    compatibility: str = "gated"
-    """For ``ltpa``: ``gated``, ``dot`` or ``plain``; see ``ScorerConfig``."""
+    compatibility: str = "dot"
+    """For ``ltpa``: ``dot``, ``gated`` or ``plain``; see ``ScorerConfig``."""
     answer: str = "glimpses"
     """Who answers: the ``glimpses``, or the ``scorer``, where it is a classifier; see ``ModelConfig``."""
     aggregator: str = "attention"

@@ -24,7 +24,7 @@ class LtpaScorer(Scorer):
         grid: Cells along a side.
         taps: Which of the encoder's maps, by index, fine to coarse.
         hidden: The common width; None = ``context``.
-        compatibility: ``gated``: u . ReLU(l_i + g). ``dot``: l_i . g. ``plain``: u . (l_i + g), the published
+        compatibility: ``dot``: l_i . g. ``gated``: u . ReLU(l_i + g). ``plain``: u . (l_i + g), the published
             parametrised form; under softmax u . g cancels, so the attention does not depend on g.
         heads: ``concat``: one classifier of all taps' vectors; ``indep``: one per tap, probabilities averaged.
 
@@ -45,7 +45,7 @@ class LtpaScorer(Scorer):
         grid: int,
         taps: Sequence[int] = (-3, -1),
         hidden: int | None = 64,
-        compatibility: str = "gated",
+        compatibility: str = "dot",
         heads: str = "concat",
     ) -> None:
         super().__init__()

@@ -11,6 +11,8 @@ from hiresattn.model.scorers.base import Scored, Scorer, Target, View, log_cells
 
 #: Share of the training over which the accumulated maps come to count in full.
 RAMP = 0.5
+#: Logit that fresh integral maps start about: most places show nothing, and there is room above them.
+RARE = -3.0
 #: Keeps the division by a map's maximum finite.
 TINY = 1e-8
 
@@ -43,6 +45,7 @@ class OaaScorer(Scorer):
         self.negatives = negatives
         self.activation = nn.Conv2d(channels, classes, 1)
         self.integral = nn.Conv2d(channels, classes, 1)
+        nn.init.constant_(self.integral.bias, RARE)  # type: ignore[arg-type]
 
     def forward(self, view: View) -> Scored:
         """Score every cell, and answer."""
