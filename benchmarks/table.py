@@ -287,9 +287,9 @@ def megamnist(result: dict[str, Any]) -> str:
     """Megapixel-MNIST: looking, by scorer, beside all windows, random places and every digit shown."""
     body = []
     rows = result["rows"]
-    key = ("side", "recipe", "policy", "budget")
-    for side, recipe, policy, budget in dict.fromkeys(tuple(row.get(name) for name in key) for row in rows):
-        same = [r for r in rows if tuple(r.get(name) for name in key) == (side, recipe, policy, budget)]
+    kinds = dict.fromkeys((row["side"], row["recipe"], row["policy"]) for row in rows)
+    for side, recipe, policy in kinds:
+        same = [r for r in rows if (r["side"], r["recipe"], r["policy"]) == (side, recipe, policy)]
         looks = policy not in ("every window", "first look")
         words = {"every window": "all windows, gated attention", "oracle": f"{recipe}, shown every digit"}
         cost = ["", ""]
@@ -413,7 +413,16 @@ def remote(result: dict[str, Any]) -> str:
     ]
     looks = f"search, {result['budget']} looks"
     head = ["side, px", "file", "open and first glance", looks, "the same, anywhere"]
-    words = f"\n\nRequests and bytes; the server answers after {result['latency_ms']} ms."
+    doublings = math.log2(result["rows"][-1]["side"] / result["rows"][0]["side"])
+    more = [
+        result["rows"][-1][policy]["bytes"] - result["rows"][0][policy]["bytes"]
+        for policy in ("best-first", "random")
+    ]
+    words = (
+        f"\n\nRequests and bytes; the server answers after {result['latency_ms']} ms. When the side doubles, the file "
+        f"grows fourfold, a search reads {more[0] / doublings / 1e6:.2f} MB more and looks anywhere "
+        f"{more[1] / doublings / 1e6:.2f} MB more."
+    )
     return _table(head, rows) + words + _source(result, "remote.py")
 
 
