@@ -43,8 +43,8 @@ _WORDS = {
 @click.argument("manifest", metavar="MANIFEST")
 @click.option(
     "--split",
-    type=click.Choice(["train", "val", "test"]),
-    help="Rows to evaluate. [default: test; with --calibrate val]",
+    type=click.Choice(["train", "val", "test", "all"]),
+    help="Rows to evaluate; all: of images that no model was trained on. [default: test; with --calibrate val]",
 )
 @click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split.")
 @options.budget
@@ -113,7 +113,8 @@ def evaluate(
 ) -> None:
     """Measure how good MODEL is on the labelled rows of MANIFEST, a CSV or Parquet file, or a folder.
 
-    These are what `train` takes; a folder without splits is split as the model's training split it.
+    These are what `train` takes. A folder without splits is split as the model's training split it; of other
+    images, --split all takes all.
     Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
     """
     options.check_budget(budget)

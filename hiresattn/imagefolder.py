@@ -59,10 +59,10 @@ def read_examples(
         raise ConfigError(
             f"{path}: a folder, which can't say {asked}; give a manifest with a column for that"
         )
-    return read_folder(path, seed=seed)
+    return read_folder(path, seed=seed, train=labels)
 
 
-def read_folder(folder: str | Path, *, seed: int = 0) -> list[Example]:
+def read_folder(folder: str | Path, *, seed: int = 0, train: bool = True) -> list[Example]:
     """Read ``FOLDER/{train,val,test}/CLASS/…``, or ``FOLDER/CLASS/…``, which is split here.
 
     Every format that ``open_pyramid`` reads counts, in the class's folder and below. Without folders for splits, 15 %
@@ -71,6 +71,7 @@ def read_folder(folder: str | Path, *, seed: int = 0) -> list[Example]:
     Args:
         folder: The folder.
         seed: Of the split.
+        train: Whether there must be a split ``train``, with the classes of the others.
 
     Returns:
         The examples, in the order of the names.
@@ -91,7 +92,8 @@ def read_folder(folder: str | Path, *, seed: int = 0) -> list[Example]:
                     f"{path}: none of the splits {', '.join(SPLITS)}{_nearest_split(path.name)}, which are beside it"
                 )
         parts = [(split, _classes(root / split)) for split in SPLITS if (root / split).is_dir()]
-        _check_names(root, dict(parts))
+        if train:
+            _check_names(root, dict(parts))
         return [
             Example(image, name, split)
             for split, classes in parts

@@ -117,6 +117,13 @@ def test_a_zarr_is_one_image_and_no_folder_of_classes(tmp_path):
         read_folder(fill(tmp_path, ["x.zarr"]) / "x.zarr")
 
 
+def test_a_folder_to_evaluate_needs_no_training_images(tmp_path):
+    fill(tmp_path, ["test/a/1.png"])
+    assert [e.split for e in read_examples(tmp_path)] == ["test"]
+    with pytest.raises(ConfigError, match="no folder 'train' beside test"):
+        read_examples(tmp_path, labels=True)
+
+
 def test_a_folder_can_say_neither_folds_nor_several_labels_and_a_file_is_a_manifest(tmp_path):
     fill(tmp_path, ["a/1.png"])
     with pytest.raises(ConfigError, match="a folder, which can't say fold 1; give a manifest"):

@@ -111,13 +111,13 @@ def outcomes(
 
 
 def checked(examples: Iterable[Example], model: Model, split: str) -> list[Example]:
-    """The examples of a split, each with a label that the model knows, or with labels.
+    """The examples of a split, or of ``all``, each with a label that the model knows, or with labels.
 
     Raises:
         ConfigError: If there are none, or one has no label, or not one of the model's classes.
     """
     listed = list(examples)
-    found = [example for example in listed if example.split == split]
+    found = [example for example in listed if split in (example.split, "all")]
     if not found:
         there = ", ".join(sorted({example.split for example in listed}))
         raise ConfigError(f"no rows of split {split!r}; there is {there}: name one with --split")

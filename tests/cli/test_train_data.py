@@ -71,6 +71,8 @@ def test_a_folder_without_splits_is_evaluated_on_what_its_training_left_out(run,
     assert found.exit_code == 0, found.stderr
     tested = {json.loads(line)["source"] for line in (out / "predictions.jsonl").read_text().splitlines()}
     assert tested == {e.source for e in read_folder(tmp_path / "set", seed=7) if e.split == "test"}
+    found = run("evaluate", tmp_path / "model", tmp_path / "set", "--split", "all", *EVALUATE)
+    assert json.loads(found.stdout)["images"] == 20
 
 
 def test_a_folder_with_an_empty_class_is_exit_1(run, tmp_path):
