@@ -57,8 +57,8 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
             name: [(r["epoch"], r[key]) for r in records if r.get(key) is not None]
             for key, name in lines.items()
         }
-        top = 1.0 if title != "Loss" else max(value for line in points.values() for _, value in line)
-        chart = Chart(title, ("epoch", across), (axis, _ticks(top)))
+        values = [value for line in points.values() for _, value in line] if title == "Loss" else [1.0]
+        chart = Chart(title, ("epoch", across), (axis, _ticks(max(values), min(*values, 0))))
         for epoch in stages:
             chart.mark(epoch)
         for (name, line), ink in zip(points.items(), INKS, strict=False):
@@ -125,10 +125,11 @@ def _replaced(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def _ticks(top: float, *, whole: bool = False) -> list[tuple[float, str]]:
-    """About five round values from 0 to at least ``top``."""
-    rough = max(top, 1e-6) / 5
+def _ticks(top: float, low: float = 0, *, whole: bool = False) -> list[tuple[float, str]]:
+    """About five round values from at most ``low`` to at least ``top``, 0 among them."""
+    rough = max(top - low, 1e-6) / 5
     unit = 10.0 ** math.floor(math.log10(rough))
     step = next(unit * factor for factor in (1, 2, 2.5, 5, 10) if unit * factor >= rough * 0.999)
     step = max(math.ceil(step), 1) if whole else step
-    return [(number * step, f"{number * step:g}") for number in range(math.ceil(top / step - 1e-9) + 1)]
+    first, last = math.floor(low / step + 1e-9), math.ceil(top / step - 1e-9)
+    return [(number * step, f"{number * step:g}") for number in range(first, last + 1)]

@@ -78,6 +78,13 @@ def test_the_curriculums_steps_are_marked_and_what_is_missing_is_not_drawn():
     assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(INKS[1])}
 
 
+def test_a_loss_below_zero_is_drawn_below_zero():
+    losses = (2.0, 0.0, -1.0)  # REINFORCE's can be; the axis goes from -1 (px 424) to 2 (px 64)
+    panel = curves([_record(i + 1, loss=loss) for i, loss in enumerate(losses)]).crop((0, 480, 720, 960))
+    found = [_height(panel, INKS[0], 70 + 460 * epoch // 4) for epoch in (1, 2, 3)]
+    assert [rows.mean() for rows in found] == pytest.approx([64, 304, 424], abs=4)
+
+
 def _colours(picture):
     return {tuple(colour) for colour in np.asarray(picture).reshape(-1, 3)}
 
