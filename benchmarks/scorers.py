@@ -64,7 +64,7 @@ TASKS = {
         32,
         lambda seed: _needle(seed, {256: 6000}),
         _needle_scenes,
-        replace(needle_model.OPTIONS, epochs=20),
+        replace(needle_model.OPTIONS, epochs=16),
         budget=5,
     ),
 }

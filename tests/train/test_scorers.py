@@ -1,0 +1,73 @@
+"""Every scorer through a whole training: what it learns, what its card says, and that a resumed run ends alike."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.checkpoint import CARD, load_model
+from hiresattn.manifest import Example
+from hiresattn.model.select import selector
+from hiresattn.predict import classify
+from hiresattn.train.data import Loader
+from hiresattn.train.estimators import FIRST_BASELINE
+from hiresattn.train.loop import fit
+from hiresattn.train.options import TrainOptions
+from hiresattn.train.step import look
+
+QUICK = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", size=32, k=(3,), seed=1)
+
+
+def _spots(count, side=128, split="train"):
+    """Images of noise with one bright or one dark spot, 24 px wide."""
+    rng = np.random.default_rng([side, len(split)])
+    examples = []
+    for number in range(count):
+        image = rng.integers(90, 160, (side, side, 1)).astype(np.uint8)
+        y, x = rng.integers(0, side - 24, 2)
+        image[y : y + 24, x : x + 24] = 255 if number % 2 else 0
+        examples.append(Example(image, "light" if number % 2 else "dark", split))
+    return examples
+
+
+@pytest.mark.parametrize("scorer", ["mask", "saol", "ltpa", "oaa", "random"])
+def test_a_training_with_any_scorer_resumes_bit_by_bit_and_its_model_says_which(tmp_path, scorer):
+    options = replace(QUICK, scorer=scorer, cutmix=0.5 if scorer == "saol" else 0.0)
+    examples = _spots(16) + _spots(8, split="val")
+    records = list(fit(examples, tmp_path / "whole", options))
+    assert len(records) == 3
+    assert 0 < records[-1].open <= 1
+    run = fit(examples, tmp_path / "parts", options)
+    next(run)
+    run.close()
+    list(fit(examples, tmp_path / "parts", options, resume=True))
+    whole, parts = (load_model(tmp_path / name).net.state_dict() for name in ("whole", "parts"))
+    if scorer != "random":  # draws anew
+        assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    assert json.loads((tmp_path / "whole" / CARD).read_text())["scorer"] == scorer
+    (found,) = classify(_spots(1)[0].source, tmp_path / "whole", device="cpu", budget=4, stop=None)
+    assert found.scorer == scorer
+    assert {region.scorer for region in found.regions[1:]} == {scorer}
+
+
+@pytest.mark.parametrize(("estimator", "reaches"), [("none", False), ("straight-through", True)])
+def test_without_an_estimator_the_task_does_not_reach_the_scores(tmp_path, estimator, reaches):
+    options = replace(QUICK, scorer="saol", scorer_loss=(0.0,), value_loss=0.0, estimator=estimator, epochs=1)
+    list(fit(_spots(8), tmp_path / "m", options))
+    model = load_model(tmp_path / "m")
+    net, config = model.net.train(), model.config
+    net.zero_grad()
+    loader = Loader(config.input, config.grid, threads=0)
+    items = loader.items(_spots(8), config.classes)
+
+    def work(batch):
+        select = selector(net.scorer.gate, torch.Generator().manual_seed(0))
+        return look(net, batch, select, (3,), options, FIRST_BASELINE)
+
+    looked, _ = loader.attempt(items, work)
+    looked.loss.backward()
+    moved = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in net.scorer.attend.parameters()]
+    assert any(moved) == reaches
+    loader.close()
