@@ -104,7 +104,7 @@ def board(monkeypatch):
 
     class SummaryWriter:
         def __init__(self, folder, purge_step):
-            seen.append(("open", folder, purge_step))
+            seen.append(("writer", folder, purge_step))
 
         def add_scalar(self, name, value, step):
             seen.append((name, value, step))
@@ -125,10 +125,10 @@ def test_tensorboard_gets_every_epochs_numbers_and_a_resumed_run_goes_on(tmp_pat
     next(fit(_images(), tmp_path / "model", QUICK))
     (second,) = fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True), resume=True)
     folder = str(tmp_path / "model" / "tensorboard")
-    assert [each for each in board if each[0] == "open"] == [("open", folder, 1), ("open", folder, 2)]
+    assert [each for each in board if each[0] == "writer"] == [("writer", folder, 1), ("writer", folder, 2)]
     assert board.count(("close",)) == 2
     assert ("loss", second.loss, 2) in board
-    names = {each[0] for each in board if len(each) == 3 and each[0] != "open"}
+    names = {each[0] for each in board if len(each) == 3 and each[0] != "writer"}
     assert {"loss", "accuracy", "entropy", "spread", "distinct", "glimpses", "seconds"} <= names
     assert not names & {"val_accuracy", "hit"}  # there are no validation images and no boxes
 
