@@ -26,12 +26,10 @@ from hiresattn.model.net import Traversal
 from hiresattn.model.scorers import RandomScorer
 from hiresattn.model.select import selector
 from hiresattn.pyramid import Pyramid
-from hiresattn.report.record import Cost, Prediction, Seconds, VisitedRegion
+from hiresattn.report.record import LIKELY, Cost, Prediction, Seconds, VisitedRegion
 from hiresattn.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy, best_first, everywhere
 from hiresattn.squash import SquashFetcher, unsquashed
 
-#: Probability from which on one of several labels is part of the answer.
-LIKELY = 0.5
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 
 

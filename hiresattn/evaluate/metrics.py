@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiresattn.errors import ConfigError
+from hiresattn.report.record import LIKELY
 
 #: Bins of the top probability for the expected calibration error.
 BINS = 15
@@ -13,8 +14,6 @@ BINS = 15
 TOP = 5
 #: Share of the resampled values that an interval holds.
 LEVEL = 0.95
-#: Probability from which on one of several labels is part of an answer.
-LIKELY = 0.5
 #: Most numbers of one block of resampled weights.
 _BLOCK = 4_000_000
 #: A probability of 0 is a rounded one.

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, NoReturn
 
+#: Probability from which on one of several labels is part of an answer.
+LIKELY = 0.5
+
 
 @dataclass(frozen=True)
 class VisitedRegion:
@@ -93,8 +96,8 @@ class Prediction:
     class_name: str | None = None
     score: float | None = None
     labels: tuple[str, ...] | None = None
-    """Where the model answers with several labels, in place of the class: those of probability .5 or more, the
-    likeliest first."""
+    """Where the model answers with several labels, in place of the class: those of probability ``LIKELY`` or more,
+    the likeliest first."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Probability of every class; of several labels, each one's own. Read-only."""
     scorer: str | None = None
