@@ -173,7 +173,7 @@ def test_a_chunk_that_unpacks_to_more_than_it_should_is_not_unpacked(tmp_path, c
         compressors=codecs[codec],
     )  # fmt: skip
     array[:] = pixels
-    bomb = bytes(1 << 28)
+    bomb = bytes(1 << 26)
     (tmp_path / "a.zarr" / "1.1.0").write_bytes(codecs[codec].encode(bomb))
     del bomb
     with open_pyramid(tmp_path / "a.zarr") as pyramid:
