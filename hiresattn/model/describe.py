@@ -72,7 +72,8 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     """Count what a model holds and what one answer costs, on the meta device.
 
     Counted is what an answer needs: every glimpse is encoded, told where it was and pooled; cells are scored
-    where some are chosen; the classifier answers once, or for every glimpse where evidence is pooled. A forward
+    where some are chosen, or everywhere where the scorer answers; else the classifier answers once, or for every
+    glimpse where evidence is pooled. A forward
     pass also records the scores of the last cells and each glimpse's own answer, which cost little.
 
     Args:
@@ -91,6 +92,8 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     locations, glimpses, scored, wide = _glimpses(net, side, list(k))
     bands, size = len(config.input.bands), config.input.size
     looks = sum(glimpses)
+    by_scorer = net.answer == "scorer"
+    scored = looks if by_scorer else scored
     try:
         crop = torch.empty((1, bands, size, size), device="meta")
         scouted = 0 if net.scout is None else wide
@@ -115,7 +118,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     if looks > 1 or _params(net.aggregator)[0]:
         calls = 0 if evidence else looks
         parts.append(_part("pooling", net.aggregator, (features, image, 1), calls, (width,)))
-    answers = looks if evidence else 1
+    answers = 0 if by_scorer else looks if evidence else 1
     parts.append(_part("classifier", net.classifier, (features,), answers, (len(config.classes),)))
     if evidence:
         parts.append(Part("evidence", (len(config.classes),), 1, 1, looks, 0))

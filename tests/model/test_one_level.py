@@ -10,6 +10,7 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.fetch import Crops
 from hiresattn.model.build import build_model
+from hiresattn.model.describe import describe
 from hiresattn.model.scorers import SCORERS, Target, View
 from hiresattn.model.select import selector
 from hiresattn.predict import classify
@@ -86,6 +87,13 @@ def test_the_scorers_answer_is_the_images(name):
         encoded = net.encoder(torch.from_numpy(pixels))
         alone = net.scorer(View(encoded.stages, encoded.features, torch.full((4,), 1.0))).answer
     assert torch.allclose(seen.logits, alone, atol=1e-5)
+
+
+def test_a_description_counts_the_scorer_that_answers():
+    _, config = _net("saol", "scorer")
+    parts = {part.name: part for part in describe(config, 32, ()).parts}
+    assert (parts["location"].calls, parts["classifier"].calls) == (1, 0)
+    assert parts["location"].macs > 0
 
 
 def test_several_looks_answer_by_their_mean(tmp_path):
