@@ -232,7 +232,9 @@ def train(
 
     last = None
     with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
-        for record in fit(examples, folder, chosen, resume=resume, say=say):
+        for record in fit(
+            examples, folder, chosen, resume=resume, say=say, progress=lambda share: update(share, "")
+        ):
             last = record
             update(record.epoch / record.epochs, "")
             if leads:

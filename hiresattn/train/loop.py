@@ -51,6 +51,7 @@ def fit(
     *,
     resume: bool = False,
     say: Callable[[str], None] = lambda _words: None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> Iterator[EpochRecord]:
     """Train a model; it is saved after every epoch.
 
@@ -68,6 +69,7 @@ def fit(
         options: How to train.
         resume: Go on from what the directory holds.
         say: Is told, in words, what else is worth knowing.
+        progress: Is told, before every step, what share of the training is done.
 
     Yields:
         A record per epoch.
@@ -79,7 +81,7 @@ def fit(
         HiresattnError: If an image can't be read.
     """
     with team_of(options.device) as team:
-        yield from _fit(examples, Path(output), options, team, resume=resume, say=say)
+        yield from _fit(examples, Path(output), options, team, resume=resume, say=say, progress=progress)
 
 
 def _fit(
@@ -90,6 +92,7 @@ def _fit(
     *,
     resume: bool,
     say: Callable[[str], None],
+    progress: Callable[[float], None],
 ) -> Iterator[EpochRecord]:
     """``fit`` in one process of a team; the first one writes, and says what all of them would."""
     tell = say if team.leads else _silent
@@ -141,7 +144,9 @@ def _fit(
         team.follow(net)
         name = options.name or output.resolve().name
         while state.epoch < options.epochs:
-            record = _epoch(net, optimizer, loader, pools, val_items, options, state, team, memory, weights)
+            record = _epoch(
+                net, optimizer, loader, pools, val_items, options, state, team, memory, weights, progress
+            )
             share_attention(memory)
             if team.leads:
                 save_state(output, net, optimizer, config, domain, options, state, name, fingerprint, memory)
@@ -202,7 +207,8 @@ def _epoch(
     state: State,
     team: Team,
     memory: AttentionMemory,
-    weights: Tensor | None = None,
+    weights: Tensor | None,
+    told: Callable[[float], None],
 ) -> EpochRecord:
     """One epoch. All chance comes from the seed and the epoch's number, so a resumed run goes on alike.
 
@@ -227,6 +233,7 @@ def _epoch(
         drawn = _next_batch(loader, pools, pool, options, state, team)
         changes = changes_for(drawn, len(loader.config.bands), options, rng)
         progress = min((state.epoch + done / images) / options.epochs, 1.0)
+        told(progress)
         set_rate(optimizer, progress, options)
         k = cells_for(options, rng)
 

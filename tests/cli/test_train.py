@@ -51,7 +51,7 @@ def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
     calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), saved={})
 
-    def fit(examples, output, options, *, resume=False, say=None):
+    def fit(examples, output, options, *, resume=False, say=None, progress=None):
         calls.examples, calls.options, calls.resume = list(examples), options, resume
         output.mkdir(exist_ok=True)
         for number in calls.epochs:

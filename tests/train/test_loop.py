@@ -245,6 +245,12 @@ def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
         )
 
 
+def test_every_step_tells_how_far_the_training_is(tmp_path):
+    shares = []
+    list(fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=2), progress=shares.append))
+    assert shares == [0, 0.25, 0.5, 0.75]
+
+
 def test_without_closer_looks_training_is_a_thumbnail_classifier(tmp_path):
     (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, k=(0,)))
     assert record.glimpses == 1
