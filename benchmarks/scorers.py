@@ -5,9 +5,9 @@
 All scorers of a seed start from one network that was trained to tell the objects of a task apart at native
 resolution, with a scorer of their own that knows nothing; without that, a short training measures when the objects
 are first told apart, which is luck. Then a model is trained per scorer, unless DIR has it, and searches scenes of the
-test split with a fixed number of looks and no stop rule. `random` is trained with random cells and searches at
-random; `oracle` is the model trained with `location`, told at every region which cells are on the target. A hit is a
-finest look that holds the centre of a target's box. Results are added to `results/scorers.json`.
+test split with a fixed number of looks and no stop rule. `random` and `oracle` are the model trained with `location`:
+the one looks at random cells, the other is told at every region which cells are on the target. A hit is a finest look
+that holds the centre of a target's box. Results are added to `results/scorers.json`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -162,7 +162,7 @@ def main(
     examples = task.test(scenes)
     for seed in seeds or (0, 1, 2):
         for scorer in scorers or SCORERS:
-            own = "location" if scorer == "oracle" else scorer
+            own = "location" if scorer in ("random", "oracle") else scorer
             folder = output / f"{name}-{own}-{estimator or 'default'}-{seed}"
             model, seconds = trained(folder, task, own, seed, estimator, epochs)
             key = {"task": name, "scorer": scorer, "estimator": estimator or "default", "seed": seed}
