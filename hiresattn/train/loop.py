@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,14 @@ from hiresattn.checkpoint import load_model
 from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
-from hiresattn.model.net import GlimpseNet, Traversal
-from hiresattn.model.select import Selector, selector
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.select import selector
 from hiresattn.train.attention import AttentionMemory, share_attention
 from hiresattn.train.augment import check_jpeg
 from hiresattn.train.curriculum import batch_size, cells_for, changes_for, draw, stages_of
 from hiresattn.train.data import Batch, Loader
-from hiresattn.train.estimators import Choices, choices, rightness
-from hiresattn.train.guide import Guided, hits
+from hiresattn.train.estimators import Choices, choices
+from hiresattn.train.guide import Guided
 from hiresattn.train.items import Item
 from hiresattn.train.journal import Board
 from hiresattn.train.options import EpochRecord, TrainOptions, model_config
@@ -38,6 +38,7 @@ from hiresattn.train.start import (
 from hiresattn.train.state import STATE, State, fingerprint_of, load_state, save_state
 from hiresattn.train.step import Looked, check_amp, class_weights, look, move, optimizer_of, set_rate
 from hiresattn.train.survey import domain_of
+from hiresattn.train.tally import Tally, evaluate
 from hiresattn.train.team import Team, team_of
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -161,42 +162,6 @@ def _silent(_words: str) -> None:
     """Say nothing."""
 
 
-@dataclass
-class _Tally:
-    """What was seen of some images."""
-
-    right: int = 0
-    images: int = 0
-    glimpses: int = 0
-    boxed: int = 0
-    """Images whose boxes are known."""
-    found: int = 0
-    """Those of them in which one was seen."""
-
-    def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
-        labels = torch.from_numpy(batch.main).to(traversal.logits.device)
-        self.right += int((rightness(traversal.logits, labels) == 1).sum())
-        self.images += len(batch.labels)
-        self.glimpses += len(traversal.image)
-        found = hits(traversal, batch.boxes, finest)
-        self.boxed += len(found)
-        self.found += int(found.sum())
-
-    def joined(self, team: Team) -> "_Tally":
-        """What all processes saw."""
-        return _Tally(*map(round, team.sum(list(asdict(self).values()))))
-
-    @property
-    def accuracy(self) -> float | None:
-        """Share of the images that were answered rightly, in all of their labels; None without any."""
-        return self.right / self.images if self.images else None
-
-    @property
-    def hit(self) -> float | None:
-        """Share of the images with boxes in which one was seen; None without any."""
-        return self.found / self.boxed if self.boxed else None
-
-
 def _epoch(
     net: GlimpseNet,
     optimizer: torch.optim.Optimizer,
@@ -224,7 +189,7 @@ def _epoch(
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = part = skipped = 0
-    seen = _Tally()
+    seen = Tally()
     losses = []
     varied: list[Choices] = []
     while done < images or part:
@@ -302,26 +267,6 @@ def _advance(state: State, record: EpochRecord, options: TrainOptions) -> None:
     share = max(options.epochs // (2 * record.stages), 1)
     if record.stage < record.stages and (record.accuracy >= options.advance or state.stage_epochs >= share):
         state.stage, state.stage_epochs = state.stage + 1, 0
-
-
-def evaluate(
-    net: GlimpseNet, loader: Loader, items: Sequence[Item], select: Selector, options: TrainOptions
-) -> _Tally:
-    """What is seen of images, of those that can be read, with the most cells per depth that training visits."""
-    net.eval()
-    seen = _Tally()
-
-    def work(batch: Batch) -> tuple[Batch, Traversal]:
-        return batch, net(batch.fetch, batch.roots, batch.frames, select=select, k=options.k)
-
-    with torch.inference_mode():
-        size = batch_size(items, options) if items else 1
-        for start in range(0, len(items), size):
-            loader.expect(items[start + size : start + 2 * size], meanwhile=items[start : start + size])
-            made, _ = loader.attempt(items[start : start + size], work)
-            if made is not None:
-                seen.add(*made, net.finest)
-    return seen
 
 
 def _next_batch(
