@@ -9,6 +9,7 @@ import click
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
+from hiresattn_cli.training_set import training_set
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -205,17 +206,12 @@ def train(
 
     Several processes share every batch, one per GPU: torchrun --no-python --nproc-per-node 2 hiresattn train …
     """
-    from hiresattn.imagefolder import read_examples
-
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
     if leads:
         _check_folder(folder, resume=resume, force=force)
     chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
-    examples = read_examples(
-        manifest, labels=True, multi=chosen.multi_label, fold=chosen.fold, seed=chosen.seed
-    )
-    _check_examples(manifest, examples, chosen.fold)
+    examples = training_set(manifest, chosen)
     options.use_threads(given["threads"])
 
     from hiresattn.checkpoint import load_model
@@ -276,37 +272,6 @@ def _export(
             update(one.done, "")
     instead = f"; {stood_in} without accumulated maps show the trained model's own" if stood_in else ""
     say(f"Maps of {count} images in {target}{instead}")
-
-
-def _check_examples(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:
-    """Refuse a set that can't be trained on, in the manifest's name."""
-    from hiresattn.config import did_you_mean
-
-    train = [example for example in examples if example.split == "train"]
-    if not train:
-        raise ConfigError(f"{manifest}: no rows of split 'train'; without a column split all are")
-    folds = sorted({example.fold for example in examples if example.fold and example.fold != "test"})
-    if fold is None and folds and all(example.split in ("train", "test") for example in examples):
-        raise ConfigError(
-            f"{manifest}: a column fold, and nothing says which validates; name one with --fold: {', '.join(folds)}"
-        )
-    classes = {name for example in train for name in _labels(example)}
-    if not classes:
-        raise ConfigError(f"{manifest}: no image of split 'train' has a label; training needs one or more")
-    if len(classes) < 2 and not isinstance(train[0].label, tuple):
-        raise ConfigError(
-            f"{manifest}: one class in split 'train', {classes.pop()!r}; training needs two or more"
-        )
-    for example in examples:
-        for name in _labels(example) if example.split == "val" else ():
-            if name not in classes:
-                near = did_you_mean(name, classes)
-                raise ConfigError(f"{manifest}: label {name!r} in split 'val' and not in 'train'{near}")
-
-
-def _labels(example: "Example") -> tuple[str, ...]:
-    """Its class, or all of its labels."""
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
