@@ -210,7 +210,8 @@ def _described(
         axes = _plain_axes(node, source)
         return [node], axes, None, [None] * len(axes)
     attributes = dict(node.attrs)
-    multiscales = attributes.get("ome", attributes).get("multiscales")
+    said = attributes.get("ome", attributes)
+    multiscales = said.get("multiscales") if isinstance(said, dict) else None
     if not multiscales:
         inside = ", ".join(sorted(node.keys())[:5]) or "nothing"
         raise OpenError(
@@ -225,11 +226,15 @@ def _described(
         whole = _factors(image, len(axes)) or [1.0] * len(axes)
         found = [_factors(dataset, len(axes)) for dataset in image["datasets"]]
         scales = [[a * b for a, b in zip(scale, whole, strict=True)] for scale in found if scale is not None]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
         raise OpenError(
             f"{source}: its multiscales metadata are damaged ({error!r}); write the store again"
         ) from error
-    if not arrays or {"y", "x"} - set(axes) or any(array.ndim != len(axes) for array in arrays):
+    if (
+        not arrays
+        or {"y", "x"} - set(axes)
+        or any(getattr(array, "ndim", None) != len(axes) for array in arrays)
+    ):
         raise OpenError(f"{source}: axes {axes} don't describe its arrays; an image has y, x and perhaps c")
     for array in arrays:
         _check_flat(array, axes, source)
