@@ -1,6 +1,8 @@
 """Plain images without a pyramid: JPEG, PNG and what else Pillow reads. Held whole in memory."""
 
+import struct
 import threading
+import zlib
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -42,7 +44,8 @@ class ImagePyramid(Pyramid):
     """A plain image: one level. The first read decodes all of it and keeps it until ``close``.
 
     Such formats can't be read in parts, so this suits fields and photographs; big scenes belong in a tiled
-    format. JPEG is decoded strictly: a damaged or short file is an error, not grey. Alpha says what is valid.
+    format. JPEG is decoded strictly: a damaged or short file is an error, not grey. PNG's checksums
+    are compared. Alpha says what is valid.
     Pixels lie as they are stored: the orientation that a camera notes in EXIF is ignored.
 
     Args:
@@ -108,6 +111,8 @@ class ImagePyramid(Pyramid):
                 colorspace = "RGB" if self.channels > 1 else "GRAY"
                 whole = simplejpeg.decode_jpeg(Path(self.source).read_bytes(), colorspace, strict=True)
             else:
+                if self._format == "PNG":
+                    _check_png(Path(self.source).read_bytes())
                 with _opened(self.source) as image:
                     whole = np.asarray(image)
         except Exception as error:
@@ -117,6 +122,22 @@ class ImagePyramid(Pyramid):
             ) from error
         whole = np.asarray(whole, self.dtype)
         return whole.reshape(*whole.shape[:2], -1)
+
+
+def _check_png(stored: bytes) -> None:
+    """Raise ``ValueError`` unless the checksums of all chunks that pixels depend on hold: Pillow skips some."""
+    at = 8
+    while at + 12 <= len(stored):
+        (length,) = struct.unpack(">I", stored[at : at + 4])
+        kind, end = stored[at + 4 : at + 8], at + 8 + length
+        if (kind[:1].isupper() or kind == b"tRNS") and stored[end : end + 4] != struct.pack(
+            ">I", zlib.crc32(stored[at + 4 : end])
+        ):
+            raise ValueError(f"the checksum of the chunk {kind!r} at byte {at} is another")
+        if kind == b"IEND":
+            return
+        at = end + 4
+    raise ValueError("it ends before its last chunk")
 
 
 def _opened(source: str) -> Any:

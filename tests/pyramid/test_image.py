@@ -115,3 +115,13 @@ def test_a_grey_jpeg_has_one_band(tmp_path):
     with open_pyramid(tmp_path / "image.jpg") as pyramid:
         assert pyramid.channels == 1
         assert np.abs(pyramid.read(0, 0, 0, *SHAPES[0])[:, :, 0].astype(int) - grey).mean() < 1
+
+
+def test_a_changed_byte_in_the_pixels_of_a_png_is_a_read_error(tmp_path):
+    path = write_image(tmp_path / "image.png")
+    whole = path.read_bytes()
+    start = whole.index(b"IDAT") + 4
+    for place in range(start, len(whole), 293):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 32]) + whole[place + 1 :])
+        with pytest.raises((ReadError, OpenError)), open_pyramid(path) as pyramid:
+            pyramid.read(0, 0, 0, *SHAPES[0])
