@@ -27,7 +27,7 @@ import islands_manifest
 import numpy as np
 import torch
 from islands import LOOKING
-from PIL import Image
+from PIL import Image, ImageDraw
 from store import RESULTS, store
 
 from hiresattn import load_model
@@ -43,7 +43,8 @@ OPTIONS = replace(LOOKING, scorer="oaa", size=128, k=(0,), oversample=2, epochs=
 STEP = 2
 TOLERANCE = 32
 TOP = 0.01
-SIDE = 300
+#: Of the picture: side of a window and the gap between two, px; windows in a row.
+SIDE, GAP, COLUMNS = 240, 6, 4
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
@@ -114,14 +115,24 @@ def measure(folder: Path, examples: list[Example], split: str) -> list[dict[str,
 
 
 def draw(folder: Path, examples: list[Example], path: Path) -> None:
-    """The first three windows with islands: above what was accumulated, below plain activation maps."""
-    windows = [example for example in examples if example.split == "train" and example.boxes][:3]
-    picture = Image.new("RGB", (3 * SIDE, 2 * SIDE))
+    """The first four windows with islands (outlined): above what was accumulated, below plain activation maps."""
+    windows = [example for example in examples if example.split == "train" and example.boxes][:COLUMNS]
+    picture = Image.new("RGB", ((SIDE + GAP) * COLUMNS - GAP, 2 * SIDE + GAP), "white")
+    pen = ImageDraw.Draw(picture)
     with tempfile.TemporaryDirectory() as temporary:
         for row, kind in enumerate((None, "cam")):
             for column, shown in enumerate(export_attention(folder, windows, temporary, kind=kind)):
+                left, top = column * (SIDE + GAP), row * (SIDE + GAP)
                 with Image.open(shown.files[0]) as one:
-                    picture.paste(one.resize((SIDE, SIDE)), (column * SIDE, row * SIDE))
+                    picture.paste(one.resize((SIDE, SIDE)), (left, top))
+                y0, x0, height, _ = windows[column].region or (0, 0, SIDE, SIDE)
+                for y, x, h, w in windows[column].boxes or ():
+                    scale = SIDE / height
+                    middle = (left + (x + w / 2 - x0) * scale, top + (y + h / 2 - y0) * scale)
+                    half = max(h, w) * scale / 2 + 4
+                    pen.ellipse(
+                        [at + sign * half for sign in (-1, 1) for at in middle], outline="cyan", width=2
+                    )
     picture.quantize(64).save(path, optimize=True)
 
 
