@@ -23,6 +23,7 @@ from store import load, store
 
 from hiresattn import load_model
 from hiresattn.checkpoint import Model, save_model
+from hiresattn.config import ScorerConfig
 from hiresattn.evaluate.answers import Run, outcomes
 from hiresattn.geometry import cells_on_target
 from hiresattn.manifest import Example
@@ -117,7 +118,7 @@ def trained(
     start = load_model(first)
     if not (folder / "metrics.csv").exists():
         torch.manual_seed(seed)
-        config = replace(start.config, scorer=scorer)
+        config = replace(start.config, scorer=scorer, scoring=ScorerConfig())
         net = build_model(config)
         net.load_state_dict(
             {k: v for k, v in start.net.state_dict().items() if not k.startswith("scorer.")}, strict=False
