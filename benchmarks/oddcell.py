@@ -127,9 +127,8 @@ def run(
 
 
 def boxes(zip_path: Path, seed: int, output: Path) -> float:
-    """Told where. With up to half of the cells odd, a first look has many to learn from."""
-    crowded = scenes(zip_path, seed, empty=0.25, several=128)
-    return run(windows(zip_path, seed) + crowded, LOOKING, seed, output)
+    """Told where."""
+    return run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), LOOKING, seed, output)
 
 
 def distilled(zip_path: Path, seed: int, output: Path) -> float:
