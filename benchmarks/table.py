@@ -288,7 +288,7 @@ def megamnist(result: dict[str, Any]) -> str:
     body = []
     rows = result["rows"]
     kinds = dict.fromkeys((row["side"], row["recipe"], row["policy"]) for row in rows)
-    for side, recipe, policy in kinds:
+    for side, recipe, policy in sorted(kinds, key=lambda kind: kind[0]):
         same = [r for r in rows if (r["side"], r["recipe"], r["policy"]) == (side, recipe, policy)]
         looks = policy not in ("every window", "first look")
         words = {"every window": "all windows, gated attention", "oracle": f"{recipe}, shown every digit"}
@@ -303,9 +303,10 @@ def megamnist(result: dict[str, Any]) -> str:
         )  # fmt: skip
     head = ["side, px", "", "accuracy", "hit", "digits seen", "glimpses", "pixels read", "CPU ms",
             "training, CPU-s", "seeds"]  # fmt: skip
-    scenes = ", ".join(str(count) for count in sorted({row["scenes"] for row in rows}))
+    counts = dict(sorted((row["side"], row["scenes"]) for row in rows))
+    scenes = ", ".join(f"{count} test scenes of {side:,} px" for side, count in counts.items())
     words = (
-        f"\n\n{scenes} test scenes, chance .10; mean (lowest to highest). Hit: a window visited at full resolution "
+        f"\n\n{scenes}; chance .10; mean (lowest to highest). Hit: a window visited at full resolution "
         "holds at least half of a digit; digits seen: share of the five of which one does. Searches spend their "
         "budget (no stop); glimpses count the regions of the first look. Trained on sides up to 768 px."
     )
