@@ -71,7 +71,9 @@ TASKS = {
 }
 
 
-def measure(model: Model, examples: Sequence[Example], budget: int, scorer: str) -> dict[str, float]:
+def measure(
+    model: Model, examples: Sequence[Example], budget: int, scorer: str, seed: int
+) -> dict[str, float]:
     """Search every scene with a budget; accuracy, hits and what was read."""
     run = Run("random" if scorer == "random" else "best-first", str(budget))
     told = _told(model, examples) if scorer == "oracle" else None
@@ -80,7 +82,10 @@ def measure(model: Model, examples: Sequence[Example], budget: int, scorer: str)
         if told is not None:
             told(number)
         found += [
-            kept for kept, _ in outcomes([example], model, run, on_error="raise", device="cpu", threads=1)
+            kept
+            for kept, _ in outcomes(
+                [example], model, run, on_error="raise", device="cpu", threads=1, seed=seed
+            )
         ]
     right = [np.argmax(one.scores) == one.truth for one in found]
     return {
@@ -167,7 +172,7 @@ def main(
             folder = output / f"{name}-{own}-{estimator or 'default'}-{seed}"
             model, seconds = trained(folder, task, own, seed, estimator, epochs)
             key = {"task": name, "scorer": scorer, "estimator": estimator or "default", "seed": seed}
-            figures = measure(model, examples, task.budget, scorer)
+            figures = measure(model, examples, task.budget, scorer, seed)
             row = {**key, **figures, "budget": task.budget, "scenes": scenes,
                    "training_cpu_seconds": seconds}  # fmt: skip
             print(row, flush=True)
