@@ -99,8 +99,8 @@ def classify(
     if mpp is not None:
         sources = [_scaled(source, mpp) for source in sources]
     options.check_budget(budget)
-    if nms is not None and policy != "top-k":
-        raise click.UsageError("--nms is for --policy top-k")
+    if nms is not None and policy == "lowres":
+        raise click.UsageError("--nms keeps chosen cells apart, and --policy lowres chooses none")
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
     from hiresattn.predict import classify as classify_sources

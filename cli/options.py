@@ -139,7 +139,7 @@ nms = click.option(
     "--nms",
     type=click.FloatRange(0, 1),
     metavar="IOU",
-    help="For --policy top-k: no cell that overlaps a better one by more than this (intersection over union).",
+    help="No cell that overlaps a better one, or a place already seen, by more than this (intersection over union).",
 )
 device = click.option(
     "--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N|mps", help="Where the model runs."
