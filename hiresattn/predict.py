@@ -12,23 +12,19 @@ from typing import Any
 import numpy as np
 import torch
 
-import hiresattn
 from hiresattn.ahead import Opened, one_ahead
+from hiresattn.answer import Job, blank_record, classify_one, frame_of, name_of
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.device import pick_device
-from hiresattn.domain import band_means, warnings_for
-from hiresattn.errors import ConfigError, DomainError, HiresattnError
-from hiresattn.fetch import CropFetcher, Crops
-from hiresattn.geometry import check_region, root_regions
+from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.fetch import CropFetcher
 from hiresattn.manifest import Example, Label, names_of
-from hiresattn.model.net import Traversal
 from hiresattn.model.scorers import RandomScorer
-from hiresattn.model.select import selector
 from hiresattn.pyramid import Pyramid
-from hiresattn.report.record import LIKELY, Cost, Prediction, Seconds, VisitedRegion
-from hiresattn.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy, best_first, everywhere
-from hiresattn.squash import SquashFetcher, unsquashed
+from hiresattn.report.record import Prediction
+from hiresattn.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy
+from hiresattn.squash import SquashFetcher
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 
@@ -100,7 +96,7 @@ def classify(
     if isinstance(sources, (str, Path, Example, Pyramid)) or hasattr(sources, "dtype"):
         sources = [sources]
     loaded = with_scorer(model if isinstance(model, Model) else load_model(model), scorer, seed)
-    job = _Job(
+    job = Job(
         model=loaded,
         budget=Budget.parse(budget),
         search=Policy(
@@ -145,20 +141,6 @@ def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
     return replace(model, net=net, config=replace(model.config, scorer="random"))
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What is the same for every source."""
-
-    model: Model
-    budget: Budget
-    search: Policy
-    policy: str
-    nms: float
-    bands: tuple[int, ...] | None
-    value_range: tuple[float, float] | None
-    rules: dict[str, Any]
-
-
 @dataclass
 class _Turn:
     """A source whose turn comes: opened, and its first glance read; or what went wrong."""
@@ -171,7 +153,7 @@ class _Turn:
     glanced: float = 0.0
 
 
-def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Prediction]:
+def _classify(sources: Iterable[Any], job: Job, on_error: str) -> Iterator[Prediction]:
     images = Opened()
     examples = (source if isinstance(source, Example) else Example(source) for source in sources)
     try:
@@ -182,8 +164,10 @@ def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Pred
                 except (HiresattnError, MemoryError, torch.OutOfMemoryError) as error:
                     if on_error == "raise":
                         raise
-                    words = str(error) or f"{_name(turn.example)}: out of memory; lower --budget or --threads"
-                    answer = replace(_blank(turn.example, job.model), status="error", error=words)
+                    words = (
+                        str(error) or f"{name_of(turn.example)}: out of memory; lower --budget or --threads"
+                    )
+                    answer = replace(blank_record(turn.example, job.model), status="error", error=words)
                 finally:
                     _done(images, turn)
                 yield answer
@@ -191,7 +175,7 @@ def _classify(sources: Iterable[Any], job: _Job, on_error: str) -> Iterator[Pred
         images.close()
 
 
-def _prepared(job: _Job, images: Opened, example: Example) -> _Turn:
+def _prepared(job: Job, images: Opened, example: Example) -> _Turn:
     """Open a source and read its first glance. Runs in another thread, while the source before is searched."""
     started = time.perf_counter()
     turn = _Turn(example)
@@ -202,7 +186,7 @@ def _prepared(job: _Job, images: Opened, example: Example) -> _Turn:
         turn.fetcher = _fetcher(pyramid, config, example.region, job.rules)
         turn.opened = time.perf_counter() - started
         if isinstance(turn.fetcher, CropFetcher) and job.policy != "exhaustive":
-            _, _, roots = _frame(pyramid, example, None, job.model)
+            _, _, roots = frame_of(pyramid, example, None, job.model)
             if len(roots) <= min(MOST_AT_ONCE, job.budget.glimpses or MOST_AT_ONCE):  # looked at all at once
                 turn.fetcher.prepare(np.zeros(len(roots), np.int64), roots)
         turn.glanced = time.perf_counter() - started - turn.opened
@@ -211,13 +195,13 @@ def _prepared(job: _Job, images: Opened, example: Example) -> _Turn:
     return turn
 
 
-def _answer(turn: _Turn, job: _Job) -> Prediction:
+def _answer(turn: _Turn, job: Job) -> Prediction:
     if turn.error is not None:
         raise turn.error
     assert turn.pyramid is not None  # noqa: S101 - there is one where there is no error
     assert turn.fetcher is not None  # noqa: S101
     started = time.perf_counter()
-    found = _classify_one(turn.pyramid, turn.example, turn.fetcher, job)
+    found = classify_one(turn.pyramid, turn.example, turn.fetcher, job)
     total = time.perf_counter() - started + turn.opened + turn.glanced
     seconds = replace(
         found.cost.seconds,
@@ -239,18 +223,6 @@ def _done(images: Opened, turn: _Turn) -> None:
 def _key(example: Example) -> Any:
     """Windows of one file are one image, however its path was given."""
     return str(example.source) if isinstance(example.source, Path) else example.source
-
-
-def _frame(
-    pyramid: Pyramid, example: Example, squash: int | None, model: Model
-) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
-    """The region classified; the rectangle that the network is told of; the regions of depth 0 in that."""
-    region = example.region or (0, 0, pyramid.height, pyramid.width)
-    check_region(region, pyramid.height, pyramid.width, pyramid.source)
-    seen = region if squash is None else (0, 0, squash, squash)
-    rule = model.config
-    roots = root_regions(*seen[2:], *seen[:2], glance=rule.glance, overlap=rule.overlap)
-    return region, np.array([seen], np.int64), roots
 
 
 def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
@@ -323,143 +295,3 @@ def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
             "a column label in place of labels, or a model trained with --multi-label"
         )
     return None if label is None else (label,)
-
-
-def _classify_one(
-    pyramid: Pyramid, example: Example, fetcher: CropFetcher | SquashFetcher, job: _Job
-) -> Prediction:
-    model = job.model
-    side = fetcher.config.squash
-    region, frames, regions = _frame(pyramid, example, side, model)
-    _, _, height, width = region
-    roots = [regions]
-    stats = fetcher.stats[0]
-    reading = 0.0
-    glance: list[np.ndarray] = []
-
-    def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
-        nonlocal reading
-        before = time.perf_counter()
-        crops = fetcher(image, regions)
-        reading += time.perf_counter() - before
-        if not glance or job.policy == "exhaustive":
-            glance.append(band_means(crops))
-        return crops
-
-    started = time.perf_counter()
-    with torch.inference_mode():
-        if job.policy in ("best-first", "random"):
-            traversal, (reason,) = best_first(
-                model.net,
-                fetch,
-                roots,
-                frames,
-                budget=job.budget,
-                policy=job.search,
-                bytes_read=lambda _: stats.bytes,
-            )
-        elif job.policy == "exhaustive":
-            traversal = everywhere(model.net, fetch, frames[0], overlap=model.config.overlap)
-            reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
-        else:
-            k = (0,) if job.policy == "lowres" else model.k
-            traversal = model.net(
-                fetch, roots, frames, select=selector(model.net.scorer.gate, nms=job.nms), k=k
-            )
-            reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
-    thinking = time.perf_counter() - started - reading
-    cost = Cost(
-        glimpses=len(traversal.image),
-        tiles=stats.tiles,
-        missing_tiles=stats.missing_tiles,
-        pixels_decoded=stats.pixels,
-        bytes_read=stats.bytes,
-        bytes_estimated=not stats.bytes_exact,
-        fraction_read=stats.pixels / (height * width),
-        seconds=Seconds(read=round(reading, 4), model=round(thinking, 4)),
-        stop_reason=reason,
-    )
-    record = replace(
-        _blank(example, model),
-        cost=cost,
-        regions=_visited(traversal, region, side, _chooser(job)),
-        mpp=example.mpp or pyramid.mpp,
-        mpp_source="given" if example.mpp else pyramid.meta.mpp_source,
-    )
-    if reason == "no_valid_pixels":
-        return replace(record, status="no_valid_pixels")
-    logits = traversal.logits[0] / model.temperature
-    several = model.config.multi_label
-    scores = (logits.double().sigmoid() if several else logits.softmax(0)).tolist()
-    if not np.isfinite(scores).all():
-        raise DomainError(
-            f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
-            "nodata value?), or give --value-range LO,HI"
-        )
-    order = sorted(range(len(scores)), key=lambda c: -scores[c])
-    means = glance[0] if len(glance) == 1 else np.nanmean(glance, axis=0)
-    return replace(
-        record,
-        class_name=None if several else model.classes[order[0]],
-        score=None if several else scores[order[0]],
-        labels=tuple(model.classes[c] for c in order if scores[c] >= LIKELY) if several else None,
-        scores=dict(zip(model.classes, scores, strict=True)),
-        warnings=tuple(
-            warnings_for(
-                pyramid,
-                model.domain,
-                model.config.input,
-                fetcher.config,
-                means,
-                min(height, width),
-                example.mpp,
-            )
-        ),
-    )
-
-
-def _blank(example: Example, model: Model) -> Prediction:
-    return Prediction(
-        source=_name(example),
-        status="ok",
-        region=example.region,
-        label=names_of(example.label) if model.config.multi_label else example.label,
-        scorer=model.config.scorer,
-        model={"name": model.name, "sha256": model.sha256},
-        version=hiresattn.__version__,
-    )
-
-
-def _name(example: Example) -> str:
-    source = example.source
-    name = source.source if isinstance(source, Pyramid) else source
-    return str(name) if isinstance(name, (str, Path)) else "<array>"
-
-
-def _chooser(job: _Job) -> str:
-    """What chooses regions."""
-    return "random" if job.policy == "random" else job.model.config.scorer
-
-
-def _visited(
-    traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None, scorer: str
-) -> tuple[VisitedRegion, ...]:
-    regions = traversal.region if squash is None else unsquashed(traversal.region, frame, squash)
-    weight, log_prob = traversal.weight.tolist(), traversal.log_prob.tolist()
-    return tuple(
-        VisitedRegion(
-            id=row,
-            parent=int(parent) if parent >= 0 else None,
-            depth=int(depth),
-            y=y,
-            x=x,
-            height=height,
-            width=width,
-            attention=weight[row],
-            select_logp=log_prob[row],
-            scorer=scorer if parent >= 0 else None,
-        )
-        for row, (parent, depth, (y, x, height, width)) in enumerate(
-            zip(traversal.parent, traversal.depth, regions.tolist(), strict=True)
-        )
-    )

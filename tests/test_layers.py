@@ -36,6 +36,7 @@ LAYERS = {
     "hiresattn.report": 5,
     "hiresattn.train": 6,
     "hiresattn.predict": 6,
+    "hiresattn.answer": 6,
     "hiresattn.demo": 7,
     "hiresattn.evaluate": 7,
     "hiresattn.fmow": 7,
@@ -47,6 +48,7 @@ ALLOWED = {
     ("hiresattn.domain", "hiresattn.fetch"),
     ("hiresattn.checkpoint", "hiresattn.domain"),
     ("hiresattn.train", "hiresattn.predict"),
+    ("hiresattn.predict", "hiresattn.answer"),
 }
 NO_TORCH = ("hiresattn.pyramid", "hiresattn.schedule", "hiresattn.geometry", "hiresattn.fetch")
 
