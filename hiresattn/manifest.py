@@ -14,7 +14,7 @@ from hiresattn.tables import SEPARATOR, read_table
 
 SPLITS = ("train", "val", "test")
 #: Columns that say what belongs together, such as the slides of a patient; the first of them that is there counts.
-GROUPS = ("group", "case_id", "patient")
+GROUPS = ("group", "group_id", "case_id", "case", "patient", "patient_id", "subject", "subject_id")
 #: Columns that stand for ``path`` where there is none.
 SOURCES = ("slide", "slide_id")
 _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")

@@ -280,6 +280,8 @@ def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
     planned, left_out = runs([Example(image(), "dark", "test")], model, [2])
     assert [run.policy for run in planned] == ["best-first", "random", "lowres"]
     assert "25 places" in left_out["exhaustive"]
+    planned, _ = runs([Example(image(), "dark", "test")], model, [2], ["learned"])
+    assert [run.policy for run in planned] == ["best-first"]
 
 
 @pytest.mark.parametrize("height", [1, 63, 64, 65, 128, 200, 1001])

@@ -137,7 +137,7 @@ def test_boxes_that_are_none_are_an_error_that_names_the_line(tmp_path, boxes):
         read_manifest(write(tmp_path, f'path,boxes\na.tif,"{boxes}"\n'))
 
 
-@pytest.mark.parametrize("column", ["group", "case_id", "patient"])
+@pytest.mark.parametrize("column", ["group", "case_id", "patient", "patient_id", "subject"])
 def test_a_group_is_what_rows_belong_to(tmp_path, column):
     path = write(tmp_path, f"path,label,{column}\na.tif,x,7\nb.tif,y,\n")
     assert [e.group for e in read_manifest(path)] == ["7", None]

@@ -58,7 +58,7 @@ def runs(
         examples: What is evaluated.
         model: By which model.
         budgets: Glimpses.
-        policies: Of ``CURVE``.
+        policies: Of ``CURVE``; ``learned`` is another name for the first.
 
     Returns:
         The passes, all without a stop rule; and the policies left out, with the reason: exhaustive, where an image
@@ -67,6 +67,7 @@ def runs(
     Raises:
         ConfigError: If a policy is unknown.
     """
+    policies = ["best-first" if policy == "learned" else policy for policy in policies]
     for policy in policies:
         if policy not in CURVE:
             raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")

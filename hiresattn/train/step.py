@@ -165,7 +165,8 @@ def move(
 ) -> tuple[float, int]:
     """One backward pass, in all processes together; the weights stay as they were if the loss is no number.
 
-    Every process counts by its images, so that the gradient is that of all their images in one batch.
+    Every process counts by its images, so that the gradient is that of all their images in one batch; but for terms
+    that are means over regions (boxes, values, sibling rewards), where processes looked at unequal numbers of those.
 
     Args:
         net: In training mode.

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from hiresattn.errors import ConfigError
 from hiresattn.model.scorers import LocationScorer, RandomScorer, View, pool_cells
 
 
@@ -81,3 +82,10 @@ def test_random_scores_favour_no_cell():
     best = scorer(view).logits.flatten(1).argmax(1)
     counts = torch.bincount(best, minlength=9).float() / 9000
     assert (counts - 1 / 9).abs().max() < 0.015
+
+
+def test_units_outside_the_map_are_refused():
+    scorer = LocationScorer(channels=4, grid=3, units=(0, 1, 2), hidden=8)
+    view = View((torch.zeros(1, 4, 2, 2),), torch.zeros(1, 4), torch.full((1,), 0.5))
+    with pytest.raises(ConfigError, match=r"which is 2x2 px .* larger crops"):
+        scorer(view)

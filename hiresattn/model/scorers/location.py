@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from hiresattn.errors import ConfigError
 from hiresattn.model.scorers.base import Scored, Scorer, View, pool_cells
 
 
@@ -50,6 +51,12 @@ class _CellScorer(Scorer):
             features = features.detach()
         if self.units is None:
             return pool_cells(features, self.grid, view.fraction)
+        if max(self.units) >= min(features.shape[2:]):
+            side = "x".join(map(str, features.shape[2:]))
+            raise ConfigError(
+                f"the cells stand for rows and columns {self.units} of the encoder's map, which is {side} px for crops "
+                "of this size; take larger crops (--size), or the preset's own"
+            )
         return features[:, :, self.units][:, :, :, self.units]
 
     def places(self, count: int) -> Tensor:
