@@ -1,5 +1,6 @@
 """Attention of an image as pictures and maps: one raster per class, composed from the maps of its regions."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,10 @@ _LONGEST = 4096
 _FINE = 4
 #: Longer side of a picture, px.
 _SIDE = 768
+#: Least size of a region over that of the largest one of its depth.
+_ALIKE = 0.85
+#: In a raster being made: nothing covers this px yet.
+_NO_MAP = -1.0
 #: Colours of a heat map from 0 to 1, and how much they cover.
 _HEAT = np.array([(0, 0, 80), (120, 20, 130), (230, 60, 60), (255, 170, 20), (255, 255, 120)], np.float64)
 _COVERS = 0.75
@@ -45,9 +50,13 @@ class Attention:
 def compose(
     maps: Iterable[RegionMap], frame: Region, classes: Sequence[str], step: int | None = None
 ) -> Attention:
-    """Lay the maps of regions of all depths over each other: where they overlap, the largest value counts.
+    """Lay the maps of regions of all depths over each other, from the largest regions to the smallest.
 
-    Between the centres of a map's px values go in straight lines.
+    Every map is scaled by its own maximum, so a smaller region's can only say how what its region was worth is spread
+    over it: it is multiplied by the largest value that the larger regions' gave the class within the region (1 where
+    none of them covers any of it), and takes their place. Of regions of the same size the largest value counts. Thus
+    a closer look sharpens, and never exceeds what was there before. Between the centres of a map's px values go in
+    straight lines.
 
     Args:
         maps: The maps of one image.
@@ -66,17 +75,42 @@ def compose(
         step = 1
         while 2 * step <= finest / _FINE or max(frame[2:]) > step * _LONGEST:
             step *= 2
-    values = np.zeros((len(labels), -(-frame[2] // step), -(-frame[3] // step)), np.float32)
-    for label, region, shown in maps:
-        (rows, down), (columns, along) = (
-            _lines(
-                region[axis] - frame[axis], region[axis + 2], shown.shape[axis], step, values.shape[axis + 1]
+    values = np.full((len(labels), -(-frame[2] // step), -(-frame[3] // step)), _NO_MAP, np.float32)
+    for layer in _layers(maps):
+        laid = []
+        for label, region, shown in layer:
+            (rows, down), (columns, along) = (
+                _lines(region[axis] - frame[axis], region[axis + 2], shown.shape[axis], step, most)
+                for axis, most in enumerate(values.shape[1:])
             )
-            for axis in (0, 1)
-        )
-        part = values[labels.index(label), rows, columns]
-        np.maximum(part, down @ shown @ along.T, out=part)
+            part = values[labels.index(label), rows, columns]
+            worth = part.max()
+            laid.append((part, down, shown * (1.0 if worth == _NO_MAP else worth), along))
+        for part, *_ in laid:
+            part[:] = 0
+        for part, down, shown, along in laid:
+            np.maximum(part, down @ shown @ along.T, out=part)
+    np.maximum(values, 0, out=values)
     return Attention(values, tuple(classes[label] for label in labels), frame, step)
+
+
+def _layers(maps: Sequence[RegionMap]) -> list[list[RegionMap]]:
+    """The maps by the size of their regions, the largest first.
+
+    Sizes tell depths apart: a cell's side is less than 0.8 of its region's, and those of one depth differ by rounding
+    and by being cut to the image alone. So neither the maps nor the files that keep them need to say their depth.
+    """
+    layers: list[list[RegionMap]] = []
+    for one in sorted(maps, key=_size, reverse=True):
+        if not layers or _size(one) < _ALIKE * _size(layers[-1][0]):
+            layers.append([])
+        layers[-1].append(one)
+    return layers
+
+
+def _size(one: RegionMap) -> float:
+    """Mean side of a map's region, level-0 px."""
+    return math.sqrt(one[1][2] * one[1][3])
 
 
 def _lines(start: int, length: int, count: int, step: int, most: int) -> tuple[slice, np.ndarray]:

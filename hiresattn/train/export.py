@@ -63,8 +63,9 @@ def export_attention(
     """Write where each training image that has labels speaks for them, as pictures and as maps that lie on the image.
 
     Of a model whose scorer accumulates attention, that is the maximum over the whole training, from regions of all
-    depths. Where a class was never accepted (the model never got it right), and of a scorer that tells classes apart
-    without accumulating, it is what the trained model shows at first look.
+    depths, joined as ``report.attention.compose`` says. Where a class was never accepted (the model never got it
+    right), and of a scorer that tells classes apart without accumulating, it is what the trained model shows at first
+    look.
 
     Args:
         folder: A model directory that ``fit`` made.

@@ -31,23 +31,60 @@ def test_values_lie_where_their_region_lies():
     assert np.allclose(found.values[0][inside], np.broadcast_to(wanted, inside.shape)[inside], atol=1e-6)
 
 
-def test_where_maps_overlap_the_largest_counts_whatever_the_order():
+def test_of_regions_of_one_size_the_largest_counts_whatever_the_order():
     rng = np.random.default_rng(0)
     maps = [
         (int(rng.integers(2)), (y, x, side, side), rng.random((5, 5), np.float32))
-        for side in (512, 128, 32)
+        for side in (128, 127, 120, 114)  # as rounding, or being cut to the image, makes them
         for y, x in rng.integers(0, 512 - side + 1, (6, 2)).tolist()
     ]
-    found = compose(maps, FRAME, ("a", "b"))
-    assert np.array_equal(compose(maps[::-1], FRAME, ("a", "b")).values, found.values)
-    alone = np.zeros_like(found.values)
+    found = compose(maps, FRAME, ("a", "b"), 4)
+    assert np.array_equal(compose(maps[::-1], FRAME, ("a", "b"), 4).values, found.values)
+    wanted = np.zeros_like(found.values)
     for one in maps:
-        single = compose(
-            [one, (1 - one[0], FRAME, np.zeros((5, 5))), (0, maps[-1][1], np.zeros((5, 5)))], FRAME, "ab"
-        )
-        assert single.step == found.step
-        alone = np.maximum(alone, single.values)
-    assert np.array_equal(alone, found.values)
+        wanted[one[0]] = np.maximum(wanted[one[0]], compose([one], FRAME, ("a", "b"), 4).values[0])
+    assert np.array_equal(wanted, found.values)
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_closer_look_spreads_what_its_region_was_worth(turn):
+    coarse = np.full((8, 8), 0.2)
+    coarse[:4, :4] = 1
+    fine = np.zeros((8, 8))
+    fine[2, 5] = 1  # every map's own maximum is 1
+    maps = [
+        (0, (0, 0, 512, 512), coarse),
+        (0, (32, 32, 128, 128), fine),  # in the hot quarter
+        (0, (320, 320, 128, 128), fine),  # in the cold one
+        (0, (400, 330, 32, 32), np.ones((8, 8))),  # where that says nothing
+        (1, (320, 320, 128, 128), fine),  # a class without a coarse map
+    ]
+    a, b = compose(maps[::turn], (0, 0, 512, 512), ("a", "b"), 1).values
+    hot, cold = a[32:160, 32:160], a[320:448, 320:448]
+    assert hot.max() == pytest.approx(1, abs=0.07)  # no px's centre is that of the map's px
+    assert np.allclose(cold, 0.2 * hot, atol=1e-6)
+    assert np.unravel_index(cold.argmax(), cold.shape) == pytest.approx((2.5 * 16, 5.5 * 16), abs=1)
+    assert (cold[:16] == 0).all()  # sharper than the coarse map, which is .2 there
+    assert (a[400:432, 330:362] == 0).all()
+    assert np.allclose(b[320:448, 320:448], hot, atol=1e-6)
+    rest = np.ones((512, 512), bool)
+    rest[32:160, 32:160] = rest[320:448, 320:448] = False
+    assert np.array_equal(a[rest], compose(maps[:1], (0, 0, 512, 512), ("a",), 1).values[0][rest])
+    assert (b[:320] == 0).all()
+
+
+def test_no_closer_look_exceeds_what_was_there():
+    rng = np.random.default_rng(1)
+    maps = [(0, (0, 0, 512, 512), rng.random((6, 6)))]
+    for side in (128, 32):
+        before = compose(maps, FRAME, ("a",), 2).values[0]
+        places = [(y, x) for y in range(0, 512, side) for x in range(0, 512, side) if rng.random() < 0.7]
+        maps += [(0, (y, x, side, side), rng.random((6, 6)) ** 3) for y, x in places]
+        after = compose(maps, FRAME, ("a",), 2).values[0]
+        assert not np.array_equal(after, before)
+        for y, x in places:
+            inside = slice(y // 2, (y + side) // 2), slice(x // 2, (x + side) // 2)
+            assert after[inside].max() <= before[inside].max() + 1e-6
 
 
 def test_a_window_and_regions_that_overhang_are_cut_and_tiny_ones_are_not_lost():
