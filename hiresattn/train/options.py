@@ -179,6 +179,11 @@ class TrainOptions:
                 "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
                 "reinforce-loo can take; leave one of the two out"
             )
+        if self.scorer == "mask" and self.estimator == "reinforce-loo":
+            raise ConfigError(
+                "the estimator reinforce-loo is for a set number of cells, sampled without replacement; the scorer "
+                "mask samples each cell's gate on its own, where it is biased: take straight-through"
+            )
         if self.warm_up > 1:
             raise ConfigError(f"warm_up is a share of the training, 0 to 1; got {self.warm_up!r}")
         if self.jpeg > 1:

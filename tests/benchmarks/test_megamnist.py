@@ -163,7 +163,7 @@ def test_the_oracle_is_shown_every_digit_once(digits):
         assert len(select.left) == 0
 
 
-@pytest.mark.parametrize("recipe", ["location", "everywhere"])
+@pytest.mark.parametrize("recipe", ["location", "mask", "everywhere"])
 def test_stages_of_a_recipe_fit_together(recipe):
     shapes = []
     for stage in megamnist.stages(recipe):

@@ -17,7 +17,7 @@ from hiresattn.model.build import build_model
 from hiresattn.model.net import Traversal
 from hiresattn.model.presets import PRESETS as MODELS
 from hiresattn.model.presets import Preset
-from hiresattn.model.select import GumbelTopK, Selection, TopK
+from hiresattn.model.select import GumbelTopK, Selection, TopK, selector
 from hiresattn.predict import classify
 from hiresattn.train.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
 from hiresattn.train.loop import fit
@@ -394,6 +394,21 @@ def test_the_papers_recipe_trains_the_papers_parts(tmp_path, monkeypatch):
 def test_options_that_do_not_exist_name_their_neighbour(tmp_path, change, words):
     with pytest.raises(ConfigError, match=words):
         next(fit(list(_sides(4)), tmp_path / "model", TrainOptions(**change)))
+
+
+def test_gates_are_not_taken_for_cells_drawn_without_replacement():
+    with pytest.raises(ConfigError, match="mask.* take straight-through"):
+        TrainOptions(scorer="mask", estimator="reinforce-loo")
+    logits = torch.tensor([[1.0, 0.0, -2.0]], dtype=torch.float64, requires_grad=True)
+    reward, prob = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), logits.softmax(1)[0]
+    (wanted,) = torch.autograd.grad((prob * reward).sum(), logits, retain_graph=True)
+    cells = torch.zeros(40_000, 3, 4, dtype=torch.int64)
+    for gate, right in ((None, True), (0.0, False)):
+        select = selector(gate, torch.Generator().manual_seed(0))
+        chosen = select(logits.detach().expand(40_000, 3), 1, cells, np.zeros(40_000)).cell
+        loss = set_loss(logits.expand(40_000, 3), chosen, reward[chosen]).mean()
+        (found,) = torch.autograd.grad(-loss, logits)
+        assert torch.allclose(found, wanted, atol=0.005) == right
 
 
 @pytest.mark.parametrize("name", sorted(set(PRESETS) & {*MODELS, "tnet-fmow-448"}))
