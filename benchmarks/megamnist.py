@@ -114,7 +114,9 @@ def stages(recipe: str) -> tuple[Stage, ...]:
         return RECIPES[recipe]
     # gates are sampled each on its own, which leave-one-out can't learn from
     learnt = {"estimator": "straight-through"} if recipe == "mask" else {}
-    return tuple(replace(one, options=replace(one.options, scorer=recipe, **learnt)) for one in (FIRST, *LOOK))
+    return tuple(
+        replace(one, options=replace(one.options, scorer=recipe, **learnt)) for one in (FIRST, *LOOK)
+    )
 
 
 def train(digits: Path, recipe: str, seed: int, output: Path) -> float:

@@ -174,16 +174,6 @@ class TrainOptions:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}{near}")
         if self.cutmix > 1:
             raise ConfigError(f"cutmix is a probability, 0 to 1; got {self.cutmix!r}")
-        if self.cutmix and (self.background is not None or self.estimator.startswith("reinforce")):
-            raise ConfigError(
-                "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
-                "reinforce-loo can take; leave one of the two out"
-            )
-        if self.scorer == "mask" and self.estimator == "reinforce-loo":
-            raise ConfigError(
-                "the estimator reinforce-loo is for a set number of cells, sampled without replacement; the scorer "
-                "mask samples each cell's gate on its own, where it is biased: take straight-through"
-            )
         if self.warm_up > 1:
             raise ConfigError(f"warm_up is a share of the training, 0 to 1; got {self.warm_up!r}")
         if self.jpeg > 1:
@@ -199,6 +189,20 @@ class TrainOptions:
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ConfigError(
                 f"value_range: the first must lie below the second; got {list(self.value_range)}"
+            )
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse what can't go together."""
+        if self.cutmix and (self.background is not None or self.estimator.startswith("reinforce")):
+            raise ConfigError(
+                "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
+                "reinforce-loo can take; leave one of the two out"
+            )
+        if self.scorer == "mask" and self.estimator == "reinforce-loo":
+            raise ConfigError(
+                "the estimator reinforce-loo is for a set number of cells, sampled without replacement; the scorer "
+                "mask samples each cell's gate on its own, where it is biased: take straight-through"
             )
 
 

@@ -397,7 +397,7 @@ def test_options_that_do_not_exist_name_their_neighbour(tmp_path, change, words)
 
 
 def test_gates_are_not_taken_for_cells_drawn_without_replacement():
-    with pytest.raises(ConfigError, match="mask.* take straight-through"):
+    with pytest.raises(ConfigError, match=r"mask.* take straight-through"):
         TrainOptions(scorer="mask", estimator="reinforce-loo")
     logits = torch.tensor([[1.0, 0.0, -2.0]], dtype=torch.float64, requires_grad=True)
     reward, prob = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), logits.softmax(1)[0]
