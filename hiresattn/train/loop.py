@@ -140,7 +140,9 @@ def _fit(
             lost.say = say
         state.drawn = [0] * len(pools)
         state, memory = (
-            load_state(output / STATE, net, optimizer, fingerprint) if resume else (state, AttentionMemory())
+            load_state(output / STATE, net, optimizer, fingerprint, options)
+            if resume
+            else (state, AttentionMemory())
         )
         team.follow(net)
         name = options.name or output.resolve().name

@@ -11,7 +11,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from hiresattn.checkpoint import Model, save_model, save_tensors
+from hiresattn.checkpoint import CARD, Model, save_model, save_tensors
 from hiresattn.config import ModelConfig
 from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError
@@ -24,6 +24,8 @@ from hiresattn.train.journal import write_journal
 from hiresattn.train.options import TrainOptions
 
 STATE = "state.safetensors"
+#: Options that a resumption may change, with what the fingerprint has in their place.
+PASSING: dict[str, Any] = {"device": "", "threads": 0, "tensorboard": False, "name": None}
 #: Options that earlier versions didn't have: left as they are, a run of one of those can still be resumed.
 LATER = (
     "init_from",
@@ -119,12 +121,12 @@ def attention_file(output: Path, epoch: int) -> Path:
 
 
 def load_state(
-    file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str
+    file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str, options: TrainOptions
 ) -> tuple[State, AttentionMemory]:
     """Read the state of a run into its network and optimiser; returned with the attention that it accumulated.
 
     Raises:
-        CheckpointError: If there is none, it is damaged, or of other images or options.
+        CheckpointError: If there is none, it is damaged, or of other images or options (which are named).
     """
     if not file.is_file():
         raise CheckpointError(f"{file}: no training state to resume; train without --resume first")
@@ -134,8 +136,7 @@ def load_state(
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
         if words["fingerprint"] != fingerprint:
             raise CheckpointError(
-                f"{file}: the training state is of other images or options; resume with the same manifest and "
-                "options, or train into another directory"
+                f"{file}: the training state is of {_difference(file.parent, options)}, or train into another directory"
             )
         net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
         slots: dict[int, dict[str, Tensor]] = {}
@@ -154,6 +155,23 @@ def load_state(
     return state, load_attention(attention_file(file.parent, state.epoch))
 
 
+def _difference(folder: Path, options: TrainOptions) -> str:
+    """What a run that can't be resumed differs in, by the card that it left, and what to do."""
+    usual, here = (json.loads(json.dumps(asdict(one))) for one in (TrainOptions(), options))
+    try:
+        there = usual | json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
+    except (OSError, ValueError, KeyError, TypeError):  # a copy without the model
+        return "other images or options; resume with the same manifest and options"
+    differing = [
+        f"{name} is {there[name]!r} there and {value!r} here"
+        for name, value in here.items()
+        if repr(there[name]) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
+    ]
+    if differing:
+        return f"other options: {'; '.join(differing)}. Resume with the same"
+    return "other images (or labels, windows or boxes of them); resume with the same manifest"
+
+
 def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptions) -> str:
     """What must not change between a run and its resumption."""
     digest = hashlib.sha256()
@@ -161,10 +179,11 @@ def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptio
         source = item.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
-    values = asdict(replace(options, device="", threads=0, tensorboard=False, name=None))
     usual = TrainOptions()
     words = {
-        name: value for name, value in values.items() if name not in LATER or value != getattr(usual, name)
+        name: value
+        for name, value in asdict(replace(options, **PASSING)).items()
+        if name not in LATER or value != getattr(usual, name)
     }
     digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()

@@ -169,13 +169,17 @@ def test_a_checkpoint_of_another_configuration_or_manifest_is_refused_and_stays(
     path, folder = manifest(), tmp_path / "model"
     assert run("train", path, "-o", folder, *QUICK, "--epochs", 1).exit_code == 0
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    for words in (("--lr", "0.01"), ("--epochs", "9"), ("--k", "2")):
-        result = run("train", path, "-o", folder, *QUICK, *words, "--resume")
-        refused(result, "state.safetensors", "of other images or options; resume with the same")
+    for words in (("--lr", "0.01"), ("--epochs", "9"), ("--grid", "2")):
+        result = run("train", path, "-o", folder, *QUICK, "--epochs", 1, *words, "--resume")
+        refused(
+            result,
+            "state.safetensors",
+            f"{words[0][2:]} is ",
+            f"there and {words[1]} here. Resume with the same",
+        )
+        assert result.stderr.count(" there and ") == 1
     fewer = manifest("0,dark,train", "1,light,train")
-    refused(
-        run("train", fewer, "-o", folder, *QUICK, "--epochs", 1, "--resume"), "of other images or options"
-    )
+    refused(run("train", fewer, "-o", folder, *QUICK, "--epochs", 1, "--resume"), "of other images (or")
     result = run("train", path, "-o", tmp_path / "new", *QUICK, "--scout", "--init-from", folder)
     refused(result, "scout is False there and True here")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before

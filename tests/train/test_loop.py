@@ -226,13 +226,31 @@ def test_what_can_not_be_trained_on_is_one_clear_error(tmp_path):
     assert not (tmp_path / "model").exists()
 
 
+def _forget_option(file, name):
+    card = json.loads(file.read_text())
+    del card["training"]["options"][name]
+    file.write_text(json.dumps(card))
+
+
 def test_resuming_other_images_or_options_is_refused(tmp_path):
     spots = _spots(16)
     with pytest.raises(CheckpointError, match="no training state"):
         _run(spots, tmp_path, resume=True)
     _run(spots, tmp_path)
-    with pytest.raises(CheckpointError, match="other images or options"):
+    with pytest.raises(CheckpointError, match=r"other images .* resume with the same manifest"):
         _run(spots[:8], tmp_path, resume=True)
+    changed = replace(QUICK, lr=0.5, k=(1, 1), cutmix=0.25, threads=1, name="another")
+    with pytest.raises(CheckpointError) as told:
+        _run(spots, tmp_path, changed, resume=True)
+    named = str(told.value).partition("of other options: ")[2].partition(". Resume with the same")[0]
+    there = f"k is {list(QUICK.k)} there and [1, 1] here", f"lr is {QUICK.lr} there and 0.5 here"
+    assert set(named.split("; ")) == {*there, "cutmix is 0.0 there and 0.25 here"}
+    _forget_option(tmp_path / "model" / "card.json", "cutmix")  # as a version without it left it
+    with pytest.raises(CheckpointError, match=r"cutmix is 0\.0 there"):
+        _run(spots, tmp_path, changed, resume=True)
+    (tmp_path / "model" / "card.json").unlink()
+    with pytest.raises(CheckpointError, match="other images or options"):
+        _run(spots, tmp_path, changed, resume=True)
     (tmp_path / "model" / "state.safetensors").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match="damaged"):
         _run(spots, tmp_path, resume=True)
