@@ -28,6 +28,8 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 def write_journal(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write ``metrics.csv`` and ``curves.png``, each whole or not at all.
 
+    A column per value, in the order in which they came up; empty where an epoch has no such value.
+
     Args:
         folder: The model's directory.
         records: ``EpochRecord`` of every epoch so far, as names and values.
@@ -38,9 +40,10 @@ def write_journal(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
     def rows(file: Path) -> None:
         with file.open("w", newline="", encoding="utf-8") as stream:
-            writer = csv.DictWriter(stream, list(records[-1]))
+            flat = [_flat(record) for record in records]
+            writer = csv.DictWriter(stream, list(dict.fromkeys(name for one in flat for name in one)))
             writer.writeheader()
-            writer.writerows(records)
+            writer.writerows(flat)
 
     _replaced(folder / "metrics.csv", rows)
     _replaced(folder / "curves.png", lambda file: curves(records).save(file, "PNG"))
@@ -104,7 +107,7 @@ class Board:
         epoch = record["epoch"]
         if self._writer is None:
             self._writer = self._make(str(self._folder), purge_step=epoch)
-        for name, value in record.items():
+        for name, value in _flat(record).items():
             if value is not None and name not in ("epoch", "epochs"):
                 self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
@@ -113,6 +116,13 @@ class Board:
         """End the file."""
         if self._writer is not None:
             self._writer.close()
+
+
+def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record with ``loss_NAME`` in place of its ``losses``, at the end; earlier versions' have none."""
+    losses = record.get("losses", {})
+    plain = {name: value for name, value in record.items() if name != "losses"}
+    return plain | {f"loss_{name}": value for name, value in losses.items()}
 
 
 def _replaced(path: Path, write: Callable[[Path], None]) -> None:

@@ -1,6 +1,7 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.select import selector
+from hiresattn.model.select import Selector, selector
 from hiresattn.train.attention import AttentionMemory, share_attention
 from hiresattn.train.augment import check_jpeg
 from hiresattn.train.curriculum import batch_size, cells_for, changes_for, draw, stages_of
@@ -184,15 +185,14 @@ def _epoch(
     """
     started, cpu_started = time.perf_counter(), time.process_time()
     rng = np.random.default_rng([options.seed, state.epoch])
-    generator = torch.Generator().manual_seed(int(rng.integers(2**62)) + team.rank)
-    torch.manual_seed(int(rng.integers(2**62)) + team.rank)
     own = rng if team.size == 1 else np.random.default_rng([options.seed, state.epoch, team.rank])
-    select = selector(net.scorer.gate, generator if options.select == "sample" else None)
+    select = _seeded(net, options, team, rng)
     net.train()
     images = options.epoch_images or len(pools[state.stage])
     done = part = skipped = 0
     seen = Tally()
     losses = []
+    parts: Counter[str] = Counter()
     varied: list[Choices] = []
     while done < images or part:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
@@ -232,14 +232,14 @@ def _epoch(
         if not np.isfinite(loss):
             raise ConfigError(f"epoch {state.epoch + 1}: the loss is {loss}; lower the learning rate (--lr)")
         losses.append(loss)
+        if looked is not None:
+            parts.update({name: value * len(looked.batch.labels) for name, value in looked.losses.items()})
         if looked is not None and not rehearse:
             seen.add(looked.batch, looked.traversal, net.finest)
             varied += filter(None, [choices(looked.traversal, net.scorer.gate)])
     seen = seen.joined(team)
     team.average_norms(net)
     held = evaluate(net, loader, team.share(val_items), selector(net.scorer.gate, None), options).joined(team)
-    varied_by = {name: sum(one[at] for one in varied) for at, name in enumerate(Choices._fields)}
-    *sums, count = team.sum([*varied_by.values(), len(varied)])
     state.epoch, state.stage_epochs = state.epoch + 1, state.stage_epochs + 1
     state.seconds += time.perf_counter() - started
     state.cpu_seconds += sum(team.sum([time.process_time() - cpu_started]))
@@ -257,11 +257,27 @@ def _epoch(
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
         skipped=skipped + len(val_items) - held.images,
-        **{name: total / count for name, total in zip(varied_by, sums, strict=True) if count},
+        losses={name: total / (done - skipped) for name, total in team.sum_named(parts).items()},
+        **_mean(varied, team),
     )
     state.records.append(asdict(record))
     _advance(state, record, options)
     return record
+
+
+def _seeded(net: GlimpseNet, options: TrainOptions, team: Team, rng: np.random.Generator) -> Selector:
+    """What chooses cells, by this process's own chance; what is dropped goes by it too."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)) + team.rank)
+    torch.manual_seed(int(rng.integers(2**62)) + team.rank)
+    return selector(net.scorer.gate, generator if options.select == "sample" else None)
+
+
+def _mean(varied: list[Choices], team: Team) -> dict[str, float]:
+    """The mean of all processes' choices, by name; nothing where nothing was chosen."""
+    *sums, count = team.sum(
+        [*(sum(one[at] for one in varied) for at in range(len(Choices._fields))), len(varied)]
+    )
+    return {name: total / count for name, total in zip(Choices._fields, sums, strict=True) if count}
 
 
 def _advance(state: State, record: EpochRecord, options: TrainOptions) -> None:

@@ -1,7 +1,8 @@
 """How to train, and what is said of each epoch."""
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerConfig, did_you_mean
 from hiresattn.errors import ConfigError
@@ -324,3 +325,6 @@ class EpochRecord:
     """Share of a region's cells whose gates are open; 1 for scorers without gates."""
     skipped: int = 0
     """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """What the scorer's own losses (``Scorer.losses``), ``location`` and ``value`` add to the loss, by name: means over
+    the epoch's images, weights included; 0 of images that have no such part."""

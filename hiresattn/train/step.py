@@ -97,6 +97,8 @@ class Looked(NamedTuple):
     batch: Batch
     traversal: Traversal
     loss: Tensor
+    losses: dict[str, float]
+    """What the scorer's own losses, ``location`` and ``value`` add to the loss, by name; those that there are."""
     baseline: float
     """Of REINFORCE, for the next step."""
 
@@ -140,17 +142,20 @@ def look(
     single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
     alone = torch.from_numpy(single).to(labels.device)
     loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights, batch.pastes)
+    parts = dict(traversal.scorer_losses)
     where = location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
-        loss = loss + options.location_loss * where
+        parts["location"] = options.location_loss * where
+        loss = loss + parts["location"]
     worth = (
         None
         if net.value is None
         else value_loss(traversal, torch.from_numpy(batch.main).to(labels.device), batch.boxes)
     )
     if worth is not None:
-        loss = loss + options.value_loss * worth
-    return Looked(batch, traversal, loss, baseline)
+        parts["value"] = options.value_loss * worth
+        loss = loss + parts["value"]
+    return Looked(batch, traversal, loss, {name: part.item() for name, part in parts.items()}, baseline)
 
 
 def move(

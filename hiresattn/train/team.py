@@ -1,7 +1,7 @@
 """The processes of a run: one, or as many as ``torchrun`` starts, each with its share of every batch."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
@@ -41,6 +41,13 @@ class Team:
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
         self._add_up(total)
         return total.tolist()
+
+    def sum_named(self, values: Mapping[str, float]) -> dict[str, float]:
+        """The values of all processes, added up by name; a process need not have every name."""
+        total: dict[str, float] = {}
+        for one in self._gathered(dict(values)):
+            total |= {name: total.get(name, 0.0) + value for name, value in one.items()}
+        return total
 
     def sum_gradients(self, net: nn.Module) -> None:
         """Give every weight the sum of its gradients in all processes; none where no process has one.
@@ -88,15 +95,18 @@ class Team:
         Raises:
             ConfigError: If they haven't.
         """
-        if self.size == 1:
-            return
-        found: list[str | None] = [None] * self.size
-        with _told():
-            distributed.all_gather_object(found, words)
-        if len(set(found)) > 1:
+        if len(set(self._gathered(words))) > 1:
             raise ConfigError(
                 f"the {self.size} processes see different {what}; they need the same files and options"
             )
+
+    def _gathered(self, mine: _T) -> list[_T]:
+        """What each process has, in their order."""
+        found = [mine] * self.size
+        if self.size > 1:
+            with _told():
+                distributed.all_gather_object(found, mine)
+        return found
 
     def _add_up(self, values: Tensor) -> None:
         with _told():

@@ -1,5 +1,7 @@
 """What a run leaves to look at: the curves, and TensorBoard's scalars where it is installed."""
 
+import csv
+import json
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -7,13 +9,18 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.manifest import Example
 from hiresattn.report.curves import INKS
+from hiresattn.train import loop
 from hiresattn.train.journal import curves
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
+from hiresattn.train.state import STATE
+from hiresattn.train.step import look
 
 QUICK = TrainOptions(
     epochs=2,
@@ -131,6 +138,61 @@ def test_tensorboard_gets_every_epochs_numbers_and_a_resumed_run_goes_on(tmp_pat
     names = {each[0] for each in board if len(each) == 3 and each[0] != "writer"}
     assert {"loss", "accuracy", "entropy", "spread", "distinct", "glimpses", "seconds"} <= names
     assert not names & {"val_accuracy", "hit"}  # there are no validation images and no boxes
+
+
+def _rows(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_loss_is_logged_by_name_as_it_counts(tmp_path, board):
+    boxes = [[(4, 4, 8, 8)], None]  # of every other image
+    images = [replace(example, boxes=boxes[i // 2 % 2]) for i, example in enumerate(_images())]
+    options = replace(QUICK, epochs=1, scorer="oaa", glimpse_loss=0.0)
+    halves = replace(options, location_loss=2 * options.location_loss, value_loss=options.value_loss / 2)
+    one, other = (next(fit(images, tmp_path / str(i), each)) for i, each in enumerate((options, halves)))
+    assert list(one.losses) == ["cam", "hybrid", "location", "value"]
+    assert all(value > 0 for value in one.losses.values())
+    assert one.loss > sum(one.losses.values())  # the rest is the image's cross-entropy
+    # the first of two batches is seen alike, the second after a small step
+    assert other.losses["location"] == pytest.approx(2 * one.losses["location"], rel=0.05)
+    assert other.losses["value"] == pytest.approx(one.losses["value"] / 2, rel=0.05)
+    (row,) = _rows(tmp_path / "0")
+    assert list(row)[-4:] == [f"loss_{name}" for name in one.losses]
+    assert "losses" not in row
+    for name, value in one.losses.items():
+        assert float(row[f"loss_{name}"]) == value
+        assert (f"loss_{name}", value, 1) in board
+
+
+def test_a_loss_that_some_images_have_not_counts_nothing_there(tmp_path, monkeypatch):
+    given = iter([{"a": 1.0}, {"a": 3.0, "b": 4.0}])
+    monkeypatch.setattr(
+        loop, "look", lambda *words, **named: look(*words, **named)._replace(losses=next(given))
+    )
+    images = _images(6)  # batches of 4 and of 4: the second begins anew
+    record = next(fit(images, tmp_path / "model", QUICK))
+    assert record.images == 8
+    assert record.losses == {"a": 2.0, "b": 2.0}
+
+
+def test_a_run_of_before_losses_had_names_is_resumed_and_its_columns_stay(tmp_path):
+    folder = tmp_path / "model"
+    options = replace(QUICK, scorer="saol", epochs=3)
+    run = fit(_images(), folder, options)
+    next(run)
+    run.close()
+    with safe_open(folder / STATE, framework="pt") as stored:
+        words = stored.metadata()
+    state = json.loads(words["state"])
+    for record in state["records"]:
+        assert set(record.pop("losses")) >= {"saol", "distil"}
+    save_file(load_file(folder / STATE), folder / STATE, words | {"state": json.dumps(state)})
+    list(fit(_images(), folder, options, resume=True))
+    first, *rest = _rows(folder)
+    assert [first[name] for name in ("loss_saol", "loss_distil")] == ["", ""]
+    assert float(first["loss"]) > 0
+    assert all(float(row["loss_saol"]) > 0 for row in rest)
 
 
 def test_tensorboard_that_isnt_there_is_missed_only_where_it_was_asked_for(tmp_path, monkeypatch):

@@ -68,6 +68,7 @@ with team_of("cpu") as team:
                 out[f"{name}.grad.{key}"] = weight.grad.clone()
         said[name] = [loss, count, state.baseline]
     said["sum"] = team.sum([1.0, team.rank])
+    said["named"] = team.sum_named({"both": 1.0 + team.rank, f"of {team.rank}": 3.0})
     norm = torch.nn.BatchNorm1d(2)
     norm.running_mean.fill_(team.rank)
     team.average_norms(norm)
@@ -146,6 +147,7 @@ def test_looks_that_end_at_different_depths_hold_nobody_up(steps):
 def test_what_is_summed_or_averaged_is_of_all_processes(steps):
     for _, said in steps[1:]:
         assert said["sum"] == [2.0, 1.0]
+        assert list(said["named"].items()) == [("both", 3.0), ("of 0", 3.0), ("of 1", 3.0)]
         assert said["norm"] == [0.5, 0.5]
 
 
@@ -155,6 +157,7 @@ def test_without_torchrun_there_is_one_process(monkeypatch):
         assert team == Team(torch.device("cpu"))
         assert team.share([1, 2, 3]) == [1, 2, 3]
         assert team.sum([0.1, 2]) == [0.1, 2]
+        assert team.sum_named({"a": 0.1}) == {"a": 0.1}
     assert not torch.distributed.is_initialized()
 
 
