@@ -112,11 +112,7 @@ def stages(recipe: str) -> tuple[Stage, ...]:
     """How a recipe trains."""
     if recipe in RECIPES:
         return RECIPES[recipe]
-    # gates are sampled each on its own, which leave-one-out can't learn from
-    learnt = {"estimator": "straight-through"} if recipe == "mask" else {}
-    return tuple(
-        replace(one, options=replace(one.options, scorer=recipe, **learnt)) for one in (FIRST, *LOOK)
-    )
+    return tuple(replace(one, options=replace(one.options, scorer=recipe)) for one in (FIRST, *LOOK))
 
 
 def train(digits: Path, recipe: str, seed: int, output: Path) -> float:

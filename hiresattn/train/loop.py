@@ -269,7 +269,9 @@ def _seeded(net: GlimpseNet, options: TrainOptions, team: Team, rng: np.random.G
     """What chooses cells, by this process's own chance; what is dropped goes by it too."""
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)) + team.rank)
     torch.manual_seed(int(rng.integers(2**62)) + team.rank)
-    return selector(net.scorer.gate, generator if options.select == "sample" else None)
+    # leave-one-out's estimate is of cells drawn without replacement; of gates, each sampled on its own, it is biased
+    gate = None if options.estimator == "reinforce-loo" else net.scorer.gate
+    return selector(gate, generator if options.select == "sample" else None)
 
 
 def _mean(varied: list[Choices], team: Team) -> dict[str, float]:

@@ -76,8 +76,8 @@ class TrainOptions:
     """Which cells training visits: ``sample`` without replacement, or the ``best``, as the paper does."""
     estimator: str = "straight-through"
     """How the task reaches the scores: ``straight-through``; ``reinforce``, the paper's whole loss; or
-    ``reinforce-loo``: sampling without replacement, the siblings as baseline, probabilities as rewards. ``none``:
-    not at all; the scorer learns from its own losses and from boxes."""
+    ``reinforce-loo``: sampling without replacement (gates or not), the siblings as baseline, probabilities as rewards.
+    ``none``: not at all; the scorer learns from its own losses and from boxes."""
     reinforce: float | None = None
     """Weight of the estimator's part of the loss; None = 0.1 for ``reinforce``, 1 for ``reinforce-loo``."""
     image_share: float = 0.3
@@ -199,11 +199,6 @@ class TrainOptions:
             raise ConfigError(
                 "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
                 "reinforce-loo can take; leave one of the two out"
-            )
-        if self.scorer == "mask" and self.estimator == "reinforce-loo":
-            raise ConfigError(
-                "the estimator reinforce-loo is for a set number of cells, sampled without replacement; the scorer "
-                "mask samples each cell's gate on its own, where it is biased: take straight-through"
             )
 
 

@@ -17,11 +17,12 @@ from hiresattn.model.build import build_model
 from hiresattn.model.net import Traversal
 from hiresattn.model.presets import PRESETS as MODELS
 from hiresattn.model.presets import Preset
-from hiresattn.model.select import GumbelTopK, Selection, TopK, selector
+from hiresattn.model.select import GumbelTopK, Selection, Threshold, TopK, selector
 from hiresattn.predict import classify
 from hiresattn.train.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
-from hiresattn.train.loop import fit
+from hiresattn.train.loop import _seeded, fit
 from hiresattn.train.options import ESTIMATORS, PRESETS, TrainOptions, model_config
+from hiresattn.train.team import Team
 
 
 class Crops:
@@ -397,8 +398,10 @@ def test_options_that_do_not_exist_name_their_neighbour(tmp_path, change, words)
 
 
 def test_gates_are_not_taken_for_cells_drawn_without_replacement():
-    with pytest.raises(ConfigError, match=r"mask.* take straight-through"):
-        TrainOptions(scorer="mask", estimator="reinforce-loo")
+    net = build_model(replace(SMALL, scorer="mask"))
+    for estimator, kind in (("reinforce-loo", GumbelTopK), ("straight-through", Threshold)):
+        options = TrainOptions(scorer="mask", estimator=estimator)
+        assert type(_seeded(net, options, Team(net.device), np.random.default_rng(0))) is kind
     logits = torch.tensor([[1.0, 0.0, -2.0]], dtype=torch.float64, requires_grad=True)
     reward, prob = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), logits.softmax(1)[0]
     (wanted,) = torch.autograd.grad((prob * reward).sum(), logits, retain_graph=True)
