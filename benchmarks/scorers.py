@@ -12,6 +12,7 @@ that holds the centre of a target's box. Results are added to `results/scorers.j
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +55,8 @@ def _needle(seed: int, sides: Mapping[int, int]) -> list[Example]:
     return [e for e in needle_model.examples(seed, 0.16, sides) if e.split == "train"]
 
 
-def _needle_scenes(count: int) -> list[Example]:
-    scenes = [NeedleScene(number, 256, split="test") for number in range(count)]
+def _needle_scenes(count: int, side: int) -> list[Example]:
+    scenes = [NeedleScene(number, side, split="test") for number in range(count)]
     return [Example(NeedlePyramid(scene), scene.label, "test", boxes=(scene.box,)) for scene in scenes]
 
 
@@ -64,9 +65,17 @@ TASKS = {
         lambda seed: _needle(seed, {64: 6000}),
         32,
         lambda seed: _needle(seed, {256: 6000}),
-        _needle_scenes,
+        partial(_needle_scenes, side=256),
         replace(needle_model.OPTIONS, epochs=16),
         budget=5,
+    ),
+    "needle-1024": Task(
+        lambda seed: _needle(seed, {64: 6000}),
+        32,
+        lambda seed: _needle(seed, {256: 4000, 1024: 12000}),
+        partial(_needle_scenes, side=1024),
+        replace(needle_model.OPTIONS, epochs=36),
+        budget=20,
     ),
 }
 
