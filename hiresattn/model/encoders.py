@@ -20,23 +20,25 @@ class Encoded(NamedTuple):
 
 
 class SmallEncoder(nn.Module):
-    """Four convolutions with group normalisation: trains on a laptop's CPU in minutes.
+    """Four convolutions: trains on a laptop's CPU in minutes.
 
     Args:
         channels: Bands of a crop.
         width: Channels of the first stage; later stages have 2, 4 and 4 times as many.
         more: Further convolutions at the last scale, each added to what it was given. A px of the last map sees
             33 + 16 * ``more`` px of the crop across.
+        norm: ``group`` normalises each crop as a whole, which small batches don't disturb. With ``batch`` a place
+            looks the same whatever lies around it: better where places are to be compared, and for maps.
     """
 
-    def __init__(self, *, channels: int, width: int = 16, more: int = 0) -> None:
+    def __init__(self, *, channels: int, width: int = 16, more: int = 0, norm: str = "group") -> None:
         super().__init__()
         sides = [channels, width, 2 * width, 4 * width, 4 * width, *[4 * width] * more]
         kernels, strides = (5, *(3,) * (3 + more)), (2, 2, 2, *(1,) * (1 + more))
         self.layers = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(inside, outside, kernel, stride=stride, padding=kernel // 2, bias=False),
-                nn.GroupNorm(8, outside),
+                nn.GroupNorm(8, outside) if norm == "group" else nn.BatchNorm2d(outside),
                 nn.ReLU(inplace=True),
             )
             for (inside, outside), kernel, stride in zip(pairwise(sides), kernels, strides, strict=True)
@@ -125,14 +127,21 @@ class TimmEncoder(nn.Module):
         return Encoded(tuple(stages), self.body.forward_head(last, pre_logits=True))
 
 
-#: Built-in encoders: further convolutions of ``SmallEncoder``.
-_SMALL = {"small": 0, "small-6": 2}
+#: Built-in encoders: further convolutions of ``SmallEncoder``, and its norm.
+_SMALL = {
+    "small": (0, "group"),
+    "small-6": (2, "group"),
+    "small-bn": (0, "batch"),
+    "small-6-bn": (2, "batch"),
+}
 
 
 def build_encoder(
     name: str, *, channels: int, pretrained: bool = False, weights: str | None = None, drop: float = 0.0
 ) -> Any:
-    """The encoder of a name: ``small`` (for crops of 64 px), ``small-6`` (128 px), ``bagnet77``, or a timm backbone.
+    """The encoder of a name: a timm backbone, ``bagnet77``, or ``small`` (for crops of 64 px) and ``small-6`` (128 px).
+
+    ``small-bn`` and ``small-6-bn`` have batch in place of group normalisation.
 
     Raises:
         ConfigError: If the name is unknown, or the encoder has no such option.
@@ -148,7 +157,8 @@ def build_encoder(
             return BagNet77(channels=channels, drop=drop)
         if drop:
             raise ConfigError("the small encoder leaves nothing out in training; set encoder_drop to 0")
-        return SmallEncoder(channels=channels, more=_SMALL[name])
+        more, norm = _SMALL[name]
+        return SmallEncoder(channels=channels, more=more, norm=norm)
     return TimmEncoder(name, channels=channels, pretrained=pretrained, weights=weights, drop=drop)
 
 
