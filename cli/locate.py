@@ -91,7 +91,9 @@ def _write(target: Path, examples: "list[Example]") -> None:
         source = str(example.source)
         if "://" not in source and not source.startswith("/vsi"):
             source = os.path.relpath(source, target.parent)
-        boxes = "" if example.boxes is None else json.dumps([list(box) for box in example.boxes])
+        kinds = [[label] for label in example.box_labels or ()] or [[]] * len(example.boxes or ())
+        places = [[*box, *kind] for box, kind in zip(example.boxes or (), kinds, strict=True)]
+        boxes = "" if example.boxes is None else json.dumps(places)
         window = example.region or [""] * 4
         more = (value or "" for value in (example.group, example.mpp, example.fold))
         table.writerow([source, example.label or "", example.split, *window, boxes, *more])

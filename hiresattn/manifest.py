@@ -50,6 +50,8 @@ class Example:
     boxes: tuple[tuple[int, int, int, int], ...] | None = None
     """Where what decides the class is: ``(y, x, height, width)`` each, level-0 px of the image; None = not
     known, empty = nowhere."""
+    box_labels: tuple[str, ...] | None = None
+    """Class of each box; None = the image's. An image to train on then needs no label of its own."""
     group: str | None = None
     """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
     mpp: float | None = None
@@ -109,8 +111,11 @@ def read_manifest(
         )
     if labels:
         for place, example in zip(places, examples, strict=True):
-            if example.label is None and example.split != "test":
-                raise ConfigError(f"{path}, {place}: no label; training needs the class of every image")
+            told = example.label is not None or (example.box_labels and example.split == "train")
+            if not told and example.split != "test":
+                raise ConfigError(
+                    f"{path}, {place}: no label; training needs the class of every image, or of its boxes"
+                )
         _check_parts(path, examples, places, named.group, [_part(example, chosen) for example in examples])
     return examples
 
@@ -208,12 +213,14 @@ def _example(
     label: Label | None = row.get(columns.label) or None
     if multi and columns.label:
         label = _names(row[columns.label], where)
+    boxes = read_boxes(row.get("boxes", ""), manifest, where, named=bool(columns.label) and label is None)
     return Example(
         source=source,
         label=label,
         split=_split(row, where, fold),
         region=_region(row, where),
-        boxes=read_boxes(row.get("boxes", ""), manifest, where),
+        boxes=boxes and boxes.places,
+        box_labels=boxes and boxes.labels,
         group=row.get(columns.group) or None,
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,

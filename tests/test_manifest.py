@@ -1,6 +1,7 @@
 """Manifests: rows become examples; what can't be used is named with its line."""
 
 import csv
+import json
 import sys
 
 import pytest
@@ -256,6 +257,36 @@ def test_several_labels_stand_in_a_column_labels_or_where_one_asks_for_them(tmp_
 
 
 # --- Parquet
+
+
+def test_boxes_may_say_their_classes_and_stand_for_a_label(tmp_path):
+    text = 'path,label,split,boxes\na.tif,,train,"[[1,2,3,4,""x""],[5,6,7,8,""y""]]"\nb.tif,x,val,"[[1,2,3,4]]"\n'
+    first, second = read_manifest(write(tmp_path, text), labels=True)
+    assert (first.label, first.boxes, first.box_labels) == (None, ((1, 2, 3, 4), (5, 6, 7, 8)), ("x", "y"))
+    assert second.box_labels is None
+    with pytest.raises(
+        ConfigError, match=r"line 2: no label; training needs the class of every image, or of its"
+    ):
+        read_manifest(write(tmp_path, text.replace("train", "val")), labels=True)
+    with pytest.raises(
+        ConfigError, match=r"line 2: boxes .*all need four numbers, or four numbers and a class"
+    ):
+        read_manifest(write(tmp_path, text.replace(',""y""', "")))
+
+
+def test_the_classes_of_a_geojson_count_where_the_row_has_no_label(tmp_path):
+    square = {"type": "Polygon", "coordinates": [[[2, 1], [6, 1], [6, 4], [2, 4], [2, 1]]]}
+    named = {"type": "Feature", "geometry": square, "properties": {"classification": {"name": "tumour"}}}
+    plain = {"type": "Feature", "geometry": square, "properties": {"label": "stroma"}}
+    (tmp_path / "a.geojson").write_text(json.dumps({"features": [named, plain]}))
+    text = "path,label,boxes\na.tif,,a.geojson\nb.tif,x,a.geojson\n"
+    first, second = read_manifest(write(tmp_path, text), labels=True)
+    assert first.box_labels == ("tumour", "stroma")
+    assert first.boxes == second.boxes == ((1, 2, 3, 4),) * 2
+    assert second.box_labels is None
+    (tmp_path / "a.geojson").write_text(json.dumps({"features": [named, {**plain, "properties": None}]}))
+    with pytest.raises(ConfigError, match=r"line 2: .*feature 2 has no class, and its row no label"):
+        read_manifest(write(tmp_path, text))
 
 
 def parquet(folder, columns, name="m.parquet"):

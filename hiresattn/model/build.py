@@ -98,7 +98,7 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
     if name == "oaa":
         stage = scoring.taps[-1]
     options: dict[str, Any] = {"grid": grid}
-    if name in ("saol", "ltpa", "oaa"):
+    if name in ("saol", "ltpa", "oaa", "evidence"):
         options["classes"] = len(config.classes)
     if name in ("saol", "ltpa"):
         options["taps"] = scoring.taps
@@ -114,6 +114,11 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
     own: dict[str, dict[str, Any]] = {
         "mask": {"area": scoring.area, "sparsity": scoring.sparsity},
         "saol": {"reverse": scoring.reverse},
+        "evidence": {
+            "background": None if config.background is None else config.classes.index(config.background),
+            "hidden": location.hidden,
+            "stage": stage,
+        },
         "oaa": {"stage": stage, "negatives": scoring.negatives},
         "ltpa": {
             "hidden": location.hidden,

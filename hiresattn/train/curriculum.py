@@ -38,7 +38,7 @@ def stages_of(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
 def _shown(items: Sequence[Item]) -> set[int]:
     """The classes that items show: each its label, or all that it has."""
     labels = np.array([item.label for item in items])
-    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist())
+    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist()) - {-1}
 
 
 def batch_size(items: Sequence[Item], options: TrainOptions) -> int:

@@ -17,7 +17,7 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.squash import SquashFetcher, squashed, unsquashed
 from hiresattn.train.augment import Change
 from hiresattn.train.cutmix import Mix, Pastes, boxes_of, pastes_of
-from hiresattn.train.items import Item, label_of
+from hiresattn.train.items import Item, kinds_of, label_of
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -49,6 +49,8 @@ class Batch:
     """int64 ``[b]``, or of several labels ``[b c]``; see ``Item``."""
     boxes: list[np.ndarray | None]
     """Where the targets are, per image, as the network sees it; None = not known."""
+    kinds: Sequence[np.ndarray | None] = ()
+    """Class of each of them; see ``Item``."""
     items: Sequence[Item] = ()
     """What is in it."""
     changes: Sequence[Change] = ()
@@ -132,7 +134,8 @@ class Loader:
             step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
             name = str(example.source) if isinstance(example.source, str | Path) else f"array {number}"
             name = name if example.region is None else f"{name} {list(region)}"
-            made.append(Item(example, label, region, depths, len(roots), boxes, step, name))
+            kinds = kinds_of(example, label, index)
+            made.append(Item(example, label, region, depths, len(roots), boxes, kinds, step, name))
         return made
 
     def attempt(
@@ -241,6 +244,7 @@ class Loader:
                 None if boxes is None else turn.seen(boxes, whole)
                 for boxes, turn, whole in zip(boxes_of(items, mixes, side), turns, wholes, strict=True)
             ],
+            kinds=[item.kinds if mix is None else None for item, mix in zip(items, mixes, strict=True)],
             items=items,
             changes=changes,
             pastes=pastes_of(

@@ -181,7 +181,7 @@ def told_right(
     own = labels[torch.from_numpy(traversal.image).to(labels.device)]
     logits = traversal.glimpse_logits.detach()
     if own.ndim == 1:
-        right, counts = logits.softmax(1), functional.one_hot(own, logits.shape[1])
+        right, counts = logits.softmax(1), functional.one_hot(own.clamp(min=0), logits.shape[1])
     else:
         none = own.sum(1, keepdim=True) == 0
         right = torch.where(none, -logits, logits).sigmoid()

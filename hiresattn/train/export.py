@@ -182,7 +182,7 @@ def labels_of(item: Item) -> list[int]:
     """The indices of an image's classes."""
     if isinstance(item.label, tuple):
         return np.flatnonzero(item.label).tolist()
-    return [item.label]
+    return [item.label] if item.label >= 0 else []
 
 
 def _stem(item: Item) -> str:

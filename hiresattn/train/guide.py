@@ -91,20 +91,23 @@ def glimpse_labels(
     boxes: Sequence[np.ndarray | None],
     finest: int,
     background: int | None = None,
+    kinds: Sequence[np.ndarray | None] = (),
 ) -> np.ndarray:
     """What each glimpse should answer on its own.
 
     Args:
         traversal: A forward pass.
-        labels: Class index per image ``[b]``.
+        labels: Class index per image ``[b]``, -1 = not known.
         boxes: Where the targets are, per image; None or empty = not known.
         finest: Side of the smallest region.
         background: Index of the class that means that there is nothing to find, if there is one.
+        kinds: Class of each box, per image; None, or none at all = the image's.
 
     Returns:
         Class index per glimpse, -1 = nothing. Without a background, the image's label, but where boxes are known
         and the glimpse, below depth 0, holds the centre of none. With one, finest glimpses only: the label where
-        they hold the centre of a box, the background where boxes are known and they touch none.
+        they hold the centre of a box, the background where boxes are known and they touch none. Where boxes have
+        classes of their own, those of the boxes whose centres a glimpse holds; nothing if they differ.
     """
     answers = labels[traversal.image].copy()
     if background is not None:
@@ -122,14 +125,30 @@ def glimpse_labels(
             clear = overlaps(traversal.region[rows], places).max(axis=1) == 0
             answers[rows[clear]] = background
             answers[rows[holds_centre(traversal.region[rows], places)]] = labels[index]
+        own = kinds[index] if index < len(kinds) else None
+        if own is not None and (own != labels[index]).any():
+            rows = rows[holds_centre(traversal.region[rows], places)]
+            answers[rows] = _kind_held(traversal.region[rows], places, own)
     return answers
+
+
+def _kind_held(regions: np.ndarray, places: np.ndarray, kinds: np.ndarray) -> np.ndarray:
+    """The class of the boxes whose centres each region holds; -1 where they differ."""
+    held = _centres_within(regions, places)
+    least = np.where(held, kinds, np.iinfo(np.int64).max).min(1)
+    return np.where(least == np.where(held, kinds, -1).max(1), least, -1)
 
 
 def holds_centre(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
     """Which regions hold the centre of at least one box."""
+    return np.asarray(_centres_within(regions, places).any(axis=1))
+
+
+def _centres_within(regions: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Which regions ``[n 4]`` hold the centre of which boxes ``[m 4]``: bool ``[n m]``."""
     centre = places[:, :2] + places[:, 2:] // 2
     inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])
-    return inside.all(axis=2).any(axis=1)
+    return np.asarray(inside.all(axis=2))
 
 
 def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray | None]) -> Tensor | None:

@@ -48,9 +48,12 @@ def sets_of(
     held_out = [e for e in examples if e.split == "val"]
     if not train:
         raise ConfigError("no examples with split 'train'; a manifest without a split column is all 'train'")
-    if any(e.label is None for e in train + held_out):
-        first = next(e for e in train + held_out if e.label is None)
-        raise ConfigError(f"{first.source}: no label; training needs one in every row")
+    for example in train + held_out:
+        if example.label is None and not (example.box_labels and example.split == "train"):
+            raise ConfigError(
+                f"{example.source}: no label; training needs one in every row, or boxes with classes"
+            )
+    _check_box_labels(train, options)
     for kind, name, known in (
         ("augmentation", options.augment, AUGMENTATIONS),
         ("selection", options.select, ("sample", "best")),
@@ -64,11 +67,38 @@ def sets_of(
     return train, held_out, options
 
 
+def _check_box_labels(train: Sequence[Example], options: TrainOptions) -> None:
+    """Refuse classes of boxes where nothing could learn from them, and images without labels where one is needed."""
+    told = [e for e in train if e.box_labels is not None]
+    if not told:
+        return
+    if options.multi_label or options.cutmix or any(isinstance(e.label, tuple) for e in train):
+        raise ConfigError(
+            f"{told[0].source}: its boxes have classes; that goes neither with several labels per image nor with "
+            "cutmix: leave the classes of the boxes out"
+        )
+    nameless = next((e for e in told if e.label is None), None)
+    if nameless and options.estimator.startswith("reinforce"):
+        raise ConfigError(
+            f"{nameless.source}: no label; {options.estimator} rewards right answers, so it needs one in every "
+            "row: give it, or take straight-through"
+        )
+    for example in told:
+        if len(example.box_labels or ()) != len(example.boxes or ()):
+            raise ConfigError(
+                f"{example.source}: {len(example.boxes or ())} boxes and {len(example.box_labels or ())} classes of "
+                "boxes; each box needs one"
+            )
+
+
 def classes_of(examples: Sequence[Example]) -> Counter[str]:
-    """How many examples have each label."""
-    return Counter(
-        name for e in examples for name in (e.label if isinstance(e.label, tuple) else (str(e.label),))
-    )
+    """How many examples have each label, of the image or of boxes in it."""
+    return Counter(name for e in examples for name in _names_in(e))
+
+
+def _names_in(example: Example) -> set[str]:
+    labels = example.label if isinstance(example.label, tuple) else (example.label,)
+    return {str(name) for name in (*labels, *(example.box_labels or ())) if name is not None}
 
 
 def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:

@@ -179,6 +179,8 @@ def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptio
         source = item.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
+        if item.example.box_labels:
+            digest.update(f"{item.example.box_labels}\n".encode())
     usual = TrainOptions()
     words = {
         name: value

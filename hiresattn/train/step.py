@@ -139,11 +139,11 @@ def look(
         traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, teach=teach, gate=gate)
     if options.amp:
         traversal = _in_full(traversal)
-    single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background)
+    single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background, batch.kinds)
     alone = torch.from_numpy(single).to(labels.device)
     loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights, batch.pastes)
     parts = dict(traversal.scorer_losses)
-    where = location_loss(traversal, batch.boxes, net.grid, net.finest)
+    where = None if net.scorer.boxes else location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         parts["location"] = options.location_loss * where
         loss = loss + parts["location"]
@@ -285,7 +285,7 @@ def loss_of(
         alone = surprise(traversal.glimpse_logits, single, class_weights if several else None)
         mean = torch.zeros_like(count).index_add(0, image, alone * part) / count.clamp(min=1)
         if class_weights is not None and not several:
-            mean = mean * class_weights[labels]
+            mean = mean * class_weights[labels.clamp(min=0)]
         return surprise(traversal.logits, labels, class_weights) * share + glimpse_weight * mean
 
     if pastes is None:

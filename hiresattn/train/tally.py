@@ -32,7 +32,7 @@ class Tally:
         """Count a batch."""
         labels = torch.from_numpy(batch.main).to(traversal.logits.device)
         self.right += int((rightness(traversal.logits, labels) == 1).sum())
-        self.images += len(batch.labels)
+        self.images += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
         self.glimpses += len(traversal.image)
         found = hits(traversal, batch.boxes, finest)
         self.boxed += len(found)

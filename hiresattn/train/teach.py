@@ -8,7 +8,7 @@ from torch import Tensor
 
 from hiresattn.geometry import expandable
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Paste, Target, Teach
+from hiresattn.model.scorers import Paste, Shown, Target, Teach
 from hiresattn.train.attention import AttentionMemory, Key
 from hiresattn.train.cutmix import Pastes
 from hiresattn.train.data import Batch
@@ -45,6 +45,8 @@ def teacher(
 
     def teach(image: np.ndarray, depth: np.ndarray, regions: np.ndarray) -> Target:
         labels = of_image[torch.from_numpy(image).to(net.device)]
+        nameless = labels < 0 if labels.ndim == 1 else torch.zeros_like(labels[:, 0], dtype=torch.bool)
+        labels = labels.clamp(min=0)
         counts = np.take(np.array(by_depth, np.float32), np.minimum(depth, len(by_depth) - 1))
         for row in np.flatnonzero(depth > 0).tolist():
             boxes = batch.boxes[image[row]]
@@ -52,15 +54,38 @@ def teacher(
                 counts[row] *= holds_centre(regions[row : row + 1], boxes)[0]
             elif net.background is not None and batch.labels[image[row]] != net.background:
                 counts[row] = 0
-        weight = torch.from_numpy(counts).to(net.device)
+        weight = torch.from_numpy(counts).to(net.device).masked_fill(nameless, 0)
         if class_weights is not None and labels.ndim == 1:
             weight = weight * class_weights.to(net.device)[labels]
         divided = torch.from_numpy(expandable(regions, net.finest)).to(net.device)
         paste = None if batch.pastes is None else _paste(net, batch, batch.pastes, image, depth, regions)
         remember = None if memory is None else _remembering(memory, batch, image, regions)
-        return Target(labels, weight, divided, progress, paste, remember)
+        shown = _shown(net, batch, image, regions) if net.scorer.boxes else None
+        return Target(labels, weight, divided, progress, paste, remember, shown)
 
     return teach
+
+
+def _shown(net: GlimpseNet, batch: Batch, image: np.ndarray, regions: np.ndarray) -> Shown | None:
+    """The boxes that show in regions; None if none are known of any."""
+    rows, places, kinds = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0, np.int64)]
+    known = np.zeros(len(image), bool)
+    for row, index in enumerate(image.tolist()):
+        boxes, kind = batch.boxes[index], batch.kinds[index]
+        known[row] = kind is not None or (batch.labels.ndim == 1 and batch.labels[index] == net.background)
+        if boxes is None or kind is None or not len(boxes):
+            continue
+        y, x, height, width = regions[row].tolist()
+        corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1) - [y, x, y, x]
+        corners = (corners / [height, width, height, width]).clip(0, 1)
+        some = (corners[:, 2:] > corners[:, :2]).all(axis=1)
+        rows.append(np.full(some.sum(), row))
+        places.append(corners[some])
+        kinds.append(kind[some])
+    if not known.any():
+        return None
+    parts = (np.concatenate(rows), np.concatenate(places).astype(np.float32), np.concatenate(kinds), known)
+    return Shown(*(torch.from_numpy(part).to(net.device) for part in parts))
 
 
 def _paste(

@@ -33,6 +33,21 @@ def test_a_cell_is_on_target_if_no_cell_shows_more_of_it():
     assert large.all()
 
 
+@pytest.mark.parametrize("background", [None, 2])
+def test_a_glimpse_answers_for_the_boxes_whose_centres_it_holds(background):
+    regions = np.array([[0, 0, 64, 64], [64, 0, 64, 64], [0, 64, 64, 64], [64, 64, 64, 64]])
+    traversal = SimpleNamespace(image=np.zeros(4, int), depth=np.ones(4, int), region=regions)
+    boxes = np.array([[8, 8, 20, 20], [70, 8, 20, 20], [100, 30, 20, 20]])
+    kinds = [np.array([1, 0, 1])]
+    found = glimpse_labels(traversal, np.array([-1]), [boxes], 64, background, kinds)
+    rest = -1 if background is None else background
+    assert found.tolist() == [1, -1, rest, rest]  # one; two that differ; none
+    same = glimpse_labels(traversal, np.array([-1]), [boxes], 64, background, [np.array([1, 0, 0])])
+    assert same.tolist() == [1, 0, rest, rest]
+    of_image = glimpse_labels(traversal, np.array([1]), [boxes], 64, background, [np.array([1, 1, 1])])
+    assert of_image.tolist() == [1, 1, rest, rest]
+
+
 def test_a_guided_choice_has_a_cell_on_the_target_and_keeps_the_others():
     cells = cell_regions(np.repeat(ROOT, 2, axis=0), GRID, 64)
     logits = torch.zeros((2, 49))

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from hiresattn.checkpoint import CARD, load_model
+from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
 from hiresattn.model.select import selector
 from hiresattn.predict import classify
@@ -32,7 +33,7 @@ def _spots(count, side=128, split="train"):
     return examples
 
 
-@pytest.mark.parametrize("scorer", ["mask", "saol", "ltpa", "oaa", "random"])
+@pytest.mark.parametrize("scorer", ["mask", "saol", "ltpa", "oaa", "evidence", "random"])
 def test_a_training_with_any_scorer_resumes_bit_by_bit_and_its_model_says_which(tmp_path, scorer):
     options = replace(QUICK, scorer=scorer, cutmix=0.5 if scorer == "saol" else 0.0)
     examples = _spots(16) + _spots(8, split="val")
@@ -50,6 +51,61 @@ def test_a_training_with_any_scorer_resumes_bit_by_bit_and_its_model_says_which(
     (found,) = classify(_spots(1)[0].source, tmp_path / "whole", device="cpu", budget=4, stop=None)
     assert found.scorer == scorer
     assert {region.scorer for region in found.regions[1:]} == {scorer}
+
+
+def _mixed(count, side=128):
+    """Images of noise with two bright spots and two dark ones, and where they are; no class of their own."""
+    rng = np.random.default_rng(5)
+    examples = []
+    for _ in range(count):
+        image = rng.integers(90, 160, (side, side, 1)).astype(np.uint8)
+        boxes = tuple(
+            (int(y), int(x), 24, 24)
+            for y, x in (
+                (qy + rng.integers(0, 40), qx + rng.integers(0, 40)) for qy in (0, 64) for qx in (0, 64)
+            )
+        )
+        for number, (y, x, _, _) in enumerate(boxes):
+            image[y : y + 24, x : x + 24] = 255 * (number % 2)
+        kinds = ("dark", "light") * 2
+        examples.append(Example(image, None, boxes=boxes, box_labels=kinds))
+    return examples
+
+
+def test_boxes_that_say_their_classes_teach_where_and_what_without_a_label_of_the_image(tmp_path):
+    examples = _mixed(64) + _spots(16, split="val")
+    options = replace(QUICK, scorer="evidence", encoder="small-bn", epochs=16, k=(4,), lr=5e-3)
+    *_, last = fit(examples, tmp_path / "m", options)
+    assert last.accuracy == 0  # no image to be right about
+    assert last.losses["evidence"] < 0.3
+    assert last.val_accuracy >= 0.9
+    found = list(classify([e.source for e in _spots(16)], tmp_path / "m", device="cpu", budget=2, stop=None))
+    seen = [(f.regions[1], e.source) for f, e in zip(found, _spots(16), strict=True)]
+    spot = [np.isin(s[r.y : r.y + r.height, r.x : r.x + r.width], (0, 255)).mean() for r, s in seen]
+    assert np.mean(np.array(spot) > 0.1) >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"estimator": "reinforce"}, "reinforce rewards right answers, so it needs one in every row"),
+        ({"cutmix": 0.5}, "nor with cutmix"),
+        ({"multi_label": True}, "neither with several labels"),
+    ],
+)
+def test_classes_of_boxes_where_nothing_could_learn_from_them_are_refused(tmp_path, changes, words):
+    with pytest.raises(ConfigError, match=words):
+        next(fit(_mixed(4) + _spots(4), tmp_path / "m", replace(QUICK, **changes)))
+
+
+def test_a_box_without_a_class_among_others_and_an_image_without_either_are_refused(tmp_path):
+    (example, *_) = _mixed(1)
+    for change, words in (
+        ({"box_labels": ("dark",)}, "4 boxes and 1 classes"),
+        ({"box_labels": None}, "no label"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            next(fit([replace(example, **change), *_spots(4)], tmp_path / "m", QUICK))
 
 
 @pytest.mark.parametrize(("estimator", "reaches"), [("none", False), ("straight-through", True)])

@@ -1,6 +1,16 @@
 """What says which cells of a region are interesting."""
 
-from hiresattn.model.scorers.base import Paste, Scored, Scorer, Target, Teach, View, pool_cells
+from hiresattn.model.scorers.base import (
+    Paste,
+    Scored,
+    Scorer,
+    Shown,
+    Target,
+    Teach,
+    View,
+    pool_cells,
+)
+from hiresattn.model.scorers.evidence import EvidenceScorer
 from hiresattn.model.scorers.location import ContextScorer, LocationScorer
 from hiresattn.model.scorers.ltpa import LtpaScorer
 from hiresattn.model.scorers.mask import MaskScorer
@@ -11,6 +21,7 @@ from hiresattn.model.scorers.saol import SaolScorer
 SCORERS: dict[str, type[Scorer]] = {
     "location": LocationScorer,
     "context": ContextScorer,
+    "evidence": EvidenceScorer,
     "mask": MaskScorer,
     "saol": SaolScorer,
     "ltpa": LtpaScorer,
@@ -21,6 +32,7 @@ SCORERS: dict[str, type[Scorer]] = {
 __all__ = [
     "SCORERS",
     "ContextScorer",
+    "EvidenceScorer",
     "LocationScorer",
     "LtpaScorer",
     "MaskScorer",
@@ -30,6 +42,7 @@ __all__ = [
     "SaolScorer",
     "Scored",
     "Scorer",
+    "Shown",
     "Target",
     "Teach",
     "View",

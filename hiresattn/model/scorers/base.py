@@ -51,6 +51,19 @@ class Paste(NamedTuple):
     """What the scorer said of those ``m``; None = there are none."""
 
 
+class Shown(NamedTuple):
+    """The ``m`` boxes that show in ``n`` regions."""
+
+    row: Int64[Tensor, " m"]
+    """In which region; a box may show in several."""
+    box: Float[Tensor, "m 4"]
+    """First row, first column, last row, last column, as shares of the region; clipped to it."""
+    kind: Int64[Tensor, " m"]
+    """Index of the box's class."""
+    known: Bool[Tensor, " n"]
+    """Regions of which all boxes are known, or where it is known that there is nothing."""
+
+
 class Target(NamedTuple):
     """What training knows of the ``n`` regions of one ``Scored``. Only ``Scorer.losses`` sees it."""
 
@@ -70,6 +83,8 @@ class Target(NamedTuple):
     accepted maps, values of 0 to 1, of all times that these regions were seen (this one included); 0 where none was
     ever accepted. Whose regions these are, and how the image was turned, the memory knows: maps go in and come out
     as the network saw them. None = there is no memory yet."""
+    shown: Shown | None = None
+    """Where boxes are, for scorers that learn from them themselves (``Scorer.boxes``); None = no boxes are known."""
 
 
 #: ``teach(image [n], depth [n], regions [n 4])`` → what training knows of these regions, as the network sees them.
@@ -84,6 +99,8 @@ class Scorer(nn.Module):
     number of cells is not theirs to say."""
     compares: ClassVar[bool] = False
     """Whether its losses want ``Paste.clean``: a further look, without gradients, at the donors of pasted images."""
+    boxes: ClassVar[bool] = False
+    """Whether its losses want ``Target.shown``; the trainer then leaves its own location loss out."""
 
     @abstractmethod
     def forward(self, view: View) -> Scored:
