@@ -177,6 +177,7 @@ class SmearScene:
             or show scenes with none, whose label is the background.
         stain: How far each cell's stain may be stronger or weaker, for training: the distance of a px from white
             is multiplied by exp(-stain) to exp(stain), and per band by the root of as much again.
+        mixed: Whether the odd cells are of any classes, each of its own, for training: the scene then has none.
     """
 
     seed: int
@@ -188,6 +189,7 @@ class SmearScene:
     image: int | None = None
     several: int = 1
     stain: float = 0.0
+    mixed: bool = False
 
     def __post_init__(self) -> None:
         if self.grid < 1 or self.split not in SPLITS:
@@ -228,6 +230,14 @@ class SmearScene:
         return first, *others[: self.several - 1]
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Class of every odd cell."""
+        if not self.mixed:
+            return (self.label,) * self.several
+        others = [name for name in CLASSES if name != self.background]
+        return tuple(others[at] for at in self._rng(7).integers(len(others), size=self.several).tolist())
+
+    @property
     def box(self) -> tuple[int, int, int, int]:
         """Where the odd cell is: ``(y, x, height, width)``, level-0 px; the first of several."""
         return self.boxes[0]
@@ -248,8 +258,9 @@ class SmearScene:
         image = int(rng.integers(len(own))) if self.image is None else self.image
         if not 0 <= image < len(own):
             raise ConfigError(f"no image {image}; class {self.label} has {len(own)} in split {self.split}")
-        for number, place in enumerate(self.positions):
-            numbers[place] = own[image if number == 0 else rng.integers(len(own))]
+        for number, (place, kind) in enumerate(zip(self.positions, self.kinds, strict=True)):
+            own = bank.numbers[kind]
+            numbers[place] = own[image if number == 0 and not self.mixed else rng.integers(len(own))]
         return numbers, turns
 
     def stains(self) -> np.ndarray:
@@ -298,6 +309,7 @@ class SmearPyramid(Pyramid):
             downsample *= 2
         given = [scene.odd, scene.place, scene.image, scene.several]
         given += [scene.stain] if scene.stain else []
+        given += ["mixed"] if scene.mixed else []
         name = f"smear:{scene.split}/{scene.background}/{scene.grid}/{scene.seed}"
         super().__init__(
             name if given == [None, None, None, 1] else f"{name}/{','.join(map(str, given))}",
@@ -338,6 +350,7 @@ def examples(
     several: int = 1,
     empty: float = 0.0,
     stain: float = 0.0,
+    mixed: bool = False,
 ) -> list[Example]:
     """Scenes to train on or to classify, composed when read; ``boxes`` is the truth.
 
@@ -351,6 +364,7 @@ def examples(
         several: Most odd cells of a scene: 1 to this many, each doubling as likely as the next.
         empty: Share of scenes without one.
         stain: See ``SmearScene``.
+        mixed: See ``SmearScene``; such scenes have classes of boxes in place of one of the image.
 
     Returns:
         One example per scene.
@@ -358,11 +372,17 @@ def examples(
     rng = np.random.default_rng([5, seed0])
     numbers = np.exp2(rng.uniform(0, np.log2(several), count)).astype(int) * (rng.random(count) >= empty)
     scenes = [
-        SmearScene(seed0 + i, grid, split, background, several=number, stain=stain)
+        SmearScene(seed0 + i, grid, split, background, several=number, stain=stain, mixed=mixed)
         for i, number in enumerate(numbers.tolist())
     ]
     return [
-        Example(SmearPyramid(zip_path, scene), label=scene.label, split=split, boxes=scene.boxes)
+        Example(
+            SmearPyramid(zip_path, scene),
+            label=None if mixed else scene.label,
+            split=split,
+            boxes=scene.boxes,
+            box_labels=scene.kinds if mixed else None,
+        )
         for scene in scenes
     ]
 
