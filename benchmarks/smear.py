@@ -175,8 +175,6 @@ class SmearScene:
         image: Which of its class's images in the split it is; None = any.
         several: How many odd cells there are, all of one class. The task has one; training may begin with more,
             or show scenes with none, whose label is the background.
-        stain: How far each cell's stain may be stronger or weaker, for training: the distance of a px from white
-            is multiplied by exp(-stain) to exp(stain), and per band by the root of as much again.
         mixed: Whether the odd cells are of any classes, each of its own, for training: the scene then has none.
     """
 
@@ -188,7 +186,6 @@ class SmearScene:
     place: tuple[int, int] | None = None
     image: int | None = None
     several: int = 1
-    stain: float = 0.0
     mixed: bool = False
 
     def __post_init__(self) -> None:
@@ -263,13 +260,6 @@ class SmearScene:
             numbers[place] = own[image if number == 0 and not self.mixed else rng.integers(len(own))]
         return numbers, turns
 
-    def stains(self) -> np.ndarray:
-        """What the distance from white of each cell's bands is multiplied by, float32 ``[grid grid 3]``."""
-        rng = self._rng(6)
-        whole = rng.uniform(-self.stain, self.stain, (self.grid, self.grid, 1))
-        own = rng.uniform(-self.stain, self.stain, (self.grid, self.grid, 3)) / 2
-        return np.exp(whole + own).astype(np.float32)
-
     @property
     def _drawn(self) -> tuple[str, tuple[int, int]]:
         rng = self._rng(1)
@@ -301,14 +291,12 @@ class SmearPyramid(Pyramid):
         self.scene = scene
         self._bank = cell_bank(self.zip_path, scene.split)
         self._cells, self._turns = scene.layout(self._bank)
-        self._stains = scene.stains()
         levels, downsample = [], 1
         while not levels or levels[-1].width > COARSEST:
             side = -(-scene.side // downsample)
             levels.append(Level(side, side, float(downsample), min(side, 256), min(side, 256)))
             downsample *= 2
         given = [scene.odd, scene.place, scene.image, scene.several]
-        given += [scene.stain] if scene.stain else []
         given += ["mixed"] if scene.mixed else []
         name = f"smear:{scene.split}/{scene.background}/{scene.grid}/{scene.seed}"
         super().__init__(
@@ -323,9 +311,9 @@ class SmearPyramid(Pyramid):
         self._bank.require(self._cells[rows, columns])
         out = np.empty((height, width, 3), np.uint8)
         if d in MIPS:
-            _paste(out, y, x, self._cells, self._turns, self._stains, self._bank.mips[d])
+            _paste(out, y, x, self._cells, self._turns, self._bank.mips[d])
         else:
-            _average(out, y, x, d // MIPS[-1], self._cells, self._turns, self._stains, self._bank.sums)
+            _average(out, y, x, d // MIPS[-1], self._cells, self._turns, self._bank.sums)
         return Pixels(out)
 
     def __reduce__(self) -> tuple[type, tuple[str, SmearScene]]:
@@ -349,7 +337,6 @@ def examples(
     background: str = BACKGROUND,
     several: int = 1,
     empty: float = 0.0,
-    stain: float = 0.0,
     mixed: bool = False,
 ) -> list[Example]:
     """Scenes to train on or to classify, composed when read; ``boxes`` is the truth.
@@ -363,7 +350,6 @@ def examples(
         background: Class of all cells but one.
         several: Most odd cells of a scene: 1 to this many, each doubling as likely as the next.
         empty: Share of scenes without one.
-        stain: See ``SmearScene``.
         mixed: See ``SmearScene``; such scenes have classes of boxes in place of one of the image.
 
     Returns:
@@ -372,7 +358,7 @@ def examples(
     rng = np.random.default_rng([5, seed0])
     numbers = np.exp2(rng.uniform(0, np.log2(several), count)).astype(int) * (rng.random(count) >= empty)
     scenes = [
-        SmearScene(seed0 + i, grid, split, background, several=number, stain=stain, mixed=mixed)
+        SmearScene(seed0 + i, grid, split, background, several=number, mixed=mixed)
         for i, number in enumerate(numbers.tolist())
     ]
     return [
@@ -397,7 +383,6 @@ def single_cell_examples(
     shift: int = CELL // 4,
     background: str = BACKGROUND,
     several: int = 1,
-    stain: float = 0.0,
 ) -> list[Example]:
     """Windows with one labelled cell each, off centre, to pretrain an encoder on; read when needed.
 
@@ -415,7 +400,6 @@ def single_cell_examples(
         background: Class of the neighbours.
         several: Most of the 3 x 3 cells that are of the labelled cell's class: 1 to this many, each doubling as
             likely as the next. What many show is learnt sooner than what one among others shows.
-        stain: See ``SmearScene``.
 
     Returns:
         ``per_class`` examples of each class, the classes in turn; ``region`` is the window.
@@ -440,7 +424,6 @@ def single_cell_examples(
                 place=(1, 1),
                 image=i % len(numbers[name]),
                 several=1 if several == 1 else int(np.exp2(rng.uniform(0, np.log2(several + 1)))),
-                stain=stain,
             )
             y, x = (margin + rng.integers(-shift, shift + 1, size=2)).tolist()
             source = SmearPyramid(zip_path, scene)
@@ -470,7 +453,7 @@ def _order(name: str) -> tuple[bytes, str]:
 
 
 @compiled
-def _paste(out, y0, x0, cells, turns, stains, mips):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _paste(out, y0, x0, cells, turns, mips):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Fill a window of a level at which a cell has a whole number of px."""
     height, width, bands = out.shape
     side = mips.shape[1]
@@ -488,25 +471,23 @@ def _paste(out, y0, x0, cells, turns, stains, mips):  # type: ignore[no-untyped-
                     if turn & 2:
                         v = side - 1 - v
                     for c in range(bands):
-                        light = 255 - (255 - image[u, v, c]) * stains[row, column, c]
-                        out[i, j, c] = int(max(light, 0) + 0.5)
+                        out[i, j, c] = image[u, v, c]
 
 
 @compiled
-def _average(out, y0, x0, step, cells, turns, stains, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _average(out, y0, x0, step, cells, turns, sums):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
     """Fill a window of a coarser level: a px is the mean of ``step * step`` px of the last mip, cut at the edge.
 
     A px may lie on several cells; of each it covers a rectangle, whose sum takes four numbers to know.
     """
-    height, width, bands = out.shape
+    height, width, _ = out.shape
     side = sums.shape[1] - 1
     end = len(cells) * side
     for i in range(height):
         top, bottom = (y0 + i) * step, min((y0 + i + 1) * step, end)
         for j in range(width):
             left, right = (x0 + j) * step, min((x0 + j + 1) * step, end)
-            area = (bottom - top) * (right - left) * 64
-            dark = np.zeros(3)
+            red, green, blue = 0, 0, 0
             for row in range(top // side, (bottom - 1) // side + 1):
                 for column in range(left // side, (right - 1) // side + 1):
                     a, b = max(top - row * side, 0), min(bottom - row * side, side)
@@ -519,12 +500,13 @@ def _average(out, y0, x0, step, cells, turns, stains, sums):  # type: ignore[no-
                     if turn & 2:
                         e, f = side - f, side - e
                     s = sums[cells[row, column]]
-                    white = 255 * 64 * (b - a) * (f - e)
-                    for c in range(bands):
-                        light = s[b, f, c] - s[a, f, c] - s[b, e, c] + s[a, e, c]
-                        dark[c] += (white - light) * stains[row, column, c]
-            for c in range(bands):
-                out[i, j, c] = int(max(255 - dark[c] / area, 0) + 0.5)
+                    red += s[b, f, 0] - s[a, f, 0] - s[b, e, 0] + s[a, e, 0]
+                    green += s[b, f, 1] - s[a, f, 1] - s[b, e, 1] + s[a, e, 1]
+                    blue += s[b, f, 2] - s[a, f, 2] - s[b, e, 2] + s[a, e, 2]
+            area = (bottom - top) * (right - left) * 64
+            out[i, j, 0] = (red + area // 2) // area
+            out[i, j, 1] = (green + area // 2) // area
+            out[i, j, 2] = (blue + area // 2) // area
 
 
 def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:

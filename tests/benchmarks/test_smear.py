@@ -239,23 +239,6 @@ def test_any_window_is_a_part_of_the_whole(cells):
             )
 
 
-def test_a_stain_changes_the_distance_from_white_of_each_cell_at_every_level(cells):
-    plain = smear.SmearPyramid(cells, smear.SmearScene(3, 4))
-    stained = smear.SmearPyramid(cells, smear.SmearScene(3, 4, stain=0.2))
-    gains = stained.scene.stains()
-    assert np.exp(-0.3) <= gains.min() < 0.9
-    assert 1.1 < gains.max() <= np.exp(0.3)
-    assert (plain.scene.stains() == 1).all()
-    for level in (0, 3):
-        side = smear.CELL >> level
-        before, after = (p.read(level, 0, 0, 4 * side, 4 * side) for p in (plain, stained))
-        expected = 255 - (255 - before.astype(float)) * gains.repeat(side, 0).repeat(side, 1)
-        assert np.abs(after - expected.clip(0, 255)).max() <= 1
-    coarse = len(plain.levels) - 1
-    before, after = (whole(pyramid, coarse) for pyramid in (plain, stained))
-    assert np.abs(after.astype(int) - before).max() > 3
-
-
 def test_a_pyramid_survives_pickling(cells):
     pyramid = smear.SmearPyramid(cells, smear.SmearScene(3, 2, "val"))
     again = pickle.loads(pickle.dumps(pyramid))  # noqa: S301 - our own bytes
@@ -454,3 +437,18 @@ def test_windows_show_one_to_several_cells_of_their_class(cells):
         own = bank.numbers[example.label]
         shown = ((numbers >= own.start) & (numbers < own.stop)).sum()
         assert example.label == smear.BACKGROUND or shown == example.source.scene.several
+
+
+def test_a_mixed_scene_shows_cells_of_its_boxes_classes_and_has_none_of_its_own(cells):
+    (example,) = smear.examples(cells, "train", 1, grid=4, several=16, mixed=True, seed0=3)
+    bank = smear.cell_bank(str(cells), "train").load()
+    scene = example.source.scene
+    assert example.label is None
+    assert len(example.box_labels) == len(example.boxes) == scene.several > 1
+    numbers, _ = scene.layout(bank)
+    shown = {
+        (y // smear.CELL, x // smear.CELL): kind
+        for (y, x, _, _), kind in zip(example.boxes, example.box_labels, strict=True)
+    }
+    for place, number in np.ndenumerate(numbers):
+        assert number in bank.numbers[shown.get(place, smear.BACKGROUND)]
