@@ -6,14 +6,14 @@ Recipes differ in what training is told; scenes, encoder and time are alike. WOR
 of measurements per recipe and seed, so that an interrupted run goes on. At the end all of them are stored, with the
 looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where.
 
-* boxes: where the odd cells of a scene are; scenes without any among them.
+* boxes: where the odd cells of a scene are, and of some scenes with cells of many classes which is which.
 * distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
   place that explains the label best becomes its box (``hiresattn.train.locate``).
 * responsibilities: image labels only. Evidence is pooled over the glimpses; each choice gets the responsibility of
   its glimpse (expectation-maximisation).
 * leave-one-out: as before, but choices are rewarded against their siblings (``reinforce-loo``).
 * glimpses: image labels only, the needle's recipe: the label on every glimpse, vectors pooled.
-* everywhere: exhaustive gated-attention pooling over all finest windows.
+* everywhere: exhaustive gated-attention pooling over all finest windows, the encoder pretrained on single cells.
 * thumbnail-64, -128, -256: the whole scene, once. thumbnail-1024: the same on scenes of 64 x 64 cells.
 """
 
@@ -54,8 +54,8 @@ LOOKING = TrainOptions(
     augment="turns",
     batch_size=16,
     lr=3e-3,
-    epochs=90,
-    encoder="small-6",
+    epochs=60,
+    encoder="small-6-bn",
     epoch_images=640,
     device="cpu",
     threads=0,
@@ -127,8 +127,12 @@ def run(
 
 
 def boxes(zip_path: Path, seed: int, output: Path) -> float:
-    """Told where."""
-    return run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), LOOKING, seed, output)
+    """Told where, and in scenes of many classes what."""
+    given = windows(zip_path, seed) + scenes(zip_path, seed, count=SCENES // 2, empty=0.25)
+    given += smear.examples(
+        zip_path, "train", SCENES // 2, seed0=1_000_000 * (seed + 1) + SCENES, several=64, mixed=True
+    )
+    return run(given, replace(LOOKING, scorer="evidence", weight_decay=0.1), seed, output)
 
 
 def distilled(zip_path: Path, seed: int, output: Path) -> float:
@@ -145,8 +149,7 @@ def distilled(zip_path: Path, seed: int, output: Path) -> float:
         f"{output.name}: {len(sure)} of {len(plain)} scenes located, {right:.3f} of them rightly", flush=True
     )
     spent += time.process_time() - started
-    options = replace(LOOKING, epochs=64)
-    return spent + run(windows(zip_path, seed) + [a for a, _ in sure], options, seed, output)
+    return spent + run(windows(zip_path, seed) + [a for a, _ in sure], LOOKING, seed, output)
 
 
 def labelled(**changes: Any) -> Train:
@@ -159,9 +162,11 @@ def labelled(**changes: Any) -> Train:
     return train
 
 
-def grown(zip_path: Path, seed: int, output: Path, options: TrainOptions, steps: Sequence[Step]) -> float:
+def grown(
+    zip_path: Path, seed: int, output: Path, options: TrainOptions, steps: Sequence[Step], before: str = ""
+) -> float:
     """Train on ever larger scenes, each step from the weights of the one before; CPU-seconds of all."""
-    spent, before = 0.0, ""
+    spent = 0.0
     for number, (grid, several, changes) in enumerate(steps):
         here = output if number == len(steps) - 1 else output.with_name(f"{output.name}-{number}")
         examples = told(scenes(zip_path, seed, grid=grid, several=several))
@@ -184,21 +189,23 @@ def thumbnail(size: int, grid: int = 16, **last: Any) -> Train:
 
 
 def everywhere(zip_path: Path, seed: int, output: Path) -> float:
-    """All windows, pooled by attention; learnt from small scenes on."""
-    options = replace(LOOKING, glance=WINDOW, background=None, scout=False, k=(0,), lr=2e-3)
+    """All windows, pooled by attention; learnt from single cells and small scenes on."""
+    options = replace(LOOKING, glance=WINDOW, background=None, scout=False, k=(0,), lr=2e-3, glimpse_loss=0.0)
+    cells = output.with_name(output.name + "-cells")
+    known = smear.single_cell_examples(zip_path, "val", 40, side=WINDOW, shift=180)
+    spent = run(windows(zip_path, seed), replace(options, epochs=30), seed, cells, known)
     steps = [
-        (2, 2, {"epochs": 24}),
         (4, 4, {"epochs": 20, "epoch_images": 160, "batch_size": 8}),
-        (16, 16, {"epochs": 20, "epoch_images": 40, "batch_size": 2}),
+        (16, 16, {"epochs": 20, "epoch_images": 40, "batch_size": 4}),
     ]
-    return grown(zip_path, seed, output, options, steps)
+    return spent + grown(zip_path, seed, output, options, steps, str(cells))
 
 
 RECIPES = {
     "boxes": Recipe(boxes, (16, 32, 64)),
     "distilled": Recipe(distilled, (16, 32, 64)),
     "responsibilities": Recipe(labelled(k=(4,))),
-    "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo")),
+    "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo", reinforce=50.0)),
     "glimpses": Recipe(labelled(k=(4,), background=None, scout=False)),
     "everywhere": Recipe(everywhere),
     "thumbnail-64": Recipe(thumbnail(64)),

@@ -1,6 +1,6 @@
 """Which scorer finds the place that matters? All of them on one task: one recipe, one budget, equal training.
 
-    python benchmarks/scorers.py -o DIR [--task needle] [--scorer saol]... [--seed 0]... [--estimator none]
+    python benchmarks/scorers.py -o DIR [--task oddcell] [--scorer saol]... [--seed 0]... [--estimator none]
 
 All scorers of a seed start from one network that was trained to tell the objects of a task apart at native
 resolution, with a scorer of their own that knows nothing; without that, a short training measures when the objects
@@ -8,6 +8,8 @@ are first told apart, which is luck. Then a model is trained per scorer, unless 
 test split with a fixed number of looks and no stop rule. `random` and `oracle` are the model trained with `location`:
 the one looks at random cells, the other is told at every region which cells are on the target. A hit is a finest look
 that holds the centre of a target's box. Results are added to `results/scorers.json`.
+
+The needle is learnt from labels alone; of the odd cell (`smear.py`, `oddcell.py`) training is told the boxes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +21,8 @@ from typing import Any
 import click
 import needle_model
 import numpy as np
+import oddcell
+import smear
 import torch
 from store import load, store
 
@@ -40,42 +44,57 @@ SCORERS = ("location", "mask", "saol", "ltpa", "oaa", "random", "oracle")
 class Task:
     """What is learnt and measured."""
 
-    first: Callable[[int], list[Example]]
-    """Examples that one look sees whole, by seed."""
+    first: Callable[[Path, int], list[Example]]
+    """Examples that one look sees whole, by the folder of shared data and the seed."""
     first_epochs: int
-    train: Callable[[int], list[Example]]
-    """Examples of split ``train``, by seed."""
-    test: Callable[[int], list[Example]]
+    train: Callable[[Path, int], list[Example]]
+    """Examples of split ``train``, likewise."""
+    test: Callable[[Path, int], list[Example]]
     """So many examples with boxes, of split ``test``."""
     options: TrainOptions
     budget: int
 
 
-def _needle(seed: int, sides: Mapping[int, int]) -> list[Example]:
+def _needle(_shared: Path, seed: int, *, sides: Mapping[int, int]) -> list[Example]:
     return [e for e in needle_model.examples(seed, 0.16, sides) if e.split == "train"]
 
 
-def _needle_scenes(count: int, side: int) -> list[Example]:
+def _needle_scenes(_shared: Path, count: int, *, side: int) -> list[Example]:
     scenes = [NeedleScene(number, side, split="test") for number in range(count)]
     return [Example(NeedlePyramid(scene), scene.label, "test", boxes=(scene.box,)) for scene in scenes]
 
 
+def _windows(shared: Path, seed: int) -> list[Example]:
+    return oddcell.windows(shared / smear.ZIP, seed)
+
+
+def _smears(shared: Path, seed: int) -> list[Example]:
+    return oddcell.scenes(shared / smear.ZIP, seed, empty=0.25)
+
+
+def _test_smears(shared: Path, count: int) -> list[Example]:
+    return smear.examples(shared / smear.ZIP, "test", count, seed0=oddcell.TEST)
+
+
 TASKS = {
     "needle": Task(
-        lambda seed: _needle(seed, {64: 6000}),
+        partial(_needle, sides={64: 6000}),
         32,
-        lambda seed: _needle(seed, {256: 6000}),
+        partial(_needle, sides={256: 6000}),
         partial(_needle_scenes, side=256),
         replace(needle_model.OPTIONS, epochs=16),
         budget=5,
     ),
     "needle-1024": Task(
-        lambda seed: _needle(seed, {64: 6000}),
+        partial(_needle, sides={64: 6000}),
         32,
-        lambda seed: _needle(seed, {256: 4000, 1024: 12000}),
+        partial(_needle, sides={256: 4000, 1024: 12000}),
         partial(_needle_scenes, side=1024),
         replace(needle_model.OPTIONS, epochs=36),
         budget=20,
+    ),
+    "oddcell": Task(
+        _windows, 20, _smears, _test_smears, replace(oddcell.LOOKING, epoch_images=400, epochs=24), budget=20
     ),
 }
 
@@ -121,13 +140,13 @@ def _told(model: Model, examples: Sequence[Example]) -> Callable[[int], None]:
 
 
 def trained(
-    folder: Path, task: Task, scorer: str, seed: int, estimator: str | None, epochs: int | None
+    folder: Path, shared: Path, task: Task, scorer: str, seed: int, estimator: str | None, epochs: int | None
 ) -> tuple[Model, float]:
     """The model of a scorer and seed, trained unless it is there; and the CPU-seconds of both trainings."""
     first = folder.with_name(f"{folder.name.split('-')[0]}-first-{seed}")
     if not (first / "metrics.csv").exists():
         needle_model.train(
-            task.first(seed), first, replace(task.options, seed=seed, epochs=task.first_epochs)
+            task.first(shared, seed), first, replace(task.options, seed=seed, epochs=task.first_epochs)
         )
     start = load_model(first)
     if not (folder / "metrics.csv").exists():
@@ -146,7 +165,7 @@ def trained(
             "epochs": epochs or task.options.epochs,
         }
         options = replace(task.options, **given, **({"estimator": estimator} if estimator else {}))
-        needle_model.train(task.train(seed), folder, options)
+        needle_model.train(task.train(shared, seed), folder, options)
     model = load_model(folder)
     return model, start.training["cpu_seconds"] + model.training["cpu_seconds"]
 
@@ -159,6 +178,7 @@ def trained(
 @click.option("--estimator", help="How the task reaches the scores; default: the scorer's.")
 @click.option("--epochs", type=int)
 @click.option("--scenes", default=200)
+@click.option("--shared", default="../shared", type=click.Path(path_type=Path), help="Shared data.")
 @click.option("--keep/--dry", default=True, help="Whether to store the results.")
 def main(
     output: Path,
@@ -168,18 +188,19 @@ def main(
     estimator: str | None,
     epochs: int | None,
     scenes: int,
+    shared: Path,
     *,
     keep: bool,
 ) -> None:
     """Train, measure and store."""
     torch.set_num_threads(1)
     task = TASKS[name]
-    examples = task.test(scenes)
+    examples = task.test(shared, scenes)
     for seed in seeds or (0, 1, 2):
         for scorer in scorers or SCORERS:
             own = "location" if scorer in ("random", "oracle") else scorer
             folder = output / f"{name}-{own}-{estimator or 'default'}-{seed}"
-            model, seconds = trained(folder, task, own, seed, estimator, epochs)
+            model, seconds = trained(folder, shared, task, own, seed, estimator, epochs)
             key = {"task": name, "scorer": scorer, "estimator": estimator or "default", "seed": seed}
             figures = measure(model, examples, task.budget, scorer, seed)
             row = {**key, **figures, "budget": task.budget, "scenes": scenes,
