@@ -156,10 +156,14 @@ class ScorerConfig(_Json):
     """``saol``: whether what a pasted part shows is taught as printed, the pasted side first."""
     negatives: str = "present"
     """``oaa``: which classes integral maps are told of: ``present`` ones, or ``all``."""
+    floor: float = 0.0
+    """``oaa``: accumulated attention below it is taken for none; see ``OaaScorer``."""
 
     def __post_init__(self) -> None:
         if not _finite(self.area) or not 0 < self.area <= 1:
             raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
+        if not _finite(self.floor) or not 0 <= self.floor < 1:
+            raise ConfigError(f"floor is an attention of 0 to below 1; got {self.floor!r}")
         if not self.taps or not all(isinstance(tap, int) for tap in self.taps):
             raise ConfigError(f"taps are indices of maps, such as -3 and -1; got {self.taps!r}")
         for name, known in _SCORING.items():

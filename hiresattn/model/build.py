@@ -119,7 +119,7 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
             "hidden": location.hidden,
             "stage": stage,
         },
-        "oaa": {"stage": stage, "negatives": scoring.negatives},
+        "oaa": {"stage": stage, "negatives": scoring.negatives, "floor": scoring.floor},
         "ltpa": {
             "hidden": location.hidden,
             "compatibility": scoring.compatibility,

@@ -47,6 +47,11 @@ class TrainOptions:
     """For ``saol`` and ``ltpa``: which of the encoder's maps they see; for ``oaa``: the last of them."""
     compatibility: str = "dot"
     """For ``ltpa``: ``dot``, ``gated`` or ``plain``; see ``ScorerConfig``."""
+    negatives: str = "present"
+    """For ``oaa``: which classes its integral maps are told of: ``present`` ones, or ``all``: absent ones everywhere
+    off, as the authors' code. Where some images show none of what is looked for, ``all`` is better."""
+    floor: float = 0.0
+    """For ``oaa``: accumulated attention below it is taken for none; raise it for small things, 0.5 to 0.8."""
     answer: str = "glimpses"
     """Who answers: the ``glimpses``, or the ``scorer``, where it is a classifier; see ``ModelConfig``."""
     aggregator: str = "attention"
@@ -228,6 +233,8 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
             sparsity=options.sparsity,
             taps=options.taps,
             compatibility=options.compatibility,
+            negatives=options.negatives,
+            floor=options.floor,
         ),
         answer=options.answer,
         location=LocationConfig(detach=options.stop_location_gradient, normalize=options.normalize_scores),

@@ -28,6 +28,8 @@ STATE = "state.safetensors"
 PASSING: dict[str, Any] = {"device": "", "threads": 0, "tensorboard": False, "name": None}
 #: Options that earlier versions didn't have: left as they are, a run of one of those can still be resumed.
 LATER = (
+    "negatives",
+    "floor",
     "init_from",
     "accumulate",
     "optimizer",

@@ -390,6 +390,21 @@ def test_absent_classes_are_told_off_only_where_asked():
     assert number(loss) == pytest.approx(number(sum(off)), abs=1e-5)
 
 
+def test_attention_below_the_floor_is_taught_as_none():
+    start = torch.zeros(1, CLASSES, 8, 8)
+    view, losses = _view(rows=1), []
+    label = int(_scorer("oaa")(view).answer.argmax(1) + 1) % CLASSES
+    start[0, label, 2, 3], start[0, label, 5, :] = 0.7, 0.4
+    for floor in (0.0, 0.5, 0.8):
+        scorer = _scorer("oaa", floor=floor)
+        scored = scorer(view)
+        losses.append(scorer.losses(scored, _target((label,), remember=_Memory(start)))["hybrid"])
+        kept = torch.where(start < floor, 0, start)[0, label]
+        expected = hybrid_loss(scored.trace[1][0, label], kept) if floor < 0.7 else torch.zeros(())
+        assert number(losses[-1]) == pytest.approx(number(expected), abs=1e-6)
+    assert number(losses[0]) != number(losses[1])
+
+
 def test_oaa_logits_weigh_integral_maps_by_predicted_probabilities():
     scorer, view = _scorer("oaa"), _view()
     scored = scorer(view)
@@ -429,7 +444,13 @@ def test_taps_that_the_encoder_does_not_have_are_refused():
     for name, taps in itertools.product(("saol", "ltpa"), ((7,), (-9, -1))):
         with pytest.raises(ConfigError, match=r"tap -?\d: the encoder 'small' has 4 maps"):
             build_model(ModelConfig(classes=("a", "b"), scorer=name, scoring=ScorerConfig(taps=taps)))
-    for wrong in ({"taps": ()}, {"compatibility": "loud"}, {"heads": "two"}, {"negatives": "some"}):
+    for wrong in (
+        {"taps": ()},
+        {"compatibility": "loud"},
+        {"heads": "two"},
+        {"negatives": "some"},
+        {"floor": 1.0},
+    ):
         with pytest.raises(ConfigError):
             ScorerConfig(**wrong)
 
@@ -464,7 +485,9 @@ def test_maps_of_classes_say_where_each_shows_from_0_to_1(name):
     seen = net.encoder(torch.randn(2, 3, 64, 64))
     scored = net.scorer(View(seen.stages, seen.features, torch.tensor([0.25, 0.3])))
     maps = net.scorer.class_maps(scored)
-    assert list(maps) == {"oaa": ["cam", "integral"], "saol": ["evidence"]}.get(name, [])
+    assert list(maps) == {"oaa": ["cam", "integral"], "saol": ["evidence"], "evidence": ["evidence"]}.get(
+        name, []
+    )
     for values in maps.values():
         assert values.shape == (2, 3, 8, 8)
         assert 0 <= values.min() <= values.max() <= 1
