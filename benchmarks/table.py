@@ -566,14 +566,14 @@ def scorers(result: dict[str, Any]) -> str:
             continue
         both = [_plus_minus([row[key] for row in same]) for key in ("accuracy", "hit")]
         body.append(
-            [tasks[task], f"`{scorer}`", *both, f"{_mean(same, 'glimpses'):.1f}", _percent(_mean(same, "fraction_read")),
-             f"{_mean(same, 'training_cpu_seconds'):.0f} s", str(len(same))]
+            [tasks[task], f"`{scorer}`", *both, f"{_mean(same, 'glimpses'):.1f}",
+             _percent(_mean(same, "fraction_read")), f"{_mean(same, 'training_cpu_seconds'):.0f} s", str(len(same))]
         )  # fmt: skip
     head = ["task", "scorer", "accuracy", "hit", "looks", "pixels read", "training, CPU", "seeds"]
     words = (
-        "\n\nMean ± standard deviation over training seeds; equal epochs, and at most 5, 20 and 20 looks without a stop "
-        "rule, 200 test scenes (150 of 256 px). The needle is learnt from labels alone, of the odd cell training is told "
-        "the boxes. Needles of 256 px are easy: they show that all learn. Settings of `mask`, `ltpa` and `oaa` were "
+        "\n\nMean ± standard deviation over training seeds; equal epochs, and at most 5, 20 and 20 looks without a "
+        "stop rule, 200 test scenes (150 of 256 px). The needle is learnt from labels alone, of the odd cell training "
+        "is told the boxes. Needles of 256 px are easy: they show that all learn. Settings of `mask`, `ltpa` and `oaa` were "
         "changed after they failed in short trainings at 1,024 px. `random` and `oracle` use the `location` model."
     )
     return _table(head, body) + words + _source(result, "scorers.py") + _scorers_of_digits(load("megamnist"))
