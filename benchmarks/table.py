@@ -573,8 +573,8 @@ def scorers(result: dict[str, Any]) -> str:
     words = (
         "\n\nMean ± standard deviation over training seeds; equal epochs, and at most 5, 20 and 20 looks without a "
         "stop rule, 200 test scenes (150 of 256 px). The needle is learnt from labels alone, of the odd cell training "
-        "is told the boxes. Needles of 256 px are easy: they show that all learn. Settings of `mask`, `ltpa` and `oaa` were "
-        "changed after they failed in short trainings at 1,024 px. `random` and `oracle` use the `location` model."
+        "is told the boxes. Needles of 256 px are easy: they show that all learn. Settings of `mask`, `ltpa` and `oaa` "
+        "were changed after they failed in short trainings at 1,024 px. `random` and `oracle` use the `location` model."
     )
     return _table(head, body) + words + _source(result, "scorers.py") + _scorers_of_digits(load("megamnist"))
 
