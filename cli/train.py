@@ -28,7 +28,11 @@ if TYPE_CHECKING:
     help="Options from a file, named as below (batch_size = 16); flags win over it, it wins over the preset.",
 )
 @click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
-@click.option("--encoder", metavar="NAME", help="small, small-6 (built in) or a timm backbone.")
+@click.option(
+    "--encoder",
+    metavar="NAME",
+    help="small, small-6 (built in), each with -bn for batch normalisation, bagnet77, or a timm backbone.",
+)
 @click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
 @click.option(
     "--init-from",
@@ -38,7 +42,8 @@ if TYPE_CHECKING:
 @click.option(
     "--scorer",
     metavar="NAME",
-    help="What says which cells are interesting: location, context, mask, saol, ltpa, oaa or random.",
+    help="What says which cells are interesting: location, context, evidence (learns from boxes what places "
+    "show), mask, saol, ltpa, oaa or random.",
 )
 @click.option(
     "--area",
@@ -243,7 +248,9 @@ def train(
         click.echo("Nothing left to train", err=True)
     facts = load_model(folder).training  # the best on the validation images, which need not be the last
     if facts.get("val_accuracy") is None:
-        click.echo(f"Model in {folder}; accuracy {facts['accuracy']:.3f} on the images trained on", err=True)
+        right = facts["accuracy"]
+        share = "" if right is None else f"; accuracy {right:.3f} on the images trained on"
+        click.echo(f"Model in {folder}{share}", err=True)
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
@@ -309,7 +316,9 @@ def _epoch_line(record: "EpochRecord") -> str:
     parts = [f"epoch {record.epoch}/{record.epochs}"]
     if record.stages > 1:
         parts.append(f"stage {record.stage}/{record.stages}")
-    parts.append(f"{record.images} images, loss {record.loss:.3f}, accuracy {record.accuracy:.3f}")
+    parts.append(f"{record.images} images, loss {record.loss:.3f}")
+    if record.accuracy is not None:
+        parts.append(f"accuracy {record.accuracy:.3f}")
     if record.val_accuracy is not None:
         parts.append(f"validation {record.val_accuracy:.3f}")
     if record.hit is not None:

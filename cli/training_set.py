@@ -28,6 +28,7 @@ def training_set(manifest: str, chosen: "TrainOptions") -> "list[Example]":
 def _check(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:
     """Refuse a set that nothing can be learnt of."""
     from hiresattn.config import did_you_mean
+    from hiresattn.manifest import classes_in
 
     train = [example for example in examples if example.split == "train"]
     if not train:
@@ -37,7 +38,7 @@ def _check(manifest: str, examples: "list[Example]", fold: int | str | None) -> 
         raise ConfigError(
             f"{manifest}: a column fold, and nothing says which validates; name one with --fold: {', '.join(folds)}"
         )
-    classes = {name for example in train for name in _labels(example)}
+    classes = {name for example in train for name in classes_in(example)}
     if not classes:
         raise ConfigError(f"{manifest}: no image of split 'train' has a label; training needs one or more")
     if len(classes) < 2 and not isinstance(train[0].label, tuple):
@@ -45,12 +46,7 @@ def _check(manifest: str, examples: "list[Example]", fold: int | str | None) -> 
             f"{manifest}: one class in split 'train', {classes.pop()!r}; training needs two or more"
         )
     for example in examples:
-        for name in _labels(example) if example.split == "val" else ():
+        for name in sorted(classes_in(example)) if example.split == "val" else ():
             if name not in classes:
                 near = did_you_mean(name, classes)
                 raise ConfigError(f"{manifest}: label {name!r} in split 'val' and not in 'train'{near}")
-
-
-def _labels(example: "Example") -> tuple[str, ...]:
-    """Its class, or all of its labels."""
-    return example.label if isinstance(example.label, tuple) else (str(example.label),)

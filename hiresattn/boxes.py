@@ -21,15 +21,18 @@ class Boxes(NamedTuple):
     """Class of each; None = that isn't said."""
 
 
-def read_boxes(text: str, manifest: Path, where: str, *, named: bool = False) -> Boxes | None:
+def read_boxes(
+    text: str, manifest: Path, where: str, *, named: bool = False, strict: bool = True
+) -> Boxes | None:
     """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file in px (x, y).
 
     Args:
         text: The one or the other; empty = not known.
         manifest: What the file lies beside.
         where: What is being read, for messages.
-        named: Whether the features of a GeoJSON must name their classes, as QuPath's ``classification`` does or a
-            property ``label``; else they aren't asked.
+        named: Whether the features of a GeoJSON are asked for their classes: QuPath's ``classification``, or a
+            property ``label``.
+        strict: Whether it is an error if some of them have one and others don't; else none has.
 
     Returns:
         Places and classes; None = not known.
@@ -42,11 +45,11 @@ def read_boxes(text: str, manifest: Path, where: str, *, named: bool = False) ->
     try:
         if not text.startswith("["):
             return _geojson_boxes(
-                json.loads((manifest.parent / text).read_text(encoding="utf-8")), named=named
+                json.loads((manifest.parent / text).read_text(encoding="utf-8")), named=named, strict=strict
             )
         rows = json.loads(text)
         boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
-        labels = [str(row[4]) for row in rows if len(row) == _WITH_CLASS]
+        labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
         if any(len(row) > _WITH_CLASS for row in rows) or len(labels) not in (0, len(rows)):
             raise ValueError("all need four numbers, or four numbers and a class")  # noqa: TRY301 - told below
     except (
@@ -67,22 +70,35 @@ def read_boxes(text: str, manifest: Path, where: str, *, named: bool = False) ->
     return Boxes(boxes, tuple(labels) or None)
 
 
-def _geojson_boxes(found: Any, *, named: bool) -> Boxes:
+def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:
     """The rectangles around a GeoJSON's features, whose coordinates are level-0 px (x, y), as QuPath's."""
     features = found if isinstance(found, list) else found.get("features", [found])
-    boxes, labels = [], []
+    boxes = []
     for feature in features:
         points = list(_points(feature.get("geometry", feature)["coordinates"]))
         left, top = (math.floor(min(p[i] for p in points)) for i in (0, 1))
         right, bottom = (math.ceil(max(p[i] for p in points)) for i in (0, 1))
         boxes.append((top, left, max(bottom - top, 1), max(right - left, 1)))
-        if named:
-            said = feature.get("properties") or {}
-            label = (said.get("classification") or {}).get("name") or said.get("label")
-            if not label:
-                raise ValueError(f"feature {len(boxes)} has no class, and its row no label")
-            labels.append(str(label))
-    return Boxes(tuple(boxes), tuple(labels) or None)
+    labels = [_class_of(feature.get("properties") or {}) for feature in features] if named else []
+    if all(labels) or not (any(labels) and strict):
+        return Boxes(tuple(boxes), tuple(map(_name, labels)) if labels and all(labels) else None)
+    raise ValueError(f"feature {labels.index(None) + 1} has no class, others have, and its row has no label")
+
+
+def _class_of(said: Any) -> Any:
+    """The class that a feature's properties name; None = none. QuPath's derived classes have several names."""
+    kind = said.get("classification") or {}
+    if isinstance(kind, str):
+        return kind
+    return kind.get("name") or ": ".join(kind.get("names") or ()) or said.get("label") or None
+
+
+def _name(label: Any) -> str:
+    """A class's name."""
+    name = str(label).strip() if isinstance(label, str | int) else ""
+    if not name:
+        raise ValueError(f"the class of a box is a name, not {label!r}")
+    return name
 
 
 def _points(coordinates: Any) -> Iterator[tuple[float, float]]:

@@ -51,13 +51,37 @@ class Example:
     """Where what decides the class is: ``(y, x, height, width)`` each, level-0 px of the image; None = not
     known, empty = nowhere."""
     box_labels: tuple[str, ...] | None = None
-    """Class of each box; None = the image's. An image to train on then needs no label of its own."""
+    """Class of each box; None = the image's. With them an image to train on needs no label of its own."""
     group: str | None = None
     """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
     mpp: float | None = None
     """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
     fold: str | None = None
     """Which part of a cross-validation it is, where the manifest says."""
+
+
+def classes_in(example: Example) -> set[str]:
+    """Every class that an image shows, as far as is said: its label or labels, and those of its boxes."""
+    return {*names_in(example.label), *(example.box_labels or ())}
+
+
+def unlabelled(examples: Sequence[Example]) -> list[int]:
+    """Which images can't be trained on, by their places: neither they nor, in ``train``, their boxes have a class.
+
+    Where some boxes have one, an image that is known to have no boxes needs none.
+    """
+    some = any(e.box_labels for e in examples)
+    told = [e.box_labels or (some and e.boxes == ()) for e in examples]
+    return [
+        number
+        for number, (example, enough) in enumerate(zip(examples, told, strict=True))
+        if example.label is None and example.split != "test" and not (enough and example.split == "train")
+    ]
+
+
+def names_in(label: Label | None) -> tuple[str, ...]:
+    """A label as it stands, or several; empty = not known."""
+    return label if isinstance(label, tuple) else () if label is None else (label,)
 
 
 def names_of(label: Label | None) -> tuple[str, ...] | None:
@@ -110,12 +134,11 @@ def read_manifest(
             f"{path}: {examples[number].source} has {first} and {second}; one image has one scale"
         )
     if labels:
-        for place, example in zip(places, examples, strict=True):
-            told = example.label is not None or (example.box_labels and example.split == "train")
-            if not told and example.split != "test":
-                raise ConfigError(
-                    f"{path}, {place}: no label; training needs the class of every image, or of its boxes"
-                )
+        for number in unlabelled(examples):
+            what = "" if examples[number].split == "val" else ", or of its boxes"
+            raise ConfigError(
+                f"{path}, {places[number]}: no label; training needs the class of every image{what}"
+            )
         _check_parts(path, examples, places, named.group, [_part(example, chosen) for example in examples])
     return examples
 
@@ -133,7 +156,7 @@ def _columns(
         )
     told = ("labels", "label") if multi else ("label", "labels")
     label = next((name for name in told if name in columns), "")
-    if labels and not label:
+    if labels and not label and "boxes" not in columns:
         raise ConfigError(
             f"{path}: no column 'label'; the first line has {', '.join(columns)}, and training needs the class "
             "of every image"
@@ -213,11 +236,12 @@ def _example(
     label: Label | None = row.get(columns.label) or None
     if multi and columns.label:
         label = _names(row[columns.label], where)
-    boxes = read_boxes(row.get("boxes", ""), manifest, where, named=bool(columns.label) and label is None)
+    split = _split(row, where, fold)
+    boxes = read_boxes(row.get("boxes", ""), manifest, where, named=label is None, strict=split != "test")
     return Example(
         source=source,
         label=label,
-        split=_split(row, where, fold),
+        split=split,
         region=_region(row, where),
         boxes=boxes and boxes.places,
         box_labels=boxes and boxes.labels,

@@ -256,22 +256,34 @@ def test_several_labels_stand_in_a_column_labels_or_where_one_asks_for_them(tmp_
     assert [names_of(label) for label in ("a|b", "a", (), None)] == [("a", "b"), ("a",), (), None]
 
 
-# --- Parquet
-
-
 def test_boxes_may_say_their_classes_and_stand_for_a_label(tmp_path):
     text = 'path,label,split,boxes\na.tif,,train,"[[1,2,3,4,""x""],[5,6,7,8,""y""]]"\nb.tif,x,val,"[[1,2,3,4]]"\n'
     first, second = read_manifest(write(tmp_path, text), labels=True)
     assert (first.label, first.boxes, first.box_labels) == (None, ((1, 2, 3, 4), (5, 6, 7, 8)), ("x", "y"))
     assert second.box_labels is None
-    with pytest.raises(
-        ConfigError, match=r"line 2: no label; training needs the class of every image, or of its"
-    ):
+    with pytest.raises(ConfigError, match=r"line 2: no label; training needs the class of every image$"):
         read_manifest(write(tmp_path, text.replace("train", "val")), labels=True)
     with pytest.raises(
         ConfigError, match=r"line 2: boxes .*all need four numbers, or four numbers and a class"
     ):
         read_manifest(write(tmp_path, text.replace(',""y""', "")))
+    for kind in ("null", '""""', "[1]", '"" ""'):
+        with pytest.raises(ConfigError, match=r"line 2: boxes .*the class of a box is a name, not "):
+            read_manifest(write(tmp_path, text.replace('""y""', kind)))
+
+
+def test_boxes_with_classes_need_no_column_of_labels_and_an_empty_image_beside_them_no_label(tmp_path):
+    text = 'path,boxes\na.tif,"[[1,2,3,4,""x""],[5,6,7,8,"" y ""]]"\nb.tif,[]\n'
+    first, second = read_manifest(write(tmp_path, text), labels=True)
+    assert first.box_labels == ("x", "y")
+    assert (second.label, second.boxes, second.box_labels) == (None, (), None)
+    for other in ("b.tif,\n", 'b.tif,"[[1,2,3,4]]"\n'):
+        with pytest.raises(ConfigError, match=r"m\.csv, line 3: no label; .* or of its boxes"):
+            read_manifest(write(tmp_path, text.replace("b.tif,[]\n", other)), labels=True)
+    with pytest.raises(
+        ConfigError, match=r"m\.csv, line 2: no label"
+    ):  # nothing says that classes are in boxes
+        read_manifest(write(tmp_path, "path,label,boxes\na.tif,,[]\nb.tif,x,[]\n"), labels=True)
 
 
 def test_the_classes_of_a_geojson_count_where_the_row_has_no_label(tmp_path):
@@ -285,8 +297,23 @@ def test_the_classes_of_a_geojson_count_where_the_row_has_no_label(tmp_path):
     assert first.boxes == second.boxes == ((1, 2, 3, 4),) * 2
     assert second.box_labels is None
     (tmp_path / "a.geojson").write_text(json.dumps({"features": [named, {**plain, "properties": None}]}))
-    with pytest.raises(ConfigError, match=r"line 2: .*feature 2 has no class, and its row no label"):
+    with pytest.raises(
+        ConfigError, match=r"line 2: .*feature 2 has no class, others have, and its row has no"
+    ):
         read_manifest(write(tmp_path, text))
+    tests = "path,label,split,boxes\na.tif,,test,a.geojson\n"
+    assert read_manifest(write(tmp_path, tests))[0].box_labels is None
+    for kind, name in (({"names": ["tumour", "Ki67"]}, "tumour: Ki67"), ("tumour", "tumour"), (None, None)):
+        feature = {**named, "properties": {"classification": kind}}
+        (tmp_path / "a.geojson").write_text(json.dumps([feature]))
+        assert read_manifest(write(tmp_path, text))[0].box_labels == (name and (name,))
+    with pytest.raises(
+        ConfigError, match=r"line 2: no label; training needs the class of every image, or of its"
+    ):
+        read_manifest(write(tmp_path, text), labels=True)
+
+
+# --- Parquet
 
 
 def parquet(folder, columns, name="m.parquet"):

@@ -36,9 +36,11 @@ def stages_of(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
 
 
 def _shown(items: Sequence[Item]) -> set[int]:
-    """The classes that items show: each its label, or all that it has."""
+    """The classes that items show: each its label, or all that it has, and those of its boxes."""
     labels = np.array([item.label for item in items])
-    return set((np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))).tolist()) - {-1}
+    of_images = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))
+    of_boxes = (item.kinds.tolist() for item in items if item.kinds is not None)
+    return set(of_images.tolist()).union(*of_boxes) - {-1}
 
 
 def batch_size(items: Sequence[Item], options: TrainOptions) -> int:

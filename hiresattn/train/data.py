@@ -17,7 +17,7 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.squash import SquashFetcher, squashed, unsquashed
 from hiresattn.train.augment import Change
 from hiresattn.train.cutmix import Mix, Pastes, boxes_of, pastes_of
-from hiresattn.train.items import Item, kinds_of, label_of
+from hiresattn.train.items import Item, check_boxes, kinds_of, label_of
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -108,7 +108,7 @@ class Loader:
         """Measure examples: every image is opened once, no pixel is read.
 
         Raises:
-            ConfigError: If a label is missing or none of ``classes``.
+            ConfigError: If a label is missing or none of ``classes``, or a box lies outside its image.
             RegionError: If a window leaves its image.
             HiresattnError: If an image can't be opened or isn't what the model takes.
         """
@@ -128,6 +128,7 @@ class Loader:
             roots = root_regions(height, width, glance=self.glance, overlap=self.overlap)
             depths = depth_count(roots, self.grid, self.finest)
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
+            check_boxes(example, pyramid)
             if boxes is not None and self.config.squash is not None:
                 boxes = squashed(boxes, region, self.config.squash)
             coarse = min(region[2:]) / self.config.size

@@ -23,7 +23,7 @@ from hiresattn.train.data import Batch, Loader
 from hiresattn.train.items import Item
 from hiresattn.train.options import TrainOptions
 
-_NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa or saol for maps of classes"
+_NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa, saol or evidence for maps of classes"
 
 
 class Exported(NamedTuple):
@@ -60,7 +60,7 @@ def export_attention(
     threads: int = 1,
     lost: Callable[[HiresattnError], None] | None = None,
 ) -> Iterator[Exported]:
-    """Write where each training image that has labels speaks for them, as pictures and as maps that lie on the image.
+    """Write where each training image speaks for its labels (or its boxes' classes), as pictures and as maps on it.
 
     Of a model whose scorer accumulates attention, that is the maximum over the whole training, from regions of all
     depths, joined as ``report.attention.compose`` says. Where a class was never accepted (the model never got it
@@ -179,10 +179,10 @@ def first_look(model: Model, loader: Loader, item: Item, kind: str | None = None
 
 
 def labels_of(item: Item) -> list[int]:
-    """The indices of an image's classes."""
+    """The indices of an image's classes; without a label, of its boxes' classes."""
     if isinstance(item.label, tuple):
         return np.flatnonzero(item.label).tolist()
-    return [item.label] if item.label >= 0 else []
+    return [item.label] if item.label >= 0 else np.unique(np.array(item.kinds)).tolist()
 
 
 def _stem(item: Item) -> str:

@@ -22,7 +22,7 @@ from hiresattn.train.curriculum import batch_size, cells_for, changes_for, draw,
 from hiresattn.train.data import Batch, Loader
 from hiresattn.train.estimators import Choices, choices
 from hiresattn.train.guide import Guided
-from hiresattn.train.items import Item
+from hiresattn.train.items import Item, clear_of
 from hiresattn.train.journal import Board
 from hiresattn.train.options import EpochRecord, TrainOptions, model_config
 from hiresattn.train.start import (
@@ -99,7 +99,7 @@ def _fit(
     """``fit`` in one process of a team; the first one writes, and says what all of them would."""
     tell = say if team.leads else _silent
     train, held_out, options = sets_of(examples, options)
-    report_rare(train, tell)
+    report_rare(train, options.scorer, tell)
     start = None if options.init_from is None else load_model(options.init_from)
     lost = Lost(tell) if options.on_error == "skip" else None
     rule = first_rule([e.source for e in train], options, start, lost)
@@ -124,8 +124,8 @@ def _fit(
         lost=lost,
     )
     try:
-        items = loader.items(train, config.classes)
-        val_items = loader.items(held_out, config.classes)
+        items = loader.items([clear_of(e, config.background) for e in train], config.classes)
+        val_items = loader.items([clear_of(e, config.background) for e in held_out], config.classes)
         if not items:
             raise ConfigError("none of the training images can be opened; check their paths")
         domain, measured = domain_of(loader, items)
@@ -250,7 +250,7 @@ def _epoch(
         stages=len(pools),
         images=done - skipped,
         loss=float(np.mean(losses)),
-        accuracy=seen.accuracy or 0.0,
+        accuracy=seen.accuracy,
         val_accuracy=held.accuracy,
         glimpses=seen.glimpses / max(seen.images, 1),
         hit=(held if val_items else seen).hit,
@@ -285,7 +285,8 @@ def _mean(varied: list[Choices], team: Team) -> dict[str, float]:
 def _advance(state: State, record: EpochRecord, options: TrainOptions) -> None:
     """Go on to the curriculum's next stage when this one is learnt, or has had its share of the epochs."""
     share = max(options.epochs // (2 * record.stages), 1)
-    if record.stage < record.stages and (record.accuracy >= options.advance or state.stage_epochs >= share):
+    good = record.accuracy is not None and record.accuracy >= options.advance
+    if record.stage < record.stages and (good or state.stage_epochs >= share):
         state.stage, state.stage_epochs = state.stage + 1, 0
 
 

@@ -305,8 +305,8 @@ class EpochRecord:
     stages: int
     images: int
     loss: float
-    accuracy: float
-    """On the training images of this stage, with sampled glimpses."""
+    accuracy: float | None
+    """On the training images of this stage that have labels, with sampled glimpses; None without any."""
     val_accuracy: float | None
     """On the validation images, with the best glimpses; None without any."""
     glimpses: float

@@ -15,8 +15,9 @@ from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig, did_you_mean
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.fetch import check_domain
-from hiresattn.manifest import Example, names_of
+from hiresattn.manifest import Example, classes_in, names_of, unlabelled
 from hiresattn.model.net import GlimpseNet
+from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.train.augment import AUGMENTATIONS
 from hiresattn.train.options import ESTIMATORS, TrainOptions
@@ -48,11 +49,9 @@ def sets_of(
     held_out = [e for e in examples if e.split == "val"]
     if not train:
         raise ConfigError("no examples with split 'train'; a manifest without a split column is all 'train'")
-    for example in train + held_out:
-        if example.label is None and not (example.box_labels and example.split == "train"):
-            raise ConfigError(
-                f"{example.source}: no label; training needs one in every row, or boxes with classes"
-            )
+    for number in unlabelled(train + held_out):
+        source = (train + held_out)[number].source
+        raise ConfigError(f"{source}: no label; training needs one in every row, or boxes with classes")
     _check_box_labels(train, options)
     for kind, name, known in (
         ("augmentation", options.augment, AUGMENTATIONS),
@@ -93,19 +92,16 @@ def _check_box_labels(train: Sequence[Example], options: TrainOptions) -> None:
 
 def classes_of(examples: Sequence[Example]) -> Counter[str]:
     """How many examples have each label, of the image or of boxes in it."""
-    return Counter(name for e in examples for name in _names_in(e))
+    return Counter(name for e in examples for name in classes_in(e))
 
 
-def _names_in(example: Example) -> set[str]:
-    labels = example.label if isinstance(example.label, tuple) else (example.label,)
-    return {str(name) for name in (*labels, *(example.box_labels or ())) if name is not None}
-
-
-def report_rare(train: Sequence[Example], say: Callable[[str], None]) -> None:
+def report_rare(train: Sequence[Example], scorer: str, say: Callable[[str], None]) -> None:
     """Tell of classes with a single example: nothing that was learnt of them can be told from chance.
 
-    And of a class that reads like several labels.
+    And of a class that reads like several labels, and of a scorer that learns from boxes where there are none.
     """
+    if scorer in SCORERS and SCORERS[scorer].boxes and not any(e.boxes for e in train):
+        say(f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes")
     count = classes_of(train)
     rare = sorted(label for label, number in count.items() if number == 1)
     if rare:

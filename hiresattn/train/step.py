@@ -68,7 +68,7 @@ def set_rate(optimizer: torch.optim.Optimizer, progress: float, options: TrainOp
 
 
 def class_weights(items: Sequence[Item], classes: int, options: TrainOptions) -> Tensor | None:
-    """Weight per class ``[classes]``, 1 in the mean over images: the rarer, the more; None = all alike.
+    """Weight per class ``[classes]``, 1 in the mean over labelled images: the rarer, the more; None = all alike.
 
     Of several labels, how many images don't have one for each that has it.
     """
@@ -77,8 +77,10 @@ def class_weights(items: Sequence[Item], classes: int, options: TrainOptions) ->
     if options.multi_label:
         having = torch.tensor([item.label for item in items]).sum(0)
         return (len(items) - having).clamp(min=1) / having.clamp(min=1)
-    count = Counter(item.label for item in items)
-    return torch.tensor([len(items) / (classes * max(count[label], 1)) for label in range(classes)])
+    count = Counter(item.label for item in items if item.label != -1)
+    if not count:
+        return None
+    return torch.tensor([count.total() / (len(count) * max(count[label], 1)) for label in range(classes)])
 
 
 def check_amp(device: torch.device, options: TrainOptions) -> None:
@@ -285,7 +287,7 @@ def loss_of(
         alone = surprise(traversal.glimpse_logits, single, class_weights if several else None)
         mean = torch.zeros_like(count).index_add(0, image, alone * part) / count.clamp(min=1)
         if class_weights is not None and not several:
-            mean = mean * class_weights[labels.clamp(min=0)]
+            mean = mean * class_weights[labels.clamp(min=0)].masked_fill(labels < 0, 1)
         return surprise(traversal.logits, labels, class_weights) * share + glimpse_weight * mean
 
     if pastes is None:

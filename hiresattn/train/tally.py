@@ -21,6 +21,8 @@ class Tally:
     """What was seen of some images."""
 
     right: int = 0
+    labelled: int = 0
+    """Images whose labels are known."""
     images: int = 0
     glimpses: int = 0
     boxed: int = 0
@@ -32,7 +34,8 @@ class Tally:
         """Count a batch."""
         labels = torch.from_numpy(batch.main).to(traversal.logits.device)
         self.right += int((rightness(traversal.logits, labels) == 1).sum())
-        self.images += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
+        self.labelled += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
+        self.images += len(labels)
         self.glimpses += len(traversal.image)
         found = hits(traversal, batch.boxes, finest)
         self.boxed += len(found)
@@ -44,8 +47,8 @@ class Tally:
 
     @property
     def accuracy(self) -> float | None:
-        """Share of the images that were answered rightly, in all of their labels; None without any."""
-        return self.right / self.images if self.images else None
+        """Share of the labelled images that were answered rightly, in all of their labels; None without any."""
+        return self.right / self.labelled if self.labelled else None
 
     @property
     def hit(self) -> float | None:

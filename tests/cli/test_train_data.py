@@ -161,3 +161,56 @@ def test_a_scale_per_image_makes_the_models_domain_and_is_checked_against_it(run
         found = json.loads(line)
         assert (found["mpp"], found["mpp_source"]) == (0.4, "given")
         assert "µm/px" not in " ".join(found["warnings"])
+
+
+def test_images_whose_boxes_alone_have_classes_train_resume_classify_and_say_what_is_wrong(
+    run, write, tmp_path
+):
+    whole = json.dumps([[0, 0, 32, 32, "{}"]]).replace('"', '""')
+    kinds = [whole.format(("dark", "light")[number % 2]) for number in range(6)]
+    rows = [f'{{{number}}},,train,"{kind}"' for number, kind in enumerate(kinds)]
+    feature = {"geometry": {"type": "Polygon", "coordinates": [[[2, 2], [30, 2], [30, 30]]]}}
+    named = {**feature, "properties": {"classification": {"name": "light"}}}
+    (tmp_path / "7.geojson").write_text(json.dumps({"features": [named, named]}))
+    (tmp_path / "8.geojson").write_text(json.dumps({"features": []}))
+    rows += ["{7},,train,7.geojson", "{8},,train,8.geojson", "{9},light,val,", "{10},dark,test,"]
+    text = "path,label,split,boxes\n" + "\n".join(rows) + "\n"
+    train = (
+        "train",
+        write(text),
+        "-o",
+        tmp_path / "m",
+        *QUICK,
+        "--scorer",
+        "evidence",
+        "--encoder",
+        "small-bn",
+    )
+    result = run(*train)
+    assert result.exit_code == 0, result.stderr
+    assert "accuracy" not in result.stderr.partition("validation")[0]
+    assert card(tmp_path / "m")["classes"] == ["dark", "light"]
+    assert run(*train, "--resume").stderr.startswith("Nothing left to train")
+    found = run("classify", tmp_path / "m.csv", "--split", "test", "-m", tmp_path / "m", "--device", "cpu")
+    assert found.exit_code == 0, found.stderr
+    for old, new, says in (
+        ('""light""', '""ligth""', "1 of 3 classes have one training image each: 'ligth'"),
+        (
+            "8.geojson",
+            "",
+            "m.csv, line 9: no label; training needs the class of every image, or of its boxes",
+        ),
+        (
+            "0, 0, 32, 32",
+            "40, 0, 32, 32",
+            "0.png: box [40, 0, 32, 32] (y, x, height, width) lies outside the image",
+        ),
+        ("{9},light", "{9},ligth", "label 'ligth' in split 'val' and not in 'train'; did you mean 'light'?"),
+    ):
+        said = run("train", write(text.replace(old, new, 1)), "-o", tmp_path / "n", *QUICK, "--force").stderr
+        assert says in said
+    unboxed = "path,label\n{0},dark\n{1},light\n"
+    said = run(
+        "train", write(unboxed), "-o", tmp_path / "n", *QUICK, "--scorer", "evidence", "--force"
+    ).stderr
+    assert "'evidence' learns from boxes, and no training image has any" in said

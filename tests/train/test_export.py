@@ -164,8 +164,21 @@ def test_scorers_without_a_memory_show_their_first_look_or_say_that_they_have_no
     list(fit(examples, tmp_path / "model", replace(QUICK, scorer=scorer, epochs=1)))
     run = export_attention(tmp_path / "model", examples, tmp_path / "maps")
     if scorer == "location":
-        with pytest.raises(ConfigError, match="--scorer oaa or saol"):
+        with pytest.raises(ConfigError, match="--scorer oaa, saol or evidence"):
             next(run)
     else:
         assert len(list(run)) == 4
         assert len(list((tmp_path / "maps").glob("*.png"))) == 4
+
+
+def test_an_image_without_a_label_has_maps_of_its_boxes_classes(tmp_path):
+    examples = squares(tmp_path, 4)
+    kinds = ("b", "a", "b"), ("b",), (), ("a",)
+    examples = [
+        replace(e, label=None, boxes=((2, 2, 9, 9),) * len(kind), box_labels=kind or None)
+        for e, kind in zip(examples, kinds, strict=True)
+    ]
+    list(fit(examples, tmp_path / "model", replace(QUICK, scorer="evidence", epochs=1)))
+    done = list(export_attention(tmp_path / "model", examples, tmp_path / "maps"))
+    names = [[file.name.split(".")[1] for file in one.files[:-1]] for one in done]
+    assert names == [["a", "b"], ["b"], ["a"]]

@@ -297,6 +297,9 @@ def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
     assert stages(items(1, (0, 1, 2, 3)), items(2, (0,)), items(3, (1, 2))) == [[1, 2], [3]]
     assert stages(items(1, (0,)), items(2, (1, 2, 3)), items(3, (0, 3))) == [[1, 2], [3]]
     assert stages(items(1, (0,)), items(2, (1,)), items(3, (2,)), items(4, (3,))) == [[1, 2, 3, 4]]
+    boxed = [replace(item, kinds=np.array([0, 1])) for item in items(1, (-1, -1))]
+    assert stages(boxed, items(2, (0, 1, 2, 3))) == [[1], [2]]
+    assert stages([replace(item, kinds=None) for item in boxed], items(2, (0, 1, 2, 3))) == [[1, 2]]
 
 
 def test_reading_ahead_changes_no_weight(tmp_path):

@@ -12,8 +12,10 @@ from hiresattn.errors import ConfigError
 from hiresattn.manifest import Example
 from hiresattn.model.select import selector
 from hiresattn.predict import classify
+from hiresattn.train.attention import AttentionMemory
 from hiresattn.train.data import Loader
 from hiresattn.train.estimators import FIRST_BASELINE
+from hiresattn.train.items import clear_of
 from hiresattn.train.loop import fit
 from hiresattn.train.options import TrainOptions
 from hiresattn.train.step import look
@@ -76,7 +78,8 @@ def test_boxes_that_say_their_classes_teach_where_and_what_without_a_label_of_th
     examples = _mixed(64) + _spots(16, split="val")
     options = replace(QUICK, scorer="evidence", encoder="small-bn", epochs=16, k=(4,), lr=5e-3)
     *_, last = fit(examples, tmp_path / "m", options)
-    assert last.accuracy == 0  # no image to be right about
+    assert last.accuracy is None  # no image to be right about
+    assert 1 < last.glimpses <= 5
     assert last.losses["evidence"] < 0.3
     assert last.val_accuracy >= 0.9
     found = list(classify([e.source for e in _spots(16)], tmp_path / "m", device="cpu", budget=2, stop=None))
@@ -106,6 +109,80 @@ def test_a_box_without_a_class_among_others_and_an_image_without_either_are_refu
     ):
         with pytest.raises(ConfigError, match=words):
             next(fit([replace(example, **change), *_spots(4)], tmp_path / "m", QUICK))
+
+
+@pytest.mark.parametrize("scorer", ["location", "mask", "saol", "ltpa", "oaa", "evidence"])
+def test_an_image_without_label_and_boxes_says_nothing_of_any_class(tmp_path, scorer):
+    options = replace(QUICK, scorer=scorer, epochs=1, class_weights="balanced")
+    examples = [*_mixed(4), *_spots(4)]
+    list(fit(examples, tmp_path / "m", options))
+    model = load_model(tmp_path / "m")
+    loader = Loader(model.config.input, model.config.grid, threads=0)
+    items = loader.items([replace(e, boxes=(), box_labels=None) for e in examples[:4]], model.classes)
+    weights = torch.tensor([3.0, 5.0])
+
+    def work(batch):
+        select = selector(model.net.scorer.gate, torch.Generator().manual_seed(0))
+        memory = AttentionMemory()
+        return look(
+            model.net.train(),
+            batch,
+            select,
+            (3,),
+            options,
+            FIRST_BASELINE,
+            weights=weights,
+            progress=1.0,
+            memory=memory,
+        )
+
+    looked, _ = loader.attempt(items, work)
+    loader.close()
+    of_classes = {
+        name: value for name, value in looked.losses.items() if name not in ("area", "value", "evidence")
+    }
+    assert not any(of_classes.values())
+    assert looked.loss.item() == pytest.approx(sum(looked.losses.values()), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"box_labels": ("dark", "light", "dark", "ligth")},
+            "class 'ligth' of a box is none .*; did you mean 'light'",
+        ),
+        (
+            {"boxes": ((0, 0, 9, 9),) * 3 + ((0, 128, 9, 9),)},
+            r"box \[0, 128, 9, 9\] .* outside the image of 128 x 128 px",
+        ),
+    ],
+)
+def test_a_held_out_box_of_an_unknown_class_or_place_is_one_clear_error(tmp_path, changes, words):
+    held_out = replace(_mixed(1)[0], label="dark", split="val", **changes)
+    with pytest.raises(ConfigError, match=words):
+        next(fit([*_mixed(4), held_out], tmp_path / "m", QUICK))
+
+
+def test_a_box_of_the_background_is_no_target_and_an_image_with_no_other_is_background():
+    one, two = (3, 3, 9, 9), (30, 30, 9, 9)
+    both = Example("a", None, boxes=(one, two), box_labels=("sea", "ship"))
+    assert clear_of(both, "sea") == replace(both, boxes=(two,), box_labels=("ship",))
+    assert clear_of(both, None) is both
+    empty = Example("a", None, boxes=(one,), box_labels=("sea",))
+    assert (clear_of(empty, "sea").label, clear_of(empty, "sea").boxes) == ("sea", ())
+    assert clear_of(replace(empty, boxes=(), box_labels=None), "sea").label == "sea"
+    plain = Example("a", "ship", boxes=(one,))
+    assert clear_of(plain, "sea") == plain
+
+
+def test_boxes_of_the_background_train_and_do_not_count_as_seen(tmp_path):
+    marked = [replace(e, box_labels=("none", "light") * 2) for e in _mixed(8)]
+    (record,) = fit(marked, tmp_path / "m", replace(QUICK, background="none", epochs=1, scorer="evidence"))
+    assert record.accuracy is None
+    empty = [replace(e, box_labels=("none",) * 4) for e in marked[:4]]
+    (record,) = fit([*marked, *empty], tmp_path / "n", replace(QUICK, background="none", epochs=1))
+    assert record.accuracy is not None  # they are of class none
 
 
 @pytest.mark.parametrize(("estimator", "reaches"), [("none", False), ("straight-through", True)])

@@ -80,6 +80,9 @@ def test_balanced_weights_count_every_class_alike_and_are_1_on_average():
     assert torch.allclose(weights * torch.tensor([3.0, 1, 2]), torch.tensor([2.0, 2, 2]))
     assert weights[torch.tensor([item.label for item in items])].mean().item() == pytest.approx(1)
     assert class_weights(items, 3, TrainOptions()) is None
+    nameless = [SimpleNamespace(label=-1)] * 5
+    assert torch.equal(class_weights([*items, *nameless], 3, TrainOptions(class_weights="balanced")), weights)
+    assert class_weights(nameless, 3, TrainOptions(class_weights="balanced")) is None
 
 
 def test_weights_multiply_an_images_and_its_glimpses_cross_entropy():
@@ -94,6 +97,9 @@ def test_weights_multiply_an_images_and_its_glimpses_cross_entropy():
     first = np.log1p(np.exp(-2)) + 0.5 * np.log1p(np.exp(-1))
     second = np.log1p(np.exp(-1)) + 0.5 * np.log1p(np.exp(-3))
     assert found == pytest.approx((0.5 * first + 3 * second) / 2, abs=1e-6)
+    nameless = torch.tensor([-1, 1])  # whose boxes say what a glimpse shows
+    found = loss_of(traversal, nameless, labels, glimpse_weight=0.5, class_weights=weights).item()
+    assert found == pytest.approx((0.5 * np.log1p(np.exp(-1)) + 3 * second) / 2, abs=1e-6)
 
 
 @pytest.mark.parametrize("estimator", ["straight-through", "reinforce", "reinforce-loo"])
