@@ -197,7 +197,7 @@ def best_first(
         habituate = 0.0 if net.background is None or policy.random else policy.habituation
         if habituate:
             _learn_the_dull(net, searches, image, nodes, look, habituate)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer, look.kinds)
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
         steps.append(Step(image, depth, parent, cell, regions, *seen))
         looks = look.scored.looks if habituate else None
         chance = rng if policy.random else None
@@ -243,7 +243,7 @@ def everywhere(net: GlimpseNet, fetch: Fetch, frame: np.ndarray, *, overlap: flo
         at = np.zeros(len(part), np.int64)
         look = net.look(fetch, at, part, np.repeat(frame[None], len(part), axis=0))
         own = torch.zeros(len(part), device=net.device)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer, look.kinds)
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
         steps.append(Step(at, at, none, none, part, *seen))
     return net.record(steps, 1, {})
 

@@ -42,12 +42,6 @@ class Look:
         answer = self.scored.answer
         return self.features.new_zeros((len(self.features), 0)) if answer is None else answer
 
-    @property
-    def kinds(self) -> Float[Tensor, "n _ _"]:
-        """Log-odds of each class per cell ``[n K cells]``, by a scorer that tells; else ``[n 0 0]``."""
-        kinds = self.scored.kinds
-        return self.features.new_zeros((len(self.features), 0, 0)) if kinds is None else kinds.flatten(2)
-
 
 class Step(NamedTuple):
     """The glimpses of one pass of the network: what it was given and what it gave; ``n`` rows each."""
@@ -63,7 +57,6 @@ class Step(NamedTuple):
     cell_logits: Tensor
     features: Tensor
     answer: Tensor
-    kinds: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,8 +225,7 @@ class GlimpseNet(nn.Module):
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
         """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse.
 
-        Where evidence is pooled, ``gate`` lets the gradient reach the choices; and a scorer that tells the classes
-        apart from afar has its say.
+        Where evidence is pooled, ``gate`` lets the gradient reach the choices.
         """
         image = torch.from_numpy(table.image).to(table.features.device)
         if self.background is None or self.trust is None:
@@ -243,7 +235,7 @@ class GlimpseNet(nn.Module):
             return self.classifier(pooled), weights
         finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
         chance = chances(table) if gate else chances(table).detach()
-        logits = self.classifier(table.features) + kind_chances(table, self.background)
+        logits = self.classifier(table.features)
         return pool_evidence(logits, image, finest, count, self.background, self.trust * chance)
 
     def forward(
@@ -304,7 +296,6 @@ class GlimpseNet(nn.Module):
                     look.cell_logits,
                     features,
                     look.answer,
-                    look.kinds,
                 )
             )
             if teach is not None:
@@ -353,7 +344,7 @@ class GlimpseNet(nn.Module):
         table = joined(steps)
         logits, weight = self.conclude(table, count, gate=gate)
         columns = table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()}
-        del columns["answer"], columns["kinds"]
+        del columns["answer"]
         return Traversal(
             **columns,
             weight=weight,
@@ -384,21 +375,6 @@ def chances(table: Step | Traversal) -> Float[Tensor, " n"]:
         parent = torch.from_numpy(table.parent[table.depth == depth]).to(chance.device)
         chance = chance.index_copy(0, rows, chance[parent] + worth[parent] + table.log_prob[rows])
     return chance
-
-
-def kind_chances(table: Step, background: int) -> Float[Tensor, "n _"]:
-    """Log of how much likelier than the others each class is to show in each region, before looking, from afar.
-
-    ``[n K]``, 0 for the background, at depth 0, and where the scorer can't tell; ``[n 1]`` if it never can.
-    """
-    if not table.kinds.shape[1]:
-        return table.kinds.new_zeros((len(table.kinds), 1))
-    device = table.kinds.device
-    parent, cell = torch.from_numpy(table.parent).to(device), torch.from_numpy(table.cell).to(device)
-    seen = table.kinds.detach()[parent.clamp(min=0), :, cell.clamp(min=0)]
-    other = torch.arange(seen.shape[1], device=device) != background
-    share = seen.masked_fill(~other, -torch.inf).log_softmax(1) + other.sum().log()
-    return share.masked_fill(~other | (parent < 0)[:, None], 0)
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -10,7 +10,7 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import cell_regions, root_regions
 from hiresattn.model.build import build_model
-from hiresattn.model.net import Step, chances, kind_chances
+from hiresattn.model.net import chances
 from hiresattn.model.select import GumbelTopK, TopK
 
 
@@ -184,16 +184,3 @@ def test_the_chance_of_a_region_is_that_of_all_choices_that_led_there(net):
         value = torch.nn.functional.logsigmoid(found.value[parent]).item()
         above = chance[parent] + value + found.log_prob[row].item() if parent >= 0 else 0.0
         assert chance[row] == pytest.approx(above, abs=1e-5)
-
-
-def test_what_was_seen_from_afar_says_how_likely_each_class_was_before_looking():
-    kinds = torch.zeros(3, 3, 4)
-    kinds[0, :, 2] = torch.tensor([1.0, 9.0, 3.0])  # the background, 1, doesn't count
-    parent, cell, none = np.array([-1, 0, 0]), np.array([-1, 2, 0]), torch.zeros(3)
-    table = Step(parent, parent, parent, cell, cell, none, none, none, none, none, none, kinds)
-    found = kind_chances(table, 1)
-    odds = torch.tensor([1.0, 3.0]).softmax(0) * 2
-    assert found[0].abs().max() == 0
-    assert torch.allclose(found[1], torch.tensor([odds[0].log(), 0.0, odds[1].log()]), atol=1e-6)
-    assert found[2].abs().max() < 1e-6  # all alike
-    assert kind_chances(table._replace(kinds=torch.zeros(3, 0, 0)), 1).shape == (3, 1)

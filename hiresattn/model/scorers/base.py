@@ -31,8 +31,6 @@ class Scored(NamedTuple):
     """What each cell looks like to the scorer, ``[n d g g]``; None = it doesn't say."""
     answer: Float[Tensor, "n K"] | None = None
     """Log-probability of each class, from a scorer that is a classifier as well; None = it isn't."""
-    kinds: Float[Tensor, "n K g g"] | None = None
-    """Log-odds that each class, and not nothing, shows in each cell; None = it can't tell."""
     trace: Any = None
     """Private to the scorer that made it."""
 

@@ -53,13 +53,9 @@ class EvidenceScorer(Scorer):
         kinds = self.out(seen)
         something = [i for i in range(self.classes) if i != self.background]
         odds = kinds[:, something].logsumexp(1, keepdim=True) - kinds[:, -1:]
-        odds = torch.cat([odds, kinds[:, :-1] - kinds[:, -1:]], 1)
-        odds = (self.cap * torch.tanh(odds / self.cap)).exp().flatten(0, 1)[:, None]
-        each = view.fraction.repeat_interleave(self.classes + 1)
-        cells = log_cells(odds, self.grid, each).reshape(len(kinds), -1, self.grid, self.grid)
+        odds = self.cap * torch.tanh(odds / self.cap)
         return Scored(
-            cells[:, 0],
-            kinds=cells[:, 1:],
+            log_cells(odds.exp(), self.grid, view.fraction),
             looks=pool_cells(seen, self.grid, view.fraction),
             trace=kinds,
         )
@@ -70,7 +66,7 @@ class EvidenceScorer(Scorer):
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``evidence``: cross-entropy of the px, every class that shows in the batch counted alike."""
-        kinds = scored.trace.float()
+        kinds = scored.trace
         if target.shown is None:
             return {}
         wanted = kinds_shown(target.shown, *kinds.shape[2:], nothing=self.classes)
@@ -80,7 +76,7 @@ class EvidenceScorer(Scorer):
         if not bool((wanted >= 0).any()):
             return {}
         count = torch.bincount(wanted[wanted >= 0], minlength=self.classes + 1)
-        weight = 1 / count.clamp(min=1).float()
+        weight = 1 / count.clamp(min=1).to(kinds)
         return {"evidence": functional.cross_entropy(kinds, wanted, weight, ignore_index=-1)}
 
 
