@@ -1,5 +1,6 @@
 """Metrics against enumeration and hand figures; evaluation end to end on arrays and a small model."""
 
+from dataclasses import replace
 from itertools import combinations, product
 
 import numpy as np
@@ -312,11 +313,12 @@ def test_a_hit_is_the_centre_of_a_box_in_a_look_at_the_finest_scale(model):
     assert _hit(Example("x"), visited(), model) is None
     assert _hit(Example("x", boxes=()), visited(), model) is None
     assert _hit(example, visited(), model) is False
+    hollow = replace(model, config=replace(model.config, background="none", classes=("none", "ship")))
+    for kind, hit in (("none", None), ("ship", True)):
+        assert _hit(replace(example, box_labels=(kind,)), visited((64, 192, 64, 64)), hollow) is hit
 
 
 def test_a_calibrated_model_answers_with_its_temperature_and_stops_by_it(model):
-    from dataclasses import replace
-
     warm = replace(model, temperature=4.0)
     (cold_found,), (warm_found,) = (
         classify([image()], m, device="cpu", policy="lowres", threads=1) for m in (model, warm)

@@ -179,11 +179,17 @@ def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
 
 
 def _hit(example: Example, found: Prediction, model: Model) -> bool | None:
-    """Whether a look at the finest scale held the centre of a box."""
-    if not example.boxes or found.status == "error" or model.config.input.squash is not None:
+    """Whether a look at the finest scale held the centre of a box; those of the background's class are none."""
+    kinds = example.box_labels or (None,) * len(example.boxes or ())
+    own = [
+        box
+        for box, kind in zip(example.boxes or (), kinds, strict=True)
+        if kind is None or kind != model.config.background
+    ]
+    if not own or found.status == "error" or model.config.input.squash is not None:
         return None
     looks = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
     looks = looks[~expandable(looks, model.config.finest_side)]
-    centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in example.boxes])[:, None] / 2
+    centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in own])[:, None] / 2
     inside = (looks[:, :2] <= centre) & (centre < looks[:, :2] + looks[:, 2:])
     return bool(inside.all(2).any())

@@ -75,9 +75,11 @@ def kinds_of(example: Example, label: int | tuple[int, ...], index: Mapping[str,
 
 def check_boxes(example: Example, pyramid: Pyramid) -> None:
     """Refuse a box of which the image shows nothing."""
-    for y, x, height, width in example.boxes or ():
-        if y >= pyramid.height or x >= pyramid.width or y + height <= 0 or x + width <= 0:
-            raise ConfigError(
-                f"{pyramid.source}: box {[y, x, height, width]} (y, x, height, width) lies outside the image of "
-                f"{pyramid.height} x {pyramid.width} px; boxes are in level-0 px of the whole image"
-            )
+    boxes = np.array(example.boxes or (), np.int64).reshape(-1, 4)
+    last = boxes[:, :2] + boxes[:, 2:]
+    outside = ((boxes[:, :2] >= (pyramid.height, pyramid.width)) | (last <= 0)).any(axis=1)
+    if outside.any():
+        raise ConfigError(
+            f"{pyramid.source}: box {boxes[outside][0].tolist()} (y, x, height, width) lies outside the image of "
+            f"{pyramid.height} x {pyramid.width} px; boxes are in level-0 px of the whole image"
+        )

@@ -53,6 +53,12 @@ def sets_of(
         source = (train + held_out)[number].source
         raise ConfigError(f"{source}: no label; training needs one in every row, or boxes with classes")
     _check_box_labels(train, options)
+    for example in train + held_out:
+        boxes, kinds = example.boxes or (), example.box_labels
+        if kinds is not None and len(kinds) != len(boxes):
+            raise ConfigError(
+                f"{example.source}: {len(boxes)} boxes and {len(kinds)} classes of boxes; each box needs one"
+            )
     for kind, name, known in (
         ("augmentation", options.augment, AUGMENTATIONS),
         ("selection", options.select, ("sample", "best")),
@@ -82,12 +88,6 @@ def _check_box_labels(train: Sequence[Example], options: TrainOptions) -> None:
             f"{nameless.source}: no label; {options.estimator} rewards right answers, so it needs one in every "
             "row: give it, or take straight-through"
         )
-    for example in told:
-        if len(example.box_labels or ()) != len(example.boxes or ()):
-            raise ConfigError(
-                f"{example.source}: {len(example.boxes or ())} boxes and {len(example.box_labels or ())} classes of "
-                "boxes; each box needs one"
-            )
 
 
 def classes_of(examples: Sequence[Example]) -> Counter[str]:

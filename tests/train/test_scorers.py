@@ -107,8 +107,10 @@ def test_a_box_without_a_class_among_others_and_an_image_without_either_are_refu
         ({"box_labels": ("dark",)}, "4 boxes and 1 classes"),
         ({"box_labels": None}, "no label"),
     ):
-        with pytest.raises(ConfigError, match=words):
-            next(fit([replace(example, **change), *_spots(4)], tmp_path / "m", QUICK))
+        for label, split in ((None, "train"), ("dark", "val"))[: 1 + bool(change["box_labels"])]:
+            wrong = replace(example, **change, label=label, split=split)
+            with pytest.raises(ConfigError, match=words):
+                next(fit([wrong, *_spots(4)], tmp_path / "m", QUICK))
 
 
 @pytest.mark.parametrize("scorer", ["location", "mask", "saol", "ltpa", "oaa", "evidence"])
