@@ -18,7 +18,7 @@ from hiresattn.model.build import build_model
 from hiresattn.model.scorers import View
 
 #: Each way that a scorer can be asked for; classes as fMoW has them, and as ImageNet has.
-SCORERS = ("location", "context", "mask", "saol", "ltpa", "oaa", "random")
+SCORERS = ("location", "context", "mask", "saol", "ltpa", "oaa", "evidence", "random")
 CLASSES = (62, 1000)
 GLIMPSES, REPEATS = 8, 12
 
