@@ -202,12 +202,14 @@ def train(
     force: bool,
     **given: Any,
 ) -> None:
-    """Train a model on the images of MANIFEST, a CSV or Parquet file: path,label[,split|fold][,y,x,height,width].
+    """Train a model on the images of MANIFEST, a CSV or Parquet file.
 
-    Paths are relative to the manifest; splits are train, val and test. A column labels in place of label
-    holds any number of labels, with | between. MANIFEST may also be a folder, with CLASS/… or
-    {train,val,test}/CLASS/… in it. DIR gets model.safetensors, card.json, metrics.csv and curves.png. Options
-    that are given neither here nor in --config keep the preset's values.
+    Its columns: path,label[,split|fold][,y,x,height,width][,boxes]. Paths are relative to it; splits are train,
+    val and test. A column labels in place of label holds any number of labels, with | between. boxes is JSON,
+    [[y,x,height,width(,"class")],…], or names a GeoJSON file; with classes there, images to train on need no label.
+    MANIFEST may also be a folder, with CLASS/… or {train,val,test}/CLASS/… in it. DIR gets model.safetensors,
+    card.json, metrics.csv and curves.png. Options that are given neither here nor in --config keep the preset's
+    values.
 
     Several processes share every batch, one per GPU: torchrun --no-python --nproc-per-node 2 hiresattn train …
     """

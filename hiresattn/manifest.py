@@ -102,8 +102,9 @@ def read_manifest(
 
     Args:
         path: A CSV, or Parquet. Paths in it are relative to it, unless absolute or URLs.
-        labels: Whether labels are needed, as in training: the column must be there, and filled in the rows of
-            ``train`` and ``val``; and no image, window of one, or group may be in two splits or folds.
+        labels: Whether labels are needed, as in training: the column must be there (or ``boxes``), and filled in the
+            rows of ``train`` and ``val``, see ``unlabelled``; and no image, window of one, or group may be in two
+            splits or folds.
         multi: Whether ``label`` too holds any number of labels; an empty one then means none of them.
         fold: The fold whose rows are ``val``; those of others are ``train``. Rows whose split or fold is ``test`` stay
             so. None = as the column ``split`` says.
