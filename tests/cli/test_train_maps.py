@@ -55,7 +55,7 @@ def test_maps_of_all_training_images_are_written_at_the_end(run, manifest, tmp_p
 
 def test_what_cannot_be_written_is_said_before_training(run, manifest, tmp_path):
     for scorer, target, said in (
-        ("location", tmp_path / "maps", "train with --scorer oaa or saol"),
+        ("location", tmp_path / "maps", "train with --scorer oaa, saol or evidence"),
         ("oaa", manifest, "a file is in the way"),
     ):
         words = ("--scorer", scorer, "--export-attention", target)
