@@ -62,7 +62,9 @@ class Example:
 
 def classes_in(example: Example) -> set[str]:
     """Every class that an image shows, as far as is said: its label or labels, and those of its boxes."""
-    return {*names_in(example.label), *(example.box_labels or ())}
+    label = example.label
+    own = label if isinstance(label, tuple) else () if label is None else (label,)
+    return {*own, *(example.box_labels or ())}
 
 
 def unlabelled(examples: Sequence[Example]) -> list[int]:
@@ -77,11 +79,6 @@ def unlabelled(examples: Sequence[Example]) -> list[int]:
         for number, (example, enough) in enumerate(zip(examples, told, strict=True))
         if example.label is None and example.split != "test" and not (enough and example.split == "train")
     ]
-
-
-def names_in(label: Label | None) -> tuple[str, ...]:
-    """A label as it stands, or several; empty = not known."""
-    return label if isinstance(label, tuple) else () if label is None else (label,)
 
 
 def names_of(label: Label | None) -> tuple[str, ...] | None:

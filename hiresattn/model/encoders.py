@@ -28,7 +28,7 @@ class SmallEncoder(nn.Module):
         more: Further convolutions at the last scale, each added to what it was given. A px of the last map sees
             33 + 16 * ``more`` px of the crop across.
         norm: ``group`` normalises each crop as a whole, which small batches don't disturb. With ``batch`` a place
-            looks the same whatever lies around it: better where places are to be compared, and for maps.
+            looks the same whatever lies around it: better where places are to be compared.
     """
 
     def __init__(self, *, channels: int, width: int = 16, more: int = 0, norm: str = "group") -> None:

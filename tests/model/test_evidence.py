@@ -103,3 +103,12 @@ def test_it_says_nothing_of_regions_that_are_not_divided_or_of_which_no_boxes_ar
     where = shown([(0, 0, 2, 2, 4, 4)])
     assert not scorer.losses(found, _target(where, divided=False))
     assert not scorer.losses(found, _target(where)._replace(shown=None))
+
+
+def test_in_half_precision_the_loss_is_that_of_the_same_maps_in_full():
+    scorer, where = EvidenceScorer(channels=4, classes=2, grid=4), shown([(0, 0, 2, 2, 4, 4)])
+    found = scorer(_view(torch.randn(1, 4, 8, 8)))
+    half = found._replace(trace=found.trace.bfloat16())
+    (loss,), (full,) = (scorer.losses(one, _target(where)).values() for one in (half, found))
+    assert loss.dtype == torch.float32
+    assert loss.item() == pytest.approx(full.item(), rel=0.01)

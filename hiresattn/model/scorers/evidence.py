@@ -66,7 +66,7 @@ class EvidenceScorer(Scorer):
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``evidence``: cross-entropy of the px, every class that shows in the batch counted alike."""
-        kinds = scored.trace
+        kinds = scored.trace.float()
         if target.shown is None:
             return {}
         wanted = kinds_shown(target.shown, *kinds.shape[2:], nothing=self.classes)
@@ -76,7 +76,7 @@ class EvidenceScorer(Scorer):
         if not bool((wanted >= 0).any()):
             return {}
         count = torch.bincount(wanted[wanted >= 0], minlength=self.classes + 1)
-        weight = 1 / count.clamp(min=1).to(kinds)
+        weight = 1 / count.clamp(min=1).float()
         return {"evidence": functional.cross_entropy(kinds, wanted, weight, ignore_index=-1)}
 
 
