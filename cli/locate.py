@@ -36,7 +36,7 @@ COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "grou
     default=0.5,
     show_default=True,
     metavar="P",
-    help="Least probability that a place shows the image's label.",
+    help="Least probability that a place shows the image's label, or any class where it has none.",
 )
 @options.threads
 @click.pass_context
@@ -52,6 +52,7 @@ def locate(
 ) -> None:
     """Look at every place of MANIFEST's training images, and write where their labels show.
 
+    In images without a label, places that show any class but the background are found, and their classes written.
     `hiresattn train CSV` then learns from these boxes where to look, though nobody has drawn one. Rows of other
     splits, and those that have boxes, are copied.
     """
@@ -66,7 +67,7 @@ def locate(
         raise ConfigError(
             f"{output}: there is no folder {target.parent}; make it, or give another file with -o"
         )
-    examples = read_manifest(manifest, labels=True)
+    examples = read_manifest(manifest)
     options.use_threads(threads)
     loaded = load_model(model)
     wanted = [number for number, e in enumerate(examples) if e.split == "train" and e.boxes is None]

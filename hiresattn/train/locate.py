@@ -1,5 +1,6 @@
 """Boxes from image labels: look at every place, and keep those that explain the label."""
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -27,14 +28,15 @@ def locate(
     """Find where the evidence for images' labels lies, by looking at every place at the finest scale.
 
     A search then learns from these boxes where to look: exhaustive looks are spent on training images, once, and
-    no box is drawn by hand. The model needs to know what single places show, not where to look.
+    no box is drawn by hand. The model needs to know what single places show, not where to look. In an image without
+    a label, places that show any class but the background are found, each with the class that the model sees.
 
     Args:
-        examples: Labelled images or windows.
+        examples: Images or windows, labelled or not.
         model: A model with a background class.
         overlap: Least share of its side that a place has in common with the next.
-        sure: Least probability that a place shows the label. How common such places are is estimated per image
-            (expectation-maximisation of a mixture of the label and the background).
+        sure: Least probability that a place shows the label; without one, any class but the background. How common
+            such places are is estimated per image (expectation-maximisation of a mixture with the background).
         threads: Threads that read.
 
     Yields:
@@ -50,15 +52,16 @@ def locate(
     if net.background is None:
         raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
     for example in examples:
-        if example.label not in model.classes:
+        if example.label is not None and example.label not in model.classes:
             known = ", ".join(model.classes)
             raise ConfigError(
                 f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
             )
-        label = model.classes.index(example.label)
-        if label == net.background:
+        sought = [i for i, name in enumerate(model.classes) if name == (example.label or name)]
+        if sought == [net.background]:
             yield replace(example, boxes=())
             continue
+        sought = [i for i in sought if i != net.background]
         pyramid = open_pyramid(example.source)
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
@@ -69,9 +72,13 @@ def locate(
             if pyramid is not example.source:
                 pyramid.close()
         logits = found.glimpse_logits.cpu()
-        odd = _probabilities(logits[:, label] - logits[:, net.background]).numpy() >= sure
+        evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, net.background]
+        odd = _probabilities(evidence).numpy() >= sure
         boxes = tuple(tuple(place) for place in found.region[odd].tolist())
-        yield replace(example, boxes=boxes or None)
+        kinds = None
+        if example.label is None and boxes:
+            kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
+        yield replace(example, boxes=boxes or None, box_labels=kinds)
 
 
 def _probabilities(evidence: Tensor) -> Tensor:

@@ -61,6 +61,19 @@ def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_i
     assert found.boxes is None
 
 
+def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
+    rng = np.random.default_rng(2)
+    both = _image(rng, 64, "bright", (0, 0))
+    both[48:, 48:] = 20
+    (found,) = locate([Example(both)], model, threads=0)
+    assert found.label is None
+    assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
+    assert found.box_labels == ("bright", "dark")
+    (found,) = locate([Example(_image(rng, 64, "plain"))], model, threads=0)
+    assert found.boxes is None
+    assert found.box_labels is None
+
+
 def test_how_common_the_label_is_is_learnt_from_the_image():
     rng = np.random.default_rng(0)
     for odd in (1, 40, 160):
