@@ -112,3 +112,22 @@ def test_in_half_precision_the_loss_is_that_of_the_same_maps_in_full():
     (loss,), (full,) = (scorer.losses(one, _target(where)).values() for one in (half, found))
     assert loss.dtype == torch.float32
     assert loss.item() == pytest.approx(full.item(), rel=0.01)
+
+
+def test_a_cell_looks_like_what_draws_the_eye_in_it():
+    torch.manual_seed(0)
+    scorer = EvidenceScorer(channels=4, classes=2, grid=2)
+    with torch.no_grad():
+        scorer.local.weight.copy_(torch.eye(64, 4)[:, :, None, None])
+        scorer.local.bias.zero_()
+        scorer.out.weight.zero_()
+        scorer.out.weight[0, 0] = 10.0  # channel 0 draws the eye
+    maps = torch.zeros(1, 4, 4, 4)
+    maps[0, 0, ::2, ::2] = 1.0  # in every cell one px does,
+    maps[0, 1, ::2, ::2] = 1.0
+    maps[0, 2, :, 2:] = 2.0  # whatever else is in the cell
+    maps[0, 2, ::2, ::2] = 0.0
+    looks = scorer(_view(maps)).looks
+    assert looks is not None
+    alike = torch.nn.functional.normalize(looks.flatten(2)[0], dim=0)
+    assert (alike.T @ alike).min() > 0.98

@@ -56,7 +56,7 @@ class EvidenceScorer(Scorer):
         odds = self.cap * torch.tanh(odds / self.cap)
         return Scored(
             log_cells(odds.exp(), self.grid, view.fraction),
-            looks=pool_cells(seen, self.grid, view.fraction),
+            looks=pool_cells(seen * odds.exp(), self.grid, view.fraction),  # of what makes it worth a look
             trace=kinds,
         )
 
