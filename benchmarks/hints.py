@@ -8,6 +8,7 @@ other ways to search with a trained model. Variants are compared on scenes of th
 is measured on `test`. Results are added to `results/hints.json`.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -21,10 +22,11 @@ import numpy as np
 import torch
 from store import load, store
 
-from hiresattn import load_model
+from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import root_regions
+from hiresattn.manifest import Example
 from hiresattn.model.select import TopK
 from hiresattn.needle import NeedlePyramid, NeedleScene
 from hiresattn.search import Budget, Policy, best_first
@@ -36,11 +38,16 @@ FIRST = {"val": 1000, "test": 0}
 
 @dataclass(frozen=True)
 class Variant:
-    """The recipe, changed. But for `long`, epochs are such that the training takes as long as the recipe's."""
+    """The recipe, changed. But for those called long and `searched`, training takes about as long as the recipe's."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     sides: Mapping[int, int] = field(default_factory=lambda: needle_model.SCENES)
     boxes: bool = False
+    clear: float | None = None
+    """Strength of the scenes that as many epochs begin with."""
+    searched: Mapping[int, int] | None = None
+    """How many training scenes per side a model of the recipe searches: places that gave the right answer surely
+    become boxes of a second training, from its weights."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -51,9 +58,55 @@ VARIANTS: dict[str, Variant] = {
     "size128": Variant({"size": 128, "epochs": 36}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
     "zoom2": Variant({"grid": 5, "fraction": 0.5, "k": (3, 2, 1), "epochs": 56}),
     "deep": Variant({"epochs": 70}, {**needle_model.SCENES, 4096: 12000}),
+    "clear first": Variant({"epochs": 42}, clear=0.16),
+    "searched": Variant(searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
     "wide long": Variant({"k": (8, 4), "epochs": 120}),
     "size128 long": Variant({"size": 128, "epochs": 108}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
 }
+
+
+def fit(output: Path, hint: float, chosen: Variant, seed: int) -> float:
+    """Train, unless that is done; CPU-seconds, those of earlier parts and of searching included."""
+    options = replace(needle_model.OPTIONS, seed=seed, **chosen.options)
+    given = needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes)
+    first, kept, spent = output.with_name(f"{output.name}-first"), output / "before.json", 0.0
+    if chosen.clear is not None:
+        fit(first, chosen.clear, replace(chosen, clear=None), seed)
+    if chosen.searched is not None:
+        fit(first, hint, replace(chosen, searched=None), seed)
+    if chosen.clear is not None or chosen.searched is not None:
+        options = replace(options, init_from=str(first))
+        spent = load_model(first).training["cpu_seconds"]
+    if not (output / "metrics.csv").exists():
+        started = time.process_time()
+        if chosen.searched is not None:
+            given = found(load_model(first), needle_model.examples(seed, hint, chosen.searched))
+        searching = time.process_time() - started
+        needle_model.train(given, output, options)
+        kept.write_text(json.dumps(spent + searching), encoding="utf-8")
+    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else 0.0
+    return float(before + load_model(output).training["cpu_seconds"])
+
+
+def found(model: Model, given: list[Example]) -> list[Example]:
+    """Scenes whose answer was right and sure, with the finest place that decided it as their box."""
+    needle.warm_up(model)
+    answers = classify(given, model, budget=needle.BUDGET, device="cpu", threads=0)
+    told = []
+    for example, answer in zip(given, answers, strict=True):
+        best = max(answer.regions, key=lambda region: region.attention)
+        sure = answer.class_name == example.label and (answer.score or 0) >= 0.95
+        if example.split == "val":
+            told.append(example)
+        elif sure and best.height < 1.5 * model.config.finest_side:
+            told.append(replace(example, boxes=((best.y, best.x, best.height, best.width),)))
+    right = [e for e in told if e.boxes and _inside(e.source.scene.box, e.boxes[0])]
+    print(f"{len(told)} of {len(given)} scenes, {len(right)} rightly", flush=True)
+    return told
+
+
+def _inside(box: tuple[int, ...], place: tuple[int, ...]) -> bool:
+    return all(place[i] <= box[i] and box[i] + box[i + 2] <= place[i] + place[i + 2] for i in (0, 1))
 
 
 def _no_change(_model: Model) -> None:
@@ -131,17 +184,13 @@ def main() -> None:
 def train(output: Path, hint: float, variant: str, seed: int, split: str, scenes: int) -> None:
     """Train at a strength, unless that is done, and measure."""
     chosen = VARIANTS[variant]
-    if not (output / "metrics.csv").exists():
-        options = replace(needle_model.OPTIONS, seed=seed, **chosen.options)
-        needle_model.train(
-            needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes), output, options
-        )
+    spent = fit(output, hint, chosen, seed)
     model = load_model(output)
     needle.warm_up(model)
     rows = []
     for side in SIDES:
         figures = needle.measure(model, scenes_of(side, hint, split, scenes))
-        rows.append({**figures, "training_cpu_seconds": model.training["cpu_seconds"]})
+        rows.append({**figures, "training_cpu_seconds": spent})
         print(rows[-1], flush=True)
     add(rows, kind="train", hint=hint, variant=variant, seed=seed, split=split)
 

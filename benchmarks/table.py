@@ -148,6 +148,8 @@ SEARCHES = {
 TRAININGS = {
     "recipe": "trained by the recipe",
     "boxes": "trained with the needle's place",
+    "clear first": "half of the training on rings of .16",
+    "searched": "trained, then again with the places that its searches found",
     "long": "trained twice as long",
     "wide": "trained with 8, 4 cells per region",
     "size128": "trained with crops of 128 px",
@@ -180,14 +182,19 @@ def hints(result: dict[str, Any]) -> str:
     strengths = sorted({row["hint"] for row in rows if row["split"] == "test"}, reverse=True)
     body = []
     for hint in strengths:
-        seeds = {row["seed"] for row in rows if (row["kind"], row["hint"]) == ("train", hint)}
         for kind, variant, name in (
-            ("train", "recipe", f"{hint}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"),
-            ("search", "trained at .16", f"{hint}, the model trained at 0.16"),
+            ("train", "recipe", ""),
+            ("search", "trained at .16", ", the model trained at 0.16"),
+            ("train", "clear first", ", half of the training at 0.16"),
+            ("train", "long", ", trained twice as long"),
+            ("train", "searched", ", told where by its own searches"),
+            ("train", "boxes", ", told where (boxes)"),
         ):
+            asked = (kind, hint, variant, "test")
+            seeds = {r["seed"] for r in rows if (r["kind"], r["hint"], r["variant"], r["split"]) == asked}
             found = cells(kind, "test", hint=hint, variant=variant)
             if any(found):
-                body.append([f"{name}", *found])
+                body.append([f"{hint}{name}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}", *found])
     curve = _table(["strength", *(f"{side:,} px" for side in sides)], body)
     tried = []
     ends = (sides[0], sides[-1])
@@ -247,6 +254,7 @@ def oddcell(result: dict[str, Any]) -> str:
     told = {
         "boxes": "where (boxes)",
         "distilled": "what; where, by looking everywhere once",
+        "unlabelled": "nothing; where and what, by looking everywhere once",
         "responsibilities": "what (responsibilities)",
         "leave-one-out": "what (leave-one-out rewards)",
         "glimpses": "what, on every glimpse",
@@ -258,6 +266,8 @@ def oddcell(result: dict[str, Any]) -> str:
         for recipe, words in told.items():
             mine = [row for row in result["rows"] if (row["grid"], row["recipe"]) == (grid, recipe)]
             for policy in dict.fromkeys(row["policy"] for row in mine):
+                if recipe != "boxes" and policy in ("whole budget", "top-k"):
+                    continue
                 same = [row for row in mine if row["policy"] == policy]
                 looks = policy != "first look"
                 body.append(
@@ -331,7 +341,8 @@ def _slope(rows: list[dict[str, Any]], key: str) -> float:
 
 def _span(rows: list[dict[str, Any]], key: str) -> str:
     values = [row[key] for row in rows]
-    return f"{sum(values) / len(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+    ends = f" ({min(values):.2f} to {max(values):.2f})" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.2f}{ends}"
 
 
 def memory(result: dict[str, Any]) -> str:
