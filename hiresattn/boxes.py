@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,9 +45,9 @@ def read_boxes(
         return None
     try:
         if not text.startswith("["):
-            return _geojson_boxes(
-                json.loads((manifest.parent / text).read_text(encoding="utf-8")), named=named, strict=strict
-            )
+            file = manifest.parent / text
+            stamp = (file.stat().st_mtime_ns, file.stat().st_size)
+            return _geojson_file(file, stamp, named=named, strict=strict)
         rows = json.loads(text)
         boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
         labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
@@ -68,6 +69,12 @@ def read_boxes(
     if any(height < 1 or width < 1 for _, _, height, width in boxes):
         raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
     return Boxes(boxes, tuple(labels) or None)
+
+
+@lru_cache(maxsize=64)
+def _geojson_file(file: Path, _stamp: tuple[int, int], *, named: bool, strict: bool) -> Boxes:
+    """A file's boxes; kept, for the windows of a slide name the same file row after row."""
+    return _geojson_boxes(json.loads(file.read_text(encoding="utf-8")), named=named, strict=strict)
 
 
 def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:

@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+from hiresattn import boxes
 from hiresattn.errors import BackendMissingError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.manifest import Example, names_of, read_manifest
 
@@ -284,6 +285,24 @@ def test_boxes_with_classes_need_no_column_of_labels_and_an_empty_image_beside_t
         ConfigError, match=r"m\.csv, line 2: no label"
     ):  # nothing says that classes are in boxes
         read_manifest(write(tmp_path, "path,label,boxes\na.tif,,[]\nb.tif,x,[]\n"), labels=True)
+
+
+def test_a_geojson_that_many_rows_name_is_read_once_and_again_when_it_changes(tmp_path, monkeypatch):
+    def write(side):
+        corners = [[0, 0], [side, 0], [side, 5], [0, 5]]
+        feature = {"geometry": {"type": "Polygon", "coordinates": [corners]}, "properties": {}}
+        (tmp_path / "a.geojson").write_text(json.dumps({"features": [feature]}))
+
+    asked = []
+    load = boxes.json.loads
+    monkeypatch.setattr(boxes.json, "loads", lambda text: asked.append(text) or load(text))
+    write(7)
+    windows = "".join(f"a.tif,x,{y},0,64,64,a.geojson\n" for y in range(5))
+    (tmp_path / "m.csv").write_text("path,label,y,x,height,width,boxes\n" + windows)
+    assert {e.boxes for e in read_manifest(tmp_path / "m.csv")} == {((0, 0, 5, 7),)}
+    assert len(asked) == 1
+    write(11)
+    assert {e.boxes for e in read_manifest(tmp_path / "m.csv")} == {((0, 0, 5, 11),)}
 
 
 def test_the_classes_of_a_geojson_count_where_the_row_has_no_label(tmp_path):
