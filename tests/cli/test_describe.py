@@ -49,6 +49,15 @@ def test_a_model_directory_is_described_from_its_card_alone(run, tmp_path):
     assert whole["locations"] == list(model.k)
 
 
+def test_the_scorer_is_called_by_its_name(run, tmp_path):
+    card = json.loads((DEMO / "card.json").read_text())
+    card["config"]["scorer"] = "mask"
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    parts = json.loads(run("describe", tmp_path, "--json").stdout)["parts"]
+    assert "mask" in [part["name"] for part in parts]
+    assert "location" not in [part["name"] for part in parts]
+
+
 @pytest.mark.parametrize("name", ["small", "quick", "timm"])
 def test_presets_of_train_are_described(run, name):
     found = run("describe", name)
