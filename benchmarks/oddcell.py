@@ -10,6 +10,7 @@ looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where
 * distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
   place that explains the label best becomes its box (``hiresattn.train.locate``).
 * unlabelled: nothing of the scenes. The same classifier says which places show anything odd, and what.
+* single-cells: that classifier itself, at every place of every scene.
 * responsibilities: image labels only. Evidence is pooled over the glimpses; each choice gets the responsibility of
   its glimpse (expectation-maximisation).
 * leave-one-out: as before, but choices are rewarded against their siblings (``reinforce-loo``).
@@ -65,6 +66,7 @@ LOOKING = TrainOptions(
 THUMBNAIL = replace(
     LOOKING, lr=2e-3, background=None, scout=False, finest=None, glance=None, k=(0,), position=True
 )
+EVERYWHERE = replace(LOOKING, glance=WINDOW, scout=False, k=(0,))
 SCENES = 4000
 #: Budgets by cells along a side of a scene.
 BUDGETS = {16: 20, 32: 40, 64: 40}
@@ -141,13 +143,22 @@ def boxes(zip_path: Path, seed: int, output: Path) -> float:
     return spent + run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), options, seed, output)
 
 
+def single_cells(options: TrainOptions) -> Train:
+    """Told of no scene, only what single cells are."""
+
+    def train(zip_path: Path, seed: int, output: Path) -> float:
+        known = smear.single_cell_examples(zip_path, "val", 40, side=WINDOW, shift=180)
+        return run(windows(zip_path, seed), replace(options, k=(0,), epochs=30), seed, output, known)
+
+    return train
+
+
 def distilled(*, labels: bool = True) -> Train:
     """Not told where; exhaustive looks at some training scenes say so. Without ``labels`` not told what, either."""
 
     def train(zip_path: Path, seed: int, output: Path) -> float:
         teacher = output.with_name(output.name + "-teacher")
-        known = smear.single_cell_examples(zip_path, "val", 40, side=WINDOW, shift=180)
-        spent = run(windows(zip_path, seed), replace(LOOKING, k=(0,), epochs=30), seed, teacher, known)
+        spent = single_cells(LOOKING)(zip_path, seed, teacher)
         started = time.process_time()
         plain = scenes(zip_path, seed, count=600)
         given = [replace(e, boxes=None, label=e.label if labels else None) for e in plain]
@@ -202,10 +213,9 @@ def thumbnail(size: int, grid: int = 16, **last: Any) -> Train:
 
 def everywhere(zip_path: Path, seed: int, output: Path) -> float:
     """All windows, pooled by attention; learnt from single cells and small scenes on."""
-    options = replace(LOOKING, glance=WINDOW, background=None, scout=False, k=(0,), lr=2e-3, glimpse_loss=0.0)
+    options = replace(EVERYWHERE, background=None, lr=2e-3, glimpse_loss=0.0)
     cells = output.with_name(output.name + "-cells")
-    known = smear.single_cell_examples(zip_path, "val", 40, side=WINDOW, shift=180)
-    spent = run(windows(zip_path, seed), replace(options, epochs=30), seed, cells, known)
+    spent = single_cells(options)(zip_path, seed, cells)
     steps = [
         (4, 4, {"epochs": 20, "epoch_images": 160, "batch_size": 8}),
         (16, 16, {"epochs": 20, "epoch_images": 40, "batch_size": 4}),
@@ -217,6 +227,7 @@ RECIPES = {
     "boxes": Recipe(boxes, (16, 32, 64)),
     "distilled": Recipe(distilled(), (16, 32, 64)),
     "unlabelled": Recipe(distilled(labels=False)),
+    "single-cells": Recipe(single_cells(EVERYWHERE)),
     "responsibilities": Recipe(labelled(k=(4,))),
     "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo", reinforce=50.0)),
     "glimpses": Recipe(labelled(k=(4,), background=None, scout=False)),
@@ -338,7 +349,7 @@ def main(shared: Path, work: Path, recipes: tuple[str, ...], seeds: str, count: 
             rows = []
             for grid in RECIPES[name].grids:
                 tests = smear.examples(zip_path, split, count, grid=grid, seed0=TEST)
-                looking = name != "everywhere" and not name.startswith("thumbnail")
+                looking = name not in ("everywhere", "single-cells") and not name.startswith("thumbnail")
                 ways: dict[str, dict[str, Any]] = {"best-first": {} if looking else {"policy": "lowres"}}
                 if looking and grid == 16:
                     ways |= {

@@ -255,6 +255,7 @@ def oddcell(result: dict[str, Any]) -> str:
         "boxes": "where (boxes)",
         "distilled": "what; where, by looking everywhere once",
         "unlabelled": "nothing; where and what, by looking everywhere once",
+        "single-cells": "nothing; all windows, by a classifier of single cells",
         "responsibilities": "what (responsibilities)",
         "leave-one-out": "what (leave-one-out rewards)",
         "glimpses": "what, on every glimpse",
