@@ -7,6 +7,7 @@ of measurements per recipe and seed, so that an interrupted run goes on. At the 
 looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where.
 
 * boxes: where the odd cells of a scene are, and of some scenes with cells of many classes which is which.
+* boxes-jpeg: the same, half of the images of the last part compressed as JPEG, for files that are.
 * distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
   place that explains the label best becomes its box (``hiresattn.train.locate``).
 * unlabelled: nothing of the scenes. The same classifier says which places show anything odd, and what.
@@ -130,17 +131,23 @@ def run(
     return record.cpu_seconds
 
 
-def boxes(zip_path: Path, seed: int, output: Path) -> float:
+def boxes(**last: Any) -> Train:
     """Told where, and at first in scenes of many classes what; in the end only scenes like those to come."""
-    first = output.with_name(output.name + "-mixed")
-    options = replace(LOOKING, scorer="evidence", weight_decay=0.1)
-    given = windows(zip_path, seed) + scenes(zip_path, seed, count=SCENES // 2, empty=0.25)
-    given += smear.examples(
-        zip_path, "train", SCENES // 2, seed0=1_000_000 * (seed + 1) + SCENES, several=64, mixed=True
-    )
-    spent = run(given, options, seed, first)
-    options = replace(options, init_from=str(first), epochs=30, lr=1.5e-3)
-    return spent + run(windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), options, seed, output)
+
+    def train(zip_path: Path, seed: int, output: Path) -> float:
+        first = output.with_name(output.name + "-mixed")
+        options = replace(LOOKING, scorer="evidence", weight_decay=0.1)
+        given = windows(zip_path, seed) + scenes(zip_path, seed, count=SCENES // 2, empty=0.25)
+        given += smear.examples(
+            zip_path, "train", SCENES // 2, seed0=1_000_000 * (seed + 1) + SCENES, several=64, mixed=True
+        )
+        spent = run(given, options, seed, first)
+        options = replace(options, init_from=str(first), epochs=30, lr=1.5e-3, **last)
+        return spent + run(
+            windows(zip_path, seed) + scenes(zip_path, seed, empty=0.25), options, seed, output
+        )
+
+    return train
 
 
 def single_cells(options: TrainOptions) -> Train:
@@ -224,7 +231,8 @@ def everywhere(zip_path: Path, seed: int, output: Path) -> float:
 
 
 RECIPES = {
-    "boxes": Recipe(boxes, (16, 32, 64)),
+    "boxes": Recipe(boxes(), (16, 32, 64)),
+    "boxes-jpeg": Recipe(boxes(jpeg=0.5), (16, 32, 64)),
     "distilled": Recipe(distilled(), (16, 32, 64)),
     "unlabelled": Recipe(distilled(labels=False)),
     "single-cells": Recipe(single_cells(EVERYWHERE)),
@@ -255,55 +263,54 @@ def measure(model: Path, tests: list[Example], budget: int, **how: Any) -> dict[
     found = list(classify(tests, load_model(model), budget=budget, device="cpu", threads=0, **how))
     seconds = time.process_time() - started
     pairs = list(zip(found, tests, strict=True))
-    looked = [[(r.y, r.x, r.height, r.width) for r in a.regions if r.height <= WINDOW] for a in found]
-    hit = [
-        any(_holds(region, e.boxes[0]) for region in regions)
-        for regions, (_, e) in zip(looked, pairs, strict=True)
-    ]
     return {
         "scenes": len(tests),
         "accuracy": float(np.mean([odd_class(a) == e.label for a, e in pairs])),
         "named": float(np.mean([a.class_name == e.label for a, e in pairs])),
         "nothing": float(np.mean([a.class_name == smear.BACKGROUND for a in found])),
-        "hit": float(np.mean(hit)),
+        "hit": float(np.mean([_hit(a, e) for a, e in pairs])),
         "glimpses": float(np.mean([a.cost.glimpses for a in found])),
         "fraction_read": float(np.mean([a.cost.fraction_read for a in found])),
         "cpu_ms": 1000 * seconds / len(tests),
     }
 
 
-def in_files(zip_path: Path, model: Path, count: int = 5) -> list[dict[str, Any]]:
+def in_files(zip_path: Path, models: dict[str, Path], count: int = 40) -> list[dict[str, Any]]:
     """Scenes written as files of each format, classified from the file: what is read of it."""
-    loaded = load_model(model)
+    loaded = {recipe: load_model(path) for recipe, path in models.items()}
     rows = []
     for form, grid in (("tiff", 16), ("zarr", 16), ("cog", 16), ("tiff", 64)):
         write, suffix = WRITERS[form]
-        found, size, seconds = [], 0, 0.0
+        found: dict[str, list[Prediction]] = {recipe: [] for recipe in models}
+        size, seconds = 0, dict.fromkeys(models, 0.0)
         tests = smear.examples(zip_path, "test", count if grid == 16 else 2, grid=grid, seed0=TEST)
         for example in tests:
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / f"smear{suffix}"
                 write(example.source, file)
                 size += sum(f.stat().st_size for f in [file, *file.rglob("*")] if f.is_file())
-                started = time.process_time()
-                found += classify([file], loaded, budget=BUDGETS[grid], device="cpu", threads=1)
-                seconds += time.process_time() - started
-        rows.append(
-            {
-                "format": form,
-                "grid": grid,
-                "scenes": len(tests),
-                "accuracy": float(
-                    np.mean([odd_class(a) == e.label for a, e in zip(found, tests, strict=True)])
-                ),
-                "glimpses": float(np.mean([a.cost.glimpses for a in found])),
-                "bytes": size / len(tests),
-                "bytes_read": float(np.mean([a.cost.bytes_read for a in found])),
-                "fraction_read": float(np.mean([a.cost.fraction_read for a in found])),
-                "cpu_ms": 1000 * seconds / len(tests),
-            }
-        )
-        print(rows[-1], flush=True)
+                for recipe, model in loaded.items():
+                    started = time.process_time()
+                    found[recipe] += classify([file], model, budget=BUDGETS[grid], device="cpu", threads=1)
+                    seconds[recipe] += time.process_time() - started
+        for recipe, answers in found.items():
+            right = [odd_class(a) == e.label for a, e in zip(answers, tests, strict=True)]
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "format": form,
+                    "grid": grid,
+                    "scenes": len(tests),
+                    "accuracy": float(np.mean(right)),
+                    "hit": float(np.mean([_hit(a, e) for a, e in zip(answers, tests, strict=True)])),
+                    "glimpses": float(np.mean([a.cost.glimpses for a in answers])),
+                    "bytes": size / len(tests),
+                    "bytes_read": float(np.mean([a.cost.bytes_read for a in answers])),
+                    "fraction_read": float(np.mean([a.cost.fraction_read for a in answers])),
+                    "cpu_ms": 1000 * seconds[recipe] / len(tests),
+                }
+            )
+            print(rows[-1], flush=True)
     return rows
 
 
@@ -315,11 +322,18 @@ def keep(work: Path, zip_path: Path) -> None:
         for row in json.loads(file.read_text(encoding="utf-8"))
     ]
     told_where = work / "boxes-0"
-    files = in_files(zip_path, told_where)
+    files = in_files(zip_path, {recipe: work / f"{recipe}-0" for recipe in ("boxes", "boxes-jpeg")})
     (example,) = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST)
     (found,) = classify([example], load_model(told_where), budget=BUDGETS[32], device="cpu")
     store_picture("oddcell", example.source, found, example.boxes or ())
     print(store("oddcell", budgets=BUDGETS, stop=0.95, rows=rows, files=files))
+
+
+def _hit(found: Prediction, example: Example) -> bool:
+    """Whether a finest window that was visited holds the whole odd cell."""
+    assert example.boxes is not None
+    looked = [(r.y, r.x, r.height, r.width) for r in found.regions if r.height <= WINDOW]
+    return any(_holds(region, example.boxes[0]) for region in looked)
 
 
 def _holds(region: tuple[int, ...], box: tuple[int, ...]) -> bool:

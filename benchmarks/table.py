@@ -253,6 +253,7 @@ def oddcell(result: dict[str, Any]) -> str:
     """The odd cell: what training was told, against what was found."""
     told = {
         "boxes": "where (boxes)",
+        "boxes-jpeg": "where (boxes), the last part with `--jpeg 0.5`",
         "distilled": "what; where, by looking everywhere once",
         "unlabelled": "nothing; where and what, by looking everywhere once",
         "single-cells": "nothing; all windows, by a classifier of single cells",
@@ -280,7 +281,8 @@ def oddcell(result: dict[str, Any]) -> str:
     head = ["cells", "training is told", "policy", "accuracy", "hit", "glimpses", "pixels read", "CPU ms",
             "training, CPU-s", "seeds"]  # fmt: skip
     files = [
-        [row["format"], f"{row['grid']} x {row['grid']}", str(row["scenes"]),
+        [row["format"], f"{row['grid']} x {row['grid']}", str(row["scenes"]), told[row["recipe"]],
+         f"{row['accuracy']:.2f}", f"{row['hit']:.2f}",
          f"{row['bytes_read'] / 1e6:.1f} of {row['bytes'] / 1e6:,.0f} MB", _percent(row["fraction_read"]),
          f"{row['glimpses']:.0f}", f"{row['cpu_ms']:.0f}"]
         for row in result["files"]
@@ -291,7 +293,11 @@ def oddcell(result: dict[str, Any]) -> str:
         f"\n\n{scenes[0]} test scenes per size, budgets {budgets}, stop at {result['stop']}; mean (lowest to "
         "highest). Hit: a finest window visited holds the whole odd cell. Chance is .14.\n\n"
     )
-    table = _table(["file", "cells", "scenes", "bytes read", "pixels decoded", "glimpses", "CPU ms"], files)
+    table = _table(
+        ["file", "cells", "scenes", "training is told", "accuracy", "hit", "bytes read", "pixels decoded", "glimpses",
+         "CPU ms"],
+        files,
+    )  # fmt: skip
     return _table(head, body) + words + table + _source(result, "oddcell.py")
 
 
