@@ -40,8 +40,8 @@ def locate(
         threads: Threads that read.
 
     Yields:
-        The examples, with the places found as their boxes; without boxes where none is sure; with empty boxes
-        where the label is the background.
+        The examples, with the places found as their boxes; without boxes where none is sure to show the label; with
+        empty boxes where the label is the background, or there is none and nothing is sure to be anything else.
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, or an image has more
@@ -75,10 +75,11 @@ def locate(
         evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, net.background]
         odd = _probabilities(evidence).numpy() >= sure
         boxes = tuple(tuple(place) for place in found.region[odd].tolist())
-        kinds = None
-        if example.label is None and boxes:
-            kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
-        yield replace(example, boxes=boxes or None, box_labels=kinds)
+        if example.label is not None:
+            yield replace(example, boxes=boxes or None)
+            continue
+        kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
+        yield replace(example, boxes=boxes, box_labels=kinds or None)
 
 
 def _probabilities(evidence: Tensor) -> Tensor:
