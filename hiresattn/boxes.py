@@ -3,7 +3,6 @@
 import json
 import math
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +22,13 @@ class Boxes(NamedTuple):
 
 
 def read_boxes(
-    text: str, manifest: Path, where: str, *, named: bool = False, strict: bool = True
+    text: str,
+    manifest: Path,
+    where: str,
+    *,
+    named: bool = False,
+    strict: bool = True,
+    known: dict[Any, Boxes] | None = None,
 ) -> Boxes | None:
     """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file in px (x, y).
 
@@ -34,6 +39,7 @@ def read_boxes(
         named: Whether the features of a GeoJSON are asked for their classes: QuPath's ``classification``, or a
             property ``label``.
         strict: Whether it is an error if some of them have one and others don't; else none has.
+        known: GeoJSON files that were read for other rows of the same manifest; this one is added.
 
     Returns:
         Places and classes; None = not known.
@@ -45,9 +51,11 @@ def read_boxes(
         return None
     try:
         if not text.startswith("["):
-            file = manifest.parent / text
-            stamp = (file.stat().st_mtime_ns, file.stat().st_size)
-            return _geojson_file(file, stamp, named=named, strict=strict)
+            known = {} if known is None else known
+            if (text, named, strict) not in known:
+                found = json.loads((manifest.parent / text).read_text(encoding="utf-8"))
+                known[text, named, strict] = _geojson_boxes(found, named=named, strict=strict)
+            return known[text, named, strict]
         rows = json.loads(text)
         boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
         labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
@@ -69,12 +77,6 @@ def read_boxes(
     if any(height < 1 or width < 1 for _, _, height, width in boxes):
         raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
     return Boxes(boxes, tuple(labels) or None)
-
-
-@lru_cache(maxsize=64)
-def _geojson_file(file: Path, _stamp: tuple[int, int], *, named: bool, strict: bool) -> Boxes:
-    """A file's boxes; kept, for the windows of a slide name the same file row after row."""
-    return _geojson_boxes(json.loads(file.read_text(encoding="utf-8")), named=named, strict=strict)
 
 
 def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:

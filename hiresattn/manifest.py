@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hiresattn.boxes import read_boxes
+from hiresattn.boxes import Boxes, read_boxes
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.tables import SEPARATOR, read_table
@@ -122,7 +122,8 @@ def read_manifest(
     multi = multi or named.label == "labels"
     chosen = None if fold is None else _fold(str(fold))
     places = [place for place, _ in table.rows]
-    examples = [_example(row, path, place, named, chosen, multi=multi) for place, row in table.rows]
+    files: dict[Any, Boxes] = {}
+    examples = [_example(row, path, place, named, chosen, files, multi=multi) for place, row in table.rows]
     if chosen is not None:
         _check_fold(path, examples, chosen)
     scales = ["" if e.mpp is None else f"{e.mpp:g} µm/px" for e in examples]
@@ -221,7 +222,14 @@ def _clashes(
 
 
 def _example(
-    row: Mapping[str, str], manifest: Path, place: str, columns: _Columns, fold: str | None, *, multi: bool
+    row: Mapping[str, str],
+    manifest: Path,
+    place: str,
+    columns: _Columns,
+    fold: str | None,
+    files: dict[Any, Boxes],
+    *,
+    multi: bool,
 ) -> Example:
     where = f"{manifest}, {place}"
     source = row[columns.source]
@@ -235,7 +243,9 @@ def _example(
     if multi and columns.label:
         label = _names(row[columns.label], where)
     split = _split(row, where, fold)
-    boxes = read_boxes(row.get("boxes", ""), manifest, where, named=label is None, strict=split != "test")
+    boxes = read_boxes(
+        row.get("boxes", ""), manifest, where, named=label is None, strict=split != "test", known=files
+    )
     return Example(
         source=source,
         label=label,
