@@ -121,7 +121,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     answers = 0 if by_scorer else looks if evidence else 1
     parts.append(_part("classifier", net.classifier, (features,), answers, (len(config.classes),)))
     if evidence:
-        parts.append(Part("evidence", (len(config.classes),), 1, 1, looks, 0))
+        parts.append(Part("trust", (len(config.classes),), 1, 1, looks, 0))
     return Description(side, (bands, size, size), locations, glimpses, tuple(parts))
 
 

@@ -49,13 +49,15 @@ def test_a_model_directory_is_described_from_its_card_alone(run, tmp_path):
     assert whole["locations"] == list(model.k)
 
 
-def test_the_scorer_is_called_by_its_name(run, tmp_path):
+@pytest.mark.parametrize("scorer", ["mask", "evidence"])
+def test_the_scorer_is_called_by_its_name_and_no_other_part_is(run, tmp_path, scorer):
     card = json.loads((DEMO / "card.json").read_text())
-    card["config"]["scorer"] = "mask"
+    card["config"] |= {"scorer": scorer, "background": "0"}
     (tmp_path / "card.json").write_text(json.dumps(card))
-    parts = json.loads(run("describe", tmp_path, "--json").stdout)["parts"]
-    assert "mask" in [part["name"] for part in parts]
-    assert "location" not in [part["name"] for part in parts]
+    names = [part["name"] for part in json.loads(run("describe", tmp_path, "--json").stdout)["parts"]]
+    assert scorer in names
+    assert "location" not in names
+    assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize("name", ["small", "quick", "timm"])
