@@ -28,7 +28,8 @@ class Scored(NamedTuple):
     logits: Float[Tensor, "n g g"]
     """One per cell; higher = look there. All that selection reads."""
     looks: Tensor | None = None
-    """What each cell looks like to the scorer, ``[n d g g]``; None = it doesn't say."""
+    """What each cell looks like to the scorer, ``[n d g g]``: directions are compared, lengths say nothing. None = it
+    doesn't say."""
     answer: Float[Tensor, "n K"] | None = None
     """Log-probability of each class, from a scorer that is a classifier as well; None = it isn't."""
     trace: Any = None

@@ -54,9 +54,10 @@ class EvidenceScorer(Scorer):
         something = [i for i in range(self.classes) if i != self.background]
         odds = kinds[:, something].logsumexp(1, keepdim=True) - kinds[:, -1:]
         odds = self.cap * torch.tanh(odds / self.cap)
+        share = (odds - odds.amax((2, 3), keepdim=True)).exp()  # a cell looks like what makes it worth a look
         return Scored(
             log_cells(odds.exp(), self.grid, view.fraction),
-            looks=pool_cells(seen * odds.exp(), self.grid, view.fraction),  # of what makes it worth a look
+            looks=pool_cells(seen * share, self.grid, view.fraction),
             trace=kinds,
         )
 
