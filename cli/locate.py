@@ -14,6 +14,7 @@ from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
+    from hiresattn.checkpoint import Model
     from hiresattn.manifest import Example
 
 COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
@@ -71,6 +72,7 @@ def locate(
     options.use_threads(threads)
     loaded = load_model(model)
     wanted = [number for number, e in enumerate(examples) if e.split == "train" and e.boxes is None]
+    _check(manifest, [examples[number] for number in wanted], loaded)
     found = 0
     with progress_bar("Looking everywhere", len(wanted), wanted=ctx.obj >= 0) as update:
         chosen = [examples[number] for number in wanted]
@@ -82,6 +84,26 @@ def locate(
     _write(target, examples)
     if ctx.obj >= 0:
         click.echo(f"Boxes for {found} of {len(wanted)} images in {output}", err=True)
+
+
+def _check(manifest: str, wanted: "list[Example]", model: "Model") -> None:
+    """Refuse before the first look what can't be located; say it where labels are missing."""
+    for example in wanted:
+        if isinstance(example.label, tuple):
+            raise ConfigError(
+                f"{manifest}: images have several labels; places are found for one label per image"
+            )
+        if model.net.background is not None and example.label not in (None, *model.classes):
+            known = ", ".join(model.classes)
+            raise ConfigError(
+                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
+            )
+    bare = sum(example.label is None for example in wanted)
+    if bare:
+        click.echo(
+            f"{bare} of {len(wanted)} images to train on have no label: any class but the background is looked for",
+            err=True,
+        )
 
 
 def _write(target: Path, examples: "list[Example]") -> None:

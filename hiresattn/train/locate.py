@@ -41,7 +41,8 @@ def locate(
 
     Yields:
         The examples, with the places found as their boxes; without boxes where none is sure to show the label; with
-        empty boxes where the label is the background, or there is none and nothing is sure to be anything else.
+        empty boxes where the label is the background. An image without a label in which nothing is found gets that
+        label; in one of background a chance look-alike may still be found.
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, or an image has more
@@ -57,11 +58,14 @@ def locate(
             raise ConfigError(
                 f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
             )
-        sought = [i for i, name in enumerate(model.classes) if name == (example.label or name)]
-        if sought == [net.background]:
+        if example.label == model.classes[net.background]:
             yield replace(example, boxes=())
             continue
-        sought = [i for i in sought if i != net.background]
+        sought = [
+            i
+            for i, name in enumerate(model.classes)
+            if name == (example.label or name) and i != net.background
+        ]
         pyramid = open_pyramid(example.source)
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
@@ -71,21 +75,29 @@ def locate(
         finally:
             if pyramid is not example.source:
                 pyramid.close()
-        logits = found.glimpse_logits.cpu()
+        measured = (found.coverage > 0).nonzero()[0]
+        logits = found.glimpse_logits.cpu()[measured]
         evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, net.background]
-        odd = _probabilities(evidence).numpy() >= sure
-        boxes = tuple(tuple(place) for place in found.region[odd].tolist())
+        odd = _probabilities(evidence, known=example.label is not None).numpy() >= sure
+        boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
         if example.label is not None:
             yield replace(example, boxes=boxes or None)
-            continue
-        kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
-        yield replace(example, boxes=boxes, box_labels=kinds or None)
+        elif boxes or not len(measured):
+            kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
+            yield replace(example, boxes=boxes or None, box_labels=kinds or None)
+        else:
+            yield replace(example, label=model.classes[net.background], boxes=())
 
 
-def _probabilities(evidence: Tensor) -> Tensor:
-    """Of each place to show the label, from log p(seen | label) / p(seen | background) ``[n]``."""
-    share = torch.tensor(1 / len(evidence))
+def _probabilities(evidence: Tensor, *, known: bool = True) -> Tensor:
+    """Of each place to show the label, from log p(seen | label) / p(seen | background) ``[n]``.
+
+    Unless it is ``known`` that some place does, one more that shows the background is counted: else the share of few
+    places would follow the largest evidence, however small that is.
+    """
+    count = len(evidence) + (not known)
+    share = torch.tensor(1 / max(count, 1))
     for _ in range(ROUNDS):
         odd = torch.sigmoid(evidence + torch.logit(share, eps=1e-6))
-        share = odd.mean()
+        share = odd.sum() / max(count, 1)
     return odd

@@ -61,9 +61,15 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     (work / "bare.csv").write_text("path\nscene.png\nempty.png\n")
     bare = run("locate", work / "bare.csv", "-m", work / "model", "-o", work / "out" / "bare.csv")
     assert bare.exit_code == 0, bare.stderr
-    odd, empty = read_manifest(work / "out" / "bare.csv", labels=True)  # all can be trained on
+    assert "2 of 2 images to train on have no label" in bare.stderr
+    odd, empty = read_manifest(work / "out" / "bare.csv", labels=True)
     assert odd.box_labels == ("bright",)
-    assert empty.boxes == ()
+    assert (empty.label, empty.boxes) == ("plain", ())
+    again = run(
+        "train", work / "out" / "bare.csv", "-o", work / "again", "--background", "plain", "--size", SIDE,
+        "--epochs", "1", "--value-range", "0,255", "--threads", "1", "--device", "cpu",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.stderr
 
     again = run("locate", work / "scenes.csv", "-m", work / "model", "-o", work / "scenes.csv")
     assert again.exit_code == 1
@@ -71,6 +77,21 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     missing = run("locate", work / "scenes.csv", "-m", work / "model", "-o", work / "nowhere" / "boxes.csv")
     assert missing.exit_code == 1
     assert "no folder" in missing.stderr
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("path,label\nscene.png,bright\nempty.png,plian\n", "'plian' is none of the model's classes"),
+        ("path,labels\nscene.png,bright|plain\n", "one label per image"),
+    ],
+)
+def test_what_can_not_be_located_is_refused_before_the_first_look(run, work, table, message):
+    (work / "wrong.csv").write_text(table)
+    found = run("locate", work / "wrong.csv", "-m", work / "model", "-o", work / "x.csv")
+    assert found.exit_code == 1
+    assert message in found.stderr
+    assert not (work / "x.csv").exists()
 
 
 def test_a_model_without_a_background_is_refused(run, work):

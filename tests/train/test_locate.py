@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from hiresattn.checkpoint import load_model
@@ -72,6 +73,33 @@ def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
     (found,) = locate([Example(_image(rng, 64, "plain"))], model, threads=0)
     assert found.boxes == ()
     assert found.box_labels is None
+    assert found.label == "plain"
+
+
+def test_a_single_place_without_a_label_is_no_box_because_it_is_the_likeliest():
+    for evidence in (-0.3, 0.0, 0.3):
+        assert _probabilities(torch.tensor([evidence]), known=False).item() < 0.5
+    assert _probabilities(torch.tensor([5.0]), known=False).item() > 0.9
+    assert _probabilities(torch.tensor([-0.3])).item() > 0.9  # a label that must show somewhere
+
+
+def test_places_without_a_measured_px_are_no_boxes(model, tmp_path):
+    rng = np.random.default_rng(4)
+    image = _image(rng, 64, "bright", (0, 48))
+    image[:, :32] = 0
+    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8", "nodata": 0}
+    place = rasterio.Affine(2, 0, 10, 0, -2, 20)
+    with rasterio.open(tmp_path / "half.tif", "w", **profile, transform=place) as file:
+        file.write(image.transpose(2, 0, 1))
+    kept = model.net.background
+    try:
+        for background in (kept, model.classes.index("bright")):
+            model.net.background = background
+            (found,) = locate([Example(str(tmp_path / "half.tif"))], model, threads=0)
+            assert found.boxes
+            assert all(x >= 32 for _, x, _, _ in found.boxes)
+    finally:
+        model.net.background = kept
 
 
 def test_how_common_the_label_is_is_learnt_from_the_image():
