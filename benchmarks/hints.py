@@ -8,7 +8,6 @@ other ways to search with a trained model. Variants are compared on scenes of th
 is measured on `test`. Results are added to `results/hints.json`.
 """
 
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -67,42 +66,39 @@ VARIANTS: dict[str, Variant] = {
 
 def fit(output: Path, hint: float, chosen: Variant, seed: int) -> float:
     """Train, unless that is done; CPU-seconds, those of earlier parts and of searching included."""
+    done = output.with_name(f"{output.name}.seconds")
+    if done.exists():
+        return float(done.read_text(encoding="utf-8"))
     options = replace(needle_model.OPTIONS, seed=seed, **chosen.options)
-    given = needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes)
-    first, kept, spent = output.with_name(f"{output.name}-first"), output / "before.json", 0.0
-    if chosen.clear is not None:
-        fit(first, chosen.clear, replace(chosen, clear=None), seed)
-    if chosen.searched is not None:
-        fit(first, hint, replace(chosen, searched=None), seed)
+    first, spent = output.with_name(f"{output.name}-first"), 0.0
     if chosen.clear is not None or chosen.searched is not None:
+        spent = fit(first, chosen.clear or hint, replace(chosen, clear=None, searched=None), seed)
         options = replace(options, init_from=str(first))
-        spent = load_model(first).training["cpu_seconds"]
-    if not (output / "metrics.csv").exists():
-        started = time.process_time()
-        if chosen.searched is not None:
-            given = found(load_model(first), needle_model.examples(seed, hint, chosen.searched))
-        searching = time.process_time() - started
-        needle_model.train(given, output, options)
-        kept.write_text(json.dumps(spent + searching), encoding="utf-8")
-    before = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else 0.0
-    return float(before + load_model(output).training["cpu_seconds"])
+    started = time.process_time()
+    if chosen.searched is None:
+        given = needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes)
+    else:
+        given = found(load_model(first), needle_model.examples(seed, hint, chosen.searched))
+    spent += time.process_time() - started + needle_model.train(given, output, options).cpu_seconds
+    done.write_text(str(spent), encoding="utf-8")
+    return spent
 
 
 def found(model: Model, given: list[Example]) -> list[Example]:
-    """Scenes whose answer was right and sure, with the finest place that decided it as their box."""
+    """Scenes whose answer was right and sure, with the finest place that decided it as their box; all of ``val``."""
     needle.warm_up(model)
-    answers = classify(given, model, budget=needle.BUDGET, device="cpu", threads=0)
+    asked = [example for example in given if example.split == "train"]
     told = []
-    for example, answer in zip(given, answers, strict=True):
+    for example, answer in zip(
+        asked, classify(asked, model, budget=needle.BUDGET, device="cpu", threads=0), strict=True
+    ):
         best = max(answer.regions, key=lambda region: region.attention)
         sure = answer.class_name == example.label and (answer.score or 0) >= 0.95
-        if example.split == "val":
-            told.append(example)
-        elif sure and best.height < 1.5 * model.config.finest_side:
+        if sure and best.height < 1.5 * model.config.finest_side:
             told.append(replace(example, boxes=((best.y, best.x, best.height, best.width),)))
-    right = [e for e in told if e.boxes and _inside(e.source.scene.box, e.boxes[0])]
-    print(f"{len(told)} of {len(given)} scenes, {len(right)} rightly", flush=True)
-    return told
+    right = sum(_inside(e.source.scene.box, e.boxes[0]) for e in told if e.boxes)
+    print(f"{len(told)} of {len(asked)} scenes, {right} rightly", flush=True)
+    return [*told, *(example for example in given if example.split == "val")]
 
 
 def _inside(box: tuple[int, ...], place: tuple[int, ...]) -> bool:
