@@ -238,8 +238,9 @@ def baseline_of(path: str) -> float | None:
         return None
     try:
         with safe_open(file, framework="pt") as stored:
-            return float(json.loads(stored.metadata()["state"])["baseline"])
-    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+            kept = json.loads(stored.metadata()["state"]).get("baseline")
+            return None if kept is None else float(kept)
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{file}: the training state is damaged ({error}); delete it, or copy it anew"
         ) from error
