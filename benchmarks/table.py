@@ -255,8 +255,8 @@ def oddcell(result: dict[str, Any]) -> str:
         "boxes": "where (boxes)",
         "boxes-jpeg": "where (boxes), the last part with `--jpeg 0.5`",
         "distilled": "what; where, by looking everywhere once",
-        "unlabelled": "nothing; where and what, by looking everywhere once",
-        "single-cells": "nothing; all windows, by a classifier of single cells",
+        "unlabelled": "no labels; where and what, by looking everywhere once",
+        "single-cells": "no labels; all windows, by a classifier of single cells",
         "responsibilities": "what (responsibilities)",
         "leave-one-out": "what (leave-one-out rewards)",
         "glimpses": "what, on every glimpse",
@@ -282,7 +282,7 @@ def oddcell(result: dict[str, Any]) -> str:
             "training, CPU-s", "seeds"]  # fmt: skip
     files = [
         [row["format"], f"{row['grid']} x {row['grid']}", str(row["scenes"]), told[row["recipe"]],
-         f"{row['accuracy']:.2f}", f"{row['hit']:.2f}",
+         *(f"{row[key]:.2f}" if row["scenes"] >= 20 else "" for key in ("accuracy", "hit")),
          f"{row['bytes_read'] / 1e6:.1f} of {row['bytes'] / 1e6:,.0f} MB", _percent(row["fraction_read"]),
          f"{row['glimpses']:.0f}", f"{row['cpu_ms']:.0f}"]
         for row in result["files"]
@@ -291,7 +291,8 @@ def oddcell(result: dict[str, Any]) -> str:
     budgets = ", ".join(map(str, result["budgets"].values()))
     words = (
         f"\n\n{scenes[0]} test scenes per size, budgets {budgets}, stop at {result['stop']}; mean (lowest to "
-        "highest). Hit: a finest window visited holds the whole odd cell. Chance is .14.\n\n"
+        "highest). Every scene has an odd cell: the answer is the likeliest of the seven classes that one can have. "
+        "Hit: a finest window visited holds the whole odd cell. Chance is .14.\n\n"
     )
     table = _table(
         ["file", "cells", "scenes", "training is told", "accuracy", "hit", "bytes read", "pixels decoded", "glimpses",
