@@ -43,10 +43,10 @@ class Variant:
     sides: Mapping[int, int] = field(default_factory=lambda: needle_model.SCENES)
     boxes: bool = False
     clear: float | None = None
-    """Strength of the scenes that as many epochs begin with."""
+    """Strength of the scenes that a first training of as many epochs sees."""
     searched: Mapping[int, int] | None = None
-    """How many training scenes per side a model of the recipe searches: places that gave the right answer surely
-    become boxes of a second training, from its weights."""
+    """How many training scenes per side the first training's model searches: places that gave the right answer
+    surely become boxes of a second training, from its weights."""
 
 
 VARIANTS: dict[str, Variant] = {
@@ -59,6 +59,7 @@ VARIANTS: dict[str, Variant] = {
     "deep": Variant({"epochs": 70}, {**needle_model.SCENES, 4096: 12000}),
     "clear first": Variant({"epochs": 42}, clear=0.16),
     "searched": Variant(searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
+    "clear, searched": Variant(clear=0.16, searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
     "wide long": Variant({"k": (8, 4), "epochs": 120}),
     "size128 long": Variant({"size": 128, "epochs": 108}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
 }

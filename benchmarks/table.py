@@ -187,6 +187,7 @@ def hints(result: dict[str, Any]) -> str:
             ("train", "clear first", ", half of the training at 0.16"),
             ("train", "long", ", trained twice as long"),
             ("train", "searched", ", told where by its own searches"),
+            ("train", "clear, searched", ", told where by searches of the model trained at 0.16"),
             ("train", "boxes", ", told where (boxes)"),
         ):
             asked = (kind, hint, variant, "test")
