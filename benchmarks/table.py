@@ -202,7 +202,10 @@ def hints(result: dict[str, Any]) -> str:
         for name in dict.fromkeys(row[key] for row in rows if (row["kind"], row["split"]) == (kind, "val")):
             more = {"variant": "recipe"} if kind == "search" else {}
             tried.append([names.get(name, name), *cells(kind, "val", ends, hint=0.08, **{key: name}, **more)])
-    head = ["tried at 0.08, 100 validation scenes (trainings 150), 1 seed", *(f"{side:,} px" for side in ends)]
+    head = [
+        "tried at 0.08, 100 validation scenes (trainings 150), 1 seed",
+        *(f"{side:,} px" for side in ends),
+    ]
     attempts = _table(head, tried)
     words = (
         "Accuracy (glimpses), by the rings' strength as a share of the value range, test scenes; trained at that "
