@@ -109,7 +109,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     view = View(encoded.stages, features, fraction)
     where, image = torch.zeros((1, 3), device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
     if scored or _params(net.scorer)[0]:
-        parts.append(_part(config.scorer, net.scorer, (view,), scored, (config.grid.size,) * 2))
+        parts.append(_part("scorer", net.scorer, (view,), scored, (config.grid.size,) * 2))
     if net.position is not None:
         parts.append(_part("position", net.position, (features, where), looks, (width,)))
     if net.value is not None:

@@ -92,8 +92,8 @@ def test_the_scorers_answer_is_the_images(name):
 def test_a_description_counts_the_scorer_that_answers():
     _, config = _net("saol", "scorer")
     parts = {part.name: part for part in describe(config, 32, ()).parts}
-    assert (parts["location"].calls, parts["classifier"].calls) == (1, 0)
-    assert parts["location"].macs > 0
+    assert (parts["scorer"].calls, parts["classifier"].calls) == (1, 0)
+    assert parts["scorer"].macs > 0
 
 
 def test_several_looks_answer_by_their_mean(tmp_path):

@@ -307,12 +307,12 @@ def test_a_preset_costs_the_published_multiply_accumulates(name, side, k, giga):
 
 def test_the_parts_of_the_papers_models_have_the_published_sizes():
     found = {part.name: part for part in describe(PRESETS["tnet-imagenet"].named(), 224, (1,)).parts}
-    assert found["location"].params_trainable == 788_485
-    assert found["location"].macs == pytest.approx(19.7e6, rel=0.001)
+    assert found["scorer"].params_trainable == 788_485
+    assert found["scorer"].macs == pytest.approx(19.7e6, rel=0.001)
     assert found["position"].params_trainable == 524_800
     found = {part.name: part for part in describe(PRESETS["tnet-fmow"].named(), 896, (2, 1)).parts}
-    assert found["location"].params_trainable == 19_725
-    assert found["location"].calls == 3
+    assert found["scorer"].params_trainable == 19_725
+    assert found["scorer"].calls == 3
     assert found["position"].params_trainable == 410_880
     assert found["classifier"].params_trainable == 79_422
 
@@ -325,7 +325,7 @@ def test_what_is_described_is_what_a_forward_pass_computes():
     described = describe(config, 1024, (4, 2))
     parts = {part.name: part for part in described.parts}
     leaves = int((found.depth == 2).sum())
-    also = parts["location"].macs // parts["location"].calls * leaves  # leaves are scored, for the record
+    also = parts["scorer"].macs // parts["scorer"].calls * leaves  # leaves are scored, for the record
     also += parts["classifier"].macs * len(found.image)  # and every glimpse answers on its own
     assert described.glimpses == (1, 4, 8)
     assert counter.get_total_flops() // 2 == described.macs + also
