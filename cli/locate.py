@@ -14,7 +14,6 @@ from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
     from hiresattn.manifest import Example
 
 COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
@@ -53,12 +52,14 @@ def locate(
 ) -> None:
     """Look at every place of MANIFEST's training images, and write where their labels show.
 
-    In images without a label, places that show any class but the background are found, and their classes written.
+    In images without a label, places that show any class but the background are found, and their classes written;
+    an image in which there is none gets the background as its label.
     `hiresattn train CSV` then learns from these boxes where to look, though nobody has drawn one. Rows of other
     splits, and those that have boxes, are copied.
     """
     from hiresattn.checkpoint import load_model
     from hiresattn.manifest import read_manifest
+    from hiresattn.train.locate import check
     from hiresattn.train.locate import locate as find
 
     target = Path(output)
@@ -72,7 +73,15 @@ def locate(
     options.use_threads(threads)
     loaded = load_model(model)
     wanted = [number for number, e in enumerate(examples) if e.split == "train" and e.boxes is None]
-    _check(manifest, [examples[number] for number in wanted], loaded)
+    check(loaded, (examples[number] for number in wanted))  # before the first look
+    if ctx.obj >= 0:
+        for split, what in (
+            ("train", "any class but the background is looked for"),
+            ("val", "training needs one"),
+        ):
+            bare = sum(e.label is None and e.split == split and e.boxes is None for e in examples)
+            if bare:
+                click.echo(f"{bare} images of split {split} have no label: {what}", err=True)
     found = 0
     with progress_bar("Looking everywhere", len(wanted), wanted=ctx.obj >= 0) as update:
         chosen = [examples[number] for number in wanted]
@@ -84,26 +93,6 @@ def locate(
     _write(target, examples)
     if ctx.obj >= 0:
         click.echo(f"Boxes for {found} of {len(wanted)} images in {output}", err=True)
-
-
-def _check(manifest: str, wanted: "list[Example]", model: "Model") -> None:
-    """Refuse before the first look what can't be located; say it where labels are missing."""
-    for example in wanted:
-        if isinstance(example.label, tuple):
-            raise ConfigError(
-                f"{manifest}: images have several labels; places are found for one label per image"
-            )
-        if model.net.background is not None and example.label not in (None, *model.classes):
-            known = ", ".join(model.classes)
-            raise ConfigError(
-                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
-            )
-    bare = sum(example.label is None for example in wanted)
-    if bare:
-        click.echo(
-            f"{bare} of {len(wanted)} images to train on have no label: any class but the background is looked for",
-            err=True,
-        )
 
 
 def _write(target: Path, examples: "list[Example]") -> None:

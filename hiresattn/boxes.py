@@ -26,9 +26,9 @@ def read_boxes(
     manifest: Path,
     where: str,
     *,
+    known: dict[Any, Boxes],
     named: bool = False,
     strict: bool = True,
-    known: dict[Any, Boxes] | None = None,
 ) -> Boxes | None:
     """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file in px (x, y).
 
@@ -36,10 +36,10 @@ def read_boxes(
         text: The one or the other; empty = not known.
         manifest: What the file lies beside.
         where: What is being read, for messages.
+        known: GeoJSON files that were read for other rows of the same manifest; this one is added.
         named: Whether the features of a GeoJSON are asked for their classes: QuPath's ``classification``, or a
             property ``label``.
         strict: Whether it is an error if some of them have one and others don't; else none has.
-        known: GeoJSON files that were read for other rows of the same manifest; this one is added.
 
     Returns:
         Places and classes; None = not known.
@@ -51,7 +51,6 @@ def read_boxes(
         return None
     try:
         if not text.startswith("["):
-            known = {} if known is None else known
             if (text, named, strict) not in known:
                 found = json.loads((manifest.parent / text).read_text(encoding="utf-8"))
                 known[text, named, strict] = _geojson_boxes(found, named=named, strict=strict)

@@ -50,22 +50,14 @@ def locate(
         HiresattnError: If an image can't be read.
     """
     net = model.net.eval()
-    if net.background is None:
-        raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
+    background = check(model, ())
     for example in examples:
-        if example.label is not None and example.label not in model.classes:
-            known = ", ".join(model.classes)
-            raise ConfigError(
-                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
-            )
-        if example.label == model.classes[net.background]:
+        check(model, (example,))
+        odd_classes = [i for i in range(len(model.classes)) if i != background]
+        sought = odd_classes if example.label is None else [model.classes.index(example.label)]
+        if sought == [background]:
             yield replace(example, boxes=())
             continue
-        sought = [
-            i
-            for i, name in enumerate(model.classes)
-            if name == (example.label or name) and i != net.background
-        ]
         pyramid = open_pyramid(example.source)
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
@@ -77,7 +69,7 @@ def locate(
                 pyramid.close()
         measured = (found.coverage > 0).nonzero()[0]
         logits = found.glimpse_logits.cpu()[measured]
-        evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, net.background]
+        evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, background]
         odd = _probabilities(evidence, known=example.label is not None).numpy() >= sure
         boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
         if example.label is not None:
@@ -86,7 +78,28 @@ def locate(
             kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
             yield replace(example, boxes=boxes or None, box_labels=kinds or None)
         else:
-            yield replace(example, label=model.classes[net.background], boxes=())
+            yield replace(example, label=model.classes[background], boxes=())
+
+
+def check(model: Model, examples: Iterable[Example]) -> int:
+    """Refuse what can't be located; the index of the model's background class.
+
+    Raises:
+        ConfigError: If the model has no background class, or a label is several or none of its classes.
+    """
+    if model.net.background is None:
+        raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
+    for example in examples:
+        if isinstance(example.label, tuple):
+            raise ConfigError(
+                f"{example.source}: it has several labels; places are found for one label per image"
+            )
+        if example.label is not None and example.label not in model.classes:
+            known = ", ".join(model.classes)
+            raise ConfigError(
+                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
+            )
+    return model.net.background
 
 
 def _probabilities(evidence: Tensor, *, known: bool = True) -> Tensor:

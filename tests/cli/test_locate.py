@@ -61,7 +61,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     (work / "bare.csv").write_text("path\nscene.png\nempty.png\n")
     bare = run("locate", work / "bare.csv", "-m", work / "model", "-o", work / "out" / "bare.csv")
     assert bare.exit_code == 0, bare.stderr
-    assert "2 of 2 images to train on have no label" in bare.stderr
+    assert "2 images of split train have no label" in bare.stderr
     odd, empty = read_manifest(work / "out" / "bare.csv", labels=True)
     assert odd.box_labels == ("bright",)
     assert (empty.label, empty.boxes) == ("plain", ())
