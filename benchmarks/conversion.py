@@ -23,7 +23,7 @@ from hiresattn import open_pyramid
 TILE, KINDS, SHARD = 256, 48, 2048
 
 OURS = """
-from hiresattn.convert import convert
+from hiresattn.conversion import convert
 made = convert(sys.argv[1], sys.argv[2])
 said = {"windows": made.windows_checked}
 """

@@ -21,8 +21,8 @@ import torch
 from store import load, store
 
 from hiresattn import load_model
-from hiresattn.needle import NeedleScene
-from hiresattn.train.options import TrainOptions
+from hiresattn.demo.needle import NeedleScene
+from hiresattn.training.options import TrainOptions
 
 _OURS = needle_model.OPTIONS
 #: The paper's rule: the best cells, always all of them; normalised scores; a running mean as the baseline.

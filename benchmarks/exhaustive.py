@@ -18,8 +18,8 @@ import torch
 from store import store
 
 from hiresattn import load_model
-from hiresattn.needle import NeedleScene
-from hiresattn.search import Budget
+from hiresattn.demo.needle import NeedleScene
+from hiresattn.inference.search import Budget
 
 #: Training scenes per side: one epoch of 64 and of 256 px, two of 1,024 px.
 SCENES = {64: 9000, 256: 3000, 1024: 600}

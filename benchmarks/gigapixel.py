@@ -10,7 +10,7 @@ import click
 import numpy as np
 from store import store
 
-from hiresattn.demo import run
+from hiresattn.demo.run import run
 
 
 @click.command()

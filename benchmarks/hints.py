@@ -23,12 +23,12 @@ from store import load, store
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
-from hiresattn.fetch import CropFetcher
+from hiresattn.datasets.manifest import Example
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import root_regions
-from hiresattn.manifest import Example
+from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.select import TopK
-from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.search import Budget, Policy, best_first
+from hiresattn.reading.fetch import CropFetcher
 
 SIDES = (1024, 4096, 16384)
 #: Scenes of `val` begin here: those before chose the epoch in training.

@@ -23,11 +23,11 @@ from store import store, store_picture
 
 from hiresattn import classify, load_model, open_pyramid
 from hiresattn.checkpoint import Model
-from hiresattn.manifest import Example, read_manifest
-from hiresattn.report.record import Prediction, VisitedRegion
-from hiresattn.search import Budget
-from hiresattn.train.loop import fit
-from hiresattn.train.options import TrainOptions
+from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.search import Budget
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
 
 BUDGET = 16
 FINEST = 128

@@ -32,12 +32,12 @@ from PIL import Image, ImageDraw
 from store import RESULTS, store
 
 from hiresattn import load_model
-from hiresattn.manifest import Example, read_manifest
-from hiresattn.report.attention import RegionMap, compose
-from hiresattn.train.attention import load_attention
-from hiresattn.train.data import Item
-from hiresattn.train.export import export_attention, first_look, loader_of
-from hiresattn.train.loop import fit
+from hiresattn.attention_maps.export import export_attention, first_look, loader_of
+from hiresattn.attention_maps.memory import load_attention
+from hiresattn.attention_maps.render import RegionMap, compose
+from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.training.data import Item
+from hiresattn.training.fit import fit
 
 ENCODERS = {"test_resnet": (-3,), "small-bn": (-1,)}
 OPTIONS = replace(

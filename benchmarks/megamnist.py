@@ -30,12 +30,12 @@ from torch import Tensor
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
-from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import cells_on_boxes, root_regions
 from hiresattn.model.scorers import SCORERS
 from hiresattn.model.select import Selection
-from hiresattn.train.loop import fit
-from hiresattn.train.options import TrainOptions
+from hiresattn.reading.fetch import CropFetcher
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
 
 WINDOW, GLANCE = 56, 224
 #: Least share of its area that a region must hold of a digit to have seen it.

@@ -16,7 +16,7 @@ import imagecodecs
 import tifffile
 from store import store
 
-from hiresattn.needle import NeedlePyramid, NeedleScene
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 
 TILE, KINDS = 256, 16
 SIDES = {"10 megapixels": 3072, "10 gigapixels": 102400}
@@ -50,7 +50,7 @@ def measure(path: Path) -> dict[str, float | int]:
         "'glimpses': p.cost.glimpses, 'tiles': p.cost.tiles, 'fraction_read': p.cost.fraction_read,"
         "'seconds': p.cost.seconds.total}))"
     )
-    model = str(files("hiresattn") / "demo_model")
+    model = str(files("hiresattn.demo") / "model")
     done = subprocess.run(
         [sys.executable, "-c", code, str(path), model], capture_output=True, text=True, check=True
     )

@@ -19,9 +19,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.geometry import Level
-from hiresattn.manifest import Example
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 
 CLASSES = tuple("0123456789")

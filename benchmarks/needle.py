@@ -20,9 +20,9 @@ from store import store, store_picture
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import EXPAND_FROM
-from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.report.record import Prediction
+from hiresattn.inference.record import Prediction
 
 BUDGET = 80
 SIDES = (64, 256, 1024, 4096, 16384, 32768, 65536, 262144)
@@ -95,7 +95,7 @@ def _mean(values: Sequence[float]) -> float:
 def main(model: str | None, scenes: int, name: str, *, picture: bool) -> None:
     """Measure and store."""
     torch.set_num_threads(1)
-    loaded = load_model(model or str(files("hiresattn") / "demo_model"))
+    loaded = load_model(model or str(files("hiresattn.demo") / "model"))
     if picture:
         scene = NeedleScene(0, 16384, split="test")
         found = next(classify([NeedlePyramid(scene)], loaded, budget=BUDGET, device="cpu", threads=1))

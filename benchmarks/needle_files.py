@@ -22,9 +22,9 @@ from store import store
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
-from hiresattn.demo import write_scene
-from hiresattn.needle import NeedleScene
-from hiresattn.report.record import Prediction
+from hiresattn.demo.needle import NeedleScene
+from hiresattn.demo.run import write_scene
+from hiresattn.inference.record import Prediction
 
 COUNTS = "1024:100,4096:30,16384:6,65536:2"
 #: Largest side at which every place is looked at, and in how many of the files.
@@ -71,7 +71,7 @@ def measure(model: Model, exhaustive: Model | None, side: int, count: int) -> It
 def main(model: str | None, alternative: str | None, counts: str, name: str) -> None:
     """Measure and store."""
     torch.set_num_threads(1)
-    loaded = load_model(model or str(files("hiresattn") / "demo_model"))
+    loaded = load_model(model or str(files("hiresattn.demo") / "model"))
     other = load_model(alternative) if alternative else None
     list(measure(loaded, other, 1024, 2))  # compile the kernels
     rows = []

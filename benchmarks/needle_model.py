@@ -12,10 +12,10 @@ from pathlib import Path
 import click
 import torch
 
-from hiresattn.manifest import Example
-from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.train.loop import fit
-from hiresattn.train.options import EpochRecord, TrainOptions
+from hiresattn.datasets.manifest import Example
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
+from hiresattn.training.fit import fit
+from hiresattn.training.options import EpochRecord, TrainOptions
 
 #: Training scenes per side.
 SCENES = {64: 6000, 128: 1000, 256: 4000, 512: 4000, 1024: 12000}

@@ -9,7 +9,7 @@ looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where
 * boxes: where the odd cells of a scene are, and of some scenes with cells of many classes which is which.
 * boxes-jpeg: the same, half of the images of the last part compressed as JPEG, for files that are.
 * distilled: image labels only. A classifier of single cells looks at every place of the training scenes once, and the
-  place that explains the label best becomes its box (``hiresattn.train.locate``).
+  place that explains the label best becomes its box (``hiresattn.inference.locate``).
 * unlabelled: only that scenes have odd cells. The same classifier says which places show one, and what. As with all
   recipes, labelled validation scenes choose the epoch.
 * single-cells: that classifier itself, at every place of every scene.
@@ -37,11 +37,11 @@ from store import store, store_picture
 from writers import WRITERS
 
 from hiresattn import classify, load_model
-from hiresattn.manifest import Example
-from hiresattn.report.record import Prediction
-from hiresattn.train.locate import locate
-from hiresattn.train.loop import fit
-from hiresattn.train.options import TrainOptions
+from hiresattn.datasets.manifest import Example
+from hiresattn.inference.locate import locate
+from hiresattn.inference.record import Prediction
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
 
 WINDOW = 2 * smear.CELL
 GLANCE = 16 * smear.CELL

@@ -20,7 +20,7 @@ from store import store
 from writers import write_tiff, write_zarr
 
 from hiresattn import open_pyramid, read_crops
-from hiresattn.readbench import PATTERNS, bench_reading, crop_places
+from hiresattn.reading.bench import PATTERNS, bench_reading, crop_places
 
 SIZE = 224
 #: Crops of the slow readers.

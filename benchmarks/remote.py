@@ -20,9 +20,9 @@ from writers import write_cog
 import hiresattn
 from hiresattn import open_pyramid
 from hiresattn.checkpoint import load_model
-from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import root_regions
-from hiresattn.predict import classify, input_for
+from hiresattn.inference.classify import classify, input_for
+from hiresattn.reading.fetch import CropFetcher
 
 LATENCY_MS = 30
 BUDGET = 32
@@ -87,7 +87,7 @@ def main(data: str, sides: str, folder: str | None) -> None:
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             assert server.stdout is not None
             port = int(server.stdout.readline())
-            model = load_model(Path(hiresattn.__file__).parent / "demo_model")
+            model = load_model(Path(hiresattn.__file__).parent / "demo" / "model")
             for side in map(int, sides.split(",")):
                 path = home / f"scene{side}.tif"
                 if not path.exists():

@@ -29,13 +29,13 @@ from store import load, store
 from hiresattn import load_model
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.config import ScorerConfig
-from hiresattn.evaluate.answers import Run, outcomes
+from hiresattn.datasets.manifest import Example
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
+from hiresattn.evaluation.answers import Run, outcomes
 from hiresattn.geometry import cells_on_target
-from hiresattn.manifest import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.net import Look
-from hiresattn.needle import NeedlePyramid, NeedleScene
-from hiresattn.train.options import TrainOptions
+from hiresattn.training.options import TrainOptions
 
 SCORERS = ("location", "mask", "saol", "ltpa", "oaa", "random", "oracle")
 

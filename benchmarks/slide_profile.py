@@ -23,12 +23,12 @@ from canvas import Canvas
 from store import store
 from writers import write_tiff
 
-import hiresattn.predict as module
+import hiresattn.inference.classify as module
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.fetch import CropFetcher
+from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
-from hiresattn.predict import classify
+from hiresattn.reading.fetch import CropFetcher
 
 BUDGET, SIZE, RUNS = 64, 224, 7
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
@@ -41,7 +41,7 @@ from hiresattn.config import InputConfig
 start = time.process_time()
 import numba
 imported = time.process_time() - start
-from hiresattn.fetch import CropFetcher
+from hiresattn.reading.fetch import CropFetcher
 from numba.core import dispatcher
 spent, misses, depth = 0.0, 0, 0
 load = dispatcher.Dispatcher.compile
@@ -60,7 +60,7 @@ with hiresattn.open_pyramid(sys.argv[1]) as pyramid:
     with CropFetcher([pyramid], InputConfig(size=224), threads=1) as fetch:
         side = min(pyramid.height, pyramid.width)
         fetch(np.zeros(2, np.int64), np.array([[0, 0, side, side], [0, 0, 224, 224]]))
-from hiresattn.schedule import kernels
+from hiresattn.reading import kernels
 misses = sum(sum(k.stats.cache_misses.values()) for k in vars(kernels).values() if hasattr(k, "stats"))
 print(json.dumps({"import": imported, "kernels": spent, "compiled": misses}))
 """

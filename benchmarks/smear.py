@@ -27,11 +27,11 @@ import click
 import numpy as np
 from writers import WRITERS
 
+from hiresattn.datasets.manifest import SPLITS, Example
 from hiresattn.errors import ConfigError, NotFoundError, OpenError, RegionError
 from hiresattn.geometry import Level
-from hiresattn.manifest import SPLITS, Example
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
-from hiresattn.schedule.compiled import compiled
+from hiresattn.reading.compiled import compiled
 
 #: Names of the classes: the folders of the zip.
 CLASSES = (

@@ -24,13 +24,13 @@ from store import store
 
 from hiresattn import open_pyramid
 from hiresattn.config import InputConfig
-from hiresattn.fetch import CropFetcher, Crops
 from hiresattn.geometry import root_regions
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.presets import PRESETS
 from hiresattn.model.select import TopK
+from hiresattn.reading.fetch import CropFetcher, Crops
 
 #: Name, preset, side of the image (px) and cells per region and depth.
 WAYS = (

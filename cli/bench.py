@@ -12,7 +12,7 @@ from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hiresattn.pyramid import Pyramid
-    from hiresattn.readbench import ReadBench
+    from hiresattn.reading.bench import ReadBench
 
 
 @click.group()
@@ -48,7 +48,7 @@ def read(ctx: click.Context, file: str, *, pattern: str, crops: int, size: int, 
     the crops once, from memory. "Ready for a network" is float32, scaled, bands first.
     """
     from hiresattn.pyramid import open_pyramid
-    from hiresattn.readbench import ROUNDS, bench_reading
+    from hiresattn.reading.bench import ROUNDS, bench_reading
 
     with open_pyramid(file) as pyramid, progress_bar("Reading", ROUNDS, wanted=ctx.obj >= 0) as update:
         found = bench_reading(pyramid, pattern, crops=crops, size=size, progress=update)

@@ -18,8 +18,8 @@ from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.manifest import Example
-    from hiresattn.report.record import Prediction
+    from hiresattn.datasets.manifest import Example
+    from hiresattn.inference.record import Prediction
 
     Source = str | Example | Unusable
 
@@ -103,7 +103,7 @@ def classify(
         raise click.UsageError("--nms keeps chosen cells apart, and --policy lowres chooses none")
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
-    from hiresattn.predict import classify as classify_sources
+    from hiresattn.inference.classify import classify as classify_sources
 
     loaded = load_model(model)
     if dry_run:
@@ -214,7 +214,7 @@ def _opened(output: str) -> IO[str]:
 
 
 def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
 
     if len(sources) != 1 or isinstance(sources[0], Example):
         raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
@@ -226,7 +226,7 @@ def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], 
 
 def _scaled(source: "Source", mpp: float) -> "Source":
     """A source with another scale than its file, or its manifest, says."""
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
 
     if isinstance(source, Unusable):
         return source
@@ -238,7 +238,7 @@ def _in_order(
 ) -> "Iterator[Prediction]":
     """The answers, and between them the errors of what can't be used, in the order of the sources."""
     import hiresattn
-    from hiresattn.report.record import Prediction
+    from hiresattn.inference.record import Prediction
 
     for source in sources:
         if isinstance(source, Unusable):

@@ -72,7 +72,7 @@ def convert(
     SRC; else nothing does. Lossless, unless --compression jpeg is asked for. A px of a coarser level is the mean
     of the measured level-0 px that it shows. Kept: µm/px, CRS, transform, nodata, masks; in a COG also tags.
     """
-    from hiresattn.convert import convert as convert_image
+    from hiresattn.conversion import convert as convert_image
 
     count = _count(levels)
     try:

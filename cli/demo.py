@@ -29,7 +29,7 @@ def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_j
     """
     options.check_budget(budget)
     folder = made_folder(output, "-o")
-    from hiresattn.demo import run
+    from hiresattn.demo.run import run
 
     with progress_bar("Demo", 1.0, wanted=ctx.obj >= 0) as update:
         report = run(folder, seed=seed or 0, budget=budget, progress=lambda step, share: update(share, step))

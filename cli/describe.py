@@ -61,7 +61,7 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
     from hiresattn.checkpoint import read_config
     from hiresattn.config import InputConfig, did_you_mean
     from hiresattn.model import presets
-    from hiresattn.train.options import PRESETS, model_config
+    from hiresattn.training.options import PRESETS, model_config
 
     if name in presets.PRESETS:
         preset = presets.PRESETS[name]

@@ -10,8 +10,8 @@ from hiresattn_cli.sources import Unusable
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.manifest import Example
-    from hiresattn.search import Budget
+    from hiresattn.datasets.manifest import Example
+    from hiresattn.inference.search import Budget
 
 
 def planned(
@@ -28,7 +28,7 @@ def planned(
     assumed.
     """
     from hiresattn.errors import HiresattnError, OpenError
-    from hiresattn.search import Budget
+    from hiresattn.inference.search import Budget
 
     spent = Budget.parse(budget)
     for source in sources:
@@ -63,11 +63,11 @@ def _plan(
     value_range: tuple[float, float] | None,
 ) -> tuple[dict[str, Any], str | None]:
     """What one image would cost, and advice."""
-    from hiresattn.fetch import check_domain
     from hiresattn.geometry import check_region
-    from hiresattn.predict import input_for
-    from hiresattn.preview import advice, preview
+    from hiresattn.inference.classify import input_for
     from hiresattn.pyramid import open_pyramid
+    from hiresattn.reading.estimate import advice, preview
+    from hiresattn.reading.fetch import check_domain
 
     rule = model.config
     with open_pyramid(name) as pyramid:

@@ -16,9 +16,9 @@ from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.evaluate.answers import Outcome, Run
-    from hiresattn.evaluate.evaluation import Evaluation, Point
-    from hiresattn.evaluate.metrics import Measured
+    from hiresattn.evaluation.answers import Outcome, Run
+    from hiresattn.evaluation.metrics import Measured
+    from hiresattn.evaluation.run import Evaluation, Point
 
     Passed = tuple[Run, list[Outcome]]
 
@@ -120,10 +120,10 @@ def evaluate(
     options.check_budget(budget)
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model, set_temperature
-    from hiresattn.evaluate.answers import Run, checked, runs
-    from hiresattn.evaluate.calibration import calibrated
-    from hiresattn.evaluate.evaluation import report
-    from hiresattn.imagefolder import read_examples
+    from hiresattn.datasets.folder import read_examples
+    from hiresattn.evaluation.answers import Run, checked, runs
+    from hiresattn.evaluation.calibration import calibrated
+    from hiresattn.evaluation.run import report
 
     if fold is not None and split:
         raise click.UsageError("--fold and --split both say which rows to evaluate; give one of them")
@@ -194,7 +194,7 @@ def _passed(
     before: "Sequence[Passed]",
 ) -> "list[Outcome]":
     """One pass over the images; the first tells its errors and keeps its predictions."""
-    from hiresattn.evaluate.answers import outcomes
+    from hiresattn.evaluation.answers import outcomes
 
     kept = []
     for outcome, prediction in outcomes(chosen, loaded, run, **settings):
@@ -218,7 +218,7 @@ def _opened(path: Path) -> IO[str]:
 
 def _write(folder: Path, found: "Evaluation", said: dict[str, Any]) -> None:
     """The report as JSON and as plots, each whole or not at all."""
-    from hiresattn.evaluate.plots import plots
+    from hiresattn.evaluation.plots import plots
 
     path = folder / "metrics.json"
     partial = folder / ".metrics.json.partial"

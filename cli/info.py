@@ -12,7 +12,7 @@ from hiresattn_cli.output import json_line, one_line
 from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
     from hiresattn.pyramid import Pyramid
 
 #: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
@@ -34,7 +34,7 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
     from hiresattn.pyramid import open_pyramid
 
     sources = list(_images(expand_sources(words)))
@@ -72,7 +72,7 @@ def _images(sources: "list[str | Example | Unusable]") -> "Iterator[str | Exampl
 
 def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
     """The facts of one image as JSON types."""
-    from hiresattn.preview import advice, preview
+    from hiresattn.reading.estimate import advice, preview
 
     names = ("width", "height", "downsample", "tile_width", "tile_height")
     return {

@@ -14,7 +14,7 @@ from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
 
 COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
 
@@ -58,9 +58,9 @@ def locate(
     splits, and those that have boxes, are copied.
     """
     from hiresattn.checkpoint import load_model
-    from hiresattn.manifest import read_manifest
-    from hiresattn.train.locate import check
-    from hiresattn.train.locate import locate as find
+    from hiresattn.datasets.manifest import read_manifest
+    from hiresattn.inference.locate import check
+    from hiresattn.inference.locate import locate as find
 
     target = Path(output)
     if target.resolve() == Path(manifest).resolve():

@@ -88,7 +88,7 @@ DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 def check_budget(text: str) -> None:
     """Refuse a budget that can't be read: wrong usage."""
-    from hiresattn.search import Budget
+    from hiresattn.inference.search import Budget
 
     try:
         Budget.parse(text)

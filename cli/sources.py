@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hiresattn.datasets.tables import SUFFIXES as TABLES
 from hiresattn.errors import HiresattnError
-from hiresattn.tables import SUFFIXES as TABLES
 
 if TYPE_CHECKING:
-    from hiresattn.manifest import Example
+    from hiresattn.datasets.manifest import Example
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def _listed() -> Iterator[str]:
 
 
 def _rows(path: str, split: str | None) -> "Iterator[Example | Unusable]":
-    from hiresattn.manifest import read_manifest
+    from hiresattn.datasets.manifest import read_manifest
 
     try:
         examples = read_manifest(path)
@@ -109,8 +109,8 @@ def _images(word: str) -> Iterator[str | Unusable]:
 
 def _folder(folder: str) -> Iterator[str | Unusable]:
     """The images of a folder and of those in it; a Zarr directory is one image."""
-    from hiresattn.imagefolder import images_below, is_zarr
-    from hiresattn.manifest import IMAGES
+    from hiresattn.datasets.folder import images_below, is_zarr
+    from hiresattn.datasets.manifest import IMAGES
 
     if is_zarr(folder):
         yield folder

@@ -14,8 +14,8 @@ from hiresattn_cli.training_set import training_set
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hiresattn.manifest import Example
-    from hiresattn.train.options import EpochRecord, TrainOptions
+    from hiresattn.datasets.manifest import Example
+    from hiresattn.training.options import EpochRecord, TrainOptions
 
 
 @click.command()
@@ -222,10 +222,10 @@ def train(
     options.use_threads(given["threads"])
 
     from hiresattn.checkpoint import load_model
-    from hiresattn.train.loop import fit
+    from hiresattn.training.fit import fit
 
     if export_attention is not None:
-        from hiresattn.train.export import check_exportable
+        from hiresattn.attention_maps.export import check_exportable
 
         check_exportable(chosen, export_attention)
 
@@ -268,7 +268,7 @@ def _export(
     wanted: bool,
 ) -> None:
     """Write the attention of every training image."""
-    from hiresattn.train.export import export_attention
+    from hiresattn.attention_maps.export import export_attention
 
     def lost(error: HiresattnError) -> None:
         say(f"Skipped: {error}")
@@ -301,10 +301,10 @@ def _options(preset: str | None, config: str | None, given: dict[str, Any]) -> "
     from dataclasses import replace
 
     from hiresattn.config import did_you_mean
-    from hiresattn.train.options import PRESETS, TrainOptions
+    from hiresattn.training.options import PRESETS, TrainOptions
 
     if config is not None:
-        from hiresattn.train.settings import read_settings
+        from hiresattn.training.config_file import read_settings
 
         given = read_settings(config) | given
         own = given.pop("preset", None)

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 from hiresattn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hiresattn.manifest import Example
-    from hiresattn.train.options import TrainOptions
+    from hiresattn.datasets.manifest import Example
+    from hiresattn.training.options import TrainOptions
 
 
 def training_set(manifest: str, chosen: "TrainOptions") -> "list[Example]":
@@ -16,7 +16,7 @@ def training_set(manifest: str, chosen: "TrainOptions") -> "list[Example]":
         ConfigError: If a row is unusable, or nothing can be learnt of the whole.
         HiresattnError: If it can't be read.
     """
-    from hiresattn.imagefolder import read_examples
+    from hiresattn.datasets.folder import read_examples
 
     examples = read_examples(
         manifest, labels=True, multi=chosen.multi_label, fold=chosen.fold, seed=chosen.seed
@@ -28,7 +28,7 @@ def training_set(manifest: str, chosen: "TrainOptions") -> "list[Example]":
 def _check(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:
     """Refuse a set that nothing can be learnt of."""
     from hiresattn.config import did_you_mean
-    from hiresattn.manifest import classes_in
+    from hiresattn.datasets.manifest import classes_in
 
     train = [example for example in examples if example.split == "train"]
     if not train:

@@ -12,22 +12,22 @@ from hiresattn.errors import HiresattnError as HiresattnError
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model as Model
     from hiresattn.checkpoint import load_model as load_model
-    from hiresattn.crops import read_crops as read_crops
-    from hiresattn.predict import classify as classify
+    from hiresattn.inference.classify import classify as classify
+    from hiresattn.inference.record import Prediction as Prediction
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
-    from hiresattn.report.record import Prediction as Prediction
+    from hiresattn.reading.crops import read_crops as read_crops
 
 __version__ = "0.1.0"
 
 _HOME = {
     "Model": "hiresattn.checkpoint",
-    "Prediction": "hiresattn.report.record",
+    "Prediction": "hiresattn.inference.record",
     "Pyramid": "hiresattn.pyramid",
-    "classify": "hiresattn.predict",
+    "classify": "hiresattn.inference.classify",
     "load_model": "hiresattn.checkpoint",
     "open_pyramid": "hiresattn.pyramid",
-    "read_crops": "hiresattn.crops",
+    "read_crops": "hiresattn.reading.crops",
 }
 
 __all__ = [

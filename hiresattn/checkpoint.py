@@ -16,7 +16,6 @@ from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
-from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
@@ -25,6 +24,20 @@ FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
+
+
+@dataclass(frozen=True)
+class Domain:
+    """What the training images were like; a model used outside of it warns."""
+
+    mpp: tuple[float, float] | None = None
+    """Smallest and largest micrometres per level-0 px; None where the images didn't say."""
+    resolution: tuple[float, float] | None = None
+    """Smallest and largest ground size of a level-0 px, in units of the CRS."""
+    low: tuple[float, ...] | None = None
+    """Smallest mean of a band over a whole image, native values, per band taken."""
+    high: tuple[float, ...] | None = None
+    """Largest mean of a band over a whole image."""
 
 
 @dataclass(frozen=True, eq=False)

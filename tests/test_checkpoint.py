@@ -6,9 +6,8 @@ import pickle
 import pytest
 import torch
 
-from hiresattn.checkpoint import CARD, WEIGHTS, Model, load_model, save_model, set_temperature
+from hiresattn.checkpoint import CARD, WEIGHTS, Domain, Model, load_model, save_model, set_temperature
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.domain import Domain
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
 

@@ -20,7 +20,7 @@ import numpy as np
 import hiresattn
 from hiresattn import open_pyramid, read_crops
 from hiresattn.config import InputConfig
-from hiresattn.fetch import CropFetcher
+from hiresattn.reading.fetch import CropFetcher
 
 way, small, large = sys.argv[1:4]
 THREADS, SIZE = 2, 128
@@ -41,7 +41,7 @@ def crops(path, count=32, calls=20):
         return fetch.stats[0].tiles, sum(part.nbytes for part in found) + (16 << 20)
 
 def classify(path):
-    model = hiresattn.load_model(Path(hiresattn.__file__).parent / "demo_model")
+    model = hiresattn.load_model(Path(hiresattn.__file__).parent / "demo" / "model")
     (record,) = hiresattn.classify([path], model, budget=64, stop="off", device="cpu", threads=THREADS)
     return record.cost.tiles, 64 * 64 * 64 * 2 * 4 + (64 << 20)  # at most all glimpses at once; the default cache
 

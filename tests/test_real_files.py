@@ -8,8 +8,8 @@ import torch
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
-from hiresattn.predict import classify
 from hiresattn.pyramid import open_pyramid
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -89,7 +89,7 @@ def _write(source: Path, target: Path, metadata: Metadata | None, options: dict[
     import rasterio.shutil
     from rasterio.errors import NotGeoreferencedWarning
 
-    from hiresattn.pyramid.gdal import reason
+    from hiresattn.pyramid.formats.gdal import reason
     from hiresattn.pyramid.quiet import quiet
 
     partial = target.with_name(f".{target.name}.partial")

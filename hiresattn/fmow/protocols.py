@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from hiresattn.config import did_you_mean
+from hiresattn.datasets.manifest import Example, read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.fmow.classes import FALSE_DETECTION
-from hiresattn.manifest import Example, read_manifest
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.fmow.classes import FALSE_DETECTION, WEIGHTS
 from hiresattn.fmow.protocols import PROTOCOLS, Entry
 from hiresattn.fmow.score import Score, challenge_score
-from hiresattn.predict import classify
+from hiresattn.inference.classify import classify
+from hiresattn.inference.record import Cost, Prediction
 from hiresattn.pyramid import open_pyramid
-from hiresattn.report.record import Cost, Prediction
 
 #: Upper ends of the buckets: long side of the image, px.
 EDGES = (512, 1024, 2048, 4096, 8192)

@@ -16,8 +16,8 @@ from hiresattn.errors import ReadError, RegionError
 from hiresattn.geometry import Level, check_region
 
 if TYPE_CHECKING:
-    from hiresattn.pyramid.ranges import Ledger
-    from hiresattn.pyramid.tiles import Tiles
+    from hiresattn.pyramid.storage.ranges import Ledger
+    from hiresattn.pyramid.storage.tiles import Tiles
 
 HandleT = TypeVar("HandleT")
 
@@ -212,7 +212,7 @@ class Pyramid(ABC):
         """A level as a lazy Dask array ``[h w c]`` whose chunks are the file's tiles.
 
         For whole-level passes of other people's pipelines; reading many small crops through it is slow
-        (see ``hiresattn.fetch``).
+        (see ``hiresattn.reading.fetch``).
 
         Args:
             level: Index into ``levels``.

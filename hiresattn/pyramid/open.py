@@ -110,8 +110,8 @@ def _first_bytes(path: Path) -> bytes:
 def _file_readers(name: str, head: bytes) -> _Readers:
     from openslide import OpenSlide
 
-    from hiresattn.pyramid.jp2header import check_jp2
-    from hiresattn.pyramid.tiffheader import check_tiff
+    from hiresattn.pyramid.storage.jp2header import check_jp2
+    from hiresattn.pyramid.storage.tiffheader import check_tiff
 
     vendor = OpenSlide.detect_format(name)
     if vendor not in (None, "generic-tiff", "aperio"):
@@ -134,30 +134,30 @@ def _file_readers(name: str, head: bytes) -> _Readers:
 
 
 def _openslide() -> Any:
-    from hiresattn.pyramid.openslide import OpenSlidePyramid
+    from hiresattn.pyramid.formats.openslide import OpenSlidePyramid
 
     return OpenSlidePyramid
 
 
 def _tiff() -> Any:
-    from hiresattn.pyramid.tiff import TiffPyramid
+    from hiresattn.pyramid.formats.tiff import TiffPyramid
 
     return TiffPyramid
 
 
 def _rasterio() -> Any:
-    from hiresattn.pyramid.geotiff import RasterioPyramid
+    from hiresattn.pyramid.formats.geotiff import RasterioPyramid
 
     return RasterioPyramid
 
 
 def _zarr() -> Any:
-    from hiresattn.pyramid.omezarr import ZarrPyramid
+    from hiresattn.pyramid.formats.omezarr import ZarrPyramid
 
     return ZarrPyramid
 
 
 def _image() -> Any:
-    from hiresattn.pyramid.image import ImagePyramid
+    from hiresattn.pyramid.formats.image import ImagePyramid
 
     return ImagePyramid

@@ -5,7 +5,7 @@ from itertools import product
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hiresattn.report.record import VisitedRegion
+from hiresattn.inference.record import VisitedRegion
 from hiresattn.report.view import Region
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom; px of the picture

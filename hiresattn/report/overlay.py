@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hiresattn.inference.record import Prediction, VisitedRegion
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.report.marks import DARK, Marks, colour
 from hiresattn.report.panel import INSET, PAPER, WIDTH, Panel
-from hiresattn.report.record import Prediction, VisitedRegion
 from hiresattn.report.view import Region, display_range, picture, read_view
 
 _MARGIN = 16

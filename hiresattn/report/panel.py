@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hiresattn.inference.record import Prediction, VisitedRegion
 from hiresattn.report.marks import DARK, TRUTH, colour
-from hiresattn.report.record import Prediction, VisitedRegion
 from hiresattn.report.units import counted, human_bytes, human_seconds, human_share
 from hiresattn.report.view import hatch
 

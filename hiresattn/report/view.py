@@ -6,9 +6,9 @@ import numpy as np
 from PIL import Image
 
 from hiresattn.config import InputConfig
-from hiresattn.fetch import CropFetcher
 from hiresattn.geometry import root_regions
 from hiresattn.pyramid.base import Pyramid
+from hiresattn.reading.fetch import CropFetcher
 
 Region = tuple[int, int, int, int]
 

@@ -20,7 +20,7 @@ from hiresattn.config import InputConfig  # noqa: E402
 from hiresattn.errors import ConfigError, NotFoundError  # noqa: E402
 from hiresattn.geometry import cell_regions, root_regions  # noqa: E402
 from hiresattn.model.build import build_model  # noqa: E402
-from hiresattn.train.options import model_config  # noqa: E402
+from hiresattn.training.options import model_config  # noqa: E402
 
 REAL = ROOT.parent / "shared" / mnistscenes.DIGITS
 

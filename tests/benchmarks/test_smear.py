@@ -21,9 +21,9 @@ import smear  # noqa: E402 - benchmarks are no package
 import writers  # noqa: E402
 
 from hiresattn import open_pyramid  # noqa: E402
+from hiresattn.datasets.manifest import read_manifest  # noqa: E402
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene  # noqa: E402
 from hiresattn.errors import ConfigError, NotFoundError, OpenError, RegionError  # noqa: E402
-from hiresattn.manifest import read_manifest  # noqa: E402
-from hiresattn.needle import NeedlePyramid, NeedleScene  # noqa: E402
 from hiresattn.pyramid.array import ArrayPyramid  # noqa: E402
 
 REAL = ROOT.parent / "shared" / smear.ZIP

@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from hiresattn.report.record import Cost, Prediction, VisitedRegion
+from hiresattn.inference.record import Cost, Prediction, VisitedRegion
 from hiresattn_cli.main import cli
 
 
@@ -53,7 +53,7 @@ def prediction(source, **changes):
 
 @pytest.fixture
 def classified(monkeypatch):
-    """Replaces the model and ``hiresattn.predict.classify``: sources named ``bad*`` fail. Records the call."""
+    """Replaces the model and ``inference.classify.classify``: sources named ``bad*`` fail. Records the call."""
     calls = SimpleNamespace(sources=None, model=None, options=None, record=prediction)
 
     def load_model(name):
@@ -72,9 +72,9 @@ def classified(monkeypatch):
                 region, label = getattr(source, "region", None), getattr(source, "label", None)
                 yield prediction(name, region=region, label=label)
 
-    module = ModuleType("hiresattn.predict")
+    module = ModuleType("hiresattn.inference.classify")
     module.classify = classify
-    monkeypatch.setitem(sys.modules, "hiresattn.predict", module)
+    monkeypatch.setitem(sys.modules, "hiresattn.inference.classify", module)
     monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
     return calls
 

@@ -43,7 +43,7 @@ def manifest(images, tmp_path):
 @pytest.fixture
 def saving(monkeypatch):
     """``saving(2, act)`` calls ``act(save)`` in place of the second saving."""
-    from hiresattn.train import loop
+    from hiresattn.training import fit as loop
 
     def saving(which, act):
         save, count = loop.save_state, iter(range(1, 100))

@@ -44,7 +44,7 @@ def test_all_failed_is_exit_1(run, classified):
 
 def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatch):
     monkeypatch.setattr(
-        sys.modules["hiresattn.predict"],
+        sys.modules["hiresattn.inference.classify"],
         "classify",
         lambda sources, model, **options: iter([classified.record("a.tif", status="no_valid_pixels")]),
     )
@@ -122,7 +122,7 @@ def test_a_model_that_cant_be_loaded_is_exit_1_and_one_line(run, classified, mon
 
 
 @pytest.mark.parametrize(
-    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.predict", "classify")]
+    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.inference.classify", "classify")]
 )
 def test_the_output_keeps_what_it_held_until_model_device_and_overlays_are_fine(
     run, classified, monkeypatch, tmp_path, broken
@@ -148,7 +148,7 @@ def test_what_worked_is_kept_when_the_run_is_interrupted(run, classified, monkey
         yield classified.record("a.tif")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["hiresattn.predict"], "classify", classify)
+    monkeypatch.setattr(sys.modules["hiresattn.inference.classify"], "classify", classify)
     out = tmp_path / "out.jsonl"
     result = run("classify", "a.tif", "b.tif", "-m", "m", "-o", out)
     assert result.exit_code == 130
@@ -189,7 +189,7 @@ def test_an_overlay_that_cant_be_drawn_is_a_warning(run, classified, tmp_path):
 @pytest.mark.parametrize("warning", ["a.tif: values above the card's", "values above the card's"])
 def test_a_warning_names_its_source_once(run, classified, monkeypatch, warning):
     monkeypatch.setattr(
-        sys.modules["hiresattn.predict"],
+        sys.modules["hiresattn.inference.classify"],
         "classify",
         lambda *_, **__: iter([classified.record("a.tif", warnings=(warning,))]),
     )
@@ -199,7 +199,7 @@ def test_a_warning_names_its_source_once(run, classified, monkeypatch, warning):
 def test_the_warnings_of_one_image_are_one_line(run, classified, monkeypatch):
     warnings = ("band 1 has a mean of 9;\nthe training images had 5", "band 2 has a mean of 3")
     monkeypatch.setattr(
-        sys.modules["hiresattn.predict"],
+        sys.modules["hiresattn.inference.classify"],
         "classify",
         lambda *_, **__: iter([classified.record("a.tif", warnings=warnings)]),
     )
@@ -261,7 +261,7 @@ def test_names_that_no_encoding_has_are_written_as_escapes_and_cost_no_other_sou
     Image.fromarray(np.zeros((80, 80), np.uint8)).save(good)
     odd = os.fsencode(tmp_path) + b"/bad\xff\xfe.png"
     shutil.copy(good, odd)
-    model = Path(hiresattn.__file__).parent / "demo_model"
+    model = Path(hiresattn.__file__).parent / "demo" / "model"
     words = [
         sys.executable,
         "-m",

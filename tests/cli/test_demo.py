@@ -43,9 +43,9 @@ def shown(monkeypatch, tmp_path):
         progress("writing", 0.5)
         return SimpleNamespace(to_json=lambda: FACTS)
 
-    module = ModuleType("hiresattn.demo")
+    module = ModuleType("hiresattn.demo.run")
     module.run = run
-    monkeypatch.setitem(sys.modules, "hiresattn.demo", module)
+    monkeypatch.setitem(sys.modules, "hiresattn.demo.run", module)
     return calls
 
 
@@ -96,6 +96,6 @@ def test_an_output_that_can_be_no_directory_is_one_line_that_says_what_to_do(run
 def test_the_reports_fields_are_those_that_the_table_needs():
     from dataclasses import fields
 
-    from hiresattn.demo import DemoReport
+    from hiresattn.demo.run import DemoReport
 
     assert set(FACTS) <= {field.name for field in fields(DemoReport)}

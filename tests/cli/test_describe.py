@@ -7,7 +7,7 @@ import pytest
 
 import hiresattn
 
-DEMO = Path(hiresattn.__file__).parent / "demo_model"
+DEMO = Path(hiresattn.__file__).parent / "demo" / "model"
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import torch
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.config import ModelConfig
 from hiresattn.model.build import build_model
-from hiresattn.pyramid.tifftiles import LocalFile
+from hiresattn.pyramid.storage.tifftiles import LocalFile
 from tests.images import write_ome_tiff
 
 

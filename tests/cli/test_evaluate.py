@@ -43,7 +43,7 @@ def work(tmp_path_factory):
 
 
 def _flat(value):
-    from hiresattn.fetch import Crops
+    from hiresattn.reading.fetch import Crops
 
     return lambda _, regions: Crops(
         np.full((len(regions), 1, 64, 64), value, np.float32), np.ones((len(regions), 64, 64), np.float32)

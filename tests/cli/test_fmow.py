@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from hiresattn.manifest import read_manifest
-from hiresattn.report.record import Prediction
+from hiresattn.datasets.manifest import read_manifest
+from hiresattn.inference.record import Prediction
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 

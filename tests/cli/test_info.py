@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hiresattn import open_pyramid
-from hiresattn.preview import preview
+from hiresattn.reading.estimate import preview
 from hiresattn_cli.info import describe
 
 FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
@@ -77,7 +77,7 @@ def test_a_manifests_own_scale_counts_and_one_given_wins(run, image):
 
 
 def test_the_estimate_of_a_large_pyramid_is_small_and_of_a_small_image_is_all():
-    from hiresattn.needle import NeedlePyramid, NeedleScene
+    from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 
     large = preview(NeedlePyramid(NeedleScene(seed=1, side=65536)))
     assert large.budget <= 64

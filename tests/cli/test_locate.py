@@ -50,7 +50,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert [row["path"] for row in rows] == ["../scene.png", "../empty.png", "../later.png"]
     assert [row["boxes"] for row in rows] == [json.dumps([[32, 64, 16, 16]]), "[]", ""]
 
-    from hiresattn.manifest import read_manifest
+    from hiresattn.datasets.manifest import read_manifest
 
     examples = read_manifest(work / "out" / "boxes.csv")
     assert examples[0].boxes == ((32, 64, 16, 16),)
@@ -98,7 +98,7 @@ def test_a_model_without_a_background_is_refused(run, work):
     from importlib.resources import files
 
     found = run(
-        "locate", work / "scenes.csv", "-m", str(files("hiresattn") / "demo_model"), "-o", work / "x.csv"
+        "locate", work / "scenes.csv", "-m", str(files("hiresattn.demo") / "model"), "-o", work / "x.csv"
     )
     assert found.exit_code == 1
     assert "--background" in found.stderr

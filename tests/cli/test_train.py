@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from hiresattn.manifest import Example
+from hiresattn.datasets.manifest import Example
 
 
 @dataclass(frozen=True)
@@ -58,12 +58,12 @@ def trained(monkeypatch):
             yield epoch(number, calls.val)
         calls.saved = {"epochs": 1, "accuracy": 0.75, "val_accuracy": calls.val and 0.9375, **calls.saved}
 
-    module = ModuleType("hiresattn.train.loop")
+    module = ModuleType("hiresattn.training.fit")
     module.fit = fit
-    monkeypatch.setitem(sys.modules, "hiresattn.train.loop", module)
-    options = ModuleType("hiresattn.train.options")
+    monkeypatch.setitem(sys.modules, "hiresattn.training.fit", module)
+    options = ModuleType("hiresattn.training.options")
     options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, size=32)}
-    monkeypatch.setitem(sys.modules, "hiresattn.train.options", options)
+    monkeypatch.setitem(sys.modules, "hiresattn.training.options", options)
     monkeypatch.setattr(
         "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
     )
@@ -153,7 +153,7 @@ def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, tra
 def test_every_option_is_one_that_the_library_knows():
     from dataclasses import fields
 
-    from hiresattn.train.options import TrainOptions
+    from hiresattn.training.options import TrainOptions
     from hiresattn_cli.train import train
 
     own = {"manifest", "output", "preset", "config", "resume", "force", "help", "export_attention"}

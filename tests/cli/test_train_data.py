@@ -59,7 +59,7 @@ def test_a_folder_of_small_pictures_and_zarrs_trains_and_is_evaluated(run, tmp_p
 
 
 def test_a_folder_without_splits_is_evaluated_on_what_its_training_left_out(run, tmp_path):
-    from hiresattn.imagefolder import read_folder
+    from hiresattn.datasets.folder import read_folder
 
     for number in range(20):
         save(tmp_path / "set" / ("dark", "light")[number % 2] / f"{number}.png", number)

@@ -68,9 +68,9 @@ def test_an_image_that_has_gone_is_skipped_if_that_was_asked_for(run, manifest, 
     words = ("--scorer", "saol", "--epochs", 1)
     assert run("train", manifest, "-o", tmp_path / "model", *QUICK, *words).exit_code == 0
     (tmp_path / "1.png").write_bytes(b"")
+    from hiresattn.attention_maps.export import export_attention
+    from hiresattn.datasets.manifest import read_manifest
     from hiresattn.errors import HiresattnError
-    from hiresattn.manifest import read_manifest
-    from hiresattn.train.export import export_attention
 
     examples = read_manifest(manifest)
     lost = []

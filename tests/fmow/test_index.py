@@ -10,10 +10,10 @@ import fmow_tree
 import pytest
 
 from hiresattn import open_pyramid
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError, NotFoundError, OpenError
 from hiresattn.fmow.index import Row, rows, write_rows
 from hiresattn.fmow.tree import Skipped, View, scan
-from hiresattn.manifest import read_manifest
 
 ALL = ("train", "val", "test", "seq")
 

@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError
 from hiresattn.fmow import results
 from hiresattn.fmow.index import rows, write_rows
 from hiresattn.fmow.protocols import PROTOCOLS, Entry, read_entries
 from hiresattn.fmow.results import Answer, report
 from hiresattn.fmow.tree import scan
-from hiresattn.manifest import Example
-from hiresattn.report.record import Cost, Prediction, Seconds
+from hiresattn.inference.record import Cost, Prediction, Seconds
 
 MODEL = SimpleNamespace(name="m", sha256="0", classes=("dam", "tower", "zoo"))
 

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from hiresattn.config import ModelConfig, ScorerConfig
 from hiresattn.errors import ConfigError
-from hiresattn.fetch import Crops
 from hiresattn.geometry import Grid, cell_regions, root_regions
+from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.build import build_model
 from hiresattn.model.scorers import MaskScorer, Scored, Target, View
 from hiresattn.model.scorers.mask import (
@@ -23,8 +23,8 @@ from hiresattn.model.scorers.mask import (
     hard_concrete,
 )
 from hiresattn.model.select import Threshold, selector
-from hiresattn.search import Budget, Policy, best_first
-from hiresattn.train.guide import Guided
+from hiresattn.reading.fetch import Crops
+from hiresattn.training.box_supervision import Guided
 
 
 def _target(rows, progress=1.0):

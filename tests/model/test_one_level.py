@@ -8,12 +8,12 @@ from torch.nn import functional
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
-from hiresattn.fetch import Crops
+from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
 from hiresattn.model.scorers import SCORERS, Target, View
 from hiresattn.model.select import selector
-from hiresattn.predict import classify
+from hiresattn.reading.fetch import Crops
 
 WHOLE = np.array([[0, 0, 32, 32]])
 CLASSIFYING = ("saol", "ltpa", "oaa")

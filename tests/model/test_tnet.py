@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, cell_regions, places_below
+from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.bagnet import BagNet77
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
@@ -21,7 +22,6 @@ from hiresattn.model.position import path_code
 from hiresattn.model.presets import PRESETS
 from hiresattn.model.scorers import SCORERS, View
 from hiresattn.model.select import GumbelTopK, TopK
-from hiresattn.search import Budget, Policy, best_first
 
 
 class Crops(NamedTuple):

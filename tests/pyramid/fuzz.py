@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiresattn.convert import convert
+from hiresattn.conversion import convert
 from hiresattn.errors import HiresattnError
 from hiresattn.pyramid import open_pyramid
 from tests import images

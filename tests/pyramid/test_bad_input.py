@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from hiresattn.checkpoint import Domain
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.domain import Domain, warnings_for
 from hiresattn.errors import DomainError, NotFoundError, OpenError, ReadError, RegionError
-from hiresattn.fetch import CropFetcher
-from hiresattn.predict import classify
-from hiresattn.preview import advice
+from hiresattn.inference.classify import classify
+from hiresattn.inference.domain import warnings_for
 from hiresattn.pyramid import open_pyramid
+from hiresattn.reading.estimate import advice
+from hiresattn.reading.fetch import CropFetcher
 from tests.images import (
     SHAPES,
     TILE,

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from hiresattn.config import InputConfig
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.errors import DomainError, RegionError
-from hiresattn.fetch import CropFetcher
-from hiresattn.needle import NeedlePyramid, NeedleScene
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.pasted import Pasted
+from hiresattn.reading.fetch import CropFetcher
 from tests import images
-from tests.test_fetch import Counting, coordinates, means
+from tests.reading.test_fetch import Counting, coordinates, means
 
 #: Crops keep native values.
 NATIVE = {"low": (-1.0,) * 3, "high": (1.0,) * 3, "dtype": "float32"}

@@ -8,8 +8,8 @@ import pytest
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import OpenError
-from hiresattn.fetch import CropFetcher
 from hiresattn.pyramid import open_pyramid
+from hiresattn.reading.fetch import CropFetcher
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
 

@@ -8,10 +8,10 @@ from PIL import Image, ImageColor
 
 from hiresattn import open_pyramid
 from hiresattn.errors import ReadError
+from hiresattn.inference.record import Cost, Prediction, VisitedRegion
 from hiresattn.report.marks import COLOURS, Marks
 from hiresattn.report.overlay import draw_overlay
 from hiresattn.report.panel import Panel
-from hiresattn.report.record import Cost, Prediction, VisitedRegion
 
 MARGIN = 16
 

@@ -1,0 +1,1 @@
+"""Attention accumulated over training, and its export as maps."""

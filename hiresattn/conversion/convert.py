@@ -1,0 +1,261 @@
+"""From a source to a finished file: choose, write beside, check, move into place."""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from hiresattn.conversion import geotiff, omezarr
+from hiresattn.conversion.image import Image
+from hiresattn.conversion.levels import level_sizes, make_levels
+from hiresattn.conversion.target import beside, checked_target, writing
+from hiresattn.conversion.verify import verify
+from hiresattn.errors import ConfigError
+from hiresattn.pyramid import Pyramid, open_pyramid
+
+#: Format → endings of names that mean it.
+FORMATS = {"zarr": (".zarr",), "cog": (".tif", ".tiff")}
+
+_COMPRESSIONS = {"zarr": omezarr.COMPRESSIONS, "cog": geotiff.COMPRESSIONS}
+
+#: Level sides up to this need no coarser level, px.
+_COARSEST = 256
+
+#: Largest side of a block, px, and bytes of one where it isn't said.
+_SIDE, _BLOCK_BYTES = 2048, 1 << 24
+
+#: Smallest and largest side of a chunk or shard, px.
+_SMALLEST, _LARGEST = 16, 1 << 14
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """What was made of what."""
+
+    source: str
+    """Path or address."""
+    target: str
+    """Path."""
+    format: str
+    """``zarr`` or ``cog``."""
+    compression: str
+    """Of the chunks."""
+    width: int
+    """Columns of level 0."""
+    height: int
+    """Rows of level 0."""
+    channels: int
+    """Bands."""
+    dtype: str
+    """Type of the px."""
+    levels: int
+    """Levels, the finest included."""
+    bytes: int
+    """Size of the result."""
+    windows_checked: int
+    """Windows that were read back and compared."""
+    largest_error: float | None
+    """Largest difference found of a level's px from the mean of what it shows; None after lossy compression."""
+    seconds: float
+    """Time taken."""
+    notes: tuple[str, ...]
+    """What isn't kept as it was, in words."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The fields as JSON types."""
+        return {**asdict(self), "notes": list(self.notes)}
+
+
+def convert(
+    source: Any,
+    target: str | os.PathLike[str],
+    *,
+    format: str | None = None,  # noqa: A002 - the word that users know
+    levels: int | None = None,
+    chunk: int = 256,
+    shard: int | None = None,
+    compression: str | None = None,
+    quality: int = 85,
+    region: tuple[int, int, int, int] | None = None,
+    mpp: float | None = None,
+    nodata: float | None = None,
+    overwrite: bool = False,
+    threads: int = 1,
+    progress: Callable[[float, str], None] = lambda _share, _step: None,
+) -> Conversion:
+    """Write an image as OME-Zarr 0.5 or as a cloud-optimised GeoTIFF, with levels down to 256 px.
+
+    The source's finest level is read once, in blocks, and no more than a few blocks are in memory. A px of a
+    coarser level is the mean of the measured level-0 px that it shows. The result appears under its name when
+    it is whole and has been compared with the source; else nothing does.
+
+    Args:
+        source: What ``open_pyramid`` takes: a path, an address, an array (Dask too), a pyramid.
+        target: Where to write; its ending chooses the format, if ``format`` doesn't.
+        format: ``zarr`` (OME-Zarr 0.5) or ``cog``.
+        levels: How many, the finest included; None = until the longer side is at most 256 px.
+        chunk: Side of a tile, px; a power of two.
+        shard: Side of a shard (OME-Zarr), px; a power of two; None = 2048, or less if that is more than 16 MB.
+        compression: OME-Zarr: ``zstd`` (default), ``blosc`` (zstd of shuffled bytes), ``none``. COG:
+            ``deflate`` (default), ``zstd``, ``lzw``, ``none``, or ``jpeg``, which loses something.
+        quality: Of JPEG, 1 to 100.
+        region: ``(y, x, height, width)``, level-0 px: convert only this.
+        mpp: Micrometres per level-0 px, in place of what the source says.
+        nodata: Value that stands for "nothing measured here", in place of what the source says.
+        overwrite: Replace a file or a Zarr directory that is there.
+        threads: Blocks read ahead at once.
+        progress: Called with the share done, 0 to 1, and with what is being done.
+
+    Returns:
+        What was made.
+
+    Raises:
+        ConfigError: If an option, or the target, can't be used.
+        OpenError: If the source can't be opened.
+        RegionError: If the region isn't inside the image.
+        ReadError: If a tile of the source can't be decoded.
+        WriteError: If the target can't be written, or isn't what was meant.
+    """
+    start = time.perf_counter()
+    path = checked_target(source, target, overwrite=overwrite)
+    chosen = _format(path, format)
+    compression = compression or _COMPRESSIONS[chosen][0]
+    if compression not in _COMPRESSIONS[chosen]:
+        raise ConfigError(
+            f"compression {compression!r}: possible for {chosen} are {', '.join(_COMPRESSIONS[chosen])}"
+        )
+    if not 1 <= quality <= 100:
+        raise ConfigError(f"quality={quality}: possible are 1 to 100")
+    if threads < 1:
+        raise ConfigError(f"threads={threads}: at least one must read")
+    lossy = compression == "jpeg"
+    with _opened(source, mpp, nodata) as pyramid:
+        image = Image.of(pyramid, region, masked=lossy)
+        count = _level_count(image, levels)
+        side = _block_side(image, chunk, shard)
+        sizes = level_sizes(image.height, image.width, count)
+        with beside(path, overwrite=overwrite) as part:
+            progress(0.0, "reading and averaging")
+            writer: omezarr.OmeZarrWriter | geotiff.CogWriter
+            with writing(path):
+                if chosen == "zarr":
+                    writer = omezarr.OmeZarrWriter(
+                        part, image, sizes, chunk=chunk, shard=side, compression=compression
+                    )
+                else:
+                    writer = geotiff.CogWriter(
+                        part, image, sizes, chunk=chunk, compression=compression, quality=quality
+                    )
+            _run(image, writer, count, side, threads, path, progress)
+            progress(0.95, "comparing")
+            checked = verify(image, part, path, count, lossy=lossy)
+            size = _stored_size(part)
+        progress(1.0, "done")
+        return Conversion(
+            source=pyramid.source,
+            target=str(path),
+            format=chosen,
+            compression=compression,
+            width=image.width,
+            height=image.height,
+            channels=image.channels,
+            dtype=str(image.dtype),
+            levels=count,
+            bytes=size,
+            windows_checked=checked.windows,
+            largest_error=None if lossy else checked.largest_error,
+            seconds=time.perf_counter() - start,
+            notes=tuple(_notes(image, lossy=lossy)),
+        )
+
+
+def _run(
+    image: Image,
+    writer: "omezarr.OmeZarrWriter | geotiff.CogWriter",
+    count: int,
+    side: int,
+    threads: int,
+    target: Path,
+    progress: Callable[[float, str], None],
+) -> None:
+    """Everything that is written, block by block."""
+    whole = image.height * image.width
+    done = 0
+    share = 0.9 if isinstance(writer, omezarr.OmeZarrWriter) else 0.6
+    try:
+        for block in make_levels(image, count, side, threads):
+            with writing(target):
+                writer.write(block)
+            if block.level == 0:
+                done += block.data.shape[1] * block.data.shape[2]
+                progress(share * done / whole, "reading and averaging")
+        progress(share, "writing")
+        with writing(target):
+            writer.finish()
+    finally:
+        writer.close()
+
+
+@contextmanager
+def _opened(source: Any, mpp: float | None, nodata: float | None) -> Iterator[Pyramid]:
+    """The source; a pyramid that the caller opened stays open."""
+    pyramid = open_pyramid(source, mpp=mpp, nodata=nodata)
+    try:
+        yield pyramid
+    finally:
+        if pyramid is not source:
+            pyramid.close()
+
+
+def _format(path: Path, said: str | None) -> str:
+    if said is not None and said not in FORMATS:
+        raise ConfigError(f"format {said!r}: possible are {', '.join(FORMATS)}")
+    known = [name for name, endings in FORMATS.items() if path.name.lower().endswith(endings)]
+    if said is None and not known:
+        endings = ", ".join(ending for names in FORMATS.values() for ending in names)
+        raise ConfigError(f"{path}: its ending names no format; possible are {endings}, or give --format")
+    return said or known[0]
+
+
+def _level_count(image: Image, said: int | None) -> int:
+    longer = max(image.height, image.width)
+    most = (longer - 1).bit_length() + 1
+    if said is None:
+        return max(math.ceil(math.log2(longer / _COARSEST)), 0) + 1
+    if not 1 <= said <= most:
+        raise ConfigError(f"levels={said}: possible for {image.height} x {image.width} px are 1 to {most}")
+    return said
+
+
+def _block_side(image: Image, chunk: int, shard: int | None) -> int:
+    for name, side in (("chunk", chunk), ("shard", chunk if shard is None else shard)):
+        if not (_SMALLEST <= side <= _LARGEST and side & (side - 1) == 0):
+            raise ConfigError(f"{name}={side}: possible are powers of two from {_SMALLEST} to {_LARGEST}")
+    if shard is not None and shard < chunk:
+        raise ConfigError(f"shard={shard} is smaller than chunk={chunk}")
+    if shard is not None:
+        return shard
+    side = _SIDE
+    while side > chunk and side * side * image.channels * image.dtype.itemsize > _BLOCK_BYTES:
+        side //= 2
+    return max(side, chunk)
+
+
+def _stored_size(path: Path) -> int:
+    files = [path] if path.is_file() else path.rglob("*")
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _notes(image: Image, *, lossy: bool) -> Iterator[str]:
+    pyramid = image.pyramid
+    if pyramid.palette is not None:
+        yield "a palette image: written as the colours that it shows, 3 bands of 8 bits"
+    if pyramid.nodata is not None and image.mark is None:
+        why = "JPEG would change it" if lossy else f"{image.dtype} pixels can't hold it, or it is an index"
+        yield f"nodata {pyramid.nodata:g} is not kept as a value ({why}); a mask says what is measured"
+    if pyramid.mpp is None and pyramid.meta.mpp_source:
+        yield f"no scale: {pyramid.meta.mpp_source}"

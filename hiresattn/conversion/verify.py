@@ -1,0 +1,154 @@
+"""Read a written image back, and compare it with what it was made from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hiresattn.conversion.image import Image
+from hiresattn.errors import HiresattnError, WriteError
+from hiresattn.pyramid import Pyramid, open_pyramid
+
+#: Windows of level 0, and of each other level, that are compared.
+_WINDOWS, _PER_LEVEL = 16, 4
+
+#: Side of a window, level-0 px (as far as one px of its level isn't more).
+_SIDE, _AREA = 256, 512
+
+#: Side of what is read at once for an average, px; a power of two, so that px of a level aren't parted.
+_STEP = 1024
+
+#: How far a band's mean over a window may be off after lossy compression, grey levels.
+_LOSSY = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What was compared."""
+
+    windows: int
+    """Windows compared."""
+    largest_error: float
+    """Largest difference of a px of a level from the mean of the level-0 px that it shows, in their units."""
+
+
+def verify(image: Image, path: Path, target: Path, count: int, *, lossy: bool, seed: int = 0) -> Checked:
+    """Open a written file as any other, and compare what it says and windows of every level.
+
+    Args:
+        image: What was written.
+        path: The file or directory.
+        target: What it will be called, for messages.
+        count: Levels written.
+        lossy: Whether values may have changed a little.
+        seed: Which windows.
+
+    Raises:
+        WriteError: If it can't be read, or differs.
+        ReadError: If the source can't be read any more.
+    """
+    try:
+        with open_pyramid(path) as written:
+            _compare_metadata(image, written, count)
+            return _compare_pixels(image, written, np.random.default_rng(seed), lossy=lossy)
+    except HiresattnError as error:
+        if not isinstance(error, WriteError) and str(path) not in str(error):  # the source's
+            raise
+        said = str(error).replace(str(path), "it")
+        raise WriteError(
+            f"{target}: what was written is not what was read ({said}); nothing was left there"
+        ) from error
+
+
+def _compare_metadata(image: Image, written: Pyramid, count: int) -> None:
+    source = image.pyramid
+    pairs = {
+        "size": ((image.height, image.width), (written.height, written.width)),
+        "levels": (count, len(written.levels)),
+        "bands": (image.channels, written.channels),
+        "type": (image.dtype, written.dtype),
+        "nodata": (str(image.mark), str(None if written.nodata is None else float(written.nodata))),
+        "having a CRS": (source.crs is not None, written.crs is not None),
+    }
+    if image.mark is not None:
+        pairs["nodata"] = (str(float(image.mark)), pairs["nodata"][1])
+    for what, (meant, found) in pairs.items():
+        if meant != found:
+            raise WriteError(f"another {what}: {found} in place of {meant}")
+    if not _close(image.transform, written.transform):
+        raise WriteError(f"another transform: {written.transform} in place of {image.transform}")
+    if source.mpp is not None and not _close((source.mpp,), (written.mpp,)):
+        raise WriteError(f"another scale: {written.mpp} in place of {source.mpp} um per px")
+
+
+def _close(meant: tuple[float, ...] | None, found: tuple[float | None, ...] | None) -> bool:
+    if meant is None or found is None or None in found:
+        return meant is found
+    return bool(np.allclose(meant, np.array(found, float), rtol=1e-6, atol=0))
+
+
+def _compare_pixels(image: Image, written: Pyramid, random: np.random.Generator, *, lossy: bool) -> Checked:
+    worst, windows = 0.0, 0
+    for level, has in enumerate(written.levels):
+        factor = 2**level
+        side = _SIDE if level == 0 else max(_AREA // factor, 1)
+        height, width = min(side, has.height), min(side, has.width)
+        for nth in range(_WINDOWS if level == 0 else _PER_LEVEL):
+            # The first window is the lower right corner, where sides are rounded.
+            y = int(random.integers(has.height - height + 1)) if nth else has.height - height
+            x = int(random.integers(has.width - width + 1)) if nth else has.width - width
+            found = written.read_masked(level, y, x, height, width)
+            valid = np.ones((height, width), bool) if found.valid is None else found.valid
+            mean, measured = _means(image, factor, y, x, height, width)
+            where = f"level {level}, rows {y} to {y + height}, columns {x} to {x + width}"
+            if found.missing_tiles or not np.array_equal(valid, measured):
+                raise WriteError(f"other pixels are marked as measured, {where}")
+            if valid.any():
+                worst = max(worst, _difference(found.data[valid], mean[valid], level, where, lossy=lossy))
+            windows += 1
+    return Checked(windows, 0.0 if lossy else worst)
+
+
+def _difference(found: np.ndarray, meant: np.ndarray, level: int, where: str, *, lossy: bool) -> float:
+    """Largest difference of px ``[n c]``; an error if it is more than rounding."""
+    found = found.astype(np.float64)
+    error = float(np.abs(found - meant).max())
+    if lossy:
+        off = float(np.abs(found.mean(axis=0) - meant.mean(axis=0)).max())
+        wrong = off > _LOSSY
+    elif level == 0:
+        wrong = error > 0
+    else:
+        size = float(np.abs(meant).max())
+        # Half a grey level for whole numbers, or one where the average would have looked like nodata.
+        wrong = error > 1 + 1e-6 if np.all(found == np.rint(found)) else error > 1e-3 * size + 1e-30
+    if wrong:
+        raise WriteError(f"values differ by {error:g}, {where}")
+    return error
+
+
+def _means(
+    image: Image, factor: int, y: int, x: int, height: int, width: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Means ``[h w c]`` over ``factor`` x ``factor`` px of the source, and where there are any (``[h w]``).
+
+    The plain way: the oracle of the streaming one.
+    """
+    total = np.zeros((height, width, image.channels))
+    weight = np.zeros((height, width))
+    top, left = y * factor, x * factor
+    bottom, right = min((y + height) * factor, image.height), min((x + width) * factor, image.width)
+    for row in range(top, bottom, _STEP):
+        for column in range(left, right, _STEP):
+            data, valid = image.read(row, column, min(_STEP, bottom - row), min(_STEP, right - column))
+            ones = np.ones(data.shape[1:]) if valid is None else valid.astype(np.float64)
+            values = np.where(ones > 0, data, data.dtype.type(0)).astype(np.float64)
+            rows = (np.arange(row, row + data.shape[1]) // factor) - y
+            columns = (np.arange(column, column + data.shape[2]) // factor) - x
+            first, second = (np.flatnonzero(np.diff(at, prepend=-1)) for at in (rows, columns))
+            place = np.ix_(rows[first], columns[second])
+            weight[place] += np.add.reduceat(np.add.reduceat(ones, first, 0), second, 1)
+            sums = np.add.reduceat(np.add.reduceat(values, first, 1), second, 2)
+            total[place] += np.moveaxis(sums, 0, 2)
+    measured = weight > 0
+    return np.divide(total, weight[..., None], where=measured[..., None], out=total), measured

@@ -1,5 +1,0 @@
-"""Any image that is read → OME-Zarr 0.5 or COG: tiled, with exact levels, checked after writing."""
-
-from hiresattn.convert.conversion import FORMATS, Conversion, convert
-
-__all__ = ["FORMATS", "Conversion", "convert"]

@@ -1,0 +1,1 @@
+"""What to learn from and to classify: examples, manifests, folders, boxes."""

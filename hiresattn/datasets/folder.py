@@ -1,0 +1,188 @@
+"""Folders as data sets: the images below a folder, and one folder per class."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from hiresattn.config import did_you_mean
+from hiresattn.datasets.manifest import IMAGES, SPLITS, Example, read_manifest
+from hiresattn.errors import ConfigError
+from hiresattn.pyramid.open import _ZARR_FILES
+
+#: Share of a class's images that validate, and that are kept for testing, where no folder says so.
+SHARE = 0.15
+#: What others call our splits.
+_KNOWN_AS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
+
+
+def is_zarr(path: str | Path) -> bool:
+    """Whether a folder is a Zarr directory, which is one image."""
+    name = str(path)
+    return name.lower().rstrip("/").endswith(".zarr") or any(
+        os.path.exists(os.path.join(name, file))  # noqa: PTH110, PTH118 - no name makes these raise
+        for file in _ZARR_FILES
+    )
+
+
+def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Iterator[str]:
+    """The images of a folder and of those in it, sorted folder by folder; a Zarr directory is one image.
+
+    Hidden files and folders are left out; ``unread`` is told of folders that can't be read.
+    """
+    for root, folders, files in os.walk(folder, onerror=unread):
+        zarrs = sorted(name for name in folders if is_zarr(os.path.join(root, name)))  # noqa: PTH118
+        folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
+        images = [name for name in files if Path(name).suffix.lower() in IMAGES and name[0] != "."]
+        yield from (str(Path(root, name)) for name in sorted(images + zarrs))
+
+
+def read_examples(
+    path: str | Path,
+    *,
+    labels: bool = False,
+    multi: bool = False,
+    fold: int | str | None = None,
+    seed: int = 0,
+) -> list[Example]:
+    """Read labelled images: a manifest (see ``read_manifest``), or a folder (see ``read_folder``).
+
+    Raises:
+        ConfigError: If a folder is asked for several labels per image, or for a fold.
+        HiresattnError: What the two raise.
+    """
+    if not os.path.isdir(path):  # noqa: PTH112 - no name makes it raise
+        return read_manifest(path, labels=labels, multi=multi, fold=fold)
+    if multi or fold is not None:
+        asked = "several labels per image" if multi else f"fold {fold}"
+        raise ConfigError(
+            f"{path}: a folder, which can't say {asked}; give a manifest with a column for that"
+        )
+    return read_folder(path, seed=seed, train=labels)
+
+
+def read_folder(folder: str | Path, *, seed: int = 0, train: bool = True) -> list[Example]:
+    """Read ``FOLDER/{train,val,test}/CLASS/…``, or ``FOLDER/CLASS/…``, which is split here.
+
+    Every format that ``open_pyramid`` reads counts, in the class's folder and below. Without folders for splits, 15 %
+    of each class validate and 15 % are kept for testing, by a hash of seed and name: the same images each time.
+
+    Args:
+        folder: The folder.
+        seed: Of the split.
+        train: Whether there must be a split ``train``, with the classes of the others.
+
+    Returns:
+        The examples, in the order of the names.
+
+    Raises:
+        ConfigError: If the folder isn't laid out like that; the message names what is wrong.
+    """
+    root = Path(folder)
+    if is_zarr(root):
+        raise ConfigError(
+            f"{root}: a Zarr directory is one image; give the folder with a folder for each class"
+        )
+    inside = _folders(root)
+    if any(path.name in SPLITS for path in inside):
+        for path in inside:
+            if path.name not in SPLITS:
+                raise ConfigError(
+                    f"{path}: none of the splits {', '.join(SPLITS)}{_nearest_split(path.name)}, which are beside it"
+                )
+        parts = [(split, _classes(root / split)) for split in SPLITS if (root / split).is_dir()]
+        if train:
+            _check_names(root, dict(parts))
+        return [
+            Example(image, name, split)
+            for split, classes in parts
+            for name, images in classes.items()
+            for image in images
+        ]
+    if inside and all(_nearest_split(path.name) and _folders(path) for path in inside):
+        raise ConfigError(
+            f"{inside[0]}: none of the splits {', '.join(SPLITS)}{_nearest_split(inside[0].name)} Rename it, or put "
+            "the images of each class right into a folder named after it"
+        )
+    return [
+        example for name, images in _classes(root).items() for example in _split(root, name, images, seed)
+    ]
+
+
+def _classes(folder: Path) -> dict[str, list[str]]:
+    """The images of each class."""
+    found = {path.name: _images(path) for path in _folders(folder)}
+    stray = _stray(folder)
+    if not found or stray:
+        what = f"{stray}: an image outside of the folders" if stray else f"{folder}: no folders in it"
+        raise ConfigError(f"{what}; the images of each class belong into a folder named after it")
+    for name, images in found.items():
+        if not images:
+            raise ConfigError(
+                f"{folder / name}: a class without an image; images end in {' '.join(sorted(IMAGES))}, or are "
+                "Zarr directories. Fill the folder, or remove it"
+            )
+    return found
+
+
+def _check_names(root: Path, parts: dict[str, dict[str, list[str]]]) -> None:
+    """Refuse a class that nothing is trained on."""
+    known = parts.get("train")
+    if known is None:
+        raise ConfigError(f"{root}: no folder 'train' beside {', '.join(parts)}")
+    for split, classes in parts.items():
+        for name in classes:
+            if name not in known:
+                raise ConfigError(
+                    f"{root / split / name}: no such class in 'train'{did_you_mean(name, known)}"
+                )
+
+
+def _split(root: Path, name: str, images: Sequence[str], seed: int) -> Iterator[Example]:
+    """A class's images, each with its split; one alone is trained on, of two one validates."""
+
+    def lot(image: str) -> bytes:
+        return hashlib.sha256(f"{seed}|{Path(image).relative_to(root).as_posix()}".encode()).digest()
+
+    count = len(images)
+    val = max(round(SHARE * count), 1) if count > 1 else 0
+    test = max(round(SHARE * count), 1) if count > 2 else 0
+    drawn = sorted(images, key=lot)
+    place = {image: number for number, image in enumerate(drawn)}
+    for image in images:
+        at = place[image]
+        yield Example(image, name, "val" if at < val else "test" if at < val + test else "train")
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
+    except OSError as error:
+        _unread(error)
+    return [path for path in inside if not is_zarr(path)]
+
+
+def _images(folder: Path) -> list[str]:
+    return list(images_below(folder, _unread))
+
+
+def _stray(folder: Path) -> Path | None:
+    """An image that lies beside the folders."""
+    for path in sorted(folder.iterdir()):
+        if path.name[0] != "." and (is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGES):
+            return path
+    return None
+
+
+def _unread(error: OSError) -> NoReturn:
+    name = str(error.filename)
+    raise ConfigError(
+        f"{name}: the folder can't be read ({error.strerror}); check its permissions"
+    ) from error
+
+
+def _nearest_split(name: str) -> str:
+    """``; did you mean 'train'?`` where a name is nearly that of a split."""
+    words = did_you_mean(_KNOWN_AS.get(name.lower(), name.lower()), SPLITS)
+    return words if "did you mean" in words else ""

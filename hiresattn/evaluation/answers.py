@@ -1,0 +1,195 @@
+"""A model's answers on labelled images, pass by pass."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiresattn.checkpoint import Model
+from hiresattn.config import did_you_mean
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.geometry import expandable
+from hiresattn.inference.classify import classify, known_labels
+from hiresattn.inference.record import Prediction
+from hiresattn.inference.search import MOST_PLACES, place_count
+from hiresattn.pyramid import open_pyramid
+
+#: Policies of the curve; ``best-first`` is the learned one.
+CURVE = ("best-first", "random", "lowres", "exhaustive")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One pass over the images."""
+
+    policy: str
+    budget: str | None
+    """What one image may cost; None where the policy takes no budget."""
+    stop: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What is kept of an answer."""
+
+    case: str
+    truth: int | tuple[int, ...]
+    """Index of the class; where images have several labels, 1 for each that is there and 0 for the others."""
+    scores: tuple[float, ...] | None
+    """Probabilities; None = there is no answer."""
+    error: str | None
+    source: str
+    region: tuple[int, int, int, int] | None
+    glimpses: int
+    fraction_read: float
+    seconds: float
+    hit: bool | None
+    """Whether a finest look held the centre of a box; None where boxes, or a frame for them, are not known."""
+
+
+def runs(
+    examples: Sequence[Example], model: Model, budgets: Sequence[int], policies: Sequence[str] = CURVE
+) -> tuple[list[Run], dict[str, str]]:
+    """The passes of a curve: each policy at each budget; lowres and exhaustive once.
+
+    Args:
+        examples: What is evaluated.
+        model: By which model.
+        budgets: Glimpses.
+        policies: Of ``CURVE``; ``learned`` is another name for the first.
+
+    Returns:
+        The passes, all without a stop rule; and the policies left out, with the reason: exhaustive, where an image
+        has too many places.
+
+    Raises:
+        ConfigError: If a policy is unknown.
+    """
+    policies = ["best-first" if policy == "learned" else policy for policy in policies]
+    for policy in policies:
+        if policy not in CURVE:
+            raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
+    found: list[Run] = []
+    left_out: dict[str, str] = {}
+    for policy in policies:
+        if policy in ("best-first", "random"):
+            found += [Run(policy, str(budget)) for budget in budgets]
+        elif policy == "exhaustive" and (reason := _too_many(examples, model)):
+            left_out[policy] = reason
+        else:
+            found.append(Run(policy, None))
+    return found, left_out
+
+
+def outcomes(
+    examples: Sequence[Example], model: Model, run: Run, *, on_error: str = "record", **settings: Any
+) -> Iterator[tuple[Outcome, Prediction]]:
+    """Classify labelled images in one pass.
+
+    Args:
+        examples: From ``checked``.
+        model: A loaded model.
+        run: Policy, budget and stop rule.
+        on_error: ``record``: an image that can't be classified is counted; ``raise``: it ends the evaluation.
+        settings: Further options of ``hiresattn.classify``.
+
+    Yields:
+        One per image, in order: what is kept, and the prediction.
+    """
+    found = classify(
+        examples,
+        model,
+        policy=run.policy,
+        budget=run.budget or 1,
+        stop=run.stop,
+        on_error=on_error,
+        **settings,
+    )
+    for example, prediction in zip(examples, found, strict=True):
+        yield _outcome(example, prediction, model), prediction
+
+
+def checked(examples: Iterable[Example], model: Model, split: str) -> list[Example]:
+    """The examples of a split, or of ``all``, each with a label that the model knows, or with labels.
+
+    Raises:
+        ConfigError: If there are none, or one has no label, or not one of the model's classes.
+    """
+    listed = list(examples)
+    found = [example for example in listed if split in (example.split, "all")]
+    if not found:
+        there = ", ".join(sorted({example.split for example in listed}))
+        raise ConfigError(f"no rows of split {split!r}; there is {there}: name one with --split")
+    for example in found:
+        names = known_labels(example.label, model)
+        if names is None:
+            raise ConfigError(
+                f"{example.source}: no label; an evaluation needs the class of every row of split {split!r}"
+            )
+        for name in names:
+            if name not in model.classes:
+                raise ConfigError(
+                    f"{example.source}: label {name!r} is none of the model's classes "
+                    f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest"
+                )
+    return found
+
+
+def _too_many(examples: Sequence[Example], model: Model) -> str:
+    """Why these images can't be looked at exhaustively; empty if they can."""
+    for example in examples:
+        if model.config.input.squash is not None:
+            return ""
+        try:
+            if (frame := example.region) is None:
+                pyramid = open_pyramid(example.source)
+                frame = (0, 0, pyramid.height, pyramid.width)
+                if pyramid is not example.source:
+                    pyramid.close()
+        except HiresattnError:
+            continue  # said when it is classified
+        count = place_count(*frame[2:], model.config.finest_side, model.config.overlap)
+        if count > MOST_PLACES:
+            return f"{example.source} has {count:,} places, and at most {MOST_PLACES:,} of an image are looked at"
+    return ""
+
+
+def _outcome(example: Example, found: Prediction, model: Model) -> Outcome:
+    return Outcome(
+        case=str(example.source) if example.group is None else example.group,
+        truth=_truth(example, model),
+        scores=tuple(found.scores[name] for name in model.classes) if found.status == "ok" else None,
+        error=found.error if found.status == "error" else None,
+        source=found.source,
+        region=found.region,
+        glimpses=found.cost.glimpses,
+        fraction_read=found.cost.fraction_read,
+        seconds=found.cost.seconds.total,
+        hit=_hit(example, found, model),
+    )
+
+
+def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
+    names = known_labels(example.label, model) or ()
+    if model.config.multi_label:
+        return tuple(int(name in names) for name in model.classes)
+    return model.classes.index(names[0])
+
+
+def _hit(example: Example, found: Prediction, model: Model) -> bool | None:
+    """Whether a look at the finest scale held the centre of a box; those of the background's class are none."""
+    kinds = example.box_labels or (None,) * len(example.boxes or ())
+    own = [
+        box
+        for box, kind in zip(example.boxes or (), kinds, strict=True)
+        if kind is None or kind != model.config.background
+    ]
+    if not own or found.status == "error" or model.config.input.squash is not None:
+        return None
+    looks = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
+    looks = looks[~expandable(looks, model.config.finest_side)]
+    centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in own])[:, None] / 2
+    inside = (looks[:, :2] <= centre) & (centre < looks[:, :2] + looks[:, 2:])
+    return bool(inside.all(2).any())

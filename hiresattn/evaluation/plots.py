@@ -1,0 +1,61 @@
+"""An evaluation as pictures."""
+
+import numpy as np
+from PIL import Image
+
+from hiresattn.evaluation.run import Evaluation
+from hiresattn.report.curves import FAINT, INKS, Chart, matrix
+
+_SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
+
+
+def plots(found: Evaluation) -> dict[str, Image.Image]:
+    """Pictures by file name: ``reliability.png``, ``confusion.png`` of single labels, ``budget.png`` of a curve."""
+    if not found.answered:
+        return {}
+    title = f"{found.model['name']}, {found.split}: {found.answered} images"
+    pictures = {"reliability.png": _reliability(found)}
+    if found.confusion:
+        counts = np.array(found.confusion)
+        pictures["confusion.png"] = matrix(title, "label", "answer", found.classes, counts)
+    if found.curve:
+        pictures["budget.png"] = _budget(found)
+    return pictures
+
+
+def _reliability(found: Evaluation) -> Image.Image:
+    """How often answers are right, by how sure they are; bars: how many there are of them."""
+    error = found.metrics["ece"].value
+    title = f"Reliability; ECE {error:.3f}, temperature {found.model['temperature']:.3g}"
+    words = ("probability of the answer", "share that is right", "share of the images")
+    if found.multi_label:
+        words = ("probability of a label", "share that has it", "share of all labels")
+    chart = Chart(title, (words[0], _SHARES), (words[1], _SHARES))
+    count = sum(part["images"] for part in found.reliability)
+    for part in found.reliability:
+        chart.bar(part["low"], part["high"], part["images"] / count, FAINT)
+    chart.key(words[2], FAINT)
+    chart.line("as sure as right", [(0, 0), (1, 1)], "#8a8f9c")
+    chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], INKS[0])
+    return chart.finished()
+
+
+def _budget(found: Evaluation) -> Image.Image:
+    """Accuracy by glimpses spent; policies without a budget as lines across."""
+    budgets = sorted({int(point.budget) for point in found.curve if point.budget is not None}) or [1]
+    ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
+    chart = Chart("Accuracy by budget", ("glimpses per image, at most", ticks), ("accuracy", _SHARES))
+    for number, policy in enumerate(dict.fromkeys(point.policy for point in found.curve)):
+        ink = INKS[number % len(INKS)]
+        mine = [p for p in found.curve if p.policy == policy and p.accuracy.value is not None]
+        flat = [p for p in mine if p.budget is None]
+        if flat:
+            chart.level(f"{policy} ({flat[0].glimpses:.0f})", flat[0].accuracy.value or 0.0, ink)
+            continue
+        points = [(float(np.log2(int(p.budget or 1))), p.accuracy.value or 0.0) for p in mine]
+        spans = [
+            None if p.accuracy.low is None or p.accuracy.high is None else (p.accuracy.low, p.accuracy.high)
+            for p in mine
+        ]
+        chart.line(policy, points, ink, spans)
+    return chart.finished()

@@ -1,0 +1,267 @@
+"""The report of an evaluation: metrics with intervals, by policy and budget."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from hiresattn.checkpoint import Model
+from hiresattn.evaluation.answers import Outcome, Run
+from hiresattn.evaluation.metrics import (
+    BINS,
+    LEVEL,
+    TOP,
+    Measured,
+    confusion,
+    interval,
+    measure,
+    reliability,
+    resampled,
+    rights,
+)
+
+OVERALL = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "auroc",
+    "auprc",
+    "top_k",
+    "ece",
+    "brier",
+    "nll",
+)
+PER_CLASS = ("recall", "precision", "f1", "class_auroc", "class_auprc")
+#: The same of models that answer with several labels.
+OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll")
+PER_LABEL = (*PER_CLASS, "class_ece", "class_brier")
+_NOT_ONE_CASE = "one case: there is nothing to resample"
+_NONE = "no image has an answer"
+
+
+@dataclass(frozen=True)
+class Point:
+    """A policy at a budget."""
+
+    policy: str
+    budget: str | None
+    images: int
+    failed: int
+    accuracy: Measured
+    """Share of right answers; of several labels, of those right in all of them."""
+    glimpses: float | None
+    fraction_read: float | None
+    seconds: float | None
+    """Median wall time of an image."""
+    hit: Measured
+    boxed: int
+    """Images whose boxes are known."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The report."""
+
+    model: dict[str, Any]
+    classes: tuple[str, ...]
+    multi_label: bool
+    split: str
+    images: int
+    answered: int
+    failed: int
+    no_valid_pixels: int
+    failures: tuple[dict[str, Any], ...]
+    cases: int
+    resamples: int
+    level: float
+    accuracy_of_all: float
+    """Right answers over all images: one without an answer counts as wrong."""
+    metrics: dict[str, Measured]
+    per_class: dict[str, dict[str, Any]]
+    confusion: tuple[tuple[int, ...], ...]
+    """Rows: the label; columns: the answer. Empty where images have several labels."""
+    reliability: tuple[dict[str, float], ...]
+    main: Point
+    curve: tuple[Point, ...] = ()
+    left_out: dict[str, str] = field(default_factory=dict)
+    """Policies that were not run, and why."""
+    top_k: int = TOP
+    bins: int = BINS
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as JSON types."""
+        return asdict(self)
+
+
+def report(
+    main: tuple[Run, Sequence[Outcome]],
+    curve: Sequence[tuple[Run, Sequence[Outcome]]],
+    model: Model,
+    split: str,
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+    left_out: dict[str, str] | None = None,
+) -> Evaluation:
+    """Sum up.
+
+    Args:
+        main: The pass that the metrics are of.
+        curve: Further passes.
+        model: The model.
+        split: Its name.
+        resamples: Draws of the bootstrap; 0 = no intervals.
+        seed: Of the draws.
+        left_out: From ``runs``.
+
+    Returns:
+        The report. What is not defined is None, with the reason.
+    """
+    run, given = main
+    known = [outcome for outcome in given if outcome.scores is not None]
+    failures = tuple(
+        {"source": o.source, "region": o.region, "error": o.error} for o in given if o.error is not None
+    )
+    several = model.config.multi_label
+    truth = np.array([outcome.truth for outcome in known], bool if several else np.int64)
+    scores = np.array([outcome.scores for outcome in known], np.float64).reshape(-1, len(model.classes))
+    shown = truth.reshape(scores.shape) if several else np.eye(len(model.classes), dtype=bool)[truth]
+    values, spans, cases = _measured(known, truth, scores, resamples, seed)
+    right = int(rights(truth, scores).sum()) if known else 0
+    return Evaluation(
+        model={"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
+        classes=model.classes,
+        multi_label=several,
+        split=split,
+        images=len(given),
+        answered=len(known),
+        failed=len(failures),
+        no_valid_pixels=len(given) - len(known) - len(failures),
+        failures=failures,
+        cases=cases,
+        resamples=resamples,
+        level=LEVEL,
+        accuracy_of_all=right / len(given),
+        metrics={
+            name: _one(values, spans, name, _about(name, shown, model, cases))
+            for name in (OVERALL_LABELS if several else OVERALL)
+        },
+        per_class={
+            name: {"images": int(shown[:, index].sum())}
+            | {
+                metric.removeprefix("class_"): _one(
+                    values, spans, metric, _why(metric, shown[:, index]), index
+                )
+                for metric in (PER_LABEL if several else PER_CLASS)
+            }
+            for index, name in enumerate(model.classes)
+        },
+        confusion=() if several else tuple(map(tuple, confusion(truth, scores).tolist())),
+        reliability=tuple(reliability(truth, scores)) if known else (),
+        main=_point(run, given, resamples, seed),
+        curve=tuple(_point(run, found, resamples, seed) for run, found in curve),
+        left_out=left_out or {},
+        top_k=min(TOP, len(model.classes)),
+    )
+
+
+Spans = dict[str, list[np.ndarray]]
+
+
+def _measured(
+    known: Sequence[Outcome], truth: np.ndarray, scores: np.ndarray, resamples: int, seed: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray], int]:
+    """The metrics, their resampled values, and the number of cases."""
+    if not known:
+        return {}, {}, 0
+    values = measure(truth, scores, np.ones((1, len(known))))
+    groups = _cases(known)
+    cases = int(groups.max()) + 1
+    blocks: Spans = {name: [] for name in values}
+    if cases > 1:
+        for weights in resampled(groups, resamples, seed):
+            for name, drawn in measure(truth, scores, weights).items():
+                blocks[name].append(drawn)
+    return values, {name: np.concatenate(drawn) for name, drawn in blocks.items() if drawn}, cases
+
+
+def _cases(known: Sequence[Outcome]) -> np.ndarray:
+    return np.unique([outcome.case for outcome in known], return_inverse=True)[1]
+
+
+def _one(
+    values: dict[str, np.ndarray],
+    spans: dict[str, np.ndarray],
+    name: str,
+    reason: str,
+    index: int | None = None,
+) -> Measured:
+    """One metric; of one class where that has an index."""
+    if name not in values:
+        return Measured(None, reason=_NONE)
+    at = (0,) if index is None else (0, index)
+    value = float(values[name][at])
+    if not np.isfinite(value):
+        return Measured(None, reason=reason or "not defined")
+    drawn = spans.get(name)
+    low, high = (drawn is not None and interval(drawn if index is None else drawn[:, index])) or (None, None)
+    return Measured(value, low, high, reason or None)
+
+
+def _about(name: str, shown: np.ndarray, model: Model, cases: int) -> str:
+    """What is to be known of a metric over classes: those that it can't be of; ``shown [n c]`` is what is there."""
+    alike = [label for index, label in enumerate(model.classes) if len(np.unique(shown[:, index])) < 2]
+    absent = [label for index, label in enumerate(model.classes) if not shown[:, index].any()]
+    if model.config.multi_label:
+        if alike and name in ("auroc", "auprc"):
+            return f"without the labels that all images of the split or none have: {', '.join(alike)}"
+    elif name in ("auroc", "auprc") and len(shown) and shown.all(0).any():
+        return f"all images are of class {model.classes[int(shown[0].argmax())]}"
+    elif absent and name in ("balanced_accuracy", "auroc", "auprc"):
+        return f"without the classes that the split has no images of: {', '.join(absent)}"
+    return _NOT_ONE_CASE if cases == 1 else ""
+
+
+def _why(metric: str, mine: np.ndarray) -> str:
+    """Why a metric of a class may not be defined; empty if it is. ``mine [n]`` are its images."""
+    if metric in ("precision", "class_ece", "class_brier"):
+        return ""
+    if not mine.any() and metric != "f1":
+        return "no images of this class"
+    if mine.all() and metric.startswith("class_"):
+        return "no images without it"
+    return ""
+
+
+def _point(run: Run, given: Sequence[Outcome], resamples: int, seed: int) -> Point:
+    known = [outcome for outcome in given if outcome.scores is not None]
+    boxed = [outcome for outcome in given if outcome.hit is not None]
+    right = [float(rights(np.array([o.truth]), np.array([o.scores]))[0]) for o in known]
+    return Point(
+        policy=run.policy,
+        budget=run.budget,
+        images=len(known),
+        failed=sum(outcome.error is not None for outcome in given),
+        accuracy=_share(known, right, resamples, seed, _NONE),
+        glimpses=float(np.mean([o.glimpses for o in known])) if known else None,
+        fraction_read=float(np.mean([o.fraction_read for o in known])) if known else None,
+        seconds=float(np.median([o.seconds for o in known])) if known else None,
+        hit=_share(boxed, [float(o.hit or 0) for o in boxed], resamples, seed, "no boxes are known"),
+        boxed=len(boxed),
+    )
+
+
+def _share(
+    given: Sequence[Outcome], yes: Sequence[float], resamples: int, seed: int, reason: str
+) -> Measured:
+    """A mean with its interval."""
+    if not given:
+        return Measured(None, reason=reason)
+    groups = _cases(given)
+    value = float(np.mean(yes))
+    if groups.max() == 0 or not resamples:
+        return Measured(value, reason=_NOT_ONE_CASE if resamples else None)
+    drawn = np.concatenate([w @ np.array(yes) / w.sum(1) for w in resampled(groups, resamples, seed)])
+    low, high = interval(drawn) or (None, None)
+    return Measured(value, low, high)

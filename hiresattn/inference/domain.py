@@ -1,0 +1,87 @@
+"""Where an image leaves what a model was trained on: scale, value range, size."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from hiresattn.checkpoint import Domain
+from hiresattn.config import InputConfig
+from hiresattn.pyramid import Pyramid
+from hiresattn.reading.fetch import Crops
+
+#: An image's scale may differ from the training images' by this factor before a warning.
+SCALE_SLACK = 1.25
+#: Half of the narrowest span of band means that is trusted, as a share of the model's value range.
+VALUE_SLACK = 0.25
+
+
+def band_means(crops: Crops) -> np.ndarray:
+    """Mean of each band over what was measured, scaled values; NaN where nothing was."""
+    weight = crops.coverage.sum()
+    if weight == 0:
+        return np.full(crops.pixels.shape[1], np.nan)
+    return (crops.pixels * crops.coverage[:, None]).sum((0, 2, 3)) / weight
+
+
+def warnings_for(
+    pyramid: Pyramid,
+    domain: Domain,
+    trained: InputConfig,
+    config: InputConfig,
+    means: np.ndarray,
+    side: int,
+    mpp: float | None = None,
+) -> Iterator[str]:
+    """Say where an image leaves a model's domain.
+
+    Args:
+        pyramid: The image.
+        domain: What the training images were like.
+        trained: The model's own rule for values.
+        config: The rule used for this image.
+        means: Mean of each band at first glance, scaled (see ``band_means``).
+        side: Short side of what is classified, level-0 px.
+        mpp: Micrometres per level-0 px, in place of what the image says.
+
+    Yields:
+        One sentence per way.
+    """
+    if side < config.size:
+        yield f"the image is {side} px wide or high and a glimpse is {config.size}: it was upsampled"
+    known = [
+        ("µm/px", mpp or pyramid.mpp, domain.mpp),
+        ("CRS units per px", resolution(pyramid), domain.resolution),
+    ]
+    for unit, value, span in known:
+        if span is None:
+            continue
+        if value is None:
+            yield f"the image does not say its {unit}; the model was trained at {_span(span)}"
+        elif not span[0] / SCALE_SLACK <= value <= span[1] * SCALE_SLACK:
+            yield f"the image has {value:.4g} {unit}; the model was trained at {_span(span)}"
+    if domain.low is None or domain.high is None:
+        return
+    for band, mean in enumerate(means.tolist()):
+        low, high = (
+            2 * (v[band] - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1
+            for v in (domain.low, domain.high)
+        )
+        slack = max(0.5 * (high - low), VALUE_SLACK)
+        if not low - slack <= mean <= high + slack:
+            value = (mean + 1) / 2 * (config.high[band] - config.low[band]) + config.low[band]
+            yield (
+                f"band {config.bands[band] + 1} has a mean of {value:.4g}; the training images had "
+                f"{domain.low[band]:.4g} to {domain.high[band]:.4g}"
+            )
+
+
+def resolution(pyramid: Pyramid) -> float | None:
+    """Ground size of a level-0 px in units of the CRS; None without one."""
+    if pyramid.crs is None or pyramid.transform is None:
+        return None
+    a, b, _, d, e, _ = pyramid.transform
+    return float(abs(a * e - b * d) ** 0.5)
+
+
+def _span(span: tuple[float, float]) -> str:
+    return f"{span[0]:.4g}" if span[0] == span[1] else f"{span[0]:.4g} to {span[1]:.4g}"

@@ -1,0 +1,330 @@
+"""GeoTIFF and whatever else GDAL reads, local or remote, by rasterio."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hiresattn.errors import OpenError, ReadError
+from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
+from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason
+from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.storage.jp2header import check_jp2
+from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
+from hiresattn.pyramid.storage.tiffheader import check_tiff
+from hiresattn.pyramid.storage.tifftiles import TiffTiles
+from hiresattn.pyramid.storage.tiles import agrees
+
+#: Rows of a tile where a file's only block is the whole image.
+_ROWS = 512
+
+#: Compressions that two decoders may decode a little differently.
+_LOSSY = ("JPEG", "WEBP", "LERC", "JXL")
+
+#: Blocks with sides below this are read several at a time, px.
+_SMALL = 128
+
+
+class RasterioPyramid(Pyramid):
+    """A raster that GDAL reads, with its overviews as levels; ``[h w bands]`` in its native dtype.
+
+    An alpha band isn't a band here: it says what is valid, as do an internal mask, the nodata value and
+    blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
+
+    Tiles of local GeoTIFF, and of cloud-optimised ones behind http and https, are read and decoded natively: GDAL
+    returns damaged ones of JPEG as if nothing were, and doesn't look at deflate's checksums. Strips, and other
+    files elsewhere, are as GDAL reads them.
+
+    Args:
+        source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
+        mpp: Micrometres per level-0 px.
+        nodata: Value that stands for "nothing measured here", in place of what the file says.
+
+    Raises:
+        NotFoundError: If a remote file doesn't exist.
+        OpenError: If GDAL refuses the file, or its bands aren't an image.
+    """
+
+    backend: ClassVar[str] = "rasterio"
+
+    def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        ranges = cloud_optimised(source) if source.startswith(("http://", "https://")) else None
+        try:
+            if ranges is None or not self._described(source, ranges, mpp, nodata):
+                self._described(source, None, mpp, nodata)
+        except BaseException:
+            if ranges is not None:
+                ranges.close()
+            raise
+
+    def _described(
+        self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
+    ) -> bool:
+        """Learn what the file says; False if what GDAL says of its header isn't enough to read it by ranges."""
+        self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
+        if not self._file.remote:
+            check_tiff(self._file.source)
+            check_jp2(self._file.source)
+        with self._file.first() as raster:
+            self._bands = _image_bands(raster, source)
+            self._overviews, levels, self._stored = self._levels(raster)
+            self._mask = _has_mask(raster)
+            self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
+            native = raster.driver == "GTiff" and not self._file.remote
+            alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
+            lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
+            meta = _metadata(raster, levels, self._bands, mpp, nodata)
+        super().__init__(source, meta, mpp=mpp, nodata=nodata)
+        self.exact_bytes = self._stored
+        self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
+        if ranges is not None:  # from here on nothing reads the mirror
+            self._file = GdalFile(source)
+            ranges.forget_mirror()
+        self._handles = [
+            PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
+        ]
+        self.ledger = None
+        if ranges is not None:
+            if self._tiles is None or self._mask or alone:
+                ranges.close()
+                return False
+            self.ledger = ranges.ledger
+        elif self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
+            self._tiles = None
+        self.native_tiles = None if self._mask else self._tiles
+        return True
+
+    def tile_bytes(self, level: int, row: int, column: int) -> int:
+        """Stored bytes of a tile; see ``exact_bytes``."""
+        self.tile_window(level, row, column)
+        if self._tiles is not None:
+            return self._tiles.tile_bytes(level, row, column)
+        if not self._stored:
+            return super().tile_bytes(level, row, column)
+        with self._reading(0, f"level {level}, tile in row {row}, column {column}") as raster:
+            sizes = [self._tag(raster, "SIZE", level, row, column, band) for band in self._planes]
+        return sum(int(size or 0) for size in sizes)
+
+    def close(self) -> None:
+        """Let go of the file. A later read opens it again."""
+        for handles in self._handles:
+            handles.close()
+        if self._tiles is not None:
+            self._tiles.close()
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        if self._tiles is not None and not self._mask:
+            return self._tiles.read(level, y, x, height, width)
+        what = f"level {level}, rows {y} to {y + height}, columns {x} to {x + width}"
+        try:
+            return self._read_once(what, level, y, x, height, width)
+        except ReadError:
+            if not self._file.remote:
+                raise
+        return self._read_once(what, level, y, x, height, width)  # GDAL keeps a failure; a new handle doesn't
+
+    def _by_gdal(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """A window as GDAL reads it, whatever its mask."""
+        from rasterio.windows import Window
+
+        with self._reading(level, f"level {level}") as raster:
+            window = Window(x, y, width, height)
+            return Pixels(np.moveaxis(raster.read(self._bands, window=window), 0, 2))
+
+    def _read_once(self, what: str, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        from rasterio.windows import Window
+
+        window = Window(x, y, width, height)
+        valid, missing = None, 0
+        with self._reading(level, what) as raster:
+            if self._mask:
+                valid = raster.dataset_mask(window=window) > 0
+            if self._tiles is None:
+                data = np.moveaxis(raster.read(self._bands, window=window), 0, 2)
+        if self._tiles is not None:
+            pixels = self._tiles.read(level, y, x, height, width)
+            data, missing = pixels.data, pixels.missing_tiles
+            if pixels.valid is not None and valid is not None:
+                valid &= pixels.valid
+        elif self._stored:
+            valid, missing = self._without_sparse(valid, what, level, (y, x, height, width))
+        return Pixels(np.ascontiguousarray(data), valid, missing)
+
+    def _without_sparse(
+        self, valid: np.ndarray | None, what: str, level: int, window: tuple[int, int, int, int]
+    ) -> tuple[np.ndarray | None, int]:
+        """The mask less the blocks that a sparse file leaves out, and how many those are."""
+        y, x, height, width = window
+        side_y, side_x = self.levels[level].tile_height, self.levels[level].tile_width
+        missing = 0
+        with self._reading(0, what) as raster:
+            for row in range(y // side_y, -(-(y + height) // side_y)):
+                for column in range(x // side_x, -(-(x + width) // side_x)):
+                    if any(self._tag(raster, "OFFSET", level, row, column, band) for band in self._planes):
+                        continue
+                    missing += 1
+                    valid = np.ones((height, width), bool) if valid is None else valid
+                    rows = slice(max(row * side_y - y, 0), max((row + 1) * side_y - y, 0))
+                    columns = slice(max(column * side_x - x, 0), max((column + 1) * side_x - x, 0))
+                    valid[rows, columns] = False
+        return valid, missing
+
+    def _tag(self, raster: Any, tag: str, level: int, row: int, column: int, band: int) -> str | None:
+        overview = self._overviews[level]
+        place = {} if overview is None else {"ovr": overview}
+        return raster.get_tag_item(f"BLOCK_{tag}_{column}_{row}", "TIFF", bidx=band, **place)
+
+    def _levels(self, raster: Any) -> tuple[list[int | None], tuple[Level, ...], bool]:
+        """Overview number of each level (None: the image), the levels, whether tiles are stored blocks."""
+        found: list[tuple[int | None, tuple[int, int], tuple[int, int]]] = [
+            (None, raster.shape, raster.shape if _one_strip(raster) else raster.block_shapes[0])
+        ]
+        for k in range(len(raster.overviews(1))):
+            with self._file.open(k) as reduced:
+                size, block = reduced.shape, reduced.block_shapes[0]
+            aspect = raster.height / size[0] / (raster.width / size[1])
+            slack = 1 / size[0] + 1 / size[1] + 0.01
+            if size[1] < found[-1][1][1] and abs(aspect - 1) <= slack:
+                found.append((k, size, block))
+        is_tiff = raster.driver == "GTiff"
+        levels = tuple(_level(raster.shape, size, block, is_tiff=is_tiff) for _, size, block in found)
+        blocks = [(level.tile_height, level.tile_width) for level in levels]
+        stored = is_tiff and blocks == [block for _, _, block in found] and not _one_strip(raster)
+        return [k for k, _, _ in found], levels, stored
+
+    @contextmanager
+    def _reading(self, level: int, what: str) -> Iterator[Any]:
+        """This thread's handle of a level; its errors are ``ReadError``."""
+        try:
+            with self._file.environment():
+                yield self._handles[level].get()
+        except Exception as error:
+            self._handles[level].drop()
+            raise ReadError(
+                f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({reason(error)}); "
+                "copy or export the file again"
+            ) from error
+
+
+def _close(handle: Any) -> None:
+    handle.close()
+
+
+def _by_band(raster: Any) -> bool:
+    return getattr(raster.interleaving, "value", None) == "BAND"
+
+
+def _image_bands(raster: Any, source: str) -> list[int]:
+    """Numbers of the bands that aren't alpha, from 1."""
+    from rasterio.enums import ColorInterp
+
+    bands = [i + 1 for i, meaning in enumerate(raster.colorinterp) if meaning != ColorInterp.alpha]
+    if not bands:
+        parts = ", ".join(raster.subdatasets[:3])
+        raise OpenError(
+            f"{source}: no bands" + (f"; open one of its parts, such as {parts}" if parts else "")
+        )
+    dtypes = {raster.dtypes[band - 1] for band in bands}
+    if len(dtypes) > 1 or any("complex" in dtype or np.dtype(dtype).kind not in "uif" for dtype in dtypes):
+        raise OpenError(
+            f"{source}: bands of type {', '.join(sorted(dtypes))}; possible is one type for all, of whole "
+            "numbers or floats; convert it with gdal_translate -ot"
+        )
+    return bands
+
+
+def _has_mask(raster: Any) -> bool:
+    """Whether GDAL must be asked what is valid; a nodata value alone is compared in ``Pyramid``."""
+    from rasterio.enums import MaskFlags
+
+    flags = {flag for band in raster.mask_flag_enums for flag in band}
+    same = len({repr(value) for value in raster.nodatavals}) == 1
+    return MaskFlags.per_dataset in flags or (MaskFlags.nodata in flags and not same)
+
+
+def _one_strip(raster: Any) -> bool:
+    """Whether a TIFF is stored as one strip, which GDAL shows as rows."""
+    if raster.driver != "GTiff" or raster.block_shapes[0][0] > 1 or raster.height == 1:
+        return False
+    first, second = (raster.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
+    return first is not None and second is None
+
+
+def _level(whole: tuple[int, int], size: tuple[int, int], block: tuple[int, int], *, is_tiff: bool) -> Level:
+    rows, columns = block
+    if rows >= size[0] and columns >= size[1] and rows > 2 * _ROWS:
+        rows = _ROWS
+    while not is_tiff and max(rows, columns) < _SMALL:
+        rows, columns = rows * 2, columns * 2
+    return Level(
+        width=size[1],
+        height=size[0],
+        downsample=snapped_downsample(whole[1], whole[0], size[1], size[0]),
+        tile_width=columns,
+        tile_height=rows,
+    )
+
+
+def _metadata(
+    raster: Any, levels: tuple[Level, ...], bands: list[int], mpp: float | None, nodata: float | None
+) -> Metadata:
+    from rasterio.enums import ColorInterp
+
+    transform = None if raster.transform.is_identity else tuple(raster.transform)[:6]
+    crs = None
+    if raster.crs:
+        authority = raster.crs.to_authority()
+        crs = ":".join(authority) if authority else raster.crs.to_wkt()
+    palette = None
+    if raster.colorinterp[bands[0] - 1] == ColorInterp.palette and len(bands) == 1:
+        colours = raster.colormap(bands[0])
+        palette = np.array([colours[i][:3] for i in range(max(colours) + 1)], np.uint8)
+    said = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
+    if nodata is None and len(said) == 1:
+        (nodata,) = said.values()
+    chosen, where = choose_mpp(mpp, *_resolution(raster), "TIFF resolution")
+    path = Path(raster.name)
+    return Metadata(
+        levels=levels,
+        channels=len(bands),
+        dtype=np.dtype(raster.dtypes[bands[0] - 1]),
+        mpp=chosen,
+        mpp_source=where,
+        crs=crs,
+        transform=transform,
+        nodata=nodata,
+        palette=palette,
+        nbytes=path.stat().st_size if path.is_file() else 0,
+    )
+
+
+def _resolution(raster: Any) -> tuple[float | None, float | None]:
+    """Micrometres per px along y and x, of a TIFF file that has no place on earth."""
+    tags = raster.tags()
+    unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    if unit is None or raster.crs or not raster.transform.is_identity:
+        return None, None
+    per_unit = (tags.get(f"TIFFTAG_{axis}RESOLUTION", "0") for axis in "YX")
+    y, x = (micrometres(1 / float(number), unit) if float(number) > 0 else None for number in per_unit)
+    return y, x
+
+
+def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | None) -> TiffTiles | None:
+    """A strict tile reader for a file, where its directories (in ``path``) are the levels GDAL sees."""
+    with opened_tiff(path) as tif:
+        pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels])
+        try:
+            tiles = (
+                None
+                if pages is None
+                else TiffTiles(source, pages, 0 if meta.nodata is None else meta.nodata, ranges)
+            )
+        except OpenError:  # bands or bits that only GDAL decodes
+            return None
+    agree = tiles is not None and tiles.bands == meta.channels and tiles.dtype == meta.dtype
+    return tiles if agree else None

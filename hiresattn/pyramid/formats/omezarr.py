@@ -1,0 +1,315 @@
+"""OME-Zarr 0.4 and 0.5, and plain Zarr arrays, by zarr."""
+
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
+from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.formats.gdal import CHECK
+from hiresattn.pyramid.formats.geozarr import ZarrPlace
+from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.storage.tiles import agrees
+from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
+from hiresattn.pyramid.storage.zarrtiles import ZarrTiles
+
+#: A scale that differs from the ratio of shapes by more than this, beyond rounding, is an error.
+_SLACK = 0.01
+
+#: More bands than this in a plain array without names is rows taken for bands.
+_FEW = 16
+
+
+class ZarrPyramid(Pyramid):
+    """An OME-Zarr image, or a Zarr array ``[h w c]`` or ``[h w]``; opened for reading only.
+
+    Axes are found by name, dataset paths and scales in the metadata, never guessed. A chunk that the store
+    leaves out is not valid, holds the array's fill value and is counted, inside shards too (unless the
+    shard's index is stored in an unusual way: then only whole missing shards are seen). What GeoZarr
+    attributes, and those of ``hiresattn convert``, say of place, nodata and mask holds.
+
+    Args:
+        source: Path of a directory, or an address that fsspec knows.
+        mpp: Micrometres per level-0 px, in place of what the file says.
+        nodata: Value that stands for "nothing measured here".
+
+    Raises:
+        NotFoundError: If nothing is there.
+        OpenError: If it isn't one flat image, or its levels contradict its scales.
+    """
+
+    backend: ClassVar[str] = "zarr"
+
+    def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        from hiresattn.pyramid.storage.blosc import checked
+
+        node = _opened(source)
+        arrays, axes, scales, units = _described(node, source)
+        place = ZarrPlace.of(dict(node.attrs), source)
+        self._arrays = [checked(array) for array in arrays]
+        self._axes = axes
+        self._chunks = [ChunkIndex(array) for array in arrays]
+        rows, columns = axes.index("y"), axes.index("x")
+        self._valid = place.masks(
+            node, [(array.shape[rows], array.shape[columns]) for array in arrays], source
+        )
+        first = arrays[0]
+        self._bands = axes.index("c") if "c" in axes else None
+        channels = 1 if self._bands is None else int(first.shape[self._bands])
+        for array in arrays:
+            if array.dtype != first.dtype or _channels(array, axes) != channels or 0 in array.shape:
+                raise OpenError(f"{source}: its levels differ in bands or type; write it again")
+        if np.dtype(first.dtype).kind not in "uif":
+            raise OpenError(f"{source}: pixels of type {first.dtype}; possible are whole numbers and floats")
+        for level, chunks in enumerate(self._chunks):
+            if chunks.empty():
+                raise OpenError(
+                    f"{source}: all tiles of level {level} are missing; copy the whole store again"
+                )
+        levels = tuple(
+            Level(
+                width=int(array.shape[columns]),
+                height=int(array.shape[rows]),
+                downsample=_downsample(arrays, scales, k, (rows, columns), source),
+                tile_width=int(array.chunks[columns]),
+                tile_height=int(array.chunks[rows]),
+            )
+            for k, array in enumerate(arrays)
+        )
+        if any(b.downsample <= a.downsample for a, b in pairwise(levels)):
+            raise OpenError(f"{source}: its datasets aren't listed finest first; write it again")
+        chosen, where = _scale(mpp, scales, units, (rows, columns))
+        super().__init__(
+            source,
+            Metadata(
+                levels=levels,
+                channels=channels,
+                dtype=np.dtype(first.dtype).newbyteorder("="),
+                mpp=chosen,
+                mpp_source=where,
+                crs=place.crs,
+                transform=place.transform,
+                nodata=place.nodata if nodata is None else nodata,
+            ),
+            mpp=mpp,
+            nodata=nodata,
+        )
+        self.exact_bytes = all(chunks.exact for chunks in self._chunks)
+        try:
+            if not self._valid and all(chunks.chunkwise for chunks in self._chunks):  # tiles have no mask
+                self.native_tiles = ZarrTiles(source, self._arrays, axes, self._chunks)
+        except ValueError:  # codecs that only zarr decodes
+            self.native_tiles = None
+        if (
+            self.native_tiles is not None
+            and self.exact_bytes
+            and not agrees(self.native_tiles, self._by_zarr, lossy=False)
+        ):
+            self.native_tiles = None
+
+    def array(self, level: int) -> tuple[Any, str]:
+        """The ``zarr.Array`` of a level, and its axes as letters."""
+        return self._arrays[level], "".join(axis[0] for axis in self._axes)
+
+    def tile_bytes(self, level: int, row: int, column: int) -> int:
+        """Stored bytes of a tile, exact for local stores; 0 if it is left out."""
+        self.tile_window(level, row, column)
+        if not self.exact_bytes:
+            return super().tile_bytes(level, row, column)
+        return sum(self._chunks[level].size(chunk) or 0 for chunk in self._tile_chunks(level, row, column))
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        if self.native_tiles is not None:
+            return self.native_tiles.read(level, y, x, height, width)
+        return self._by_zarr(level, y, x, height, width)
+
+    def _by_zarr(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        has = self.levels[level]
+        tiles = list(
+            product(
+                range(y // has.tile_height, -(-(y + height) // has.tile_height)),
+                range(x // has.tile_width, -(-(x + width) // has.tile_width)),
+            )
+        )
+        valid, missing = None, 0
+        for row, column in tiles:
+            try:
+                sizes = [self._chunks[level].size(chunk) for chunk in self._tile_chunks(level, row, column)]
+            except Exception as error:
+                raise self._damaged(level, row, column, error) from error
+            if None in sizes:
+                missing += 1
+                valid = np.ones((height, width), bool) if valid is None else valid
+                top, left = row * has.tile_height - y, column * has.tile_width - x
+                rows = slice(max(top, 0), max(top + has.tile_height, 0))
+                valid[rows, max(left, 0) : max(left + has.tile_width, 0)] = False
+        try:
+            if self._valid:
+                measured = np.asarray(self._valid[level][y : y + height, x : x + width]) > 0
+                valid = measured if valid is None else measured & valid
+            return Pixels(self._decode(level, y, x, height, width), valid, missing)
+        except Exception as error:
+            self._name_the_tile(level, tiles)
+            raise self._damaged(level, *tiles[0], error) from error
+
+    def _decode(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        places: dict[str, Any] = {"y": slice(y, y + height), "x": slice(x, x + width), "c": slice(None)}
+        part = np.asarray(self._arrays[level][tuple(places.get(axis, 0) for axis in self._axes)])
+        kept = [axis for axis in self._axes if axis in places]
+        part = part.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
+        return np.ascontiguousarray(part.reshape(height, width, -1), self.dtype)
+
+    def _tile_chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
+        """Positions in the chunk grid of all that holds a tile: one chunk, or one per group of bands."""
+        array = self._arrays[level]
+        groups = 1 if self._bands is None else -(-array.shape[self._bands] // array.chunks[self._bands])
+        places = ({"y": row, "x": column, "c": group} for group in range(groups))
+        return [tuple(place.get(axis, 0) for axis in self._axes) for place in places]
+
+    def _name_the_tile(self, level: int, tiles: list[tuple[int, int]]) -> None:
+        """Find which tile of a failed window is the damaged one."""
+        for row, column in tiles:
+            try:
+                self._decode(level, *self.tile_window(level, row, column))
+            except Exception as error:
+                raise self._damaged(level, row, column, error) from error
+
+    def _damaged(self, level: int, row: int, column: int, error: Exception) -> ReadError:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        return ReadError(
+            f"{self.source}, level {level}, tile in row {row}, column {column}: damaged or out of reach, "
+            f"zarr can't read it ({reason}); copy or write the store again"
+        )
+
+
+def _opened(source: str) -> Any:
+    import zarr
+
+    try:
+        return zarr.open(source, mode="r")
+    except ImportError as error:
+        raise BackendMissingError(f"{source}: {error}; pip install 'fsspec[http,s3]'") from error
+    except Exception as error:
+        if isinstance(error, FileNotFoundError) and "://" not in source and not Path(source).exists():
+            raise NotFoundError(f"{source}: there is no such file; check the path") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        remedy = "give the directory that holds zarr.json, .zgroup or .zarray"
+        if "://" in source:
+            remedy += f"; {CHECK}"
+        raise OpenError(f"{source}: no Zarr array or group can be read here ({reason}); {remedy}") from error
+
+
+def _described(
+    node: Any, source: str
+) -> tuple[list[Any], list[str], list[list[float]] | None, list[str | None]]:
+    """Arrays finest first, axis names, scale per level and axis (None: not said), unit per axis."""
+    if hasattr(node, "shape"):
+        axes = _plain_axes(node, source)
+        return [node], axes, None, [None] * len(axes)
+    attributes = dict(node.attrs)
+    said = attributes.get("ome", attributes)
+    multiscales = said.get("multiscales") if isinstance(said, dict) else None
+    if not multiscales:
+        inside = ", ".join(sorted(node.keys())[:5]) or "nothing"
+        raise OpenError(
+            f"{source}: a Zarr group that says nothing of multiscales; it holds {inside}; give the path of "
+            "the image inside it"
+        )
+    try:
+        image = multiscales[0]
+        named = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
+        axes = [str(axis["name"]).lower() for axis in named]
+        arrays = [node[dataset["path"]] for dataset in image["datasets"]]
+        whole = _factors(image, len(axes)) or [1.0] * len(axes)
+        found = [_factors(dataset, len(axes)) for dataset in image["datasets"]]
+        scales = [[a * b for a, b in zip(scale, whole, strict=True)] for scale in found if scale is not None]
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        raise OpenError(
+            f"{source}: its multiscales metadata are damaged ({error!r}); write the store again"
+        ) from error
+    if (
+        not arrays
+        or {"y", "x"} - set(axes)
+        or any(getattr(array, "ndim", None) != len(axes) for array in arrays)
+    ):
+        raise OpenError(f"{source}: axes {axes} don't describe its arrays; an image has y, x and perhaps c")
+    for array in arrays:
+        _check_flat(array, axes, source)
+    return arrays, axes, scales if len(scales) == len(arrays) else None, [axis.get("unit") for axis in named]
+
+
+def _factors(holder: dict[str, Any], count: int) -> list[float] | None:
+    for transformation in holder.get("coordinateTransformations") or ():
+        if transformation.get("type") == "scale":
+            scale = [float(value) for value in transformation["scale"]]
+            if len(scale) != count or not all(np.isfinite(part) and part > 0 for part in scale):
+                raise ValueError(f"scale {scale} for {count} axes")
+            return scale
+    return None
+
+
+def _plain_axes(array: Any, source: str) -> list[str]:
+    """Axis names of an array that stands alone."""
+    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
+    if names and None not in names:
+        axes = [
+            "c" if str(name).lower() in ("band", "channel", "bands", "s") else str(name).lower()
+            for name in names
+        ]
+    else:
+        axes = list("yxc"[: array.ndim])
+        if array.ndim == 3 and array.shape[2] > _FEW > array.shape[0]:
+            raise OpenError(
+                f"{source}: shape {array.shape} looks like [c h w]; store it as [h w c], or name its axes"
+            )
+    if len(axes) != array.ndim or {"y", "x"} - set(axes):
+        raise OpenError(f"{source}: an array of shape {array.shape}; possible are [h w c] and [h w]")
+    _check_flat(array, axes, source)
+    return axes
+
+
+def _check_flat(array: Any, axes: list[str], source: str) -> None:
+    deep = {
+        axis: side for axis, side in zip(axes, array.shape, strict=True) if axis not in "yxc" and side != 1
+    }
+    if deep:
+        raise OpenError(
+            f"{source}: axes {axes} of shape {array.shape}; one flat image is needed, so pick one position "
+            f"of {', '.join(deep)} and store it on its own"
+        )
+
+
+def _channels(array: Any, axes: list[str]) -> int:
+    return int(array.shape[axes.index("c")]) if "c" in axes else 1
+
+
+def _downsample(
+    arrays: list[Any], scales: list[list[float]] | None, level: int, plane: tuple[int, int], source: str
+) -> float:
+    """The downsample that the scales announce, checked against the shapes."""
+    whole = [arrays[0].shape[axis] for axis in plane]
+    here = [arrays[level].shape[axis] for axis in plane]
+    if scales is None:
+        return snapped_downsample(whole[1], whole[0], here[1], here[0])
+    said = [scales[level][axis] / scales[0][axis] for axis in plane]
+    for factor, big, small in zip(said, whole, here, strict=True):
+        if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
+            raise OpenError(
+                f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
+                "its metadata are wrong, write the store again"
+            )
+    return max((said[0] + said[1]) / 2, 1.0)
+
+
+def _scale(
+    given: float | None, scales: list[list[float]] | None, units: list[str | None], plane: tuple[int, int]
+) -> tuple[float | None, str | None]:
+    if given is not None or scales is None:
+        return choose_mpp(given, None, None, "OME-Zarr scale")
+    if any(units[axis] is None for axis in plane):
+        return None, "not taken: the OME-Zarr scale has no unit; give mpp"
+    y, x = (micrometres(scales[0][axis], units[axis]) for axis in plane)
+    return choose_mpp(None, y, x, "OME-Zarr scale")

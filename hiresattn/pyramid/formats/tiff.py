@@ -1,0 +1,233 @@
+"""Tiled TIFF and BigTIFF, OME-TIFF above all: the directory by tifffile, the tiles natively."""
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import numpy as np
+
+from hiresattn.errors import OpenError
+from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.quiet import unlogged
+from hiresattn.pyramid.storage.tiffheader import check_tiff
+from hiresattn.pyramid.storage.tifftiles import TiffTiles
+
+_ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
+_MASK = 4  # a bit of NewSubfileType
+_ASIDE = re.compile(r"(?:^|\n)\s*(?:label|macro|thumbnail)\b", re.IGNORECASE)
+
+
+class TiffPyramid(Pyramid):
+    """A tiled TIFF file without georeference.
+
+    Levels are OME-TIFF's, or the reduced images that follow the first, of the same bands, type and aspect.
+    Label, macro and mask images are never read. Pixels of an alpha band say what is valid.
+
+    Args:
+        source: Path of a local file.
+        mpp: Micrometres per level-0 px, in place of what the file says.
+        nodata: Value that stands for "nothing measured here".
+
+    Raises:
+        OpenError: If the file is damaged, or isn't one flat image that can be decoded strictly.
+    """
+
+    backend: ClassVar[str] = "tiff"
+    exact_bytes = True
+
+    def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        with opened_tiff(source) as tif:
+            levels, ome_index = _image_levels(tif, source)
+            tiles = TiffTiles(source, levels, 0 if nodata is None else nodata)
+            key = levels[0][0].keyframe
+            chosen, where = choose_mpp(mpp, *_scale(tif, key, ome_index))
+            self._alpha = _has_alpha(key)
+            palette = None if key.colormap is None else (np.asarray(key.colormap).T >> 8).astype(np.uint8)
+        super().__init__(
+            source,
+            Metadata(
+                levels=described(tiles),
+                channels=tiles.bands - self._alpha,
+                dtype=tiles.dtype,
+                mpp=chosen,
+                mpp_source=where,
+                nodata=nodata,
+                palette=palette,
+                nbytes=tiles.nbytes,
+            ),
+            mpp=mpp,
+            nodata=nodata,
+        )
+        self.native_tiles = self._tiles = tiles
+
+    def tile_bytes(self, level: int, row: int, column: int) -> int:
+        """Stored bytes of a tile, exact; 0 if the file leaves it out."""
+        self.tile_window(level, row, column)
+        return self._tiles.tile_bytes(level, row, column)
+
+    def close(self) -> None:
+        """Let go of the file. A later read opens it again."""
+        self._tiles.close()
+
+    def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        return self._finished(self._tiles.read(level, y, x, height, width))
+
+    def _finished(self, pixels: Pixels) -> Pixels:
+        if not self._alpha:
+            return pixels
+        valid = pixels.data[:, :, -1] > 0
+        if pixels.valid is not None:
+            valid &= pixels.valid
+        return Pixels(np.ascontiguousarray(pixels.data[:, :, :-1]), valid, pixels.missing_tiles)
+
+
+@contextmanager
+def opened_tiff(source: str) -> Iterator[Any]:
+    """A checked ``tifffile.TiffFile`` whose errors are ``OpenError``, and not logged besides.
+
+    Raises:
+        OpenError: If it isn't a TIFF file that tifffile understands.
+    """
+    import tifffile
+
+    if check_tiff(source) is None:
+        raise OpenError(f"{source}: not a TIFF file")
+    try:
+        with unlogged("tifffile"), tifffile.TiffFile(source) as tif:
+            yield tif
+    except OpenError:
+        raise
+    except Exception as error:
+        raise OpenError(
+            f"{source}: its TIFF header can't be understood ({error}); export the file again"
+        ) from error
+
+
+def described(tiles: TiffTiles) -> tuple[Level, ...]:
+    """The levels of a tile reader as geometry."""
+    height, width = tiles.shapes[0]
+    return tuple(
+        Level(
+            width=w,
+            height=h,
+            downsample=snapped_downsample(width, height, w, h),
+            tile_width=tile_width,
+            tile_height=tile_height,
+        )
+        for (h, w), (tile_height, tile_width) in zip(tiles.shapes, tiles.sides, strict=True)
+    )
+
+
+def pages_of_sizes(tif: Any, sizes: list[tuple[int, int]]) -> list[list[Any]] | None:
+    """The tiled pages of given sizes (rows, columns), alike and in order; None if they aren't all there.
+
+    For readers that know the levels and want the tiles.
+    """
+    found: list[list[Any]] = []
+    for page in _all_pages(tif):
+        if len(found) < len(sizes) and _is_level(page) and page.is_tiled:
+            size = (int(page.imagelength), int(page.imagewidth))
+            alike = not found or _kind(page) == _kind(found[0][0])
+            if size == sizes[len(found)] and alike:
+                found.append([page])
+    return found if len(found) == len(sizes) else None
+
+
+def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
+    """Pages of each level of the biggest image, finest first, and that image's index in the file."""
+    index = max(range(len(tif.series)), key=lambda i: int(np.prod(tif.series[i].shape)))
+    series = tif.series[index]
+    if tif.is_ome and series.kind != "ome":
+        raise OpenError(
+            f"{source}: its OME-XML is damaged, so its planes can't be told apart; export it again"
+        )
+    stack = {
+        axis: side
+        for axis, side in zip(series.axes, series.shape, strict=True)
+        if axis not in "YXSC" and side > 1
+    }
+    if stack:
+        raise OpenError(
+            f"{source}: axes {series.axes} of shape {series.shape}; one flat image is needed, so pick one "
+            f"position of {', '.join(stack)} and store it on its own"
+        )
+    levels = [[page for page in level.pages if page is not None] for level in series.levels]
+    if any(page.parent is not tif for pages in levels for page in pages):
+        raise OpenError(f"{source}: an OME-TIFF spread over several files; store it in one file")
+    if len(levels) == 1 and len(levels[0]) == 1:
+        levels = _with_reduced(tif, levels[0][0])
+    bands = {(len(pages), *_kind(pages[0])) for pages in levels}
+    if len(bands) > 1 or not all(levels):
+        raise OpenError(f"{source}: its levels differ in bands or type; export the file again")
+    return levels, index
+
+
+def _with_reduced(tif: Any, first: Any) -> list[list[Any]]:
+    """A page and the smaller versions of it that follow."""
+    levels = [[first]]
+    for page in _all_pages(tif):
+        last = levels[-1][0]
+        smaller = page.imagewidth < last.imagewidth and page.imagelength < last.imagelength
+        if (
+            smaller
+            and _is_level(page)
+            and page.is_tiled
+            and _kind(page) == _kind(first)
+            and _same_aspect(page, first)
+        ):
+            levels.append([page])
+    return levels
+
+
+def _all_pages(tif: Any) -> Iterator[Any]:
+    """Every page of the file, each followed by its sub-pages."""
+    for index in range(len(tif.pages)):
+        page = tif.pages.get(index)
+        page = page if hasattr(page, "imagewidth") else page.aspage()
+        yield page
+        for sub in page.pages or ():
+            yield sub if hasattr(sub, "imagewidth") else sub.aspage()
+
+
+def _is_level(page: Any) -> bool:
+    return not int(page.subfiletype or 0) & ~1 and not _ASIDE.search(page.description or "")
+
+
+def _kind(page: Any) -> tuple[Any, ...]:
+    key = page.keyframe
+    return int(key.samplesperpixel), str(key.dtype), int(key.planarconfig)
+
+
+def _same_aspect(page: Any, first: Any) -> bool:
+    across, down = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
+    slack = 1 / page.imagewidth + 1 / page.imagelength + 0.01
+    return abs(across / down - 1) <= slack
+
+
+def _has_alpha(page: Any) -> bool:
+    extra = [int(sample) for sample in page.extrasamples or ()]
+    return bool(extra) and extra[-1] in _ALPHA and int(page.samplesperpixel) > 1
+
+
+def _scale(tif: Any, page: Any, index: int) -> tuple[float | None, float | None, str]:
+    """What the file says about its scale: µm along y, along x, and where it says so."""
+    if tif.is_ome:
+        images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or "")
+        if index < len(images):
+            said = dict(re.findall(r'(\w+)="([^"]*)"', images[index]))
+            y, x = (
+                micrometres(said.get(f"PhysicalSize{axis}"), said.get(f"PhysicalSize{axis}Unit"))
+                for axis in "YX"
+            )
+            if y and x:
+                return y, x, "OME PhysicalSize"
+    unit = {2: "in", 3: "cm"}.get(int(page.resolutionunit or 0))
+    resolution = [page.tags.get(number) for number in (283, 282)]
+    if unit is None or None in resolution:
+        return None, None, "TIFF resolution"
+    per_px = [tag.value[1] / tag.value[0] if tag.value[0] else None for tag in resolution if tag is not None]
+    y, x = (None if part is None else micrometres(part, unit) for part in per_px)
+    return y, x, "TIFF resolution"

@@ -1,0 +1,1 @@
+"""How files store their pixels: tiles, chunks, byte ranges, headers."""

@@ -1,0 +1,309 @@
+"""Bytes of a file on a web server, by range: few requests, each counted, and never a made-up byte."""
+
+import http.client
+import os
+import re
+import tempfile
+import threading
+import time
+import urllib.request
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import SplitResult, urljoin, urlsplit
+
+from hiresattn.errors import NotFoundError, OpenError, ReadError
+from hiresattn.pyramid.base import PerThread
+from hiresattn.pyramid.storage.tiffheader import check_tiff_at
+from hiresattn.pyramid.storage.tifftiles import MOST, merged
+
+#: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
+FIRST = 128 << 10
+#: Fetched bytes kept until they are asked for; the oldest go first, and are fetched again if need be.
+KEPT = 32 << 20
+
+_TIMEOUT = 30.0
+_RETRIES = 3
+_WAIT = 0.25  # s, doubled from try to try
+_REDIRECTS = 5
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+
+
+@dataclass(slots=True)
+class Ledger:
+    """What was asked of a server so far."""
+
+    requests: int = 0
+    """Requests sent, repeated and redirected ones included."""
+    bytes: int = 0
+    """Bytes of answers received."""
+
+
+@dataclass(slots=True)
+class _Span:
+    """Bytes of the file that are fetched together."""
+
+    start: int
+    stop: int
+    lock: threading.Lock
+    data: bytes | None = None
+
+
+class RangeFile:
+    """A file behind ``http://`` or ``https://``, read by byte ranges from any thread.
+
+    Connections are kept, one per thread. What fails on the way is tried again on a new connection, 3 times; a
+    short or shifted answer counts as failed. A file that changes while it is read is an error. The start of the
+    file is mirrored in a sparse local file, for libraries that want to look at its header.
+
+    Args:
+        url: Its address.
+
+    Raises:
+        NotFoundError: If the server says that there is no such file.
+        OpenError: If the server can't be reached.
+        RefusedError: If it refuses, or doesn't answer ranges.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.ledger = Ledger()
+        self._at = url
+        self._tag: str | None = None
+        self._connections: PerThread[http.client.HTTPConnection] = PerThread(
+            self._connect, lambda connection: connection.close()
+        )
+        self._lock = threading.Lock()
+        self._spans: list[_Span] = []
+        self.size = 0
+        self._mirror: Path | None = None
+        try:
+            self._head = self._get(0, FIRST)
+        except RefusedError as error:
+            self.close()
+            if error.status in (404, 410):
+                raise NotFoundError(f"{url}: there is no such file ({error}); check the address") from error
+            raise
+        except OSError as error:
+            self.close()
+            raise OpenError(f"{url}: out of reach ({error}); check the address and the network") from error
+
+    def pread(self, count: int, offset: int) -> bytes:
+        """Bytes from an offset; fewer only at the file's end.
+
+        Raises:
+            ReadError: If the server doesn't give them; they are never made up.
+        """
+        count = min(count, self.size - offset)
+        if count <= 0:
+            return b""
+        if offset + count <= len(self._head):
+            return self._head[offset : offset + count]
+        span = self._span(offset, offset + count)
+        if span is None:
+            return self._fetched(count, offset)
+        with span.lock:
+            if span.data is None:
+                span.data = self._fetched(span.stop - span.start, span.start)
+                self._forget()
+            return span.data[offset - span.start : offset - span.start + count]
+
+    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+        """Announce reads ``(offset, count)``, so that neighbours come in one request. Fetches nothing yet."""
+        wanted = [
+            (offset, count)
+            for offset, count in places
+            if offset + count > len(self._head) and self._span(offset, offset + count) is None
+        ]
+        spans = [_Span(start, stop, threading.Lock()) for start, stop in merged(wanted)]
+        with self._lock:
+            kept = [span for span in self._spans if span.data is not None]
+            self._spans = sorted([*kept, *spans], key=lambda span: span.start)
+
+    def header(self, count: int, offset: int) -> bytes:
+        """As ``pread``, for the start of the file: all up to there is fetched, kept and mirrored."""
+        stop = min(offset + count, self.size)
+        if stop > len(self._head):
+            if stop > MOST and stop > 8 * len(self._head):  # far away: directories at the end of the file
+                raise _FarError(f"{self.url}: its directories are not at its start")
+            # Tables of coarser levels follow those of finer ones, and are a third as long in all.
+            more = min(max(stop * 3 // 2, 2 * len(self._head)), self.size) - len(self._head)
+            self._head += self._fetched(more, len(self._head))
+        return self._head[offset:stop]
+
+    def mirror(self) -> Path:
+        """A local file of the same size that holds the fetched start, and zeros after it; sparse on disk."""
+        if self._mirror is None:
+            suffix = Path(urlsplit(self.url).path).suffix
+            number, name = tempfile.mkstemp(prefix="hiresattn-", suffix=suffix)
+            with os.fdopen(number, "wb") as file:
+                file.write(self._head)
+                file.truncate(self.size)
+            self._mirror = Path(name)
+        return self._mirror
+
+    def forget_mirror(self) -> None:
+        """Delete the local file."""
+        if self._mirror is not None:
+            self._mirror.unlink(missing_ok=True)
+            self._mirror = None
+
+    def close(self) -> None:
+        """Let go of the connections and the fetched bytes; later reads connect anew."""
+        self._connections.close()
+        with self._lock:
+            self._spans = []
+        self.forget_mirror()
+
+    def _fetched(self, count: int, offset: int) -> bytes:
+        try:
+            return self._get(offset, count)
+        except OSError as error:
+            raise ReadError(
+                f"{self.url}, bytes {offset} to {offset + count}: out of reach ({error}); check the network and "
+                "try again"
+            ) from error
+
+    def _span(self, start: int, stop: int) -> _Span | None:
+        """The announced span that holds these bytes, or None."""
+        with self._lock:
+            at = bisect_right(self._spans, start, key=lambda span: span.start) - 1
+            while at >= 0 and self._spans[at].start > start - 2 * MOST:
+                if self._spans[at].stop >= stop:
+                    return self._spans[at]
+                at -= 1
+        return None
+
+    def _forget(self) -> None:
+        """Drop spans until at most ``KEPT`` bytes are held."""
+        with self._lock:
+            held = sum(len(span.data) for span in self._spans if span.data is not None)
+            for span in list(self._spans):
+                if held <= KEPT:
+                    break
+                if span.data is not None:
+                    held -= len(span.data)
+                    self._spans.remove(span)
+
+    def _get(self, offset: int, count: int) -> bytes:
+        """One range, tried several times."""
+        for attempt in range(_RETRIES + 1):
+            try:
+                return self._get_once(offset, count)
+            except (RefusedError, _ChangedError):
+                raise
+            except (OSError, http.client.HTTPException) as error:
+                self._connections.drop()
+                if attempt == _RETRIES:
+                    raise OSError(str(error) or type(error).__name__) from error
+                time.sleep(_WAIT * 2**attempt)
+        raise AssertionError
+
+    def _get_once(self, offset: int, count: int) -> bytes:
+        headers = {
+            "Range": f"bytes={offset}-{offset + count - 1}",
+            "Accept-Encoding": "identity",
+            "User-Agent": "hiresattn",
+        }
+        for _ in range(_REDIRECTS + 1):
+            parts = urlsplit(self._at)
+            if parts.scheme not in ("http", "https"):
+                raise RefusedError(0, f"it redirects to {self._at}")
+            proxy = _proxy(parts)
+            path = self._at if proxy and parts.scheme == "http" else _path(parts)
+            connection = self._connections.get()
+            with self._lock:
+                self.ledger.requests += 1
+            connection.request("GET", path, headers=headers)
+            answer = connection.getresponse()
+            if answer.status not in (301, 302, 303, 307, 308):
+                return self._body(answer, offset, count)
+            answer.read()
+            self._at = urljoin(self._at, answer.headers["Location"] or "")
+            self._connections.drop()
+        raise RefusedError(answer.status, "it redirects for ever")
+
+    def _body(self, answer: http.client.HTTPResponse, offset: int, count: int) -> bytes:
+        if answer.status in (408, 429) or answer.status >= 500:
+            raise OSError(f"HTTP {answer.status} {answer.reason}")
+        if answer.status == 200:
+            self._connections.drop()  # the whole file would follow
+            raise RefusedError(200, "the server doesn't answer byte ranges")
+        if answer.status != 206:
+            raise RefusedError(answer.status, f"HTTP {answer.status} {answer.reason}")
+        said = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+        body = answer.read()
+        with self._lock:
+            self.ledger.bytes += len(body)
+        if said is None:
+            raise OSError("an answer without Content-Range")
+        start, last, size = map(int, said.groups())
+        tag = answer.headers.get("ETag")
+        if (self.size and size != self.size) or (self._tag and tag and tag != self._tag):
+            raise _ChangedError("the file changed while it was read")
+        self.size, self._tag = size, tag or self._tag
+        wanted = min(count, size - offset)
+        if start != offset or last - start + 1 != len(body) or len(body) != wanted:
+            raise OSError(f"{len(body)} bytes from {start} in place of {wanted} from {offset}")
+        return body
+
+    def _connect(self) -> http.client.HTTPConnection:
+        parts = urlsplit(self._at)
+        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        proxy = _proxy(parts)
+        if proxy is None or proxy.hostname is None:
+            return kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
+        connection = kind(proxy.hostname, proxy.port, timeout=_TIMEOUT)
+        if parts.scheme == "https":
+            connection.set_tunnel(parts.hostname or "", parts.port or 443)
+        return connection
+
+
+def cloud_optimised(url: str) -> RangeFile | None:
+    """A TIFF file behind an address, its directories at its start and checked; None if it isn't that.
+
+    None also where the server refuses: GDAL may have been told how to ask.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        OpenError: If the server is out of reach, or the file is damaged.
+    """
+    file = None
+    try:
+        file = RangeFile(url)
+        if check_tiff_at(url, file.size, file.header) is not None:
+            return file
+    except (RefusedError, _FarError):
+        pass
+    if file is not None:
+        file.close()
+    return None
+
+
+class RefusedError(OSError):
+    """The server answered, and asking again won't change its answer."""
+
+    def __init__(self, status: int, words: str) -> None:
+        super().__init__(words)
+        self.status = status
+
+
+class _FarError(OpenError):
+    """Directories that more than a few requests would have to look for."""
+
+
+class _ChangedError(OSError):
+    """The file isn't the one that was opened."""
+
+
+def _path(parts: SplitResult) -> str:
+    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _proxy(parts: SplitResult) -> SplitResult | None:
+    """The proxy that the environment names for an address."""
+    named = urllib.request.getproxies().get(parts.scheme)
+    if not named or urllib.request.proxy_bypass(parts.hostname or ""):
+        return None
+    return urlsplit(named if "://" in named else f"http://{named}")

@@ -1,0 +1,189 @@
+"""Crops as the file holds them: many windows of one level at once, each tile decoded once."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import local
+from typing import NamedTuple
+
+import numpy as np
+
+from hiresattn.errors import ReadError, RegionError
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.reading.plan import ReadPlan, plan_windows
+
+#: Tiles that a thread takes at a time: neighbours in the file.
+_RUN = 8
+
+
+class NativeCrops(NamedTuple):
+    """What ``read_crops`` returns for ``n`` places."""
+
+    pixels: np.ndarray
+    """``[n h w c]``, the file's data type. Where the file leaves a tile out: its declared fill value."""
+    tiles: int
+    """Tiles decoded; of an image read window by window, those under the windows."""
+    unique_tiles: int
+    """Different tiles under the windows."""
+    bytes: int
+    """Stored bytes of ``tiles``; see ``Pyramid.exact_bytes``."""
+    missing_tiles: int
+    """Tiles that the file leaves out."""
+
+
+def read_crops(
+    pyramid: Pyramid,
+    yx: np.ndarray | Sequence[tuple[int, int]],
+    size: int | tuple[int, int],
+    *,
+    level: int = 0,
+    out: np.ndarray | None = None,
+    threads: int = 1,
+    strict: bool = False,
+) -> NativeCrops:
+    """Read many equally large windows of one level; each tile is read and decoded once, whatever they share.
+
+    Beyond the result, memory holds one tile per thread.
+
+    Args:
+        pyramid: The image.
+        yx: First row and column of each window, px of the level, int ``[n 2]``.
+        size: Rows and columns of a window, or one number for both, px of the level.
+        level: Index into ``pyramid.levels``; 0 is the finest.
+        out: Where to put the px, ``[n h w c]`` of the image's data type; None = a new array.
+        threads: Threads that read, decode and copy.
+        strict: Whether a tile that the file leaves out is an error.
+
+    Returns:
+        The crops in the order asked for, and what they cost.
+
+    Raises:
+        RegionError: If the level or a window doesn't exist, or ``out`` doesn't fit; nothing is read then.
+        ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
+    """
+    windows = _windows(pyramid, np.asarray(yx), size, level)
+    count = len(windows)
+    shape = (count, *_sides(size), pyramid.channels)
+    if out is None:
+        out = np.empty(shape, pyramid.dtype)
+    elif out.shape != shape or out.dtype != pyramid.dtype or not out.flags.writeable:
+        raise RegionError(
+            f"{pyramid.source}: out must be a writeable {shape} array of {pyramid.dtype}; got {out.shape} {out.dtype}"
+        )
+    plan = plan_windows(windows.astype(np.float64), np.full(count, level, np.int64), pyramid.levels)
+    if pyramid.native_tiles is not None:
+        pyramid.native_tiles.expect(map(tuple, plan.tiles.tolist()))
+    job = _Job(pyramid, level, plan, windows[:, :2].tolist(), out, strict=strict)
+    work: Iterable[Iterable[int]] = [range(n, min(n + _RUN, job.count)) for n in range(0, job.count, _RUN)]
+    if threads < 2 or job.count <= _RUN:
+        done = [job.run(numbers) for numbers in work]
+    else:
+        with ThreadPoolExecutor(threads, thread_name_prefix="hiresattn-crops") as pool:
+            done = list(pool.map(job.run, work))
+    tiles, missing, stored = (int(total) for total in np.array(done or [(0, 0, 0)], np.int64).sum(axis=0))
+    if pyramid.by_window:  # which tiles its library decodes is its own affair
+        tiles, stored = len(plan.tiles), sum(pyramid.tile_bytes(*tile) for tile in plan.tiles.tolist())
+    return NativeCrops(out, tiles, len(plan.tiles), stored, missing)
+
+
+class _Job:
+    """The reads of one call, by number; any thread runs any of them: no two write the same px."""
+
+    def __init__(
+        self,
+        pyramid: Pyramid,
+        level: int,
+        plan: ReadPlan,
+        starts: list[list[int]],
+        out: np.ndarray,
+        *,
+        strict: bool,
+    ) -> None:
+        self.pyramid = pyramid
+        self.level = level
+        self.starts = starts
+        self.out = out
+        self.strict = strict
+        self.tiles = plan.tiles[:, 1:].tolist()
+        self.feed_start = plan.feed_start.tolist()
+        self.feed_crop = plan.feed_crop.tolist()
+        self.order: list[int] = []
+        if pyramid.by_window:  # crops, in the order of the first tile of each
+            _, first = np.unique(plan.feed_crop, return_index=True)
+            self.order = np.argsort(first, kind="stable").tolist()
+        self.count = len(self.order) or len(self.tiles)
+        self.buffers = local()
+
+    def run(self, numbers: Iterable[int]) -> tuple[int, int, int]:
+        """Do some of the reads; returns how many tiles that were, how many were missing, and their bytes."""
+        tiles = missing = stored = 0
+        for number in numbers:
+            if self.order:
+                self._window(number)
+                continue
+            missing += self._tile(number)
+            stored += self.pyramid.tile_bytes(self.level, *self.tiles[number])
+            tiles += 1
+        return tiles, missing, stored
+
+    def _tile(self, number: int) -> int:
+        row, column = self.tiles[number]
+        tile = self.pyramid.read_tile(self.level, row, column, self._buffer())
+        if tile.missing_tiles and self.strict:
+            raise ReadError(
+                f"{self.pyramid.source}, level {self.level}, tile in row {row}, column {column}: missing; without "
+                "strict it holds the file's fill value"
+            )
+        has, data, out = self.pyramid.levels[self.level], tile.data, self.out
+        top, left = row * has.tile_height, column * has.tile_width
+        bottom, right = top + data.shape[0], left + data.shape[1]
+        height, width = out.shape[1:3]
+        for crop in self.feed_crop[self.feed_start[number] : self.feed_start[number + 1]]:
+            y, x = self.starts[crop]
+            y0, x0 = max(y, top), max(x, left)
+            y1, x1 = min(y + height, bottom), min(x + width, right)
+            out[crop, y0 - y : y1 - y, x0 - x : x1 - x] = data[y0 - top : y1 - top, x0 - left : x1 - left]
+        return tile.missing_tiles
+
+    def _buffer(self) -> np.ndarray | None:
+        """This thread's room for a tile."""
+        if self.pyramid.native_tiles is None:
+            return None
+        if not hasattr(self.buffers, "tile"):
+            self.buffers.tile = self.pyramid.native_tiles.buffer(self.level)
+        return self.buffers.tile
+
+    def _window(self, number: int) -> None:
+        crop = self.order[number]
+        height, width = self.out.shape[1:3]
+        y, x = self.starts[crop]
+        self.out[crop] = self.pyramid.read_masked(self.level, y, x, height, width).data
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def _windows(pyramid: Pyramid, yx: np.ndarray, size: int | tuple[int, int], level: int) -> np.ndarray:
+    """The windows, int64 ``[n 4]``, if they all exist."""
+    if not 0 <= level < len(pyramid.levels):
+        raise RegionError(f"{pyramid.source}: no level {level}; it has levels 0 to {len(pyramid.levels) - 1}")
+    height, width = _sides(size)
+    if yx.size == 0:
+        yx = np.empty((0, 2), np.int64)
+    if yx.ndim != 2 or yx.shape[1] != 2 or yx.dtype.kind not in "iu":
+        raise RegionError(
+            f"{pyramid.source}: places are whole numbers [n 2] (y, x); got {yx.dtype} {yx.shape}"
+        )
+    has = pyramid.levels[level]
+    windows = np.empty((len(yx), 4), np.int64)
+    windows[:, :2] = yx
+    windows[:, 2:] = height, width
+    outside = (windows[:, :2] < 0).any(axis=1) | (windows[:, 0] + height > has.height)
+    outside |= windows[:, 1] + width > has.width
+    if min(height, width) < 1 or outside.any():
+        y, x = windows[outside][0, :2].tolist() if outside.any() else (0, 0)
+        raise RegionError(
+            f"{pyramid.source}, level {level}: asked for {height} x {width} px at row {y}, column {x}, but it has "
+            f"{has.height} rows and {has.width} columns; ask for windows inside"
+        )
+    return windows

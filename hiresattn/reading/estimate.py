@@ -1,0 +1,128 @@
+"""What a run would read of an image, before it reads a pixel; and what to do where that is too much."""
+
+import shlex
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from hiresattn.config import InputConfig
+from hiresattn.geometry import Grid, cell_regions, depth_count, expandable, root_regions
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.reading.plan import plan_reads
+
+#: The coarsest level may have this many px a side before it counts as missing overviews.
+COARSEST = 4096
+#: An image stored as rows, or all in one piece, counts as untiled from this side on, px.
+_UNTILED = 2048
+
+
+@dataclass(frozen=True)
+class Preview:
+    """About what a run would read: looks shared evenly over the depths, spread evenly in each."""
+
+    budget: int
+    """Looks assumed."""
+    tiles: int
+    """Different tiles under them."""
+    bytes: int
+    """Stored bytes of those."""
+    fraction: float
+    """Px decoded over px of level 0."""
+    requests: int
+    """Reads of the file, or requests to its server: a look's tiles that lie side by side come in one."""
+
+    def to_json(self) -> dict[str, Any]:
+        """The values as JSON types."""
+        return asdict(self)
+
+
+def preview(
+    pyramid: Pyramid,
+    *,
+    budget: int = 64,
+    config: InputConfig | None = None,
+    grid: Grid | None = None,
+    finest: int | None = None,
+    glance: int | None = None,
+    overlap: float = 0.0,
+    region: tuple[int, int, int, int] | None = None,
+) -> Preview:
+    """Estimate what a search would read. Reads no pixel.
+
+    Args:
+        pyramid: The image.
+        budget: Looks.
+        config: How pixels become crops; default: crops of 64 px.
+        grid: How a region is divided.
+        finest: Side of the smallest region, level-0 px; None = a crop's side.
+        glance: Largest side of a region of the first look, level-0 px.
+        overlap: Least share of its side that a region of the first look has in common with the next.
+        region: ``(y, x, height, width)`` searched, level-0 px; None = all of the image.
+
+    Returns:
+        The estimate.
+    """
+    config, grid = config or InputConfig(), grid or Grid()
+    y, x, height, width = region or (0, 0, pyramid.height, pyramid.width)
+    least = finest or config.size
+    looks = [root_regions(height, width, y, x, glance=glance, overlap=overlap)[:budget]]
+    depths = depth_count(looks[0], grid, least)
+    left = budget - len(looks[0])
+    for depth in range(1, depths):
+        parents = looks[-1][expandable(looks[-1], least)]
+        cells = np.unique(cell_regions(parents, grid, least).reshape(-1, 4), axis=0)
+        share = min(left // (depths - depth), len(cells))
+        looks.append(cells[np.linspace(0, len(cells) - 1, share).astype(np.int64)])
+        left -= share
+    regions = np.concatenate(looks)
+    px_per_side = round(config.size * config.oversample)
+    plan = plan_reads(regions, pyramid.levels, px_per_side, pyramid.source)
+    tiles = plan.tiles.tolist()
+    if pyramid.by_tile:
+        shown = [pyramid.tile_window(*tile)[2:] for tile in tiles]
+    else:
+        shown = [(rows, columns) for _, _, rows, columns in plan.windows.tolist()]
+    return Preview(
+        budget=len(regions),
+        tiles=len(tiles),
+        bytes=sum(pyramid.tile_bytes(*tile) for tile in tiles),
+        fraction=sum(rows * columns for rows, columns in shown) / (height * width),
+        requests=_requests(pyramid, looks, px_per_side),
+    )
+
+
+def advice(pyramid: Pyramid) -> str | None:
+    """Why an image is slow to look into, and the command that mends it; None where all is well."""
+    first, last = pyramid.levels[0], pyramid.levels[-1]
+    wrong = None
+    side = max(pyramid.height, pyramid.width)
+    if pyramid.backend == "image" and side > _UNTILED:
+        wrong = "it isn't tiled, so it is decoded whole"
+    elif first.tile_width >= pyramid.width > _UNTILED:
+        wrong = "it is stored in strips, so every crop decodes rows from edge to edge"
+    elif max(last.height, last.width) > COARSEST:
+        wrong = (
+            f"it has no overviews (its coarsest level is {last.width} x {last.height} px), so the first look reads "
+            "all of that"
+        )
+    if wrong is None or pyramid.backend == "array":
+        return None
+    name = PurePath(pyramid.source.split("?")[0].rstrip("/")).name.split(".")[0] or "image"
+    return (
+        f"{pyramid.source}: {wrong}; once: hiresattn convert {shlex.quote(pyramid.source)} "
+        f"{shlex.quote(name + '.zarr')}"
+    )
+
+
+def _requests(pyramid: Pyramid, looks: list[np.ndarray], px_per_side: int) -> int:
+    """Reads, one look after another; the first look at once."""
+    read: set[tuple[int, ...]] = set()
+    count = 0
+    for regions in [looks[0], *(region[None] for depth in looks[1:] for region in depth)]:
+        plan = plan_reads(regions, pyramid.levels, px_per_side, pyramid.source)
+        new = [tile for tile in map(tuple, plan.tiles.tolist()) if tile not in read]
+        read.update(new)
+        count += len(new) if pyramid.native_tiles is None else pyramid.native_tiles.requests(new)
+    return count

@@ -1,0 +1,61 @@
+"""From decoded reads to crops."""
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from hiresattn.reading.kernels import accumulate, finish, place, place_coded
+from hiresattn.reading.reads import Read
+
+
+def scatter(
+    reads: Sequence[Read],
+    decoded: Iterable[tuple[np.ndarray, np.ndarray]],
+    windows: Float64[np.ndarray, "n 4"],
+    low: Float64[np.ndarray, " c"],
+    high: Float64[np.ndarray, " c"],
+    pixels: Float32[np.ndarray, "n c s s"],
+    coverage: Float32[np.ndarray, "n s s"],
+) -> None:
+    """Add every read to the crops it feeds; the last read of a crop finishes it and lets go of its sums.
+
+    A crop whose px are the level's own has no sums: they are scaled on the way from the tile to the crop.
+
+    Args:
+        reads: What was read, in the order in which it is added.
+        decoded: For each, its px ``[h w c]`` and which of them are valid ``[h w]`` (``[0 0]`` = all).
+        windows: ``(y, x, height, width)`` that each of the ``n`` crops shows, px of its level.
+        low: What becomes -1, per band.
+        high: What becomes +1, per band.
+        pixels: Filled: the crops' px.
+        coverage: Filled: the share of each px that was measured.
+    """
+    size = coverage.shape[1]
+    native = (windows[:, 2:] == size).all(axis=1) & (windows == np.floor(windows)).all(axis=1)
+    corners = windows[:, :2].astype(np.int64)
+    table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
+    shown, is_native = windows.tolist(), native.tolist()
+    last = {crop: number for number, read in enumerate(reads) for crop in read.crops if not is_native[crop]}
+    sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    for number, (read, (data, valid)) in enumerate(zip(reads, decoded, strict=True)):
+        tile_y, tile_x = read.window[:2]
+        own = [crop for crop in read.crops if is_native[crop]]
+        if own:
+            fed = np.array(own, np.int64)
+            if data.dtype == np.uint8:
+                place_coded(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
+            else:
+                place(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
+        for crop in read.crops:
+            if is_native[crop]:
+                continue
+            y, x, height, width = shown[crop]
+            if crop not in sums:
+                sums[crop] = np.zeros((size, size, len(low))), np.zeros((size, size))
+            total, weight = sums[crop]
+            accumulate(data, valid, tile_y, tile_x, y, x, height, width, total, weight)
+            if last[crop] == number:
+                area = (height / size) * (width / size)
+                finish(total, weight, area, low, high, pixels[crop], coverage[crop])
+                del sums[crop]

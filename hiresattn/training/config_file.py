@@ -1,0 +1,89 @@
+"""Options of a run from a TOML file: checked names, types and bounds, said in the file's name."""
+
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Any
+
+from hiresattn.config import did_you_mean
+from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.training.options import TrainOptions
+
+
+def read_settings(path: str | Path) -> dict[str, Any]:
+    """Read a run's options: the names of ``TrainOptions``, with ``-`` or ``_``, and ``preset``.
+
+    Lists stand for tuples. ``bands`` are counted from 1, as on the command line, and come out counted from 0.
+
+    Args:
+        path: The TOML file; its keys stand at the top, in no table.
+
+    Returns:
+        Names and values of what the file has.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        ConfigError: If it is no TOML, or a key is unknown (its nearest neighbour is given) or of a wrong type.
+    """
+    path = Path(path)
+    try:
+        found = tomllib.loads(path.read_bytes().decode("utf-8-sig"))
+    except FileNotFoundError as error:
+        raise NotFoundError(
+            f"{path}: no such file; give a TOML file of options such as epochs = 40"
+        ) from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{path}: not readable as TOML ({why})") from error
+    hints = typing.get_type_hints(TrainOptions) | {"preset": str}
+    values: dict[str, Any] = {}
+    for key, value in found.items():
+        name = key.replace("-", "_")
+        if name not in hints:
+            raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(name, hints)}")
+        if name in values:
+            raise ConfigError(f"{path}: {key!r} is there twice, with - and with _")
+        if not _fits(value, hints[name]):
+            raise ConfigError(f"{path}: {key} = {value!r} is of a wrong type; it takes {_words(hints[name])}")
+        values[name] = tuple(value) if isinstance(value, list) else value
+    if "bands" in values:
+        if not values["bands"] or min(values["bands"]) < 1:
+            raise ConfigError(
+                f"{path}: bands = {found['bands']!r}: bands are counted from 1, as in [3, 2, 1]"
+            )
+        values["bands"] = tuple(band - 1 for band in values["bands"])
+    try:
+        TrainOptions(**{name: value for name, value in values.items() if name != "preset"})
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+    return values
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value of a TOML file is what an annotation asks for."""
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if typing.get_origin(hint) is tuple:
+        kinds = [parts[0]] * len(value) if isinstance(value, list) and parts[-1] is ... else parts
+        return (
+            isinstance(value, list)
+            and len(value) == len(kinds)
+            and all(_fits(one, kind) for one, kind in zip(value, kinds, strict=True))
+        )
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return type(value) is hint
+
+
+def _words(hint: Any) -> str:
+    """What an annotation asks for, for people."""
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return " or ".join(_words(part) for part in parts if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        kind = "whole numbers" if parts[0] is int else "numbers"
+        return f"a list of {count}{kind}"
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}[hint]

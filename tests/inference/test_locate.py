@@ -1,0 +1,129 @@
+"""Boxes from exhaustive looks."""
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+
+from hiresattn.checkpoint import load_model
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import ConfigError
+from hiresattn.inference.locate import _probabilities, locate
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
+
+OPTIONS = TrainOptions(
+    size=16,
+    background="plain",
+    position=False,
+    k=(0,),
+    epochs=30,
+    lr=5e-3,
+    threads=0,
+    device="cpu",
+    value_range=(0, 255),
+)
+
+
+def _image(rng, side, kind, at=(0, 0)):
+    image = rng.integers(90, 110, (side, side, 1)).astype(np.uint8)
+    if kind != "plain":
+        image[at[0] : at[0] + 16, at[1] : at[1] + 16] = 220 if kind == "bright" else 20
+    return image
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    rng = np.random.default_rng(0)
+    kinds = ("plain", "bright", "dark")
+    examples = [Example(_image(rng, 16, kinds[i % 3]), kinds[i % 3]) for i in range(90)]
+    folder = tmp_path_factory.mktemp("locate") / "model"
+    *_, last = fit(examples, folder, OPTIONS)
+    assert last.accuracy > 0.9
+    return load_model(folder)
+
+
+def test_the_box_is_the_place_that_explains_the_label(model):
+    rng = np.random.default_rng(1)
+    both = _image(rng, 128, "bright", (32, 64))
+    both[96:112, 16:32] = 20
+    examples = [Example(both, "bright"), Example(both, "dark"), Example(both, "plain")]
+    found = [example.boxes for example in locate(examples, model, threads=0)]
+    assert found == [((32, 64, 16, 16),), ((96, 16, 16, 16),), ()]
+
+
+def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_is_none(model):
+    rng = np.random.default_rng(2)
+    two = _image(rng, 64, "bright", (0, 0))
+    two[48:, 48:] = 220
+    (found,) = locate([Example(two, "bright")], model, threads=0)
+    assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
+    (found,) = locate([Example(two, "dark")], model, threads=0)
+    assert found.boxes is None
+
+
+def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
+    rng = np.random.default_rng(2)
+    both = _image(rng, 64, "bright", (0, 0))
+    both[48:, 48:] = 20
+    (found,) = locate([Example(both)], model, threads=0)
+    assert found.label is None
+    assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
+    assert found.box_labels == ("bright", "dark")
+    (found,) = locate([Example(_image(rng, 64, "plain"))], model, threads=0)
+    assert found.boxes == ()
+    assert found.box_labels is None
+    assert found.label == "plain"
+
+
+def test_a_single_place_without_a_label_is_no_box_because_it_is_the_likeliest():
+    for evidence in (-0.3, 0.0, 0.3):
+        assert _probabilities(torch.tensor([evidence]), known=False).item() < 0.5
+    assert _probabilities(torch.tensor([5.0]), known=False).item() > 0.9
+    assert _probabilities(torch.tensor([-0.3])).item() > 0.9  # a label that must show somewhere
+
+
+def test_places_without_a_measured_px_are_no_boxes(model, tmp_path):
+    rng = np.random.default_rng(4)
+    image = _image(rng, 64, "bright", (0, 48))
+    image[:, :32] = 0
+    profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8", "nodata": 0}
+    place = rasterio.Affine(2, 0, 10, 0, -2, 20)
+    with rasterio.open(tmp_path / "half.tif", "w", **profile, transform=place) as file:
+        file.write(image.transpose(2, 0, 1))
+    kept = model.net.background
+    try:
+        for background in (kept, model.classes.index("bright")):
+            model.net.background = background
+            (found,) = locate([Example(str(tmp_path / "half.tif"))], model, threads=0)
+            assert found.boxes
+            assert all(x >= 32 for _, x, _, _ in found.boxes)
+    finally:
+        model.net.background = kept
+
+
+def test_how_common_the_label_is_is_learnt_from_the_image():
+    rng = np.random.default_rng(0)
+    for odd in (1, 40, 160):
+        evidence = np.concatenate([rng.normal(5, 2, odd), rng.normal(-5, 2, 320 - odd)])
+        found = _probabilities(torch.from_numpy(2.5 * evidence).float())  # the log-ratio of the two normals
+        assert found.sum().item() == pytest.approx(odd, rel=0.1, abs=0.5)
+
+
+def test_a_window_is_looked_at_in_its_own_place(model):
+    rng = np.random.default_rng(3)
+    image = _image(rng, 128, "dark", (80, 96))
+    (found,) = locate([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
+    assert found.boxes == ((80, 96, 16, 16),)
+
+
+def test_a_model_without_a_background_is_refused(model):
+    with pytest.raises(ConfigError, match="none of the model's classes"):
+        list(locate([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
+    model.net.background, kept = None, model.net.background
+    try:
+        with pytest.raises(ConfigError, match="--background"):
+            list(locate([], model))
+    finally:
+        model.net.background = kept
+    assert torch.is_grad_enabled()

@@ -1,0 +1,296 @@
+"""Best-first search, on an image whose only bright spot is the target."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import Grid, overlaps, root_regions
+from hiresattn.inference.search import Budget, Policy, best_first
+from hiresattn.model.aggregators import MeanPooling
+from hiresattn.model.encoders import Encoded
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.scorers import Scored, Scorer, View, pool_cells
+
+SIZE = 16
+
+
+class Crops(NamedTuple):
+    pixels: np.ndarray
+    coverage: np.ndarray
+
+
+class BrightFetch:
+    """Crops of images that are dark but for one square; counts what it was asked for."""
+
+    def __init__(self, *targets, side=16, covered=True):
+        self.targets, self.side, self.covered = targets, side, covered
+        self.asked = []
+
+    def __call__(self, image, regions):
+        pixels = np.zeros((len(image), 1, SIZE, SIZE), np.float32)
+        for row, (index, region) in enumerate(zip(image, regions, strict=True)):
+            self.asked.append((int(index), *region.tolist()))
+            y, x = self.targets[index]
+            step = region[2] / SIZE
+            rows = region[0] + np.arange(SIZE) * step
+            columns = region[1] + np.arange(SIZE) * step
+            inside_y = np.clip(np.minimum(rows + step, y + self.side) - np.maximum(rows, y), 0, None) / step
+            inside_x = (
+                np.clip(np.minimum(columns + step, x + self.side) - np.maximum(columns, x), 0, None) / step
+            )
+            pixels[row, 0] = inside_y[:, None] * inside_x
+        return Crops(pixels, np.full((len(image), SIZE, SIZE), float(self.covered), np.float32))
+
+
+class PixelEncoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))
+
+    def forward(self, crops):
+        return Encoded((crops,), torch.stack([crops.mean((1, 2, 3)), crops.amax((1, 2, 3))], 1))
+
+
+class BrightValue(nn.Module):
+    def forward(self, features):
+        return 1e6 * features[:, 1:] - 20  # whether anything in the crop is bright
+
+
+class BrightScorer(Scorer):
+    def forward(self, view: View) -> Scored:
+        return Scored(40 * pool_cells(view.stages[0], 7, view.fraction)[:, 0] ** 0.25)
+
+
+def _net(confident_from: float = 2.0) -> GlimpseNet:
+    """Answers 'yes' once the mean brightness of the glimpses passes a threshold."""
+    classifier = nn.Linear(2, 2)
+    with torch.no_grad():
+        classifier.weight.copy_(torch.tensor([[0.0, 0.0], [1000.0, 0.0]]))
+        classifier.bias.copy_(torch.tensor([0.0, -1000.0 * confident_from]))
+    net = GlimpseNet(
+        encoder=PixelEncoder(),
+        scorer=BrightScorer(),
+        aggregator=MeanPooling(width=2),
+        classifier=classifier,
+        value=BrightValue(),
+        position=None,
+        grid=Grid(7, 0.25),
+        finest=SIZE,
+    )
+    return net.eval()
+
+
+def _search(fetch, *, side=4096, count=1, budget=None, net=None, **policy):
+    roots = [root_regions(side, side)] * count
+    frames = np.array([[0, 0, side, side]] * count)
+    with torch.inference_mode():
+        return best_first(
+            net or _net(),
+            fetch,
+            roots,
+            frames,
+            budget=budget or Budget(glimpses=40),
+            policy=Policy(**({"stop": None} | policy)),
+        )
+
+
+def test_search_goes_straight_down_to_the_target():
+    found, (reason,) = _search(BrightFetch((1500, 2900)), budget=Budget(glimpses=14))
+    assert reason == "budget"
+    assert found.depth.max() == 4
+    target = np.array([[1500, 2900, 16, 16]])
+    assert (overlaps(found.region, target) > 0).all()
+    assert found.region[:, 2].min() == SIZE
+
+
+def test_priority_is_the_regions_value_times_the_cells_probability():
+    found, _ = _search(BrightFetch((1500, 2900)), budget=Budget(glimpses=30))
+    worth = torch.nn.functional.logsigmoid(found.value).numpy()
+    worth[0] = 0.0  # the first look
+    priority = worth[found.parent] + found.log_prob.numpy()
+    for row in range(1, len(priority)):
+        # what was open when this row was chosen had no higher priority
+        later = [r for r in range(row + 1, len(priority)) if found.parent[r] < row]
+        assert all(priority[r] <= priority[row] + 1e-5 for r in later)
+
+
+def test_a_promising_region_that_turns_out_to_be_empty_is_left():
+    """The scorer is drawn to a quarter where nothing is; the value says so, and the search goes elsewhere."""
+
+    class Lured(BrightScorer):
+        def forward(self, view):
+            logits = super().forward(view).logits.clone()
+            logits[:, :4, :4] += 12.0
+            return Scored(logits)
+
+    net = _net()
+    net.scorer = Lured()
+    found, _ = _search(BrightFetch((3000, 3000)), net=net, budget=Budget(glimpses=60))
+    target = np.array([[3000, 3000, 16, 16]])
+    assert (overlaps(found.region[found.depth == 4], target) > 0).any()
+    net.value = nn.Linear(2, 1)
+    nn.init.zeros_(net.value.weight)
+    nn.init.constant_(net.value.bias, 9.0)  # every region looks worth it
+    lost, _ = _search(BrightFetch((3000, 3000)), net=net, budget=Budget(glimpses=60))
+    assert not (overlaps(lost.region[lost.depth == 4], target) > 0).any()
+
+
+class TableScorer(Scorer):
+    """Draws the search to twenty cells that look alike; the target is in the last cell, which looks different."""
+
+    def forward(self, view: View) -> Scored:
+        logits = torch.zeros(1, 49)
+        logits[0, :20] = 5 - torch.arange(20) / 100
+        logits[0, 48] = 1.0
+        looks = torch.zeros(1, 2, 49)
+        looks[0, 0, :48] = 3.0
+        looks[0, 1, 48] = 0.5
+        count = len(view.features)
+        return Scored(logits.expand(count, -1).view(-1, 7, 7), looks.expand(count, -1, -1).view(-1, 2, 7, 7))
+
+
+def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
+    net = _net()
+    net.scorer, net.value = TableScorer(), None
+    net.background, net.trust = 0, nn.Parameter(torch.zeros(()))
+    with torch.no_grad():  # bright: the target
+        net.classifier.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 20.0]]))
+        net.classifier.bias.copy_(torch.tensor([0.0, -10.0]))
+
+    def looks_until_found(**policy):
+        found, _ = _search(BrightFetch((48, 48)), side=64, net=net, **policy)
+        return int(np.flatnonzero((found.region[:, :2] == 48).all(1))[0])
+
+    assert looks_until_found(habituation=8.0) == 2  # the whole, one of the twenty, the target
+    assert looks_until_found(habituation=3.0) > 20  # not put back far enough
+    assert looks_until_found(habituation=0.0) > 20
+    net.background = None  # nothing says that a place was background
+    assert looks_until_found(habituation=8.0) > 20
+
+
+def test_no_place_is_visited_twice_at_a_depth():
+    fetch = BrightFetch((1000, 1000))
+    found, _ = _search(fetch, budget=Budget(glimpses=60))
+    for depth in range(1, found.depth.max() + 1):
+        regions = found.region[found.depth == depth]
+        iou = overlaps(regions, regions)
+        assert (iou[~np.eye(len(regions), dtype=bool)] <= 0.5).all()
+    assert len(set(fetch.asked)) == len(fetch.asked)
+
+
+def test_search_never_spends_more_glimpses_than_the_budget():
+    for budget in (1, 2, 7, 33):
+        found, (reason,) = _search(BrightFetch((100, 100)), budget=Budget(glimpses=budget), width=4)
+        assert len(found.image) == budget
+        assert reason == "budget"
+
+
+def test_search_stops_when_it_is_confident():
+    found, (reason,) = _search(BrightFetch((1500, 2900)), net=_net(confident_from=0.1), stop=0.95)
+    assert reason == "confidence"
+    assert len(found.image) <= 6
+
+
+def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(monkeypatch):
+    monkeypatch.setattr("hiresattn.inference.search.MOST_AT_ONCE", 10)
+    asked = []
+
+    class Watching(BrightFetch):
+        def __call__(self, image, regions):
+            asked.append(len(image))
+            return super().__call__(image, regions)
+
+    roots = [root_regions(512, 512, glance=64)]
+    with torch.inference_mode():
+        found, (reason,) = best_first(
+            _net(), Watching((99, 99)), roots, np.array([[0, 0, 512, 512]]),
+            budget=Budget(seconds=100.0), policy=Policy(stop=0.5),
+        )  # fmt: skip
+    assert max(asked) == 10
+    assert (found.depth[:64] == 0).all()
+    assert (found.depth == 0).sum() == 64
+    assert reason in ("confidence", "exhausted")
+    kept, (reason,) = _search(BrightFetch((99, 99)), budget=Budget(glimpses=3))
+    assert (len(kept.image), reason) == (3, "budget")
+
+
+def test_a_search_with_nothing_left_to_look_at_is_exhausted():
+    found, (reason,) = _search(BrightFetch((5, 5)), side=64, budget=Budget(glimpses=10_000))
+    assert reason == "exhausted"
+    covered = np.zeros((64, 64), bool)
+    for y, x, height, width in found.region[found.depth == found.depth.max()]:
+        covered[y : y + height, x : x + width] = True
+    assert covered.all()
+
+
+def test_a_budget_in_bytes_counts_what_was_read():
+    spent = iter(range(0, 100_000, 100))
+    roots = [root_regions(4096, 4096)]
+    with torch.inference_mode():
+        found, (reason,) = best_first(
+            _net(), BrightFetch((9, 9)), roots, np.array([[0, 0, 4096, 4096]]),
+            budget=Budget(bytes=1000), policy=Policy(stop=None), bytes_read=lambda _: next(spent),
+        )  # fmt: skip
+    assert reason == "budget"
+    assert len(found.image) == 10
+
+
+def test_a_budget_in_seconds_ends_the_search():
+    _, (reason,) = _search(BrightFetch((9, 9)), budget=Budget(seconds=0.05))
+    assert reason == "budget"
+
+
+def test_images_searched_side_by_side_get_what_they_get_alone():
+    targets = [(1500, 2900), (40, 77), (3000, 100)]
+    together, _ = _search(BrightFetch(*targets), count=3, budget=Budget(glimpses=12))
+    for number, target in enumerate(targets):
+        alone, _ = _search(BrightFetch(target), budget=Budget(glimpses=12))
+        assert (together.region[together.image == number] == alone.region).all()
+        assert torch.allclose(together.logits[number], alone.logits[0], atol=1e-4)
+
+
+def test_nothing_measured_ends_the_search_without_an_answer():
+    found, (reason,) = _search(BrightFetch((5, 5), covered=False))
+    assert reason == "no_valid_pixels"
+    assert len(found.image) == 1
+
+
+def test_random_search_does_not_follow_the_scores():
+    firsts = [
+        _search(BrightFetch((0, 0)), budget=Budget(glimpses=2), random=True, seed=s)[0].cell[1]
+        for s in range(300)
+    ]
+    counts = np.bincount(firsts, minlength=49)
+    assert counts.max() < 20  # 6 expected; the scores would give 300 to one cell
+    assert (counts > 0).sum() > 40
+
+
+def test_the_same_seed_gives_the_same_random_search():
+    first, _ = _search(BrightFetch((0, 0)), random=True, seed=3)
+    second, _ = _search(BrightFetch((0, 0)), random=True, seed=3)
+    assert (first.region == second.region).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (64, Budget(glimpses=64)),
+        ("64", Budget(glimpses=64)),
+        ("50MB", Budget(bytes=50_000_000)),
+        ("1.5 kB", Budget(bytes=1500)),
+        ("2s", Budget(seconds=2.0)),
+        ("0.5s", Budget(seconds=0.5)),
+    ],
+)
+def test_a_budget_is_glimpses_bytes_or_seconds(text, expected):
+    assert Budget.parse(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "many", "-3", "0", "2.5", "3 minutes", "1e3", "0.2B"])
+def test_a_budget_that_is_none_of_these_is_a_config_error(text):
+    with pytest.raises(ConfigError, match="budget"):
+        Budget.parse(text)

@@ -1,0 +1,233 @@
+"""Training in several processes: two with a half of the batch each move as one with all of it."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from hiresattn.errors import ConfigError
+from hiresattn.training.distributed import Team, team_of
+
+ROOT = Path(__file__).parents[2]
+#: One step of two processes, or of one, on the same images: gradients, what the weights became, and the rest.
+STEP = """
+import json, sys
+from dataclasses import replace
+import numpy as np, torch
+from hiresattn.config import InputConfig, LocationConfig, ModelConfig
+from hiresattn.geometry import Grid
+from hiresattn.datasets.manifest import Example
+from hiresattn.model.build import build_model
+from hiresattn.model.select import TopK
+from hiresattn.training.data import Loader
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.state import State
+from hiresattn.training.step import look, move, optimizer_of
+from hiresattn.training.distributed import team_of
+from safetensors.torch import save_file
+
+torch.set_num_threads(1)
+rng = np.random.default_rng(0)
+rule = InputConfig(size=16, bands=(0,), low=(0.0,), high=(255.0,))
+config = ModelConfig(classes=("a", "b"), input=rule, grid=Grid(3, 0.5), location=LocationConfig(hidden=8))
+images = lambda *sides: [
+    Example(rng.integers(0, 255, (side, side, 1)).astype(np.uint8), "ab"[i % 2]) for i, side in enumerate(sides)
+]
+cases = {
+    name: (replace(TrainOptions(threads=0, clip=1.0), estimator=name), images(32, 32, 32, 32, 32))
+    for name in ("straight-through", "reinforce", "reinforce-loo")
+}
+cases["accumulate"] = (TrainOptions(threads=0, accumulate=2, clip=None), images(32, 32, 32, 32, 32))
+cases["mixed"] = (TrainOptions(threads=0), images(64, 16, 64, 16, 64))  # one process has nothing to choose
+cases["few"] = (TrainOptions(threads=0), images(32))  # one process has no image at all
+out, said = {}, {}
+with team_of("cpu") as team:
+    for name, (options, examples) in cases.items():
+        torch.manual_seed(7 + team.rank)  # the second process begins with other weights, and takes the first's
+        net = build_model(config).train()
+        team.follow(net)
+        loader = Loader(rule, config.grid, threads=0)
+        items, state, optimizer = loader.items(examples, "ab"), State(), optimizer_of(net, options)
+        for part in range(options.accumulate):
+            work = lambda batch: look(net, batch, TopK(), (2,), options, state.baseline)
+            looked, _ = loader.attempt(team.share(items), work)
+            loss, count = move(net, optimizer, looked, options, state, team=team, part=part)
+        for key, weight in net.named_parameters():
+            out[f"{name}.moved.{key}"] = weight.detach().clone()
+            if weight.grad is not None:
+                out[f"{name}.grad.{key}"] = weight.grad.clone()
+        said[name] = [loss, count, state.baseline]
+    said["sum"] = team.sum([1.0, team.rank])
+    said["named"] = team.sum_named({"both": 1.0 + team.rank, f"of {team.rank}": 3.0})
+    norm = torch.nn.BatchNorm1d(2)
+    norm.running_mean.fill_(team.rank)
+    team.average_norms(norm)
+    said["norm"] = norm.running_mean.tolist()
+save_file(out, sys.argv[1] + f"{team.rank}.safetensors")
+open(sys.argv[1] + f"{team.rank}.json", "w").write(json.dumps(said))
+"""
+
+
+def _start(count, *words):
+    """Run Python ``count`` times as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {
+        "WORLD_SIZE": str(count),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    return [
+        subprocess.Popen(  # noqa: S603 - our own words
+            [sys.executable, *map(str, words)],
+            cwd=ROOT,
+            env={**os.environ, **shared, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
+def _ended(running):
+    """What each said, and its exit status."""
+    return [(process.communicate(timeout=120)[1], process.returncode) for process in running]
+
+
+@pytest.fixture(scope="module")
+def steps(tmp_path_factory):
+    """What a step left: of one process, and of each of two."""
+    folder = tmp_path_factory.mktemp("steps")
+    for count, name in ((1, "one"), (2, "two")):
+        for said, code in _ended(_start(count, "-c", STEP, folder / name)):
+            assert code == 0, said
+    return [
+        (load_file(folder / f"{name}.safetensors"), json.loads((folder / f"{name}.json").read_text()))
+        for name in ("one0", "two0", "two1")
+    ]
+
+
+@pytest.mark.parametrize("name", ["straight-through", "reinforce", "reinforce-loo", "accumulate", "few"])
+def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(steps, name):
+    (one, said), (first, _), (second, _) = steps
+    keys = [key for key in one if key.startswith(f"{name}.grad.")]
+    assert len(keys) > 20
+    assert any("scorer" in key for key in keys)
+    assert {key for key in first if key.startswith(f"{name}.grad.")} == set(keys)
+    for key in keys:
+        assert torch.equal(first[key], second[key])
+        assert torch.allclose(one[key], first[key], atol=1e-6, rtol=0), key
+    assert max(float(one[key].abs().max()) for key in keys) > 1e-2
+    for _, found in steps[1:]:
+        assert found[name] == pytest.approx(said[name], abs=1e-6)
+    assert said[name][1] == (1 if name == "few" else 5)
+
+
+def test_looks_that_end_at_different_depths_hold_nobody_up(steps):
+    _, (first, said), (second, also) = steps
+    assert said == also
+    moved = [key for key in first if key.startswith("mixed.moved.")]
+    assert moved
+    assert all(torch.equal(first[key], second[key]) for key in moved)
+    assert any(key.startswith("mixed.grad.scorer") for key in second)  # though it chose nothing itself
+
+
+def test_what_is_summed_or_averaged_is_of_all_processes(steps):
+    for _, said in steps[1:]:
+        assert said["sum"] == [2.0, 1.0]
+        assert list(said["named"].items()) == [("both", 3.0), ("of 0", 3.0), ("of 1", 3.0)]
+        assert said["norm"] == [0.5, 0.5]
+
+
+def test_without_torchrun_there_is_one_process(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with team_of("cpu") as team:
+        assert team == Team(torch.device("cpu"))
+        assert team.share([1, 2, 3]) == [1, 2, 3]
+        assert team.sum([0.1, 2]) == [0.1, 2]
+        assert team.sum_named({"a": 0.1}) == {"a": 0.1}
+    assert not torch.distributed.is_initialized()
+
+
+def test_processes_that_cant_meet_say_how_to_start_them(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ConfigError, match="torchrun"), team_of("cpu"):
+        pass
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for number in range(20):
+        pixels = rng.integers(90, 160, (48, 48)).astype(np.uint8)
+        pixels[8:24, 8:24] = 255 * (number % 2)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+        rows.append(f"{number}.png,{'dark' if number % 2 else 'light'},{'val' if number > 14 else 'train'}")
+    path = tmp_path / "m.csv"
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+QUICK = "--device cpu --threads 1 --size 16 --k 1 --grid 3 --fraction 0.5 --batch-size 6 --value-range 0,255"
+
+
+def _train(count, manifest, folder, epochs, *more):
+    words = f"-m hiresattn_cli.main train {manifest} -o {folder} --epochs {epochs} {QUICK}".split()
+    return _start(count, *words, *more)
+
+
+def _kept(folder):
+    return {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model_and_a_killed_run_ends_as_an_uninterrupted_one(manifest, tmp_path):
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "whole", 12))
+    assert (code, other) == (0, 0), said + also
+    assert also == ""
+    assert said.count("epoch ") == 12 + 1  # and which one is kept
+    assert "epoch 12/12, 18 images" in said
+    whole = {"card.json", "curves.png", "metrics.csv", "model.safetensors", "state.safetensors"}
+    assert _kept(tmp_path / "whole") == whole
+
+    running = _train(2, manifest, tmp_path / "parts", 12)
+    while not (tmp_path / "parts" / "metrics.csv").exists():
+        assert running[0].poll() is None
+        time.sleep(0.02)
+    running[0].kill()
+    (_, code), (also, other) = _ended(running)
+    assert (code, other) == (-signal.SIGKILL, 1)
+    assert "another process of this run ended" in also
+    assert "Traceback" not in also
+    for said, code in _ended(_train(2, manifest, tmp_path / "parts", 12, "--resume")):
+        assert code == 0, said
+    one, other = (load_file(tmp_path / name / "state.safetensors") for name in ("whole", "parts"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.slow
+def test_an_image_that_one_process_cant_read_is_skipped_or_ends_all(manifest, tmp_path):
+    file = tmp_path / "2.png"
+    file.write_bytes(file.read_bytes()[:200])
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "a", 2, "--on-error", "skip"))
+    assert (code, other) == (0, 0), said + also
+    assert "skipped" in said
+    assert (said + also).count("Skipped:") >= 1
+    (said, code), (also, other) = _ended(_train(2, manifest, tmp_path / "b", 2))
+    assert (code, other) == (1, 1), said + also
+    assert "2.png" in said + also
+    assert "Traceback" not in said + also

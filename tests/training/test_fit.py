@@ -1,0 +1,317 @@
+"""Training learns, resumes bit by bit, and refuses what it can't train on."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.checkpoint import load_model
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
+from hiresattn.geometry import Grid
+from hiresattn.inference.classify import classify
+from hiresattn.training.augment import AUGMENTATIONS, Change
+from hiresattn.training.data import Loader
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.step import loss_of
+
+QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", size=32, k=(2,))
+
+
+def _spots(count, side=128, split="train", seed=0):
+    """Images of noise with one bright or one dark spot, 24 px wide."""
+    rng = np.random.default_rng([seed, side, len(split)])
+    examples = []
+    for number in range(count):
+        image = rng.integers(90, 160, (side, side, 1)).astype(np.uint8)
+        y, x = rng.integers(0, side - 24, 2)
+        image[y : y + 24, x : x + 24] = 255 if number % 2 else 0
+        examples.append(Example(image, "light" if number % 2 else "dark", split))
+    return examples
+
+
+def _weights(path):
+    return load_model(path).net.state_dict()
+
+
+def test_training_learns_and_the_model_classifies_new_images(tmp_path):
+    examples = _spots(64) + _spots(16, split="val")
+    options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", size=32, k=(3,))
+    records = list(fit(examples, tmp_path / "model", options))
+    assert len(records) == 12
+    assert records[-1].val_accuracy >= 0.9
+    fresh = _spots(20, split="test", seed=9)
+    found = list(classify(fresh, tmp_path / "model", device="cpu", budget=12))
+    assert np.mean([p.class_name == p.label for p in found]) >= 0.9
+
+
+def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path):
+    examples = _spots(24) + _spots(16, side=32) + _spots(8, split="val")
+    list(fit(examples, tmp_path / "whole", QUICK))
+    run = fit(examples, tmp_path / "parts", QUICK)
+    next(run)
+    next(run)
+    run.close()
+    rest = list(fit(examples, tmp_path / "parts", QUICK, resume=True))
+    assert [r.epoch for r in rest] == [3, 4]
+    whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name])
+
+
+def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        list(
+            fit(
+                _spots(16),
+                tmp_path / name,
+                TrainOptions(epochs=1, size=32, threads=0, device="cpu", seed=seed),
+            )
+        )
+    a, b, c = (load_model(tmp_path / name).sha256 for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_the_curriculum_of_an_exhaustive_look_goes_by_the_regions_looked_at(tmp_path):
+    examples = _spots(8, side=32) + _spots(8, side=128) + _spots(8, side=512)
+    options = replace(QUICK, glance=32, overlap=0.25, epochs=6)
+    records = list(fit(examples, tmp_path / "model", options))
+    assert records[-1].stages == 3
+    assert {(r.stage, r.glimpses) for r in records} == {(1, 1), (2, 25), (3, 441)}
+
+
+def test_the_curriculum_goes_from_small_images_to_large_ones(tmp_path):
+    examples = _spots(16, side=32) + _spots(16, side=128) + _spots(16, side=512)
+    options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", size=32, k=(1,), advance=0.99)
+    stages = [r.stage for r in fit(examples, tmp_path / "model", options)]
+    assert stages == sorted(stages)
+    assert (stages[0], stages[-1]) == (1, 3)
+    eager = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", size=32, k=(1,), advance=0.0)
+    assert [r.stage for r in fit(examples, tmp_path / "eager", eager)] == [1, 2, 3]
+
+
+def test_every_epoch_leaves_a_whole_model_and_its_metrics(tmp_path):
+    run = fit(_spots(16) + _spots(8, split="val"), tmp_path / "model", QUICK)
+    next(run)
+    card = json.loads((tmp_path / "model" / "card.json").read_text())
+    assert card["training"]["epochs"] == 1
+    assert load_model(tmp_path / "model").classes == ("dark", "light")
+    list(run)
+    with (tmp_path / "model" / "metrics.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert {"loss", "accuracy", "val_accuracy", "cpu_seconds"} <= set(rows[0])
+
+
+def test_windows_of_one_image_train_like_images(tmp_path):
+    scene = np.concatenate([example.source for example in _spots(16)], axis=1)
+    windows = [Example(scene, "light" if i % 2 else "dark", region=(0, 128 * i, 128, 128)) for i in range(16)]
+    loader = Loader(_rule(), Grid(), threads=0)
+    batch = loader.batch(loader.items(windows, ("dark", "light"))[:3])
+    crops = batch.fetch(np.array([0, 2, 2]), np.array([[0, 0, 32, 32], [5, 256, 32, 32], [9, 300, 32, 32]]))
+    for crop, (y, x) in zip(crops.pixels, [(0, 0), (5, 256), (9, 300)], strict=True):
+        expected = 2 * (scene[y : y + 32, x : x + 32, 0].astype(np.float32) / 255) - 1
+        assert np.allclose(crop[0], expected, atol=1e-6)
+    assert batch.labels.tolist() == [0, 1, 0]
+
+
+@pytest.mark.parametrize("name", ["mirror", "flips", "turns"])
+def test_a_turned_image_is_seen_turned_at_every_depth(name):
+    image = np.random.default_rng(0).integers(0, 255, (96, 160, 1)).astype(np.uint8)
+    loader = Loader(_rule(), Grid(), threads=0)
+    whole = (10, 20, 64, 128)
+    items = loader.items([Example(image, "a", region=whole)], ("a", "b"))
+    part = 2 * (image[10:74, 20:148, 0].astype(np.float32) / 255) - 1
+    seen = set()
+    for turn in AUGMENTATIONS[name]:
+        turned = part.T if turn.transpose else part
+        turned = turned[::-1] if turn.flip_y else turned
+        turned = turned[:, ::-1] if turn.flip_x else turned
+        batch = loader.batch(items, [Change(turn)])
+        assert batch.frames.tolist() == [[10, 20, *turned.shape]]
+        for y, x in ((0, 0), (3, 7), (turned.shape[0] - 32, turned.shape[1] - 32)):
+            crop = batch.fetch(np.array([0]), np.array([[10 + y, 20 + x, 32, 32]])).pixels[0, 0]
+            assert np.allclose(crop, turned[y : y + 32, x : x + 32], atol=1e-6)
+        seen.add(turned.tobytes())
+    assert len(seen) == len(AUGMENTATIONS[name])
+
+
+def test_values_are_scaled_by_what_the_training_images_show(tmp_path):
+    options = TrainOptions(epochs=1, size=32, threads=0, device="cpu")
+    list(fit(_spots(16), tmp_path / "measured", options))
+    rule = load_model(tmp_path / "measured").config.input
+    assert 60 < rule.low[0] < 110
+    assert 140 < rule.high[0] < 200
+    list(fit(_spots(16), tmp_path / "given", replace(options, value_range=(0, 255))))
+    assert load_model(tmp_path / "given").config.input.high == (255.0,)
+
+
+def _rule():
+    from hiresattn.config import InputConfig
+
+    return InputConfig(size=32, bands=(0,), low=(0.0,), high=(255.0,))
+
+
+def test_a_batch_of_more_images_than_are_kept_open_reads_each_of_them(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn.training.data.MOST_OPEN", 2)
+    closed = []
+    monkeypatch.setattr("hiresattn.reading.prefetch.Held.close", lambda held: closed.append(held))  # noqa: PLW0108 - a function binds
+    loader = Loader(_rule(), Grid(), threads=0)
+    examples = _spots(6, side=32)
+    items = loader.items(examples, ("dark", "light"))
+    before = len(closed)
+    crops = loader.batch(items).fetch(np.arange(6), np.array([[0, 0, 32, 32]] * 6))
+    assert len(closed) == before  # nothing that the batch needs was closed
+    for crop, example in zip(crops.pixels, examples, strict=True):
+        assert np.allclose(crop[0], 2 * (example.source[:, :, 0] / 255.0) - 1, atol=1e-6)
+
+
+def test_the_tile_caches_of_many_open_images_share_one_bound(tmp_path):
+    loader = Loader(_rule(), Grid(), threads=0)
+    loader.items(_spots(64, side=32), ("dark", "light"))
+    limits = [fetcher._cache.limit for _, fetcher in loader._images._open.values()]
+    assert len(limits) == 32
+    assert sum(limits) <= 512 << 20
+
+
+def test_the_card_keeps_what_the_images_were_like(tmp_path):
+    list(fit(_spots(16), tmp_path / "model", TrainOptions(epochs=1, size=32, threads=0, device="cpu")))
+    domain = load_model(tmp_path / "model").domain
+    assert 110 < domain.low[0] <= domain.high[0] < 140
+    assert domain.mpp is None
+
+
+def test_the_loss_is_the_images_and_the_glimpses_cross_entropy():
+    from types import SimpleNamespace
+
+    traversal = SimpleNamespace(
+        logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
+        glimpse_logits=torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 3.0]]),
+        image=np.array([0, 0, 1]),
+        scorer_losses={"own": torch.tensor(0.25)},
+    )
+    labels = torch.tensor([0, 1])
+    image = (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2
+    glimpses = ((np.log1p(np.exp(-1)) + np.log(2)) / 2 + np.log1p(np.exp(-3))) / 2
+    found = loss_of(traversal, labels, torch.tensor([0, 0, 1]), glimpse_weight=0.5)
+    assert found.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
+    some = loss_of(traversal, labels, torch.tensor([0, -1, 1]), glimpse_weight=0.5)
+    glimpses = (np.log1p(np.exp(-1)) + np.log1p(np.exp(-3))) / 2
+    assert some.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
+
+
+def _run(examples, tmp_path, options=QUICK, **more):
+    return list(fit(examples, tmp_path / "model", options, **more))
+
+
+def test_what_can_not_be_trained_on_is_one_clear_error(tmp_path):
+    spots = _spots(8)
+    with pytest.raises(ConfigError, match="split 'train'"):
+        _run(_spots(8, split="test"), tmp_path)
+    with pytest.raises(ConfigError, match="two classes"):
+        _run(spots[::2], tmp_path)
+    with pytest.raises(ConfigError, match="no label"):
+        _run([*spots, Example(spots[0].source)], tmp_path)
+    with pytest.raises(ConfigError, match="'grey' is none of the classes dark, light"):
+        _run([*spots, Example(spots[0].source, "grey", "val")], tmp_path)
+    with pytest.raises(NotFoundError, match="gone"):
+        _run([*spots, Example(str(tmp_path / "gone.tif"), "dark")], tmp_path)
+    with pytest.raises(DomainError, match="--value-range"):
+        _run([Example(e.source.astype(np.uint16), e.label) for e in spots], tmp_path)
+    assert not (tmp_path / "model").exists()
+
+
+def _forget_option(file, name):
+    card = json.loads(file.read_text())
+    del card["training"]["options"][name]
+    file.write_text(json.dumps(card))
+
+
+def test_resuming_other_images_or_options_is_refused(tmp_path):
+    spots = _spots(16)
+    with pytest.raises(CheckpointError, match="no training state"):
+        _run(spots, tmp_path, resume=True)
+    _run(spots, tmp_path)
+    with pytest.raises(CheckpointError, match=r"other images .* resume with the same manifest"):
+        _run(spots[:8], tmp_path, resume=True)
+    changed = replace(QUICK, lr=0.5, k=(1, 1), cutmix=0.25, threads=1, name="another")
+    with pytest.raises(CheckpointError) as told:
+        _run(spots, tmp_path, changed, resume=True)
+    named = str(told.value).partition("of other options: ")[2].partition(". Resume with the same")[0]
+    there = f"k is {list(QUICK.k)} there and [1, 1] here", f"lr is {QUICK.lr} there and 0.5 here"
+    assert set(named.split("; ")) == {*there, "cutmix is 0.0 there and 0.25 here"}
+    _forget_option(tmp_path / "model" / "card.json", "cutmix")  # as a version without it left it
+    with pytest.raises(CheckpointError, match=r"cutmix is 0\.0 there"):
+        _run(spots, tmp_path, changed, resume=True)
+    (tmp_path / "model" / "card.json").unlink()
+    with pytest.raises(CheckpointError, match="other images or options"):
+        _run(spots, tmp_path, changed, resume=True)
+    (tmp_path / "model" / "state.safetensors").write_bytes(b"half a file")
+    with pytest.raises(CheckpointError, match="damaged"):
+        _run(spots, tmp_path, resume=True)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
+    with pytest.raises(ConfigError, match="--lr"):
+        _run(
+            _spots(16), tmp_path, TrainOptions(epochs=9, size=32, threads=0, device="cpu", lr=1e30, clip=1e30)
+        )
+
+
+def test_every_step_tells_how_far_the_training_is(tmp_path):
+    shares = []
+    list(fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=2), progress=shares.append))
+    assert shares == [0, 0.25, 0.5, 0.75]
+
+
+def test_without_closer_looks_training_is_a_thumbnail_classifier(tmp_path):
+    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, k=(0,)))
+    assert record.glimpses == 1
+
+
+def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
+    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, glance=32))
+    assert record.glimpses == (128 // 32) ** 2
+    (found,) = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
+    assert {r.height for r in found.regions} == {32}
+
+
+def test_a_size_that_shows_few_of_the_classes_is_no_stage_of_its_own():
+    from hiresattn.geometry import Grid
+    from hiresattn.training.curriculum import stages_of
+    from hiresattn.training.samples import Item
+
+    def items(depths, labels):
+        return [Item(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
+
+    def stages(*groups):
+        found = stages_of([item for group in groups for item in group], Grid())
+        return [sorted({item.depths for item in stage}) for stage in found]
+
+    assert stages(items(2, (0, 1, 2, 3)), items(1, (0, 1, 2))) == [[1], [2]]
+    assert stages(items(1, (0, 1, 2, 3)), items(2, (0,)), items(3, (1, 2))) == [[1, 2], [3]]
+    assert stages(items(1, (0,)), items(2, (1, 2, 3)), items(3, (0, 3))) == [[1, 2], [3]]
+    assert stages(items(1, (0,)), items(2, (1,)), items(3, (2,)), items(4, (3,))) == [[1, 2, 3, 4]]
+    boxed = [replace(item, kinds=np.array([0, 1])) for item in items(1, (-1, -1))]
+    assert stages(boxed, items(2, (0, 1, 2, 3))) == [[1], [2]]
+    assert stages([replace(item, kinds=None) for item in boxed], items(2, (0, 1, 2, 3))) == [[1, 2]]
+
+
+def test_reading_ahead_changes_no_weight(tmp_path):
+    from tifffile import imwrite
+
+    examples = _spots(16, side=64) + _spots(4, side=64, split="val")
+    for number, example in enumerate(examples):
+        imwrite(tmp_path / f"{number}.ome.tif", example.source[:, :, 0], tile=(32, 32))
+        examples[number] = replace(example, source=tmp_path / f"{number}.ome.tif")
+    options = replace(QUICK, epochs=2)
+    alone = list(fit(examples, tmp_path / "alone", options))
+    ahead = list(fit(examples, tmp_path / "ahead", replace(options, threads=2)))
+    assert [record.loss for record in alone] == [record.loss for record in ahead]
+    for name, value in _weights(tmp_path / "alone").items():
+        assert torch.equal(value, _weights(tmp_path / "ahead")[name]), name

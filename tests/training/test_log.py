@@ -1,0 +1,204 @@
+"""What a run leaves to look at: the curves, and TensorBoard's scalars where it is installed."""
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from types import ModuleType
+
+import numpy as np
+import pytest
+from PIL import Image, ImageColor
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import CheckpointError, ConfigError
+from hiresattn.report.curves import INKS
+from hiresattn.training import fit as loop
+from hiresattn.training.fit import fit
+from hiresattn.training.log import curves
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.state import STATE
+from hiresattn.training.step import look
+
+QUICK = TrainOptions(
+    epochs=2,
+    batch_size=4,
+    threads=0,
+    device="cpu",
+    size=16,
+    k=(1,),
+    grid=3,
+    fraction=0.5,
+    value_range=(0, 255),
+)
+
+
+def _images(count=8):
+    rng = np.random.default_rng(0)
+    return [Example(rng.integers(60, 160, (32, 32, 1)).astype(np.uint8), "ab"[i % 2]) for i in range(count)]
+
+
+def _record(epoch, **more):
+    return {
+        "epoch": epoch,
+        "epochs": 4,
+        "stage": 1,
+        "loss": 2.0,
+        "accuracy": 0.5,
+        "val_accuracy": None,
+    } | more
+
+
+def _height(picture, ink, column):
+    """Rows at which a column has an ink, from above."""
+    pixels = np.asarray(picture)[:, column]
+    return np.flatnonzero((pixels == ImageColor.getrgb(ink)).all(1))
+
+
+def test_every_epoch_leaves_the_curves(tmp_path):
+    run = fit(_images(), tmp_path / "model", QUICK)
+    next(run)
+    with Image.open(tmp_path / "model" / "curves.png") as picture:
+        first = np.asarray(picture)
+    list(run)
+    with Image.open(tmp_path / "model" / "curves.png") as picture:
+        assert picture.size == (720, 3 * 480)
+        assert not np.array_equal(first, np.asarray(picture))
+    assert not list((tmp_path / "model").glob(".*"))
+
+
+def test_a_curve_is_where_its_numbers_are():
+    records = [_record(epoch, accuracy=0.25 * epoch) for epoch in range(1, 5)]
+    picture = curves(records)
+    # epochs 1 to 4 of 4: the axis from px 70 to 530, accuracies from px 424 (0) up to 64 (1)
+    for epoch in (2, 3):
+        rows = _height(picture.crop((0, 0, 720, 480)), INKS[0], 70 + 460 * epoch // 4)
+        assert rows.mean() == pytest.approx(424 - 360 * 0.25 * epoch, abs=3)
+
+
+def test_the_curriculums_steps_are_marked_and_what_is_missing_is_not_drawn():
+    plain, marked = (curves([_record(1), _record(2, stage=stage)]) for stage in (1, 2))
+    assert not np.array_equal(np.asarray(plain), np.asarray(marked))
+    validated = curves([_record(1, val_accuracy=0.5), _record(2)])
+    assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(INKS[1])}
+
+
+def test_a_loss_below_zero_is_drawn_below_zero():
+    losses = (2.0, 0.0, -1.0)  # REINFORCE's can be; the axis goes from -1 (px 424) to 2 (px 64)
+    panel = curves([_record(i + 1, loss=loss) for i, loss in enumerate(losses)]).crop((0, 480, 720, 960))
+    found = [_height(panel, INKS[0], 70 + 460 * epoch // 4) for epoch in (1, 2, 3)]
+    assert [rows.mean() for rows in found] == pytest.approx([64, 304, 424], abs=4)
+
+
+def _colours(picture):
+    return {tuple(colour) for colour in np.asarray(picture).reshape(-1, 3)}
+
+
+def test_curves_that_cant_be_written_are_a_clear_error(tmp_path):
+    folder = tmp_path / "model"
+    (folder / "curves.png").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match="state can't be written"):
+        next(fit(_images(), folder, QUICK))
+    assert not list(folder.glob(".*"))
+
+
+@pytest.fixture
+def board(monkeypatch):
+    """A TensorBoard that remembers."""
+    seen = []
+
+    class SummaryWriter:
+        def __init__(self, folder, purge_step):
+            seen.append(("writer", folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            seen.append((name, value, step))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            seen.append(("close",))
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = SummaryWriter
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    return seen
+
+
+def test_tensorboard_gets_every_epochs_numbers_and_a_resumed_run_goes_on(tmp_path, board):
+    next(fit(_images(), tmp_path / "model", QUICK))
+    (second,) = fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True), resume=True)
+    folder = str(tmp_path / "model" / "tensorboard")
+    assert [each for each in board if each[0] == "writer"] == [("writer", folder, 1), ("writer", folder, 2)]
+    assert board.count(("close",)) == 2
+    assert ("loss", second.loss, 2) in board
+    names = {each[0] for each in board if len(each) == 3 and each[0] != "writer"}
+    assert {"loss", "accuracy", "entropy", "spread", "distinct", "glimpses", "seconds"} <= names
+    assert not names & {"val_accuracy", "hit"}  # there are no validation images and no boxes
+
+
+def _rows(folder):
+    with (folder / "metrics.csv").open() as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_every_loss_is_logged_by_name_as_it_counts(tmp_path, board):
+    boxes = [[(4, 4, 8, 8)], None]  # of every other image
+    images = [replace(example, boxes=boxes[i // 2 % 2]) for i, example in enumerate(_images())]
+    options = replace(QUICK, epochs=1, scorer="oaa", glimpse_loss=0.0)
+    halves = replace(options, location_loss=2 * options.location_loss, value_loss=options.value_loss / 2)
+    one, other = (next(fit(images, tmp_path / str(i), each)) for i, each in enumerate((options, halves)))
+    assert list(one.losses) == ["cam", "hybrid", "location", "value"]
+    assert all(value > 0 for value in one.losses.values())
+    assert one.loss > sum(one.losses.values())  # the rest is the image's cross-entropy
+    # the first of two batches is seen alike, the second after a small step
+    assert other.losses["location"] == pytest.approx(2 * one.losses["location"], rel=0.05)
+    assert other.losses["value"] == pytest.approx(one.losses["value"] / 2, rel=0.05)
+    (row,) = _rows(tmp_path / "0")
+    assert list(row)[-4:] == [f"loss_{name}" for name in one.losses]
+    assert "losses" not in row
+    for name, value in one.losses.items():
+        assert float(row[f"loss_{name}"]) == value
+        assert (f"loss_{name}", value, 1) in board
+
+
+def test_a_loss_that_some_images_have_not_counts_nothing_there(tmp_path, monkeypatch):
+    given = iter([{"a": 1.0}, {"a": 3.0, "b": 4.0}])
+    monkeypatch.setattr(
+        loop, "look", lambda *words, **named: look(*words, **named)._replace(losses=next(given))
+    )
+    images = _images(6)  # batches of 4 and of 4: the second begins anew
+    record = next(fit(images, tmp_path / "model", QUICK))
+    assert record.images == 8
+    assert record.losses == {"a": 2.0, "b": 2.0}
+
+
+def test_a_run_of_before_losses_had_names_is_resumed_and_its_columns_stay(tmp_path):
+    folder = tmp_path / "model"
+    options = replace(QUICK, scorer="saol", epochs=3)
+    run = fit(_images(), folder, options)
+    next(run)
+    run.close()
+    with safe_open(folder / STATE, framework="pt") as stored:
+        words = stored.metadata()
+    state = json.loads(words["state"])
+    for record in state["records"]:
+        assert set(record.pop("losses")) >= {"saol", "distil"}
+    save_file(load_file(folder / STATE), folder / STATE, words | {"state": json.dumps(state)})
+    list(fit(_images(), folder, options, resume=True))
+    first, *rest = _rows(folder)
+    assert [first[name] for name in ("loss_saol", "loss_distil")] == ["", ""]
+    assert float(first["loss"]) > 0
+    assert all(float(row["loss_saol"]) > 0 for row in rest)
+
+
+def test_tensorboard_that_isnt_there_is_missed_only_where_it_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ConfigError, match="pip install tensorboard"):
+        next(fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True)))
+    assert not (tmp_path / "model").exists()
+    next(fit(_images(), tmp_path / "model", QUICK))
+    assert not (tmp_path / "model" / "tensorboard").exists()

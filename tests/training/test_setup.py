@@ -1,0 +1,114 @@
+"""Staged runs: weights of an earlier model, if its parts fit."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from hiresattn.checkpoint import load_model
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import CheckpointError, NotFoundError
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.setup import baseline_of
+
+QUICK = TrainOptions(epochs=1, batch_size=4, threads=0, device="cpu", size=16, k=(1,), grid=3, fraction=0.5)
+#: So small a step that the weights stay what they were, to five digits.
+STILL = replace(QUICK, lr=1e-12)
+
+
+def _images(names=("a", "b"), dtype=np.uint8):
+    rng = np.random.default_rng(0)
+    return [
+        Example(rng.integers(60, 160, (32, 32, 1)).astype(dtype), names[i % len(names)]) for i in range(8)
+    ]
+
+
+def _weights(path):
+    return load_model(path).net.state_dict()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    path = tmp_path_factory.mktemp("first")
+    list(fit(_images(), path, replace(QUICK, epochs=2, lr=0.01)))
+    return path
+
+
+def test_training_starts_from_all_weights_and_the_values_of_the_model(first, tmp_path):
+    said = []
+    options = replace(STILL, init_from=str(first), seed=5, value_range=None)
+    list(fit(_images(), tmp_path / "next", options, say=said.append))
+    before, after = _weights(first), _weights(tmp_path / "next")
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        if value.is_floating_point() and "running" not in name:
+            assert torch.allclose(value, after[name], atol=1e-6), name
+    assert said == [f"Starts from the weights of {first}"]
+    assert load_model(tmp_path / "next").config.input.low == load_model(first).config.input.low
+
+
+def test_other_classes_get_a_fresh_classifier_and_that_is_said(first, tmp_path):
+    said = []
+    options = replace(STILL, init_from=str(first), seed=5)
+    list(fit(_images(("x", "y", "z")), tmp_path / "next", options, say=said.append))
+    before, after = _weights(first), _weights(tmp_path / "next")
+    assert after["classifier.weight"].shape[0] == 3
+    name = next(n for n, v in before.items() if n.startswith("encoder.") and v.ndim == 4)
+    assert torch.allclose(before[name], after[name], atol=1e-6)
+    assert "its classes differ (2 there), so the classifier is fresh" in said[0]
+
+
+def test_other_parts_are_an_error_that_names_what_differs(first, tmp_path):
+    options = replace(STILL, init_from=str(first), encoder="small-6", scout=True)
+    with pytest.raises(CheckpointError, match="encoder is 'small' there and 'small-6' here") as caught:
+        list(fit(_images(), tmp_path / "next", options))
+    assert "scout is False there and True here" in str(caught.value)
+    assert "input.low" not in str(caught.value)
+    assert not (tmp_path / "next").exists()
+    with pytest.raises(NotFoundError, match="no such model"):
+        list(fit(_images(), tmp_path / "next", replace(STILL, init_from=str(tmp_path / "absent"))))
+
+
+def test_the_next_stage_may_zoom_and_divide_otherwise(first, tmp_path):
+    options = replace(STILL, init_from=str(first), grid=4, fraction=0.3, size=8, k=(2, 1))
+    assert len(list(fit(_images(), tmp_path / "next", options))) == 1
+
+
+def test_a_model_of_16_bit_images_gives_the_range_of_values_to_the_next(tmp_path):
+    images = _images(dtype=np.uint16)
+    list(fit(images, tmp_path / "a", replace(QUICK, value_range=(0, 500))))
+    list(fit(images, tmp_path / "b", replace(QUICK, init_from=str(tmp_path / "a"))))
+    assert load_model(tmp_path / "b").config.input.high == (500.0,)
+
+
+def test_the_baseline_of_reinforce_goes_on(first, tmp_path):
+    learned = baseline_of(str(first))
+    (first / "state.safetensors").rename(tmp_path / "kept")
+    assert baseline_of(str(first)) is None
+    (tmp_path / "kept").rename(first / "state.safetensors")
+    assert learned == 0.5  # straight-through leaves it as it began
+    options = replace(STILL, estimator="reinforce", select="best")
+    list(fit(_images(), tmp_path / "a", options))
+    moved = baseline_of(str(tmp_path / "a"))
+    assert moved != 0.5
+    list(fit(_images(), tmp_path / "b", replace(options, init_from=str(tmp_path / "a"))))
+    reward = (baseline_of(str(tmp_path / "b")) - 0.81 * moved) / 0.1  # two steps: .9 of .9, and two rewards
+    assert 0 <= reward <= 1.9 + 1e-9
+
+
+def test_a_resumed_stage_goes_on_and_does_not_start_anew(first, tmp_path):
+    options = replace(QUICK, epochs=2, init_from=str(first))
+    list(fit(_images(), tmp_path / "whole", options))
+    run = fit(_images(), tmp_path / "parts", options)
+    next(run)
+    run.close()
+    said = []
+    list(fit(_images(), tmp_path / "parts", options, resume=True, say=said.append))
+    assert said == []
+    whole, parts = (
+        json.loads((tmp_path / n / "card.json").read_text())["weights"] for n in ("whole", "parts")
+    )
+    assert whole == parts
