@@ -24,7 +24,7 @@ from hiresattn.inference.search import Budget
 #: Training scenes per side: one epoch of 64 and of 256 px, two of 1,024 px.
 SCENES = {64: 9000, 256: 3000, 1024: 600}
 OPTIONS = replace(
-    needle_model.OPTIONS, glance=64, finest=64, overlap=0.25, epochs=4, epoch_images=None, glimpse_loss=0.0
+    needle_model.OPTIONS, root_size=64, finest=64, overlap=0.25, epochs=4, epoch_images=None, glimpse_loss=0.0
 )
 #: Every place, and no stop: asking whether it is sure after each part would cost more than looking on.
 ALL: dict[str, Any] = {"budget": Budget(), "stop": None}

@@ -21,8 +21,8 @@ from store import store
 
 #: How to train on the synthetic tree, shortly: that the tools run is what it shows. Its large images are of few
 #: classes, as the release's are, so that the curriculum's last stage is one-sided.
-QUICK = "--epochs 12 --batch-size 16 --lr 2e-3 --augment turns --glance 256 --threads 1"
-QUICK_CROPS = "--epochs 12 --batch-size 16 --lr 2e-3 --augment turns --glance 128 --finest 128 --threads 1"
+QUICK = "--epochs 12 --batch-size 16 --lr 2e-3 --augment turns --root-size 256 --threads 1"
+QUICK_CROPS = "--epochs 12 --batch-size 16 --lr 2e-3 --augment turns --root-size 128 --finest 128 --threads 1"
 
 
 def hiresattn(*words: object) -> str:

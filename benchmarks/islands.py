@@ -39,7 +39,7 @@ MODELS: dict[str, tuple[TrainOptions, bool, tuple[str, ...]]] = {
     "thumbnail": (replace(LOOKING, k=(0,), epochs=120), False, ("lowres",)),
     "exhaustive": (
         replace(
-            LOOKING, finest=FINEST, glance=FINEST, overlap=0.25, batch_size=12, epochs=17, epoch_images=24
+            LOOKING, finest=FINEST, root_size=FINEST, overlap=0.25, batch_size=12, epochs=17, epoch_images=24
         ),
         False,
         ("exhaustive",),

@@ -161,7 +161,7 @@ def main(shared: Path, seeds: str, encoders: str, keep: Path | None, *, picture:
             output = folder / f"{encoder}-{seed}"
             if not (output / "metrics.csv").exists():
                 told = [replace(example, boxes=None) for example in examples]
-                options = replace(OPTIONS, encoder=encoder, taps=ENCODERS[encoder], seed=seed)
+                options = replace(OPTIONS, encoder=encoder, encoder_stages=ENCODERS[encoder], seed=seed)
                 *_, last = fit(told, output, options)
                 print(last, flush=True)
             if picture and not rows:

@@ -44,11 +44,11 @@ ENOUGH = 0.5
 DIGITS = TrainOptions(
     size=WINDOW,
     finest=WINDOW,
-    glance=WINDOW,
+    root_size=WINDOW,
     grid=7,
     fraction=WINDOW / GLANCE,
     k=(0,),
-    scout=True,
+    coarse_encoder=True,
     position=False,
     value_range=(-255, 255),  # black is 0: what there is stands out
     batch_size=16,
@@ -60,7 +60,7 @@ DIGITS = TrainOptions(
 #: Where to look. A choice among 49 cells has 1/49 of the reward's gradient: the weight makes up for that.
 LOOKING = replace(
     DIGITS,
-    glance=GLANCE,
+    root_size=GLANCE,
     overlap=mnistscenes.GLYPH / GLANCE,
     k=(4,),
     estimator="reinforce-loo",
@@ -188,7 +188,7 @@ def told(model: Model, tests: Sequence[Scene], digits: Path) -> dict[str, float]
     rule = model.config
     for scene in tests:
         frame = np.array([[0, 0, scene.side, scene.side]])
-        roots = root_regions(scene.side, scene.side, glance=rule.glance, overlap=rule.overlap)
+        roots = root_regions(scene.side, scene.side, root_size=rule.root_size, overlap=rule.overlap)
         select = Oracle(np.array(scene.boxes))
         with (
             CropFetcher([MegaPyramid(digits, scene)], rule.input, threads=0) as fetch,

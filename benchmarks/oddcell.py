@@ -48,13 +48,13 @@ GLANCE = 16 * smear.CELL
 #: A first look at 8 px a cell; then windows of 2 x 2 cells at 64 px a cell.
 LOOKING = TrainOptions(
     size=128,
-    glance=GLANCE,
+    root_size=GLANCE,
     finest=WINDOW,
     grid=15,
     fraction=WINDOW / GLANCE,
     k=(3,),
     background=smear.BACKGROUND,
-    scout=True,
+    coarse_encoder=True,
     position=False,
     augment="turns",
     batch_size=16,
@@ -66,9 +66,16 @@ LOOKING = TrainOptions(
     threads=0,
 )
 THUMBNAIL = replace(
-    LOOKING, lr=2e-3, background=None, scout=False, finest=None, glance=None, k=(0,), position=True
+    LOOKING,
+    lr=2e-3,
+    background=None,
+    coarse_encoder=False,
+    finest=None,
+    root_size=None,
+    k=(0,),
+    position=True,
 )
-EVERYWHERE = replace(LOOKING, glance=WINDOW, scout=False, k=(0,))
+EVERYWHERE = replace(LOOKING, root_size=WINDOW, coarse_encoder=False, k=(0,))
 SCENES = 4000
 #: Budgets by cells along a side of a scene.
 BUDGETS = {16: 20, 32: 40, 64: 40}
@@ -239,7 +246,7 @@ RECIPES = {
     "single-cells": Recipe(single_cells(EVERYWHERE)),
     "responsibilities": Recipe(labelled(k=(4,))),
     "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo", reinforce=50.0)),
-    "glimpses": Recipe(labelled(k=(4,), background=None, scout=False)),
+    "glimpses": Recipe(labelled(k=(4,), background=None, coarse_encoder=False)),
     "everywhere": Recipe(everywhere),
     "thumbnail-64": Recipe(thumbnail(64)),
     "thumbnail-128": Recipe(thumbnail(128)),

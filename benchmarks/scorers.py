@@ -34,7 +34,7 @@ from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.evaluation.answers import Run, outcomes
 from hiresattn.geometry import cells_on_target
 from hiresattn.model.build import build_model
-from hiresattn.model.net import Look
+from hiresattn.model.net import Glimpses
 from hiresattn.training.options import TrainOptions
 
 SCORERS = ("location", "mask", "saol", "ltpa", "oaa", "random", "oracle")
@@ -127,15 +127,15 @@ def measure(
 def _told(model: Model, examples: Sequence[Example]) -> Callable[[int], None]:
     """Let a model know which cells are on the target of the scene it is at."""
     net: Any = model.net
-    plain, at = net.look, [0]
+    plain, at = net.glimpse, [0]
 
-    def look(*given: Any, **named: Any) -> Look:
+    def glimpse(*given: Any, **named: Any) -> Glimpses:
         seen = plain(*given, **named)
         on = cells_on_target(seen.cells, np.array(examples[at[0]].boxes))
         logits = torch.from_numpy(np.where(on, 10.0, -10.0)).to(seen.cell_logits)
         return replace(seen, cell_logits=logits.masked_fill(seen.cell_logits.isinf(), -torch.inf))
 
-    net.look = look
+    net.glimpse = glimpse
     return lambda number: at.__setitem__(0, number)
 
 

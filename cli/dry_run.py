@@ -81,7 +81,7 @@ def _plan(
             config=config,
             grid=rule.grid,
             finest=rule.finest,
-            glance=rule.glance,
+            root_size=rule.root_size,
             overlap=rule.overlap,
             region=region,
         ).to_json()

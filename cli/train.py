@@ -52,9 +52,9 @@ if TYPE_CHECKING:
     help="For the scorer mask: share of a region's cells that may be open.",
 )
 @click.option(
-    "--answer",
-    metavar="glimpses|scorer",
-    help="Who answers: the glimpses, or the scorer where it is a classifier (saol, ltpa, oaa).",
+    "--head",
+    metavar="classifier|scorer",
+    help="Which head predicts: the classifier of the pooled glimpses, or the scorer's own (saol, ltpa, oaa).",
 )
 @click.option(
     "--estimator",
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
     help="The class that means that there is nothing to find: an answer then weighs each look against it.",
 )
 @click.option(
-    "--scout",
+    "--coarse-encoder",
     is_flag=True,
     default=None,
     help="Give the looks from afar an encoder of their own: one says where, the other what.",
@@ -96,7 +96,10 @@ if TYPE_CHECKING:
     "--finest", type=click.IntRange(min=1), metavar="PX", help="Side of the smallest region; default: --size."
 )
 @click.option(
-    "--glance", type=click.IntRange(min=1), metavar="PX", help="Largest region of the first look, level-0 px."
+    "--root-size",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Largest region of the first look, level-0 px.",
 )
 @click.option(
     "--overlap",

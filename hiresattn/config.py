@@ -145,13 +145,13 @@ class ScorerConfig(_Json):
     """``mask``: share of a region's cells whose gate may be open, in the mean."""
     sparsity: tuple[float, float, float] | None = None
     """``mask``: alpha, beta and lambda of the historical sparsity loss in place of that budget; it collapses."""
-    taps: tuple[int, ...] = (-3, -1)
+    encoder_stages: tuple[int, ...] = (-3, -1)
     """``saol``, ``ltpa``: which of the encoder's maps they see, by index, fine to coarse; ``oaa``: the last of them."""
     compatibility: str = "dot"
     """``ltpa``: how places and the region as a whole are compared: ``dot``, ``gated``, or ``plain``, which under
     softmax does not depend on the whole."""
     heads: str = "concat"
-    """``ltpa``: one classifier for all taps (``concat``) or one each (``indep``)."""
+    """``ltpa``: one classifier for all encoder_stages (``concat``) or one each (``indep``)."""
     reverse: bool = False
     """``saol``: whether what a pasted part shows is taught as printed, the pasted side first."""
     negatives: str = "present"
@@ -164,8 +164,10 @@ class ScorerConfig(_Json):
             raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
         if not _finite(self.floor) or not 0 <= self.floor < 1:
             raise ConfigError(f"floor is an attention of 0 to below 1; got {self.floor!r}")
-        if not self.taps or not all(isinstance(tap, int) for tap in self.taps):
-            raise ConfigError(f"taps are indices of maps, such as -3 and -1; got {self.taps!r}")
+        if not self.encoder_stages or not all(isinstance(tap, int) for tap in self.encoder_stages):
+            raise ConfigError(
+                f"encoder_stages are indices of maps, such as -3 and -1; got {self.encoder_stages!r}"
+            )
         for name, known in _SCORING.items():
             if getattr(self, name) not in known:
                 raise ConfigError(f"unknown {name} {getattr(self, name)!r}; known are {', '.join(known)}")
@@ -211,10 +213,10 @@ class ModelConfig(_Json):
     background: str | None = None
     """Class that means that there is nothing to find. With it, evidence is pooled in place of vectors: an image's
     answer is the mean likelihood ratio of its finest glimpses, each class against this one."""
-    answer: str = "glimpses"
-    """Who answers: ``glimpses``, a classifier of what they pool to; or the ``scorer``, where it is a classifier
-    (saol, ltpa, oaa): its probabilities in the mean over glimpses."""
-    scout: bool = False
+    head: str = "classifier"
+    """Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own (saol, ltpa, oaa), its
+    probabilities averaged over glimpses with the aggregator's weights."""
+    coarse_encoder: bool = False
     """Whether regions that are divided further have an encoder of their own: one says where, the other what."""
     dropout: float = 0.0
     """Share of a vector's values dropped before the classifier, in training."""
@@ -222,7 +224,7 @@ class ModelConfig(_Json):
     """Whether the network learns which regions are worth a closer look."""
     finest: int | None = None
     """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
-    glance: int | None = None
+    root_size: int | None = None
     """Largest side of a region of the first look, level-0 px; None = the image's short side."""
     overlap: float = 0.0
     """Least share of its side that a region of the first look has in common with the next."""
@@ -230,7 +232,7 @@ class ModelConfig(_Json):
     def __post_init__(self) -> None:
         if not _finite(self.overlap) or not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap must be at least 0 and below 1; got {self.overlap!r}")
-        for name in ("finest", "glance"):
+        for name in ("finest", "root_size"):
             if getattr(self, name) is not None:
                 _check_whole(name, getattr(self, name), 1)
         if not all(
@@ -245,16 +247,16 @@ class ModelConfig(_Json):
                 f"background {self.background!r} weighs each class against one that excludes the others, and with "
                 "several labels none does; leave out --background or --multi-label"
             )
-        if self.answer not in ("glimpses", "scorer"):
-            raise ConfigError(f"answer is 'glimpses' or 'scorer'; got {self.answer!r}")
-        if self.answer == "scorer" and self.scorer not in CLASSIFYING:
+        if self.head not in ("classifier", "scorer"):
+            raise ConfigError(f"head is 'classifier' or 'scorer'; got {self.head!r}")
+        if self.head == "scorer" and self.scorer not in CLASSIFYING:
             raise ConfigError(
-                f"the scorer {self.scorer!r} is no classifier; answer 'scorer' is for {', '.join(CLASSIFYING)}"
+                f"the scorer {self.scorer!r} is no classifier; head 'scorer' is for {', '.join(CLASSIFYING)}"
             )
-        if self.answer == "scorer" and (self.background is not None or self.multi_label):
+        if self.head == "scorer" and (self.background is not None or self.multi_label):
             raise ConfigError(
-                "answer 'scorer' gives one class of several; leave out background and multi-label, or let the "
-                "glimpses answer"
+                "head 'scorer' gives one class of several; leave out background and multi-label, or take the head "
+                "'classifier'"
             )
         if len(set(self.classes)) < len(self.classes):
             raise ConfigError(f"two classes have the same name: {', '.join(self.classes)}")

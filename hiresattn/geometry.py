@@ -93,7 +93,7 @@ class Grid:
 
 
 def root_regions(
-    height: int, width: int, y: int = 0, x: int = 0, *, glance: int | None = None, overlap: float = 0.0
+    height: int, width: int, y: int = 0, x: int = 0, *, root_size: int | None = None, overlap: float = 0.0
 ) -> Regions:
     """Cover a rectangle with the fewest square regions, evenly spread: the first look.
 
@@ -102,11 +102,11 @@ def root_regions(
         width: Columns of the rectangle, level-0 px.
         y: Its first row.
         x: Its first column.
-        glance: Largest side of a region, level-0 px; None = the rectangle's short side.
+        root_size: Largest side of a region, level-0 px; None = the rectangle's short side.
         overlap: Least share of its side that a region has in common with the next.
 
     Returns:
-        The regions of depth 0, row by row. Without ``glance`` a square is one region and any other rectangle
+        The regions of depth 0, row by row. Without ``root_size`` a square is one region and any other rectangle
         one row or one column of them. They overlap where they must.
 
     Raises:
@@ -114,7 +114,7 @@ def root_regions(
     """
     if height < 1 or width < 1:
         raise RegionError(f"an image region needs at least one pixel; got height={height}, width={width}")
-    side = min(height, width, glance or height)
+    side = min(height, width, root_size or height)
     step = max(round(side * (1 - overlap)), 1)
     rows, columns = (_spread(length - side, -(-(length - side) // step) + 1) for length in (height, width))
     regions = np.empty((len(rows), len(columns), 4), np.int64)
@@ -212,7 +212,7 @@ def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
     return out
 
 
-def places_below(places: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:
+def child_paths(places: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:
     """Where cells lie by the path that led there: TNet's triplets.
 
     Args:

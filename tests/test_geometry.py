@@ -40,7 +40,7 @@ def test_roots_are_the_fewest_squares_that_cover_the_rectangle_edge_to_edge(heig
 @given(st.integers(64, 3000), st.integers(64, 3000), st.integers(1, 64), st.floats(0, 0.9))
 @settings(deadline=None)
 def test_first_looks_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(height, width, side, overlap):
-    regions = root_regions(height, width, glance=side, overlap=overlap)
+    regions = root_regions(height, width, root_size=side, overlap=overlap)
     step = max(round(side * (1 - overlap)), 1)
     assert (regions[:, 2:] == side).all()
     for axis, length in enumerate((height, width)):

@@ -128,7 +128,7 @@ def loader_of(model: Model, threads: int, lost: Callable[[HiresattnError], None]
         config.grid,
         threads=threads,
         finest=config.finest,
-        glance=config.glance,
+        root_size=config.root_size,
         overlap=config.overlap,
         lost=lost,
     )
@@ -157,7 +157,7 @@ def first_look(model: Model, loader: Loader, item: Item, kind: str | None = None
         roots = batch.roots[0]
         image = np.zeros(len(roots), np.int64)
         with torch.inference_mode():
-            looked = net.look(batch.fetch, image, roots, batch.frames[image])
+            looked = net.glimpse(batch.fetch(image, roots), roots, batch.frames[image])
             return batch.stored(image, roots), net.scorer.class_maps(looked.scored)
 
     seen, _ = loader.attempt([item], look)

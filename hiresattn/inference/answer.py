@@ -16,8 +16,8 @@ from hiresattn.geometry import check_region, root_regions
 from hiresattn.inference.domain import band_means, warnings_for
 from hiresattn.inference.record import LIKELY, Cost, Prediction, Seconds, VisitedRegion
 from hiresattn.inference.search import Budget, Policy, best_first, everywhere
-from hiresattn.model.net import Traversal
 from hiresattn.model.select import selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.squash import SquashFetcher, unsquashed
@@ -45,7 +45,7 @@ def frame_of(
     check_region(region, pyramid.height, pyramid.width, pyramid.source)
     seen = region if squash is None else (0, 0, squash, squash)
     rule = model.config
-    roots = root_regions(*seen[2:], *seen[:2], glance=rule.glance, overlap=rule.overlap)
+    roots = root_regions(*seen[2:], *seen[:2], root_size=rule.root_size, overlap=rule.overlap)
     return region, np.array([seen], np.int64), roots
 
 
@@ -74,15 +74,15 @@ def classify_one(
     roots = [regions]
     stats = fetcher.stats[0]
     reading = 0.0
-    glance: list[np.ndarray] = []
+    root_means: list[np.ndarray] = []
 
     def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
         nonlocal reading
         before = time.perf_counter()
         crops = fetcher(image, regions)
         reading += time.perf_counter() - before
-        if not glance or job.policy == "exhaustive":
-            glance.append(band_means(crops))
+        if not root_means or job.policy == "exhaustive":
+            root_means.append(band_means(crops))
         return crops
 
     started = time.perf_counter()
@@ -136,7 +136,7 @@ def classify_one(
             "nodata value?), or give --value-range LO,HI"
         )
     order = sorted(range(len(scores)), key=lambda c: -scores[c])
-    means = glance[0] if len(glance) == 1 else np.nanmean(glance, axis=0)
+    means = root_means[0] if len(root_means) == 1 else np.nanmean(root_means, axis=0)
     return replace(
         record,
         class_name=None if several else model.classes[order[0]],

@@ -72,7 +72,7 @@ def classify(
 
     Returns:
         An iterator of one record per source, in order; each is classified when it is asked for. While one is, a
-        thread opens the next and reads its first glance: memory holds two images' caches.
+        thread opens the next and reads its root regions: memory holds two images' caches.
 
     Raises:
         ConfigError: If an option is unusable.
@@ -134,8 +134,10 @@ def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
             f"the model {model.name!r} was trained with the scorer {model.config.scorer!r}, not {scorer!r}; train "
             "one with it, or compare with 'random'"
         )
-    if model.config.answer == "scorer":
-        raise ConfigError(f"in the model {model.name!r} the scorer answers; there is no answer without it")
+    if model.config.head == "scorer":
+        raise ConfigError(
+            f"the model {model.name!r} predicts with its scorer's own head; it can't be replaced"
+        )
     net = copy.deepcopy(model.net)
     net.scorer = RandomScorer(grid=model.config.grid.size, seed=seed)
     return replace(model, net=net, config=replace(model.config, scorer="random"))

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from hiresattn.errors import ConfigError
-from hiresattn.geometry import expandable, overlaps, places_below, root_regions
-from hiresattn.model.net import Fetch, GlimpseNet, Look, Step, Traversal, joined
+from hiresattn.geometry import child_paths, expandable, overlaps, root_regions
+from hiresattn.model.net import Fetch, GlimpseNet, Glimpses, joined
+from hiresattn.model.traversal import Rows, Traversal
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
 #: visited: they show the same place, reached through another parent.
@@ -168,7 +169,7 @@ def best_first(
     for search in searches:
         for region in search.roots:
             heapq.heappush(search.heap, _Node(0.0, next(order), -1, -1, region, 0.0))
-    steps: list[Step] = []
+    steps: list[Rows] = []
     depths: list[int] = []
     places = np.zeros((0, 3), np.int64)
     while True:
@@ -188,22 +189,22 @@ def best_first(
         cell = np.array([node.cell for node in nodes])
         depth = np.array([depths[p] + 1 if p >= 0 else 0 for p in parent])
         where = np.zeros((len(nodes), 3), np.int64)
-        where[parent >= 0] = places_below(places[parent[parent >= 0]], cell[parent >= 0], net.grid)
+        where[parent >= 0] = child_paths(places[parent[parent >= 0]], cell[parent >= 0], net.grid)
         places = np.concatenate([places, where])
-        look = net.look(fetch, image, regions, frames[image], where)
+        look = net.glimpse(fetch(image, regions), regions, frames[image], where)
         own = torch.tensor([node.log_prob for node in nodes], device=net.device)
         first = len(depths)
         depths += depth.tolist()
         habituate = 0.0 if net.background is None or policy.random else policy.habituation
         if habituate:
             _learn_the_dull(net, searches, image, nodes, look, habituate)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
-        steps.append(Step(image, depth, parent, cell, regions, *seen))
-        looks = look.scored.looks if habituate else None
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.class_log_prob)
+        steps.append(Rows(image, depth, parent, cell, regions, *seen))
+        looks = look.scored.appearance if habituate else None
         chance = rng if policy.random else None
         _expand(searches, image, nodes, look, looks, first, net.finest, order, chance, net.scorer.gate)
         _conclude(net, searches, steps, policy)
-    traversal = net.record(steps, len(searches), {})
+    traversal = net.record(steps, len(searches))
     return traversal, [search.stop_reason for search in searches]
 
 
@@ -235,17 +236,17 @@ def everywhere(net: GlimpseNet, fetch: Fetch, frame: np.ndarray, *, overlap: flo
             f"{count:,} places of {net.finest} px to look at exhaustively, and at most {MOST_PLACES:,} are; "
             "name a window of the image, or leave exhaustive out"
         )
-    regions = root_regions(height, width, y, x, glance=net.finest, overlap=overlap)
+    regions = root_regions(height, width, y, x, root_size=net.finest, overlap=overlap)
     steps = []
     for start in range(0, len(regions), MOST_AT_ONCE):
         part = regions[start : start + MOST_AT_ONCE]
         none = np.full(len(part), -1)
         at = np.zeros(len(part), np.int64)
-        look = net.look(fetch, at, part, np.repeat(frame[None], len(part), axis=0))
+        look = net.glimpse(fetch(at, part), part, np.repeat(frame[None], len(part), axis=0))
         own = torch.zeros(len(part), device=net.device)
-        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.answer)
-        steps.append(Step(at, at, none, none, part, *seen))
-    return net.record(steps, 1, {})
+        seen = (look.coverage, own, look.value, look.cell_logits, look.features, look.class_log_prob)
+        steps.append(Rows(at, at, none, none, part, *seen))
+    return net.record(steps, 1)
 
 
 def _left(budget: Budget, search: _Search, started: float, spent: int) -> int:
@@ -290,7 +291,7 @@ def _expand(
     searches: list[_Search],
     image: np.ndarray,
     nodes: list[_Node],
-    look: Look,
+    look: Glimpses,
     looks: torch.Tensor | None,
     first: int,
     finest: int,
@@ -338,7 +339,7 @@ def _learn_the_dull(
     searches: list[_Search],
     image: np.ndarray,
     nodes: list[_Node],
-    look: Look,
+    look: Glimpses,
     habituate: float,
 ) -> None:
     """Keep what finest regions looked like from afar, and how surely they are background."""
@@ -359,7 +360,7 @@ def _confidence(net: GlimpseNet, logits: torch.Tensor) -> torch.Tensor:
     return found.amax(1)
 
 
-def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], policy: Policy) -> None:
+def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Rows], policy: Policy) -> None:
     """Stop the searches that are sure, and those that saw nothing measured."""
     if all(search.stop_reason or search.first_look_left for search in searches):
         return
@@ -367,7 +368,7 @@ def _conclude(net: GlimpseNet, searches: list[_Search], steps: list[Step], polic
     index = torch.from_numpy(table.image).to(table.coverage.device)
     best = np.zeros(len(searches))
     if policy.stop is not None:
-        logits, _ = net.conclude(table, len(searches))
+        logits, _ = net.predict(table, len(searches))
         best = _confidence(net, logits / policy.temperature).cpu().numpy()
     measured = (
         torch.zeros(len(searches), device=index.device).index_add(0, index, table.coverage).cpu().numpy()

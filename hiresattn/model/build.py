@@ -81,13 +81,13 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         position=POSITIONS[position](width=width) if position else None,
         grid=config.grid,
         finest=config.finest_side,
-        scout=copy.deepcopy(encoder) if config.scout else None,
+        coarse_encoder=copy.deepcopy(encoder) if config.coarse_encoder else None,
         background=None if config.background is None else config.classes.index(config.background),
         multi_label=config.multi_label,
-        answer=config.answer,
+        head=config.head,
     )
     for name, part in net.named_children():
-        if name not in ("encoder", "scout") or not (pretrained or weights):
+        if name not in ("encoder", "coarse_encoder") or not (pretrained or weights):
             initialise(part, config.init)
     return net
 
@@ -96,13 +96,13 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
     grid, location, scoring = config.grid.size, config.location, config.scoring
     name, stage = config.scorer, location.stage
     if name == "oaa":
-        stage = scoring.taps[-1]
+        stage = scoring.encoder_stages[-1]
     options: dict[str, Any] = {"grid": grid}
     if name in ("saol", "ltpa", "oaa", "evidence"):
         options["classes"] = len(config.classes)
     if name in ("saol", "ltpa"):
-        options["taps"] = scoring.taps
-        options["channels"] = [_channels(config, encoder, tap, "tap") for tap in scoring.taps]
+        options["encoder_stages"] = scoring.encoder_stages
+        options["channels"] = [_channels(config, encoder, tap, "tap") for tap in scoring.encoder_stages]
     elif name != "random":
         options["channels"] = _channels(config, encoder, stage, "tap" if name == "oaa" else "location stage")
     if name in ("ltpa", "context"):

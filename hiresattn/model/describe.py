@@ -92,13 +92,17 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     locations, glimpses, scored, wide = _glimpses(net, side, list(k))
     bands, size = len(config.input.bands), config.input.size
     looks = sum(glimpses)
-    by_scorer = net.answer == "scorer"
+    by_scorer = net.head == "scorer"
     scored = looks if by_scorer else scored
     try:
         crop = torch.empty((1, bands, size, size), device="meta")
-        scouted = 0 if net.scout is None else wide
-        parts = [] if net.scout is None else _encoder_parts("scout", net.scout, crop, scouted)[1]
-        encoded, own = _encoder_parts("encoder", net.encoder, crop, looks - scouted)
+        coarse = 0 if net.coarse_encoder is None else wide
+        parts = (
+            []
+            if net.coarse_encoder is None
+            else _encoder_parts("coarse_encoder", net.coarse_encoder, crop, coarse)[1]
+        )
+        encoded, own = _encoder_parts("encoder", net.encoder, crop, looks - coarse)
         parts += own
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
@@ -114,7 +118,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
         parts.append(_part("position", net.position, (features, where), looks, (width,)))
     if net.value is not None:
         parts.append(_part("value", net.value, (features,), looks, (1,)))
-    evidence = net.trust is not None
+    evidence = net.prior_weight is not None
     if looks > 1 or _params(net.aggregator)[0]:
         calls = 0 if evidence else looks
         parts.append(_part("pooling", net.aggregator, (features, image, 1), calls, (width,)))

@@ -21,7 +21,7 @@ class PositionalEncoding(nn.Module):
         ``geometry.locations``), added in place of concatenated, zero at the start.
     """
 
-    #: Whether a location is a path triplet (``geometry.places_below``) or of the frame (``geometry.locations``).
+    #: Whether a location is a path triplet (``geometry.child_paths``) or of the frame (``geometry.locations``).
     by_path = False
     rates: Tensor
 

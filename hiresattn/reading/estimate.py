@@ -45,7 +45,7 @@ def preview(
     config: InputConfig | None = None,
     grid: Grid | None = None,
     finest: int | None = None,
-    glance: int | None = None,
+    root_size: int | None = None,
     overlap: float = 0.0,
     region: tuple[int, int, int, int] | None = None,
 ) -> Preview:
@@ -57,7 +57,7 @@ def preview(
         config: How pixels become crops; default: crops of 64 px.
         grid: How a region is divided.
         finest: Side of the smallest region, level-0 px; None = a crop's side.
-        glance: Largest side of a region of the first look, level-0 px.
+        root_size: Largest side of a region of the first look, level-0 px.
         overlap: Least share of its side that a region of the first look has in common with the next.
         region: ``(y, x, height, width)`` searched, level-0 px; None = all of the image.
 
@@ -67,7 +67,7 @@ def preview(
     config, grid = config or InputConfig(), grid or Grid()
     y, x, height, width = region or (0, 0, pyramid.height, pyramid.width)
     least = finest or config.size
-    looks = [root_regions(height, width, y, x, glance=glance, overlap=overlap)[:budget]]
+    looks = [root_regions(height, width, y, x, root_size=root_size, overlap=overlap)[:budget]]
     depths = depth_count(looks[0], grid, least)
     left = budget - len(looks[0])
     for depth in range(1, depths):

@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from hiresattn.geometry import Grid, cell_regions, cells_on_boxes, cells_on_target, expandable, overlaps
-from hiresattn.model.net import Traversal
 from hiresattn.model.select import Selection, Selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.training.estimators import told_right
 
 

@@ -17,7 +17,7 @@ from hiresattn.reading.prefetch import Held, OpenImages, source_key
 from hiresattn.reading.squash import SquashFetcher, squashed, unsquashed
 from hiresattn.training.augment import Change
 from hiresattn.training.cutmix import Mix, Pastes, boxes_of, pastes_of
-from hiresattn.training.samples import Item, check_boxes, kinds_of, label_of
+from hiresattn.training.samples import Item, box_classes_of, check_boxes, label_of
 
 #: Images kept open, or as many as a batch has; the least recently used is closed first.
 MOST_OPEN = 32
@@ -76,7 +76,7 @@ class Loader:
         config: How pixels become crops.
         grid: How regions are divided.
         finest: Side of the smallest region, level-0 px; None = a crop's side.
-        glance: Largest side of a region of the first look; None = the image's short side.
+        root_size: Largest side of a region of the first look; None = the image's short side.
         overlap: Least share of its side that a region of the first look has in common with the next.
         threads: Threads that read.
         lost: Is told why an image can't be read, which is then left out; None = that is an error.
@@ -89,14 +89,14 @@ class Loader:
         *,
         threads: int,
         finest: int | None = None,
-        glance: int | None = None,
+        root_size: int | None = None,
         overlap: float = 0.0,
         lost: Callable[[HiresattnError], None] | None = None,
     ) -> None:
         self.config = config
         self.grid = grid
         self.finest = finest or config.size
-        self.glance = glance
+        self.root_size = root_size
         self.overlap = overlap
         self.threads = threads
         self.lost = lost
@@ -125,7 +125,7 @@ class Loader:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
             _, _, height, width = self.frame(region)
-            roots = root_regions(height, width, glance=self.glance, overlap=self.overlap)
+            roots = root_regions(height, width, root_size=self.root_size, overlap=self.overlap)
             depths = depth_count(roots, self.grid, self.finest)
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
             check_boxes(example, pyramid)
@@ -135,7 +135,7 @@ class Loader:
             step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
             name = str(example.source) if isinstance(example.source, str | Path) else f"array {number}"
             name = name if example.region is None else f"{name} {list(region)}"
-            kinds = kinds_of(example, label, index)
+            kinds = box_classes_of(example, label, index)
             made.append(Item(example, label, region, depths, len(roots), boxes, kinds, step, name))
         return made
 
@@ -237,7 +237,8 @@ class Loader:
         return Batch(
             fetch=fetch,
             roots=[
-                root_regions(h, w, y, x, glance=self.glance, overlap=self.overlap) for y, x, h, w in frames
+                root_regions(h, w, y, x, root_size=self.root_size, overlap=self.overlap)
+                for y, x, h, w in frames
             ],
             frames=np.array(frames, np.int64),
             labels=np.array([item.label for item in items], np.int64),
@@ -297,7 +298,7 @@ class Loader:
         looks = []
         for item in items:
             y, x, height, width = item.region
-            roots = root_regions(height, width, y, x, glance=self.glance, overlap=self.overlap)
+            roots = root_regions(height, width, y, x, root_size=self.root_size, overlap=self.overlap)
             looks.append((item.example.source, roots))
         self._images.expect(looks, [item.example.source for item in meanwhile])
 

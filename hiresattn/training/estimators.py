@@ -13,7 +13,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.model.net import Traversal
+from hiresattn.model.traversal import Traversal
 
 #: Keeps the logarithm of a probability finite.
 TINY = 1e-10

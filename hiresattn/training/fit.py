@@ -119,7 +119,7 @@ def _fit(
         config.grid,
         threads=options.threads,
         finest=config.finest,
-        glance=config.glance,
+        root_size=config.root_size,
         overlap=config.overlap,
         lost=lost,
     )

@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hiresattn.model.net import GlimpseNet, Traversal
+from hiresattn.model.net import GlimpseNet
 from hiresattn.model.select import Selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.training.box_supervision import hits
 from hiresattn.training.curriculum import batch_size
 from hiresattn.training.data import Batch, Loader

@@ -20,7 +20,9 @@ _NAMES = {
 }
 #: The smallest value of options that are counts, sides or weights.
 _LEAST = {
-    **dict.fromkeys(("size", "finest", "glance", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1),
+    **dict.fromkeys(
+        ("size", "finest", "root_size", "grid", "cap", "epochs", "epoch_images", "batch_size"), 1
+    ),
     **dict.fromkeys(("squash", "oversample"), 1),
     **dict.fromkeys(("weight_decay", "clip", "glimpse_loss", "value_loss", "location_loss", "reinforce"), 0),
     **dict.fromkeys(("jitter", "jpeg", "cutmix", "warm_up"), 0),
@@ -43,7 +45,7 @@ class TrainOptions:
     """For the scorer ``mask``: share of a region's cells that may be open, in the mean."""
     sparsity: tuple[float, float, float] | None = None
     """For ``mask``: the historical loss in place of that; see ``ScorerConfig``."""
-    taps: tuple[int, ...] = (-3, -1)
+    encoder_stages: tuple[int, ...] = (-3, -1)
     """For ``saol`` and ``ltpa``: which of the encoder's maps they see; for ``oaa``: the last of them."""
     compatibility: str = "dot"
     """For ``ltpa``: ``dot``, ``gated`` or ``plain``; see ``ScorerConfig``."""
@@ -52,12 +54,12 @@ class TrainOptions:
     off, as the authors' code. Where some images show none of what is looked for, ``all`` is better."""
     floor: float = 0.0
     """For ``oaa``: accumulated attention below it is taken for none; raise it for small things, 0.5 to 0.8."""
-    answer: str = "glimpses"
-    """Who answers: the ``glimpses``, or the ``scorer``, where it is a classifier; see ``ModelConfig``."""
+    head: str = "classifier"
+    """Which head predicts: the ``classifier`` of the pooled glimpses, or the ``scorer``'s own; see ``ModelConfig``."""
     aggregator: str = "attention"
     background: str | None = None
     """Class that means that there is nothing to find; see ``ModelConfig``."""
-    scout: bool = False
+    coarse_encoder: bool = False
     """Whether regions that are divided further have an encoder of their own."""
     position: bool = True
     size: int = 64
@@ -68,8 +70,8 @@ class TrainOptions:
     """Side of a cell over the side of its region."""
     finest: int | None = None
     """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
-    glance: int | None = None
-    """Largest side of a region of the first look, level-0 px; None = the image's short side. With ``glance``
+    root_size: int | None = None
+    """Largest side of a region of the first look, level-0 px; None = the image's short side. With ``root_size``
     at ``finest`` every place is looked at: exhaustive attention pooling."""
     overlap: float = 0.0
     """Least share of its side that a region of the first look has in common with the next."""
@@ -231,20 +233,20 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         scoring=ScorerConfig(
             area=options.area,
             sparsity=options.sparsity,
-            taps=options.taps,
+            encoder_stages=options.encoder_stages,
             compatibility=options.compatibility,
             negatives=options.negatives,
             floor=options.floor,
         ),
-        answer=options.answer,
+        head=options.head,
         location=LocationConfig(detach=options.stop_location_gradient, normalize=options.normalize_scores),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
         background=options.background,
-        scout=options.scout,
+        coarse_encoder=options.coarse_encoder,
         position=options.position,
         finest=options.finest,
-        glance=options.glance,
+        root_size=options.root_size,
         overlap=options.overlap,
     )
 

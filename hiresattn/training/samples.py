@@ -58,7 +58,9 @@ def clear_of(example: Example, background: str | None) -> Example:
     return replace(example, label=label, boxes=tuple(box for box, _ in kept), box_labels=own)
 
 
-def kinds_of(example: Example, label: int | tuple[int, ...], index: Mapping[str, int]) -> np.ndarray | None:
+def box_classes_of(
+    example: Example, label: int | tuple[int, ...], index: Mapping[str, int]
+) -> np.ndarray | None:
     """Class of each box; see ``Item.kinds``."""
     if example.boxes is None or isinstance(label, tuple):
         return None

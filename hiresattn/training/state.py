@@ -47,9 +47,9 @@ LATER = (
     "scorer_loss",
     "area",
     "sparsity",
-    "taps",
+    "encoder_stages",
     "compatibility",
-    "answer",
+    "head",
 )
 
 

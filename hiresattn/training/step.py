@@ -10,8 +10,10 @@ from torch import Tensor, nn
 
 from hiresattn.attention_maps.memory import AttentionMemory
 from hiresattn.errors import ConfigError
-from hiresattn.model.net import GlimpseNet, Traversal
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.scorers import Scorer
 from hiresattn.model.select import Selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.training.box_supervision import glimpse_labels, location_loss, value_loss
 from hiresattn.training.cutmix import Pastes
 from hiresattn.training.data import Batch
@@ -20,7 +22,7 @@ from hiresattn.training.estimators import leave_one_out_loss, published_loss, su
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Item
 from hiresattn.training.state import State
-from hiresattn.training.targets import teacher
+from hiresattn.training.targets import TargetOf, targets
 
 #: Share of the training over which ``linear`` falls to zero.
 COOL_DOWN = 0.4
@@ -136,15 +138,19 @@ def look(
     labels = torch.from_numpy(batch.labels).to(net.device)
     gate = options.estimator == "straight-through"
     weights = None if weights is None else weights.to(net.device)
-    teach = teacher(net, batch, options.scorer_loss, progress=progress, class_weights=weights, memory=memory)
+    target_of = targets(
+        net, batch, options.scorer_loss, progress=progress, class_weights=weights, memory=memory
+    )
     with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
-        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, teach=teach, gate=gate)
+        traversal = net(batch.fetch, batch.roots, batch.frames, select=select, k=k, straight_through=gate)
+        own = scorer_losses(net.scorer, traversal, target_of)
     if options.amp:
-        traversal = _in_full(traversal)
+        traversal, own = _in_full(traversal), {name: value.float() for name, value in own.items()}
     single = glimpse_labels(traversal, batch.labels, batch.boxes, net.finest, net.background, batch.kinds)
     alone = torch.from_numpy(single).to(labels.device)
     loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights, batch.pastes)
-    parts = dict(traversal.scorer_losses)
+    parts = dict(own)
+    loss = loss + sum(own.values())
     where = None if net.scorer.boxes else location_loss(traversal, batch.boxes, net.grid, net.finest)
     if where is not None:
         parts["location"] = options.location_loss * where
@@ -209,13 +215,30 @@ def move(
     return loss, round(images)
 
 
+def scorer_losses(scorer: Scorer, traversal: Traversal, target_of: TargetOf) -> dict[str, Tensor]:
+    """The scorer's own losses by name, summed over the passes of a traversal.
+
+    Args:
+        scorer: Whose.
+        traversal: A forward pass.
+        target_of: What training knows of regions.
+    """
+    losses: dict[str, Tensor] = {}
+    start = 0
+    for scored in traversal.scored:
+        rows = slice(start, start := start + len(scored.logits))
+        target = target_of(traversal.image[rows], traversal.depth[rows], traversal.region[rows])
+        for name, value in scorer.losses(scored, target).items():
+            losses[name] = losses[name] + value if name in losses else value
+    return losses
+
+
 def _in_full(traversal: Traversal) -> Traversal:
     """A traversal in single precision, for the losses."""
     values: dict[str, Any] = {
         name: value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
         for name, value in vars(traversal).items()
     }
-    values["scorer_losses"] = {name: value.float() for name, value in traversal.scorer_losses.items()}
     return Traversal(**values)
 
 
@@ -242,7 +265,7 @@ def _task_loss(
             cap=options.cap,
             class_weights=weights,
         )
-        return published.loss + sum(traversal.scorer_losses.values()), published.baseline
+        return published.loss, published.baseline
     loss = loss_of(
         traversal,
         labels,
@@ -264,7 +287,7 @@ def loss_of(
     class_weights: Tensor | None = None,
     pastes: Pastes | None = None,
 ) -> Tensor:
-    """Cross-entropy of the image, of each of its glimpses (mean per image), and the scorer's own losses.
+    """Cross-entropy of the image, and of each of its glimpses (mean per image).
 
     Args:
         traversal: A forward pass.
@@ -299,6 +322,4 @@ def loss_of(
         of_donor = torch.where(counted if single.ndim == 1 else counted[:, None], donors[image], -1)
         loss = answering(labels, single, 1 - share, 1 - part) + answering(donors, of_donor, share, part)
         loss = loss.mean()
-    for value in traversal.scorer_losses.values():
-        loss = loss + value
     return loss

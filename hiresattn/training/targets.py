@@ -9,13 +9,16 @@ from torch import Tensor
 from hiresattn.attention_maps.memory import AttentionMemory, Key
 from hiresattn.geometry import expandable
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Paste, Shown, Target, Teach
+from hiresattn.model.scorers import Paste, Shown, Target
 from hiresattn.training.box_supervision import holds_centre
 from hiresattn.training.cutmix import Pastes
 from hiresattn.training.data import Batch
 
+#: ``target_of(image [n], depth [n], regions [n 4])`` → what training knows of these regions, as the network sees them.
+TargetOf = Callable[[np.ndarray, np.ndarray, np.ndarray], Target]
 
-def teacher(
+
+def targets(
     net: GlimpseNet,
     batch: Batch,
     by_depth: tuple[float, ...],
@@ -23,7 +26,7 @@ def teacher(
     progress: float,
     class_weights: Tensor | None = None,
     memory: AttentionMemory | None = None,
-) -> Teach:
+) -> TargetOf:
     """Says what is known of regions of a batch.
 
     A region inherits its image's label; what that counts falls with depth, for the region may not hold what it
@@ -39,11 +42,11 @@ def teacher(
         memory: Attention accumulated so far; None = there is none yet.
 
     Returns:
-        For ``GlimpseNet.forward``.
+        For ``step.scorer_losses``.
     """
     of_image = torch.from_numpy(batch.labels).to(net.device)
 
-    def teach(image: np.ndarray, depth: np.ndarray, regions: np.ndarray) -> Target:
+    def target_of(image: np.ndarray, depth: np.ndarray, regions: np.ndarray) -> Target:
         labels = of_image[torch.from_numpy(image).to(net.device)]
         nameless = labels < 0 if labels.ndim == 1 else torch.zeros_like(labels[:, 0], dtype=torch.bool)
         labels = labels.clamp(min=0)
@@ -63,7 +66,7 @@ def teacher(
         shown = _shown(net, batch, image, regions) if net.scorer.boxes else None
         return Target(labels, weight, divided, progress, paste, remember, shown)
 
-    return teach
+    return target_of
 
 
 def _shown(net: GlimpseNet, batch: Batch, image: np.ndarray, regions: np.ndarray) -> Shown | None:
@@ -99,7 +102,9 @@ def _paste(
         training = net.training
         net.eval()  # norms learn nothing from a further look
         with torch.no_grad():
-            looked = net.look(pastes.clean, image[rows], regions[rows], batch.frames[image[rows]])
+            looked = net.glimpse(
+                pastes.clean(image[rows], regions[rows]), regions[rows], batch.frames[image[rows]]
+            )
         net.train(training)
         clean = looked.scored
     box, labels, part, which = (

@@ -20,7 +20,7 @@ from hiresattn.training.cutmix import Mix
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.targets import teacher
+from hiresattn.training.targets import targets
 
 QUICK = TrainOptions(
     epochs=3, batch_size=4, threads=0, device="cpu", size=16, k=(2,), grid=3, fraction=0.5, scorer="oaa"
@@ -59,7 +59,7 @@ def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
     regions = np.stack([roots[1] for roots in batch.roots])
     (stored,) = np.unique(batch.stored(image, regions), axis=0).tolist()
     plane = np.arange(16).reshape(4, 4) / 15  # says where each of its px is, in the stored image
-    teach = teacher(net, batch, (1.0,), progress=0.5, memory=memory)
+    teach = targets(net, batch, (1.0,), progress=0.5, memory=memory)
     target = teach(image, np.zeros(2, np.int64), regions)
     maps = torch.from_numpy(np.stack([[turn.crop(plane)] * 2] * 2).copy()).float()
     accepted = torch.tensor([[True, False], [True, False]])
@@ -72,7 +72,7 @@ def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
     assert (found[0, 1] == 0).all()
     assert (found[1] == 0).all()
     plain = loader.batch(items)
-    again = teacher(net, plain, (1.0,), progress=0.5, memory=memory)
+    again = targets(net, plain, (1.0,), progress=0.5, memory=memory)
     seen = again(np.array([0]), np.zeros(1, np.int64), np.array([stored]))
     none = torch.zeros((1, 2), dtype=torch.bool)
     assert np.allclose(seen.remember(maps[:1] * 0, none)[0, 0], plane, atol=1 / 510 + 1e-6)
@@ -84,7 +84,7 @@ def test_what_shows_another_image_is_not_remembered():
     net = build_model(model_config(QUICK, ("a", "b"), RULE))
     memory = AttentionMemory()
     batch = loader.batch(items, [Change(mix=Mix(items[1], (32, 0, 32, 64), (32, 0))), Change()])
-    teach = teacher(net, batch, (1.0,), progress=0.5, memory=memory)
+    teach = targets(net, batch, (1.0,), progress=0.5, memory=memory)
     regions = np.array([[0, 0, 32, 32], [16, 0, 32, 32]])
     target = teach(np.zeros(2, np.int64), np.ones(2, np.int64), regions)
     target.remember(torch.ones(2, 2, 4, 4), torch.ones(2, 2, dtype=torch.bool))

@@ -131,7 +131,7 @@ def test_each_digit_lies_whole_in_a_cell():
     options = megamnist.LOOKING
     model = model_config(options, ("0", "1"), InputConfig(size=options.size, bands=(0,), low=(0,), high=(1,)))
     for side in (384, 768, 1500):
-        roots = root_regions(side, side, glance=model.glance, overlap=model.overlap)
+        roots = root_regions(side, side, root_size=model.root_size, overlap=model.overlap)
         cells = cell_regions(roots, model.grid, model.finest_side).reshape(-1, 4)
         starts = np.unique(cells[:, 0])
         assert (cells[:, 2:] == megamnist.WINDOW).all()
@@ -152,7 +152,7 @@ def test_the_oracle_is_shown_every_digit_once(digits):
     rule = InputConfig(size=options.size, bands=(0,), low=(-255,), high=(255,))
     config = model_config(options, mnistscenes.CLASSES, rule)
     for scene in scenes:
-        roots = root_regions(768, 768, glance=config.glance, overlap=config.overlap)
+        roots = root_regions(768, 768, root_size=config.root_size, overlap=config.overlap)
         cells = cell_regions(roots, config.grid, config.finest_side)
         select = megamnist.Oracle(np.array(scene.boxes))
         chosen = select(torch.zeros(len(roots), 49), 5, torch.from_numpy(cells), np.zeros(len(roots), int))

@@ -21,9 +21,8 @@ def work(tmp_path_factory):
     config = ModelConfig(classes=("dark", "light"), input=rule)
     net = build_model(config).eval()
     with torch.no_grad():  # far apart, whatever the weights say
-        seen = [
-            net.look(_flat(value), np.zeros(1, int), *[np.array([[0, 0, 64, 64]])] * 2) for value in (-1, 1)
-        ]
+        whole = np.array([[0, 0, 64, 64]])
+        seen = [net.glimpse(_flat(value)(np.zeros(1, int), whole), whole, whole) for value in (-1, 1)]
         way = (seen[1].features - seen[0].features)[0]
         middle = (seen[1].features + seen[0].features)[0] / 2
         net.classifier.weight.copy_(torch.stack([-way, way]) / way.norm() ** 2)

@@ -257,7 +257,7 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
     pixels = image(3, 500, 330)
     (found,) = classify([pixels], model, device="cpu", policy="exhaustive", threads=1)
     seen = {(r.y, r.x, r.height, r.width) for r in found.regions}
-    assert seen == {tuple(place) for place in root_regions(500, 330, glance=64).tolist()}
+    assert seen == {tuple(place) for place in root_regions(500, 330, root_size=64).tolist()}
     covered = np.zeros((500, 330), bool)
     for y, x, h, w in seen:
         covered[y : y + h, x : x + w] = True
@@ -289,7 +289,7 @@ def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
 @pytest.mark.parametrize("overlap", [0.0, 0.3, 0.5])
 def test_places_are_counted_as_they_are_laid_out(height, overlap):
     for width in (1, 64, 90, 129, 640):
-        laid = root_regions(height, width, glance=64, overlap=overlap)
+        laid = root_regions(height, width, root_size=64, overlap=overlap)
         assert place_count(height, width, 64, overlap) == len(laid)
     assert place_count(10**9, 10**9, 64) > 10**14
 

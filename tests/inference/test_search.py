@@ -156,7 +156,7 @@ class TableScorer(Scorer):
 def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
     net = _net()
     net.scorer, net.value = TableScorer(), None
-    net.background, net.trust = 0, nn.Parameter(torch.zeros(()))
+    net.background, net.prior_weight = 0, nn.Parameter(torch.zeros(()))
     with torch.no_grad():  # bright: the target
         net.classifier.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 20.0]]))
         net.classifier.bias.copy_(torch.tensor([0.0, -10.0]))
@@ -204,7 +204,7 @@ def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(mo
             asked.append(len(image))
             return super().__call__(image, regions)
 
-    roots = [root_regions(512, 512, glance=64)]
+    roots = [root_regions(512, 512, root_size=64)]
     with torch.inference_mode():
         found, (reason,) = best_first(
             _net(), Watching((99, 99)), roots, np.array([[0, 0, 512, 512]]),

@@ -44,7 +44,7 @@ def _scorer(name, **options):
     torch.manual_seed(1)
     if name == "oaa":
         return OaaScorer(channels=8, classes=CLASSES, grid=7, **options)
-    given = {"channels": (6, 8), "classes": CLASSES, "grid": 7, "taps": (-2, -1), **options}
+    given = {"channels": (6, 8), "classes": CLASSES, "grid": 7, "encoder_stages": (-2, -1), **options}
     return SaolScorer(**given) if name == "saol" else LtpaScorer(context=5, **given)
 
 
@@ -60,7 +60,7 @@ def test_scorers_give_a_logit_per_cell_and_an_answer_without_labels(name):
     scored = _scorer(name)(_view())
     assert scored.logits.shape == (2, 7, 7)
     assert scored.logits.isfinite().all()
-    assert torch.allclose(scored.answer.exp().sum(1), torch.ones(2), atol=1e-5)
+    assert torch.allclose(scored.class_log_prob.exp().sum(1), torch.ones(2), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", LABEL_TRAINED)
@@ -76,7 +76,7 @@ def test_every_weight_learns_from_the_scorers_own_losses(name):
     view = _view()
     view.stages[1].requires_grad_()
     scored = scorer(view)
-    labels = scored.answer.argmax(1).tolist()  # predicted rightly: OAA accepts
+    labels = scored.class_log_prob.argmax(1).tolist()  # predicted rightly: OAA accepts
     losses = scorer.losses(scored, _target(labels, paste=paste))
     assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
     sum(losses.values()).backward()
@@ -136,7 +136,7 @@ def test_saol_logits_are_attention_times_what_is_believed():
     attention, spatial = scored.trace.attention.exp(), scored.trace.spatial.exp()
     assert torch.allclose(attention.sum((1, 2, 3)), torch.ones(2), atol=1e-5)
     assert torch.allclose(spatial.sum(1), torch.ones(2, 8, 8), atol=1e-5)
-    believed = (scored.answer.exp()[:, :, None, None] * spatial).sum(1, keepdim=True)
+    believed = (scored.class_log_prob.exp()[:, :, None, None] * spatial).sum(1, keepdim=True)
     expected = pool_cells(attention * believed * 64, 7, view.fraction)[:, 0].log()
     assert torch.allclose(scored.logits, expected, atol=1e-4)
 
@@ -147,7 +147,7 @@ def test_saol_evidence_sums_to_the_probability_of_its_class():
     for label in range(CLASSES):
         map_ = scorer.evidence(scored, label)
         assert map_.shape == (2, 8, 8)
-        assert torch.allclose(map_.sum((1, 2)), scored.answer[:, label].exp(), atol=1e-5)
+        assert torch.allclose(map_.sum((1, 2)), scored.class_log_prob[:, label].exp(), atol=1e-5)
 
 
 def test_a_fresh_saol_attends_everywhere_alike():
@@ -282,7 +282,9 @@ def test_ltpa_is_the_weighted_sum_of_local_features():
         side = local.shape[-1]
         maps = attention.view(2, 1, side, side) * side**2
         logits.append(pool_cells(maps, 7, view.fraction)[:, 0].log())
-    assert torch.allclose(scored.answer, scorer.answers[0](torch.cat(vectors, 1)).log_softmax(1), atol=1e-5)
+    assert torch.allclose(
+        scored.class_log_prob, scorer.answers[0](torch.cat(vectors, 1)).log_softmax(1), atol=1e-5
+    )
     assert torch.allclose(scored.logits, sum(logits) / 2, atol=1e-4)
 
 
@@ -295,7 +297,7 @@ def test_independent_heads_average_probabilities():
         scored.trace, (-2, -1), scorer.local, scorer.answers, strict=True
     ):
         prob.append(answer((attention * project(view.stages[tap])).sum((2, 3))).softmax(1))
-    assert torch.allclose(scored.answer.exp(), sum(prob) / 2, atol=1e-5)
+    assert torch.allclose(scored.class_log_prob.exp(), sum(prob) / 2, atol=1e-5)
 
 
 # OAA
@@ -354,7 +356,7 @@ class _Memory:
 def test_only_rightly_predicted_regions_are_remembered():
     scorer, memory = _scorer("oaa"), _Memory()
     scored = scorer(_view(rows=4))
-    guess = scored.answer.argmax(1)
+    guess = scored.class_log_prob.argmax(1)
     labels = [int(guess[0]), (int(guess[1]) + 1) % CLASSES, int(guess[2]), int(guess[3])]
     target = _target(labels, remember=memory)._replace(weight=torch.tensor([1.0, 1.0, 0.0, 1.0]))
     paste = Paste(
@@ -370,7 +372,7 @@ def test_only_rightly_predicted_regions_are_remembered():
 def test_integral_maps_learn_what_was_accumulated_and_not_what_is_seen_now():
     scorer = _scorer("oaa")
     scored = scorer(_view())
-    labels = ((scored.answer.argmax(1) + 1) % CLASSES).tolist()  # wrong now, so nothing is added
+    labels = ((scored.class_log_prob.argmax(1) + 1) % CLASSES).tolist()  # wrong now, so nothing is added
     start = torch.zeros(2, CLASSES, 8, 8)
     start[0, labels[0], 2, 3] = 0.7
     losses = scorer.losses(scored, _target(labels, remember=_Memory(start)))
@@ -384,7 +386,7 @@ def test_integral_maps_learn_what_was_accumulated_and_not_what_is_seen_now():
 def test_absent_classes_are_told_off_only_where_asked():
     scorer = _scorer("oaa", negatives="all")
     scored = scorer(_view(rows=1))
-    label = int(scored.answer.argmax(1) + 1) % CLASSES
+    label = int(scored.class_log_prob.argmax(1) + 1) % CLASSES
     loss = scorer.losses(scored, _target((label,), remember=_Memory(torch.zeros(1, CLASSES, 8, 8))))["hybrid"]
     off = [-functional.logsigmoid(-scored.trace[1][0, c]).mean() for c in range(CLASSES) if c != label]
     assert number(loss) == pytest.approx(number(sum(off)), abs=1e-5)
@@ -393,7 +395,7 @@ def test_absent_classes_are_told_off_only_where_asked():
 def test_attention_below_the_floor_is_taught_as_none():
     start = torch.zeros(1, CLASSES, 8, 8)
     view, losses = _view(rows=1), []
-    label = int(_scorer("oaa")(view).answer.argmax(1) + 1) % CLASSES
+    label = int(_scorer("oaa")(view).class_log_prob.argmax(1) + 1) % CLASSES
     start[0, label, 2, 3], start[0, label, 5, :] = 0.7, 0.4
     for floor in (0.0, 0.5, 0.8):
         scorer = _scorer("oaa", floor=floor)
@@ -441,11 +443,15 @@ def test_every_scorer_builds_into_a_network_and_scores(name):
 
 
 def test_taps_that_the_encoder_does_not_have_are_refused():
-    for name, taps in itertools.product(("saol", "ltpa"), ((7,), (-9, -1))):
+    for name, encoder_stages in itertools.product(("saol", "ltpa"), ((7,), (-9, -1))):
         with pytest.raises(ConfigError, match=r"tap -?\d: the encoder 'small' has 4 maps"):
-            build_model(ModelConfig(classes=("a", "b"), scorer=name, scoring=ScorerConfig(taps=taps)))
+            build_model(
+                ModelConfig(
+                    classes=("a", "b"), scorer=name, scoring=ScorerConfig(encoder_stages=encoder_stages)
+                )
+            )
     for wrong in (
-        {"taps": ()},
+        {"encoder_stages": ()},
         {"compatibility": "loud"},
         {"heads": "two"},
         {"negatives": "some"},
@@ -472,7 +478,9 @@ def test_scoring_takes_a_small_share_of_the_encoders_operations(name):
 
 
 def test_oaa_takes_the_last_tap():
-    net = build_model(ModelConfig(classes=("a", "b"), scorer="oaa", scoring=ScorerConfig(taps=(-1, 1))))
+    net = build_model(
+        ModelConfig(classes=("a", "b"), scorer="oaa", scoring=ScorerConfig(encoder_stages=(-1, 1)))
+    )
     crops = torch.randn(2, 3, 64, 64)
     seen = net.encoder(crops)
     scored = net.scorer(View(seen.stages, seen.features, torch.tensor([0.25, 0.25])))

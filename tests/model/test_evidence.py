@@ -127,7 +127,7 @@ def test_a_cell_looks_like_what_draws_the_eye_in_it():
     maps[0, 1, ::2, ::2] = 1.0
     maps[0, 2, :, 2:] = 2.0  # whatever else is in the cell
     maps[0, 2, ::2, ::2] = 0.0
-    looks = scorer(_view(maps)).looks
+    looks = scorer(_view(maps)).appearance
     assert looks is not None
     alike = torch.nn.functional.normalize(looks.flatten(2)[0], dim=0)
     assert (alike.T @ alike).min() > 0.98

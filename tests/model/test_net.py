@@ -10,7 +10,7 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import cell_regions, root_regions
 from hiresattn.model.build import build_model
-from hiresattn.model.net import chances
+from hiresattn.model.net import log_priors
 from hiresattn.model.select import GumbelTopK, TopK
 
 
@@ -108,7 +108,7 @@ def test_the_gate_does_not_change_the_features(net):
     net.eval()
     roots, frames = _roots((1024, 1024))
     found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
-    look = net.look(_fetch, found.image, found.region, frames[found.image])
+    look = net.glimpse(_fetch(found.image, found.region), found.region, frames[found.image])
     assert torch.allclose(found.features, look.features, atol=1e-5)
 
 
@@ -142,18 +142,18 @@ def test_cpu_and_cuda_agree(net):
 def test_a_scout_sees_the_regions_that_are_divided_and_no_others():
     torch.manual_seed(0)
     rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
-    net = build_model(ModelConfig(classes=("a", "b"), input=rule, scout=True)).eval()
+    net = build_model(ModelConfig(classes=("a", "b"), input=rule, coarse_encoder=True)).eval()
     with torch.no_grad():
         for weight in net.encoder.parameters():
             weight.normal_()
     regions = np.array([[0, 0, 64, 64], [0, 0, 512, 512], [64, 0, 64, 64], [0, 9, 256, 256]])
     image, frames = np.zeros(4, np.int64), np.repeat([[0, 0, 512, 512]], 4, axis=0)
     pixels = torch.from_numpy(_fetch(image, regions).pixels)
-    both = net.look(_fetch, image, regions, frames)
-    for row, body in enumerate((net.encoder, net.scout, net.encoder, net.scout)):
+    both = net.glimpse(_fetch(image, regions), regions, frames)
+    for row, body in enumerate((net.encoder, net.coarse_encoder, net.encoder, net.coarse_encoder)):
         value = net.value(body(pixels).features)[row, 0] + both.cell_logits[row].logsumexp(0)
         assert torch.allclose(value, both.value[row], atol=1e-5)
-        alone = net.look(_fetch, image[:1], regions[row : row + 1], frames[:1])
+        alone = net.glimpse(_fetch(image[:1], regions[row : row + 1]), regions[row : row + 1], frames[:1])
         assert torch.allclose(alone.features[0], both.features[row], atol=1e-5)
         assert torch.allclose(alone.cell_logits[0], both.cell_logits[row], atol=1e-5)
 
@@ -167,7 +167,7 @@ def test_with_a_background_the_finest_glimpses_give_the_answer():
     found = net(_fetch, roots, frames, select=TopK(), k=(3,))
     ratio = found.glimpse_logits - found.glimpse_logits[:, 1:2]
     chance = found.log_prob + torch.nn.functional.logsigmoid(found.value[0])
-    expected = (ratio + net.trust * chance[:, None])[1:].logsumexp(0)
+    expected = (ratio + net.prior_weight * chance[:, None])[1:].logsumexp(0)
     assert torch.allclose(found.logits[0, ::2], expected[::2], atol=1e-5)
     assert found.logits[0, 1] == 0
     assert found.weight[0] == 0
@@ -179,7 +179,7 @@ def test_with_a_background_the_finest_glimpses_give_the_answer():
 def test_the_chance_of_a_region_is_that_of_all_choices_that_led_there(net):
     roots, frames = _roots((1024, 1024), (1024, 2500))
     found = net(_fetch, roots, frames, select=TopK(), k=(3, 2))
-    chance = chances(found).tolist()
+    chance = log_priors(found).tolist()
     for row, parent in enumerate(found.parent.tolist()):
         value = torch.nn.functional.logsigmoid(found.value[parent]).item()
         above = chance[parent] + value + found.log_prob[row].item() if parent >= 0 else 0.0

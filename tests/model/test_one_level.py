@@ -31,17 +31,13 @@ def _images(rng, count=24):
     return pixels, labels
 
 
-def _net(name, answer):
+def _net(name, head):
     torch.manual_seed(0)
-    config = ModelConfig(classes=("cross", "ring"), scorer=name, answer=answer, input=InputConfig(size=32))
+    config = ModelConfig(classes=("cross", "ring"), scorer=name, head=head, input=InputConfig(size=32))
     return build_model(config), config
 
 
-def _look(net, pixels, labels=None):
-    def teach(image, depth, regions):
-        on = torch.from_numpy(labels[image])
-        return Target(on, torch.ones(len(on)), torch.zeros(len(on), dtype=torch.bool), 1.0)
-
+def _look(net, pixels):
     def fetch(image, regions):
         return Crops(pixels[image], np.ones((len(image), 32, 32), np.float32))
 
@@ -52,22 +48,24 @@ def _look(net, pixels, labels=None):
         WHOLE.repeat(count, 0),
         select=selector(net.scorer.gate),
         k=(1,),
-        teach=None if labels is None else teach,
     )
 
 
 @pytest.mark.parametrize("name", [name for name in SCORERS if name != "context"])
 def test_every_scorer_learns_to_classify_small_images(name):
-    answer = "scorer" if name in CLASSIFYING else "glimpses"
-    net, _ = _net(name, answer)
+    head = "scorer" if name in CLASSIFYING else "classifier"
+    net, _ = _net(name, head)
     rng = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(net.parameters(), lr=5e-3)
     for _ in range(40):
         pixels, labels = _images(rng)
-        seen = _look(net, pixels, labels)
+        seen = _look(net, pixels)
         assert len(seen.image) == len(labels)  # one look each
-        loss = sum(seen.scorer_losses.values(), torch.zeros(()))
-        if answer == "glimpses":
+        on, none = torch.from_numpy(labels), torch.zeros(len(labels), dtype=torch.bool)
+        (scored,) = seen.scored
+        own = net.scorer.losses(scored, Target(on, torch.ones(len(on)), none, 1.0))
+        loss = sum(own.values(), torch.zeros(()))
+        if head == "classifier":
             loss = loss + functional.cross_entropy(seen.logits, torch.from_numpy(labels))
         optimizer.zero_grad()
         loss.backward()
@@ -85,7 +83,7 @@ def test_the_scorers_answer_is_the_images(name):
     with torch.no_grad():
         seen = _look(net.eval(), pixels)
         encoded = net.encoder(torch.from_numpy(pixels))
-        alone = net.scorer(View(encoded.stages, encoded.features, torch.full((4,), 1.0))).answer
+        alone = net.scorer(View(encoded.stages, encoded.features, torch.full((4,), 1.0))).class_log_prob
     assert torch.allclose(seen.logits, alone, atol=1e-5)
 
 
@@ -99,7 +97,7 @@ def test_a_description_counts_the_scorer_that_answers():
 def test_several_looks_answer_by_their_mean(tmp_path):
     net, config = _net("saol", "scorer")
     model = save_model(Model(net.eval(), config, "m", ""), tmp_path / "m")
-    assert load_model(tmp_path / "m").net.answer == "scorer"
+    assert load_model(tmp_path / "m").net.head == "scorer"
     image = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
     found = next(classify([image], model, budget=5, stop=None, device="cpu"))
     assert found.cost.glimpses == 5
@@ -109,6 +107,6 @@ def test_several_looks_answer_by_their_mean(tmp_path):
 def test_scorers_that_are_no_classifiers_cant_answer():
     for name in ("location", "mask", "random"):
         with pytest.raises(ConfigError, match="is no classifier"):
-            ModelConfig(classes=("a", "b"), scorer=name, answer="scorer")
+            ModelConfig(classes=("a", "b"), scorer=name, head="scorer")
     with pytest.raises(ConfigError, match="leave out background"):
-        ModelConfig(classes=("a", "b"), scorer="saol", answer="scorer", background="a")
+        ModelConfig(classes=("a", "b"), scorer="saol", head="scorer", background="a")

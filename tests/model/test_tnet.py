@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.errors import ConfigError
-from hiresattn.geometry import Grid, cell_regions, places_below
+from hiresattn.geometry import Grid, cell_regions, child_paths
 from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.bagnet import BagNet77
 from hiresattn.model.build import build_model
@@ -79,9 +79,9 @@ def test_a_layout_that_does_not_exist_is_a_config_error():
 
 def test_paths_count_cells_as_if_they_did_not_overlap():
     grid = Grid(3, 0.5, "tnet")
-    first = places_below(np.zeros((9, 3), np.int64), np.arange(9), grid)
+    first = child_paths(np.zeros((9, 3), np.int64), np.arange(9), grid)
     assert first[:, :2].tolist() == [[r, c] for r in range(3) for c in range(3)]
-    second = places_below(np.repeat(first, 9, 0), np.tile(np.arange(9), 9), grid)
+    second = child_paths(np.repeat(first, 9, 0), np.tile(np.arange(9), 9), grid)
     assert sorted(map(tuple, second[:, :2].tolist())) == [(r, c) for r in range(9) for c in range(9)]
     assert set(second[:, 2].tolist()) == {2}
 
@@ -204,7 +204,7 @@ def test_without_the_gate_the_answer_carries_no_gradient_of_the_choice():
     for gate in (True, False):
         net.zero_grad()
         select = GumbelTopK(torch.Generator().manual_seed(0))
-        found = net(_blobs, [_whole(256)], _whole(256), select=select, k=(2,), gate=gate)
+        found = net(_blobs, [_whole(256)], _whole(256), select=select, k=(2,), straight_through=gate)
         found.logits[0, 0].backward()
         assert (net.scorer.out.weight.grad is not None) == gate
 
@@ -343,14 +343,14 @@ def test_parts_of_any_encoder_add_up_to_its_parameters(name):
 
 
 def test_a_scout_and_evidence_are_parts_too():
-    config = ModelConfig(classes=("none", "a"), input=SMALL.input, background="none", scout=True)
+    config = ModelConfig(classes=("none", "a"), input=SMALL.input, background="none", coarse_encoder=True)
     found = describe(config, 1024, (4, 2))
     calls = {part.name: part.calls for part in found.parts}
-    assert (calls["scout.layers.0"], calls["encoder.layers.0"]) == (5, 8)
+    assert (calls["coarse_encoder.layers.0"], calls["encoder.layers.0"]) == (5, 8)
     assert (calls["pooling"], calls["classifier"]) == (0, 13)
     assert found.params_trainable == sum(p.numel() for p in build_model(config).parameters())
     whole = {part.name: part.calls for part in describe(config, 1024, (0,)).parts}
-    assert (whole["scout.layers.0"], whole["encoder.layers.0"]) == (1, 0)
+    assert (whole["coarse_encoder.layers.0"], whole["encoder.layers.0"]) == (1, 0)
 
 
 def test_an_encoder_that_cannot_take_the_crop_is_a_config_error():

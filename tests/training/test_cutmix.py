@@ -21,8 +21,8 @@ from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.samples import Item
-from hiresattn.training.step import look, loss_of
-from hiresattn.training.targets import teacher
+from hiresattn.training.step import look, loss_of, scorer_losses
+from hiresattn.training.targets import targets
 from tests.reading.test_fetch import coordinates, means
 
 RULE = InputConfig(size=16, low=(-1.0,) * 3, high=(1.0,) * 3, dtype="float32")
@@ -293,16 +293,16 @@ def test_the_answer_counted_is_that_of_the_larger_part():
 def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches_nothing_else():
     options = replace(QUICK, scorer="saol", estimator="none")
     batch, net, looked = _looked(options)
-    losses = looked.traversal.scorer_losses
+    losses = scorer_losses(net.scorer, looked.traversal, targets(net, batch, (1.0,), progress=0.0))
     assert {"paste_where", "paste_what"} <= set(losses)
     assert all(torch.isfinite(value) for value in losses.values())
     share = batch.pastes.share_of(np.arange(4), np.concatenate(batch.roots))
-    teach = teacher(net, batch, (1.0,), progress=0.0)
+    target_of = targets(net, batch, (1.0,), progress=0.0)
     passes = []
     net.encoder.register_forward_hook(
         lambda encoder, *_: passes.append((encoder.training, torch.is_grad_enabled()))
     )
-    target = teach(np.arange(4), np.zeros(4, np.int64), np.concatenate(batch.roots))
+    target = target_of(np.arange(4), np.zeros(4, np.int64), np.concatenate(batch.roots))
     assert passes == [(False, False)]
     assert net.training
     assert target.paste.rows.tolist() == np.flatnonzero(share > 0).tolist()
@@ -312,7 +312,7 @@ def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches
     donors = [batch.changes[i].mix.donor for i in target.paste.rows]
     direct = [np.asarray(donor.example.source, np.float32).mean() for donor in donors]
     assert np.allclose((crops.pixels.mean((1, 2, 3)) + 1) * 127.5, direct, atol=0.5)
-    deeper = teach(np.arange(4), np.ones(4, np.int64), np.concatenate(batch.roots))
+    deeper = target_of(np.arange(4), np.ones(4, np.int64), np.concatenate(batch.roots))
     assert deeper.paste.clean is None
 
 

@@ -15,10 +15,10 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
-from hiresattn.model.net import Traversal
 from hiresattn.model.presets import PRESETS as MODELS
 from hiresattn.model.presets import Preset
 from hiresattn.model.select import GumbelTopK, Selection, Threshold, TopK, selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.training.distributed import Team
 from hiresattn.training.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
 from hiresattn.training.fit import _seeded, fit
@@ -82,7 +82,6 @@ def _record(cells, logits, image_logits, glimpse_logits, depth=None, parent=None
         features=torch.zeros(count, 2),
         glimpse_logits=glimpse_logits,
         logits=image_logits,
-        scorer_losses={},
     )
 
 
@@ -179,7 +178,7 @@ def _gradients(weight, baseline=0.5, *, sure=False):
     net = build_model(replace(SMALL, location=LocationConfig(detach=True, normalize=True)))
     if sure:
         torch.nn.init.constant_(net.classifier.bias[:1], 50.0)
-    found = net(_fetch, ROOTS * 2, FRAME.repeat(2, 0), select=TopK(), k=(2,), gate=False)
+    found = net(_fetch, ROOTS * 2, FRAME.repeat(2, 0), select=TopK(), k=(2,), straight_through=False)
     labels = torch.zeros(2, dtype=torch.int64)
     published_loss(found, labels, baseline, weight=weight).loss.backward()
     return {name: p.grad for name, p in net.named_parameters()}
@@ -283,7 +282,7 @@ def test_the_traversals_loss_is_that_of_its_regions():
     net = build_model(replace(SMALL, grid=Grid(3, 0.5, "tnet")))
     roots, frame = [np.array([[0, 0, 256, 256]])], np.array([[0, 0, 256, 256]])
     select = GumbelTopK(torch.Generator().manual_seed(0))
-    found = net(_fetch, roots, frame, select=select, k=(3, 2), gate=False)
+    found = net(_fetch, roots, frame, select=select, k=(3, 2), straight_through=False)
     reward = torch.from_numpy(rewards(found, LABEL))
     expected = []
     for parent in np.unique(found.parent[found.parent >= 0]).tolist():

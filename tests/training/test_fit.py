@@ -79,7 +79,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
 
 def test_the_curriculum_of_an_exhaustive_look_goes_by_the_regions_looked_at(tmp_path):
     examples = _spots(8, side=32) + _spots(8, side=128) + _spots(8, side=512)
-    options = replace(QUICK, glance=32, overlap=0.25, epochs=6)
+    options = replace(QUICK, root_size=32, overlap=0.25, epochs=6)
     records = list(fit(examples, tmp_path / "model", options))
     assert records[-1].stages == 3
     assert {(r.stage, r.glimpses) for r in records} == {(1, 1), (2, 25), (3, 441)}
@@ -193,16 +193,15 @@ def test_the_loss_is_the_images_and_the_glimpses_cross_entropy():
         logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
         glimpse_logits=torch.tensor([[1.0, 0.0], [0.0, 0.0], [0.0, 3.0]]),
         image=np.array([0, 0, 1]),
-        scorer_losses={"own": torch.tensor(0.25)},
     )
     labels = torch.tensor([0, 1])
     image = (np.log1p(np.exp(-2)) + np.log1p(np.exp(-1))) / 2
     glimpses = ((np.log1p(np.exp(-1)) + np.log(2)) / 2 + np.log1p(np.exp(-3))) / 2
     found = loss_of(traversal, labels, torch.tensor([0, 0, 1]), glimpse_weight=0.5)
-    assert found.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
+    assert found.item() == pytest.approx(image + 0.5 * glimpses, abs=1e-6)
     some = loss_of(traversal, labels, torch.tensor([0, -1, 1]), glimpse_weight=0.5)
     glimpses = (np.log1p(np.exp(-1)) + np.log1p(np.exp(-3))) / 2
-    assert some.item() == pytest.approx(image + 0.5 * glimpses + 0.25, abs=1e-6)
+    assert some.item() == pytest.approx(image + 0.5 * glimpses, abs=1e-6)
 
 
 def _run(examples, tmp_path, options=QUICK, **more):
@@ -275,7 +274,7 @@ def test_without_closer_looks_training_is_a_thumbnail_classifier(tmp_path):
 
 
 def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
-    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, glance=32))
+    (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, root_size=32))
     assert record.glimpses == (128 // 32) ** 2
     (found,) = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
     assert {r.height for r in found.regions} == {32}

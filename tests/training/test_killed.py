@@ -77,9 +77,9 @@ def _same(one, other):
             "select": "best",
         },
         {"estimator": "reinforce-loo", "accumulate": 3, "warm_up": 0.5, "normalize_scores": True},
-        {"scout": True, "epoch_images": 7},
+        {"coarse_encoder": True, "epoch_images": 7},
     ],
-    ids=["default", "accumulated", "published", "leave-one-out", "scout"],
+    ids=["default", "accumulated", "published", "leave-one-out", "coarse_encoder"],
 )
 def test_an_interrupted_epoch_is_done_again_bit_by_bit(tmp_path, monkeypatch, more):
     images, options = _images(side=32) + _images(side=64), replace(QUICK, **more)

@@ -39,7 +39,6 @@ def seen(logits, image, parent=None, glimpse=None):
         region=np.array([[0, 0, 64, 64] if p < 0 else [0, 0, 32, 32] for p in (parent or [-1] * count)]),
         value=torch.zeros(count, requires_grad=True),
         log_prob=torch.zeros(count),
-        scorer_losses={},
     )
 
 

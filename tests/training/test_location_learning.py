@@ -68,7 +68,7 @@ def _images(rng):
 
 
 def _look(net, fetch, select, *, gate=False):
-    return net(fetch, [WHOLE] * IMAGES, WHOLE.repeat(IMAGES, 0), select=select, k=(2,), gate=gate)
+    return net(fetch, [WHOLE] * IMAGES, WHOLE.repeat(IMAGES, 0), select=select, k=(2,), straight_through=gate)
 
 
 def _hit(net, rng, batches=4):

@@ -62,10 +62,10 @@ def test_other_classes_get_a_fresh_classifier_and_that_is_said(first, tmp_path):
 
 
 def test_other_parts_are_an_error_that_names_what_differs(first, tmp_path):
-    options = replace(STILL, init_from=str(first), encoder="small-6", scout=True)
+    options = replace(STILL, init_from=str(first), encoder="small-6", coarse_encoder=True)
     with pytest.raises(CheckpointError, match="encoder is 'small' there and 'small-6' here") as caught:
         list(fit(_images(), tmp_path / "next", options))
-    assert "scout is False there and True here" in str(caught.value)
+    assert "coarse_encoder is False there and True here" in str(caught.value)
     assert "input.low" not in str(caught.value)
     assert not (tmp_path / "next").exists()
     with pytest.raises(NotFoundError, match="no such model"):

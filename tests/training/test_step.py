@@ -90,7 +90,6 @@ def test_weights_multiply_an_images_and_its_glimpses_cross_entropy():
         logits=torch.tensor([[2.0, 0.0], [0.0, 1.0]]),
         glimpse_logits=torch.tensor([[1.0, 0.0], [0.0, 3.0]]),
         image=np.array([0, 1]),
-        scorer_losses={},
     )
     labels, weights = torch.tensor([0, 1]), torch.tensor([0.5, 3.0])
     found = loss_of(traversal, labels, labels, glimpse_weight=0.5, class_weights=weights).item()

@@ -6,7 +6,6 @@ from hiresattn.model.scorers.base import (
     Scorer,
     Shown,
     Target,
-    Teach,
     View,
     pool_cells,
 )
@@ -44,7 +43,6 @@ __all__ = [
     "Scorer",
     "Shown",
     "Target",
-    "Teach",
     "View",
     "pool_cells",
 ]

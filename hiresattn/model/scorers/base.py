@@ -4,7 +4,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
@@ -27,10 +26,9 @@ class Scored(NamedTuple):
 
     logits: Float[Tensor, "n g g"]
     """One per cell; higher = look there. All that selection reads."""
-    looks: Tensor | None = None
-    """What each cell looks like to the scorer, ``[n d g g]``: directions are compared, lengths say nothing. None = it
-    doesn't say."""
-    answer: Float[Tensor, "n K"] | None = None
+    appearance: Tensor | None = None
+    """Vector of each cell's appearance, ``[n d g g]``, compared by cosine; None = the scorer gives none."""
+    class_log_prob: Float[Tensor, "n K"] | None = None
     """Log-probability of each class, from a scorer that is a classifier as well; None = it isn't."""
     trace: Any = None
     """Private to the scorer that made it."""
@@ -86,10 +84,6 @@ class Target(NamedTuple):
     as the network saw them. None = there is no memory yet."""
     shown: Shown | None = None
     """Where boxes are, for scorers that learn from them themselves (``Scorer.boxes``); None = no boxes are known."""
-
-
-#: ``teach(image [n], depth [n], regions [n 4])`` → what training knows of these regions, as the network sees them.
-Teach = Callable[[np.ndarray, np.ndarray, np.ndarray], Target]
 
 
 class Scorer(nn.Module):

@@ -57,7 +57,7 @@ class EvidenceScorer(Scorer):
         share = (odds - odds.amax((2, 3), keepdim=True)).exp()  # a cell looks like what makes it worth a look
         return Scored(
             log_cells(odds.exp(), self.grid, view.fraction),
-            looks=pool_cells(seen * share, self.grid, view.fraction),
+            appearance=pool_cells(seen * share, self.grid, view.fraction),
             trace=kinds,
         )
 

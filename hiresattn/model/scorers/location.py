@@ -123,7 +123,7 @@ class LocationScorer(_CellScorer):
         context = torch.sigmoid(self.excite(functional.silu(self.squeeze(x.mean((2, 3))))))
         x = torch.cat([x * context[:, :, None, None], self.places(len(x))], 1)
         x = functional.silu(self.mix(x))
-        return self.ranged(self.out(x)[:, 0])._replace(looks=x)
+        return self.ranged(self.out(x)[:, 0])._replace(appearance=x)
 
 
 class ContextScorer(_CellScorer):

@@ -11,22 +11,22 @@ from hiresattn.model.scorers.base import Scored, Scorer, Target, View, label_los
 
 
 class LtpaScorer(Scorer):
-    """Attention of the region's vector g over the local features l_i of some of the encoder's maps (taps).
+    """Attention of the region's vector g over the local features l_i of some of the encoder's maps (encoder_stages).
 
     Per tap: compatibility c_i, attention a = softmax over places, vector sum a_i l_i. Local features and g are
-    brought to one width first. The vectors answer; g itself does not. A cell's logit is the mean over taps of the
-    log of the attention in it.
+    brought to one width first. The classifier sees the vectors, not g. A cell's logit is the mean over stages of
+    the log of the attention in it.
 
     Args:
         channels: Channels of each tap.
         context: Width of the region's vector.
         classes: Number of classes.
         grid: Cells along a side.
-        taps: Which of the encoder's maps, by index, fine to coarse.
+        encoder_stages: Which of the encoder's maps, by index, fine to coarse.
         hidden: The common width; None = ``context``.
         compatibility: ``dot``: l_i . g. ``gated``: u . ReLU(l_i + g). ``plain``: u . (l_i + g), the published
             parametrised form; under softmax u . g cancels, so the attention does not depend on g.
-        heads: ``concat``: one classifier of all taps' vectors; ``indep``: one per tap, probabilities averaged.
+        heads: ``concat``: one classifier of all stages' vectors; ``indep``: one per tap, probabilities averaged.
 
     Warns:
         UserWarning: For ``plain``.
@@ -43,7 +43,7 @@ class LtpaScorer(Scorer):
         context: int,
         classes: int,
         grid: int,
-        taps: Sequence[int] = (-3, -1),
+        encoder_stages: Sequence[int] = (-3, -1),
         hidden: int | None = 64,
         compatibility: str = "dot",
         heads: str = "concat",
@@ -57,7 +57,7 @@ class LtpaScorer(Scorer):
             )
         hidden = hidden or context
         self.grid = grid
-        self.taps = list(taps)
+        self.encoder_stages = list(encoder_stages)
         self.compatibility = compatibility
         self.local = nn.ModuleList(nn.Conv2d(width, hidden, 1, bias=False) for width in channels)
         self.whole = nn.Linear(context, hidden)
@@ -72,7 +72,7 @@ class LtpaScorer(Scorer):
         whole = self.whole(view.features)[:, :, None, None]
         maps, vectors, logits = [], [], []
         for number, project in enumerate(self.local):
-            local = project(view.stages[self.taps[number]])
+            local = project(view.stages[self.encoder_stages[number]])
             attention = self._compatibility(number, local, whole).flatten(1).softmax(1)
             attention = attention.view(len(local), 1, *local.shape[2:])
             vectors.append((attention * local).sum((2, 3)))
@@ -81,7 +81,7 @@ class LtpaScorer(Scorer):
         joined = [torch.cat(vectors, 1)] if len(self.answers) == 1 else vectors
         said = [answer(vector) for answer, vector in zip(self.answers, joined, strict=True)]
         answer = torch.stack([one.log_softmax(1) for one in said]).logsumexp(0) - math.log(len(said))
-        return Scored(torch.stack(logits).mean(0), answer=answer, trace=tuple(maps))
+        return Scored(torch.stack(logits).mean(0), class_log_prob=answer, trace=tuple(maps))
 
     def _compatibility(self, number: int, local: Tensor, whole: Tensor) -> Tensor:
         if self.rate is None:
@@ -92,5 +92,5 @@ class LtpaScorer(Scorer):
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``ltpa``: negative log-likelihood of the labels."""
-        assert scored.answer is not None  # noqa: S101 - forward gives one
-        return {"ltpa": label_loss(scored.answer, target)}
+        assert scored.class_log_prob is not None  # noqa: S101 - forward gives one
+        return {"ltpa": label_loss(scored.class_log_prob, target)}

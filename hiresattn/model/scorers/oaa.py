@@ -64,7 +64,7 @@ class OaaScorer(Scorer):
         mean = activation.mean((2, 3))
         density = (mean.sigmoid()[:, :, None, None] * integral.sigmoid()).sum(1, keepdim=True)
         logits = log_cells(density, self.grid, view.fraction)
-        return Scored(logits, answer=mean.log_softmax(1), trace=(activation, integral))
+        return Scored(logits, class_log_prob=mean.log_softmax(1), trace=(activation, integral))
 
     def class_maps(self, scored: Scored) -> Mapping[str, Tensor]:
         """``cam``: the class activation maps; ``integral``: those that learnt from memory (OAA+)."""

@@ -47,8 +47,8 @@ class SaolScorer(Scorer):
         channels: Channels of each tap.
         classes: Number of classes.
         grid: Cells along a side.
-        taps: Which of the encoder's maps make the spatial logits, by index; the last one's px are the places, and
-            it alone makes the attention.
+        encoder_stages: Which of the encoder's maps make the spatial logits, by index; the attention is computed
+            from the last of them, at its resolution.
         reverse: Teach what a pasted part shows as printed, KL(pasted, clean); else with the teacher first.
 
     Source:
@@ -66,12 +66,12 @@ class SaolScorer(Scorer):
         channels: Sequence[int],
         classes: int,
         grid: int,
-        taps: Sequence[int] = (-3, -1),
+        encoder_stages: Sequence[int] = (-3, -1),
         reverse: bool = False,
     ) -> None:
         super().__init__()
         self.grid = grid
-        self.taps = list(taps)
+        self.encoder_stages = list(encoder_stages)
         self.reverse = reverse
         self.attend = _attention(channels[-1])
         last = self.attend[-1]
@@ -83,17 +83,17 @@ class SaolScorer(Scorer):
 
     def forward(self, view: View) -> Scored:
         """Score every cell, and answer."""
-        last = view.stages[self.taps[-1]]
+        last = view.stages[self.encoder_stages[-1]]
         attention = self.attend(last).flatten(2).log_softmax(2).view(len(last), 1, *last.shape[2:])
         places = (last.shape[2], last.shape[3])
-        resized = [functional.adaptive_avg_pool2d(view.stages[tap], places) for tap in self.taps]
+        resized = [functional.adaptive_avg_pool2d(view.stages[tap], places) for tap in self.encoder_stages]
         maps = [each(tap) for each, tap in zip(self.each, resized, strict=True)]
         spatial = self.join(torch.cat(maps, 1)).log_softmax(1)
         answer = mixture(attention, spatial)
         believed = (answer[:, :, None, None] + spatial).logsumexp(1, keepdim=True)
         density = (attention + believed).exp() * attention[0].numel()
         logits = log_cells(density, self.grid, view.fraction)
-        return Scored(logits, answer=answer, trace=_Trace(last, attention, spatial))
+        return Scored(logits, class_log_prob=answer, trace=_Trace(last, attention, spatial))
 
     def evidence(self, scored: Scored, label: int) -> Float[Tensor, "n h w"]:
         """How much each place says for a class: A Y, whose sum is the class's probability. One pass, no CAM."""
@@ -106,11 +106,11 @@ class SaolScorer(Scorer):
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
         """``saol``, ``distil`` (the pooled head learns from the mixture), and with CutMix ``paste_where``/``_what``."""
-        assert scored.answer is not None  # noqa: S101 - forward gives one
+        assert scored.class_log_prob is not None  # noqa: S101 - forward gives one
         pooled = self.pooled(scored.trace.features.mean((2, 3))).log_softmax(1)
         losses = {
-            "saol": label_loss(scored.answer, target),
-            "distil": distillation(scored.answer, pooled, target),
+            "saol": label_loss(scored.class_log_prob, target),
+            "distil": distillation(scored.class_log_prob, pooled, target),
         }
         if target.paste is not None:
             height, width = scored.trace.attention.shape[2:]

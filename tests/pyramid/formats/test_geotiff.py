@@ -310,7 +310,7 @@ def served(tmp_path_factory):
     """A folder, its address, and the log of what was asked for."""
     folder = tmp_path_factory.mktemp("served")
     log = tmp_path_factory.mktemp("log") / "requests"
-    command = [sys.executable, Path(__file__).with_name("serve.py"), folder, log]
+    command = [sys.executable, Path(__file__).parents[1] / "serve.py", folder, log]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own
         yield folder, f"http://127.0.0.1:{server.stdout.readline().strip()}", log
         server.terminate()
