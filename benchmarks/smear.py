@@ -29,6 +29,7 @@ from writers import WRITERS
 
 from hiresattn.datasets.manifest import SPLITS, Example
 from hiresattn.errors import ConfigError, NotFoundError, OpenError, RegionError
+from hiresattn.files import atomic_write
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
 from hiresattn.reading.compiled import compiled
@@ -519,9 +520,8 @@ def write_manifest(path: Path, rows: list[dict[str, str]]) -> None:
     table = csv.DictWriter(text, ["path", "label", "split", "boxes"], lineterminator="\n")
     table.writeheader()
     table.writerows(kept.values())
-    partial = path.with_suffix(".partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(path)
+    with atomic_write(path) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")
 
 
 @click.command()

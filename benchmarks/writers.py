@@ -7,9 +7,7 @@ or not at all.
 
 import contextlib
 import functools
-import shutil
 import tempfile
-import uuid
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.errors import ConfigError
+from hiresattn.files import atomic_write
 from hiresattn.pyramid.base import Pyramid
 
 TILE = 256
@@ -270,14 +269,5 @@ def _whole(path: Path) -> Iterator[Path]:
     """A name beside the file to write under; what is there at the end is renamed, if nothing failed."""
     if path.is_dir() and not (path / "zarr.json").exists():
         raise ConfigError(f"{path}: a directory that is no Zarr store; give another name")
-    partial = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.partial")
-    try:
-        yield partial
-        if partial.exists():
-            if path.is_dir():
-                shutil.rmtree(path)
-            partial.replace(path)
-    finally:
-        if partial.is_dir():
-            shutil.rmtree(partial)
-        partial.unlink(missing_ok=True)
+    with atomic_write(path, over_directory=True) as part:
+        yield part

@@ -9,6 +9,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.files import atomic_write
 from hiresattn.report.units import counted, human_seconds, human_share
 from hiresattn_cli import options
 from hiresattn_cli.output import json_line, made_folder, one_line
@@ -221,18 +222,14 @@ def _write(folder: Path, found: "Evaluation", said: dict[str, Any]) -> None:
     from hiresattn.evaluation.plots import plots
 
     path = folder / "metrics.json"
-    partial = folder / ".metrics.json.partial"
     try:
-        partial.write_text(json.dumps(json.loads(json_line(said)), indent=2) + "\n", encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(path) as part:
+            part.write_text(json.dumps(json.loads(json_line(said)), indent=2) + "\n", encoding="utf-8")
         for name, picture in plots(found).items():
-            partial = folder / f".{name}.partial"
-            picture.save(partial, format="PNG")
-            partial.replace(folder / name)
+            with atomic_write(folder / name) as part:
+                picture.save(part, format="PNG")
     except OSError as error:
         raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:

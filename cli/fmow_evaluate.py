@@ -8,6 +8,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import ConfigError
+from hiresattn.files import atomic_write
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.output import json_line, one_line
@@ -153,9 +154,8 @@ def _opened(name: str) -> IO[str]:
 
 
 def _write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error

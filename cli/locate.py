@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import ConfigError
+from hiresattn.files import atomic_write
 from hiresattn_cli import options
 from hiresattn_cli.progress import progress_bar
 
@@ -109,6 +110,5 @@ def _write(target: Path, examples: "list[Example]") -> None:
         window = example.region or [""] * 4
         more = (value or "" for value in (example.group, example.mpp, example.fold))
         table.writerow([source, example.label or "", example.split, *window, boxes, *more])
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_text(text.getvalue(), encoding="utf-8")
-    partial.replace(target)
+    with atomic_write(target) as part:
+        part.write_text(text.getvalue(), encoding="utf-8")

@@ -1,11 +1,9 @@
 """A model on disk: a directory of safetensors weights and a JSON card. Nothing is ever unpickled."""
 
-import contextlib
 import hashlib
 import json
 import math
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save
 import hiresattn
 from hiresattn.config import ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
+from hiresattn.files import atomic_write
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
 
@@ -82,36 +81,36 @@ def save_model(model: Model, path: str | Path) -> Model:
             f"{path}: the weights hold values that are no numbers; nothing was written. Train with a lower "
             "learning rate (--lr)"
         )
-    staged = path / f"{WEIGHTS}.new.{os.getpid()}"
     try:
         path.mkdir(parents=True, exist_ok=True)
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
-        save_tensors(weights, staged)
-        sha256 = _sha256(staged)
-        card = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "name": model.name,
-            "classes": list(model.classes),
-            "scorer": model.config.scorer,
-            "config": model.config.to_json(),
-            "read": {
-                "filter": model.config.input.filter,
-                "level": f"the coarsest with {model.config.input.oversample:g} px or more per px of a crop",
-            },
-            "k": list(model.k),
-            "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},
-            "training": dict(model.training),
-            "temperature": model.temperature,
-            "weights": {"file": WEIGHTS, "sha256": sha256},
-            "version": hiresattn.__version__,
-        }
-        _write_card(path, card, then=lambda: staged.replace(path / WEIGHTS))
-    except OSError as error:
+        # The weights take their place first and the card, which holds their hash, last.
+        with atomic_write(path / CARD) as card_file, atomic_write(path / WEIGHTS) as weights_file:
+            weights = {
+                name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()
+            }
+            weights_file.write_bytes(save(weights))
+            sha256 = _sha256(weights_file)
+            card = {
+                "format": FORMAT,
+                "format_version": FORMAT_VERSION,
+                "name": model.name,
+                "classes": list(model.classes),
+                "scorer": model.config.scorer,
+                "config": model.config.to_json(),
+                "read": {
+                    "filter": model.config.input.filter,
+                    "level": f"the coarsest with {model.config.input.oversample:g} px or more per px of a crop",
+                },
+                "k": list(model.k),
+                "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},
+                "training": dict(model.training),
+                "temperature": model.temperature,
+                "weights": {"file": WEIGHTS, "sha256": sha256},
+                "version": hiresattn.__version__,
+            }
+            _write_card(card_file, card)
+    except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            staged.unlink()
     return replace(model, sha256=sha256)
 
 
@@ -132,7 +131,8 @@ def set_temperature(path: str | Path, temperature: float) -> None:
     path = Path(path)
     card = _card(path) | {"temperature": temperature}
     try:
-        _write_card(path, card)
+        with atomic_write(path / CARD) as file:
+            _write_card(file, card)
     except OSError as error:
         raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
 
@@ -210,15 +210,8 @@ def _temperature(card: Mapping[str, Any]) -> float:
     return float(value)
 
 
-def _write_card(path: Path, card: Mapping[str, Any], then: Callable[[], object] = lambda: None) -> None:
-    """Replace the card, whole or not at all; ``then`` runs once it is written, just before it takes its place."""
-    temporary = path / f".{CARD}.{os.getpid()}"
-    try:
-        temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-        then()
-        temporary.replace(path / CARD)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _write_card(file: Path, card: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
 
 def _domain(stored: dict[str, Any], bands: int) -> Domain:
@@ -237,14 +230,11 @@ def save_tensors(
     tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None
 ) -> None:
     """Write a safetensors file whole or not at all."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(save(dict(tensors), metadata))
-        temporary.replace(file)
+        with atomic_write(file) as part:
+            part.write_bytes(save(dict(tensors), metadata))
     except SafetensorError as error:
         raise OSError(f"{file}: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _card(path: Path) -> dict[str, Any]:

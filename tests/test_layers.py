@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 #: A module may import from layers with a smaller number, and from its own folder.
 LAYERS = {
     "hiresattn.errors": 0,
+    "hiresattn.files": 1,
     "hiresattn.geometry": 1,
     "hiresattn.config": 2,
     "hiresattn.device": 2,
@@ -33,7 +34,13 @@ LAYERS = {
 }
 #: Layers with one number that may still know each other, in this direction.
 ALLOWED: set[tuple[str, str]] = set()
-NO_TORCH = ("hiresattn.pyramid", "hiresattn.datasets", "hiresattn.reading", "hiresattn.geometry")
+NO_TORCH = (
+    "hiresattn.files",
+    "hiresattn.pyramid",
+    "hiresattn.datasets",
+    "hiresattn.reading",
+    "hiresattn.geometry",
+)
 
 
 def modules():

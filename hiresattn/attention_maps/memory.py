@@ -5,7 +5,6 @@ Merging takes the maximum, so it may happen in any order, any number of times an
 
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from hiresattn.errors import CheckpointError
+from hiresattn.files import atomic_write
 
 #: Maps kept by default.
 MOST = 500_000
@@ -170,13 +170,8 @@ def save_attention(memory: AttentionMemory, path: Path) -> None:
     Raises:
         OSError: If it can't be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as stream:
-            memory.write(stream)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with atomic_write(path) as file, file.open("wb") as stream:
+        memory.write(stream)
 
 
 def load_attention(path: Path, most: int = MOST) -> AttentionMemory:

@@ -1,19 +1,14 @@
 """Where a result goes: written beside, moved into place when it is whole, or nothing at all."""
 
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
+from hiresattn.files import atomic_write
 from hiresattn.pyramid.formats.gdal import reason
-
-#: Longest wait for a writer that was interrupted, seconds.
-_WRITER_ENDS = 60.0
 
 _STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
@@ -42,45 +37,15 @@ def checked_target(source: Any, target: str | os.PathLike[str], *, overwrite: bo
 
 @contextmanager
 def beside(target: Path, *, overwrite: bool) -> Iterator[Path]:
-    """A path in a new folder beside the target, moved there when the block ends well; else all is removed."""
-    try:
-        folder = Path(tempfile.mkdtemp(prefix=f".{target.name[:64]}.", suffix=".part", dir=target.parent))
-    except OSError as error:
-        raise WriteError(f"{target}: its folder can't be written to ({error.strerror})") from error
-    # An ending of its own: the readers go by what is in a file, but a Zarr address ends in .zarr.
-    part = folder / target.name
-    try:
-        yield part
+    """``atomic_write`` whose errors are ``WriteError``, and which replaces nothing unless ``overwrite`` allows it."""
+    with ExitStack() as stack:
         with writing(target):
-            if os.path.lexists(target):
-                if not overwrite:
-                    raise ConfigError(f"{target}: has appeared meanwhile; --overwrite replaces it")
-                old = folder / "replaced"
-                target.rename(old)
-                try:
-                    part.rename(target)
-                except BaseException:
-                    old.rename(target)
-                    raise
-            else:
-                part.rename(target)
-    finally:
-        _remove(folder)
-
-
-def _remove(folder: Path) -> None:
-    """Remove a folder, also where a thread that was interrupted still puts something into it.
-
-    A writer ends with the slab that it is at, and makes the folders again that it misses: all is gone when it
-    stays gone.
-    """
-    unfinished = any(folder.iterdir()) if folder.is_dir() else False
-    deadline, gone = time.monotonic() + _WRITER_ENDS, 0
-    while time.monotonic() < deadline and gone < (5 if unfinished else 1):
-        shutil.rmtree(folder, ignore_errors=True)
-        gone = 0 if folder.exists() else gone + 1
-        if unfinished:
-            time.sleep(0.05)
+            part = stack.enter_context(atomic_write(target, over_directory=overwrite))
+        yield part
+        if not overwrite and os.path.lexists(target):
+            raise ConfigError(f"{target}: has appeared meanwhile; --overwrite replaces it")
+        with writing(target):
+            stack.close()
 
 
 @contextmanager

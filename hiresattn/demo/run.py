@@ -13,6 +13,7 @@ import numpy as np
 from hiresattn.checkpoint import load_model
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.errors import OpenError
+from hiresattn.files import atomic_write
 from hiresattn.inference.classify import classify
 from hiresattn.inference.record import Prediction
 from hiresattn.pyramid import open_pyramid
@@ -152,26 +153,21 @@ def write_scene(
     """
     import tifffile
 
-    partial = path.with_suffix(".partial")
     with ThreadPoolExecutor(threads) as pool:
         levels = _Levels(scene, pool, progress)
-        try:
-            with tifffile.TiffWriter(partial, bigtiff=True) as writer:
-                for level, side in enumerate(levels.sides):
-                    writer.write(
-                        levels.finest() if level == 0 else iter(levels.encoded[level]),
-                        shape=(side, side),
-                        dtype=np.uint8,
-                        tile=(TILE, TILE),
-                        photometric="minisblack",
-                        compression="jpeg",
-                        subfiletype=0 if level == 0 else 1,
-                        description=f"hiresattn needle scene: {scene}; label {scene.label}; box {scene.box}",
-                        metadata=None,
-                    )
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        with atomic_write(path) as part, tifffile.TiffWriter(part, bigtiff=True) as writer:
+            for level, side in enumerate(levels.sides):
+                writer.write(
+                    levels.finest() if level == 0 else iter(levels.encoded[level]),
+                    shape=(side, side),
+                    dtype=np.uint8,
+                    tile=(TILE, TILE),
+                    photometric="minisblack",
+                    compression="jpeg",
+                    subfiletype=0 if level == 0 else 1,
+                    description=f"hiresattn needle scene: {scene}; label {scene.label}; box {scene.box}",
+                    metadata=None,
+                )
 
 
 class _Levels:

@@ -1,7 +1,7 @@
 """JPEG to cloud-optimised GeoTIFF: so that a look at a part reads a part."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, HiresattnError, ReadError
+from hiresattn.files import atomic_write
 from hiresattn.fmow.metadata import Metadata
 from hiresattn.fmow.tree import Skipped, View
 
@@ -92,28 +93,28 @@ def _write(source: Path, target: Path, metadata: Metadata | None, options: dict[
     from hiresattn.pyramid.formats.gdal import reason
     from hiresattn.pyramid.quiet import quiet
 
-    partial = target.with_name(f".{target.name}.partial")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial.touch()
-    except OSError as error:
-        raise ConfigError(f"{target}: it can't be written ({error.strerror}); check the folder") from error
-    try:
-        with quiet(NotGeoreferencedWarning), _opened(source, metadata) as image:
-            _check(image, metadata, source)
-            rasterio.shutil.copy(
-                image, partial, driver="COG", BLOCKSIZE=TILE, OVERVIEW_RESAMPLING="AVERAGE",
-                BIGTIFF="IF_SAFER", **options,
-            )  # fmt: skip
-        partial.replace(target)
-    except HiresattnError:
-        raise
-    except Exception as error:
-        raise ReadError(
-            f"{source}: it can't be converted to {target} ({reason(error)}); check the file and the disk"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part = stack.enter_context(atomic_write(target))
+        except OSError as error:
+            raise ConfigError(
+                f"{target}: it can't be written ({error.strerror}); check the folder"
+            ) from error
+        try:
+            with quiet(NotGeoreferencedWarning), _opened(source, metadata) as image:
+                _check(image, metadata, source)
+                rasterio.shutil.copy(
+                    image, part, driver="COG", BLOCKSIZE=TILE, OVERVIEW_RESAMPLING="AVERAGE",
+                    BIGTIFF="IF_SAFER", **options,
+                )  # fmt: skip
+            stack.close()
+        except HiresattnError:
+            raise
+        except Exception as error:
+            raise ReadError(
+                f"{source}: it can't be converted to {target} ({reason(error)}); check the file and the disk"
+            ) from error
 
 
 @contextmanager

@@ -5,12 +5,13 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
+from hiresattn.files import atomic_write
 from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION
 from hiresattn.fmow.metadata import CROWD, Box, Metadata
 from hiresattn.fmow.tree import Skipped, View
@@ -96,25 +97,27 @@ def write_rows(
         ConfigError: If no row came, or the file can't be written; ``output`` is left as it was.
     """
     output = Path(output)
-    partial = output.with_name(f".{output.name}.partial")
     count = 0
-    try:
-        with _opened(partial, output) as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(COLUMNS)
-            for row in found:
-                if isinstance(row, Row):
-                    table.writerow(_cells(row, output, window, boxes=boxes))
-                    count += 1
-                yield row
+    with ExitStack() as stack:
+        try:
+            part = stack.enter_context(atomic_write(output))
+            file = stack.enter_context(part.open("w", newline="", encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(
+                f"{output}: it can't be written ({error.strerror}); check its folder"
+            ) from error
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(COLUMNS)
+        for row in found:
+            if isinstance(row, Row):
+                table.writerow(_cells(row, output, window, boxes=boxes))
+                count += 1
+            yield row
         if not count:
             raise ConfigError(
                 f"{output}: not written, no row was left; the reasons are above. Check the folder, the splits and "
                 "the ground truth"
             )
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def ground_px(metadata: Metadata) -> float | None:
@@ -160,13 +163,6 @@ def _box(view: View, metadata: Metadata, box: Box, window: str, *, keep: bool) -
         swapped = window == "jhu-baseline"
         region = context_window(box.y, box.x, box.height, box.width, *size, swapped=swapped)
     return Row(view, box.category, region, (inside,), box.id)
-
-
-def _opened(partial: Path, output: Path) -> TextIO:
-    try:
-        return partial.open("w", newline="", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{output}: it can't be written ({error.strerror}); check its folder") from error
 
 
 def _cells(row: Row, manifest: Path, window: str, *, boxes: bool) -> list[str]:

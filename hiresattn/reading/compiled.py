@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import pickle
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -12,6 +11,8 @@ import numba
 from numba.core import caching
 from numba.core.runtime.nrt import rtsys
 from numba.core.serialize import dumps
+
+from hiresattn.files import atomic_write
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -75,12 +76,11 @@ class _Files:
     def save(self, key: Any, data: Any) -> None:
         """Keep a version; appears whole or not at all."""
         path = self._path(key)
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.tmp")
-        try:
+        with (
+            contextlib.suppress(OSError),
+            atomic_write(path) as part,
+        ):  # a full disk: compiled again next time
             part.write_bytes(dumps(data))
-            part.replace(path)
-        except OSError:  # a full disk costs the next process a compilation, no more
-            part.unlink(missing_ok=True)
 
     def load(self, key: Any) -> Any:
         """A kept version, or None."""

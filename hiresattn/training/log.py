@@ -2,8 +2,7 @@
 
 import csv
 import math
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from hiresattn.errors import ConfigError
+from hiresattn.files import atomic_write
 from hiresattn.report.curves import INKS, Chart
 
 #: Panels of the curves: title, what the axis says, and its lines as key of the record → name.
@@ -37,16 +37,13 @@ def write_journal(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     Raises:
         OSError: If they can't be written.
     """
-
-    def rows(file: Path) -> None:
-        with file.open("w", newline="", encoding="utf-8") as stream:
-            flat = [_flat(record) for record in records]
-            writer = csv.DictWriter(stream, list(dict.fromkeys(name for one in flat for name in one)))
-            writer.writeheader()
-            writer.writerows(flat)
-
-    _replaced(folder / "metrics.csv", rows)
-    _replaced(folder / "curves.png", lambda file: curves(records).save(file, "PNG"))
+    flat = [_flat(record) for record in records]
+    with atomic_write(folder / "metrics.csv") as file, file.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, list(dict.fromkeys(name for one in flat for name in one)))
+        writer.writeheader()
+        writer.writerows(flat)
+    with atomic_write(folder / "curves.png") as file:
+        curves(records).save(file, "PNG")
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
@@ -123,16 +120,6 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
     losses = record.get("losses", {})
     plain = {name: value for name, value in record.items() if name != "losses"}
     return plain | {f"loss_{name}": value for name, value in losses.items()}
-
-
-def _replaced(path: Path, write: Callable[[Path], None]) -> None:
-    """Write a file beside its place, then move it there."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _ticks(top: float, low: float = 0, *, whole: bool = False) -> list[tuple[float, str]]:

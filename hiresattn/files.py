@@ -1,0 +1,67 @@
+"""Writing files and directories whole or not at all."""
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+#: Longest wait for threads that still write into a directory whose writer was interrupted, seconds.
+_WRITERS_END = 60.0
+
+
+@contextmanager
+def atomic_write(path: str | os.PathLike[str], *, over_directory: bool = False) -> Iterator[Path]:
+    """Write a file or a directory whole or not at all.
+
+    ``with atomic_write(path) as part: part.write_text(text)``: ``part`` is a path of the same name in a new folder
+    beside ``path``. What was written there replaces ``path`` when the block ends; if nothing was, or the block fails
+    or is interrupted, ``path`` stays as it is. The folder is removed in any case.
+
+    Args:
+        path: File or directory to write; its folder must be there.
+        over_directory: Also replace a directory: it is moved away first, and back if its successor can't take its
+            place. Files are replaced in one step.
+
+    Yields:
+        Where to write. Nothing is there yet.
+
+    Raises:
+        OSError: If the folder can't be written to, or ``path`` can't be replaced.
+    """
+    path = Path(path)
+    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent))
+    part = folder / path.name
+    try:
+        yield part
+        if part.exists():
+            if over_directory and path.exists() and (path.is_dir() or part.is_dir()):
+                _replace_directory(part, path, folder / ".replaced")
+            else:
+                part.replace(path)
+    finally:
+        _remove(folder, unfinished=part.is_dir())
+
+
+def _replace_directory(part: Path, path: Path, old: Path) -> None:
+    path.rename(old)
+    try:
+        part.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+
+
+def _remove(folder: Path, *, unfinished: bool) -> None:
+    """Remove a folder, also where threads of an interrupted writer still put something into it.
+
+    Such a thread ends with the chunk that it is at and makes missing folders again: all is gone when it stays gone.
+    """
+    deadline, gone = time.monotonic() + _WRITERS_END, 0
+    while time.monotonic() < deadline and gone < (5 if unfinished else 1):
+        shutil.rmtree(folder, ignore_errors=True)
+        gone = 0 if folder.exists() else gone + 1
+        if unfinished:
+            time.sleep(0.05)
