@@ -15,11 +15,11 @@ import torch
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.manifest import Example, Label, names_of
-from hiresattn.device import pick_device
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.answer import Job, blank_record, classify_one, frame_of, name_of
 from hiresattn.inference.record import Prediction
 from hiresattn.inference.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy
+from hiresattn.model.device import pick_device
 from hiresattn.model.scorers import RandomScorer
 from hiresattn.pyramid import Pyramid
 from hiresattn.reading.fetch import CropFetcher

@@ -63,6 +63,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
     encoder = build_encoder(
         config.encoder,
         channels=len(config.input.bands),
+        size=config.input.size,
         pretrained=pretrained,
         weights=weights,
         drop=config.encoder_drop,

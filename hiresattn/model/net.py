@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, child_paths, expandable, locations
 from hiresattn.model.aggregators import pool_evidence, weighed
-from hiresattn.model.encoders import Encoded
+from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.scorers import Scored, Scorer, View, pool_cells
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows, Traversal

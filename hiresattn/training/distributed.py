@@ -9,8 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor, distributed, nn
 
-from hiresattn.device import pick_device
 from hiresattn.errors import ConfigError
+from hiresattn.model.device import pick_device
 
 _T = TypeVar("_T")
 #: Parts that normalise by their batch.

@@ -14,10 +14,10 @@ from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, cell_regions, child_paths
 from hiresattn.inference.search import Budget, Policy, best_first
-from hiresattn.model.bagnet import BagNet77
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
 from hiresattn.model.encoders import build_encoder
+from hiresattn.model.encoders.bagnet import BagNet77
 from hiresattn.model.position import path_code
 from hiresattn.model.presets import PRESETS
 from hiresattn.model.scorers import SCORERS, View
@@ -369,7 +369,7 @@ def test_an_encoder_that_cannot_take_the_crop_is_a_config_error():
         ({"location": LocationConfig(stage=9)}, "4 maps"),
         ({"position": "path-sums"}, "did you mean 'path-sum'"),
         ({"init": "fanout"}, "did you mean 'fan-out'"),
-        ({"encoder_drop": 0.2}, "leaves nothing out"),
+        ({"encoder_drop": 0.2}, "encoder_drop"),
     ],
 )
 def test_options_that_do_not_fit_are_config_errors(change, words):

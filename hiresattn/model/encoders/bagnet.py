@@ -1,10 +1,10 @@
-"""BagNet-77, TNet's encoder for ImageNet: every unit of its last map sees 77 px."""
+"""BagNet-77, TNet's encoder for ImageNet: the receptive field of its last map is 77 px."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiresattn.model.encoders import Encoded
+from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.init import initialise
 
 #: Slope of the leaky rectifier.
@@ -15,8 +15,8 @@ class _Block(nn.Module):
     """1x1, 3x3 (or 1x1), 1x1 to four times the width, and a shortcut; no normalisation, biases throughout.
 
     Args:
-        inside: Channels that come in.
-        width: Channels within; ``4 * width`` go out.
+        inside: Input channels.
+        width: Channels of the middle convolution; the output has ``4 * width``.
         kernel: Side of the middle convolution, 1 or 3.
         stride: Of the middle convolution.
         valid: Without padding; the shortcut is cropped by a px on every side.
@@ -32,7 +32,7 @@ class _Block(nn.Module):
         self.valid = valid
 
     def forward(self, x: Tensor) -> Tensor:
-        """Add what the convolutions make of the input to the input."""
+        """The input (or its shortcut) plus its convolutions, rectified."""
         y = _rectified(self.squeeze(x))
         if not self.valid:
             y = _padded(y, self.middle.kernel_size[0], self.middle.stride[0])
@@ -47,7 +47,7 @@ class BagNet77(nn.Module):
 
     Args:
         channels: Bands of a crop.
-        drop: Share of the last map's channels that training leaves out, whole channels at a time.
+        drop: Share of the last map's channels dropped in training, whole channels at a time.
 
     Source:
         TNet, the BagNet-77 variant of the ImageNet configuration; TensorFlow's SAME padding, Glorot's
@@ -85,7 +85,7 @@ class BagNet77(nn.Module):
 
 
 def _part(inside: int, width: int, *, wide: int, stride: int = 1, valid: bool = False) -> nn.Sequential:
-    """Two blocks that look around and ``wide`` that don't."""
+    """Two blocks of 3x3 convolutions and ``wide`` of 1x1."""
     return nn.Sequential(
         _Block(inside, width, 3, stride=stride, valid=valid),
         _Block(4 * width, width, 3),
@@ -98,7 +98,7 @@ def _rectified(x: Tensor) -> Tensor:
 
 
 def _padded(x: Tensor, kernel: int, stride: int) -> Tensor:
-    """TensorFlow's SAME: what is odd comes after."""
+    """TensorFlow's SAME padding: an odd px goes after."""
     pads = []
     for side in (x.shape[3], x.shape[2]):
         total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
