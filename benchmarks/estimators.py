@@ -32,14 +32,14 @@ _PUBLISHED = replace(
     select="best",
     vary_k=False,
     normalize_scores=True,
-    stop_location_gradient=True,
+    detach_scorer=True,
 )
 #: The paper's rule with what helps it: sampled cells, a learned temperature, ten times the weight.
-_HELPED = replace(_PUBLISHED, select="sample", normalize_scores=False, reinforce=1.0)
+_HELPED = replace(_PUBLISHED, select="sample", normalize_scores=False, reinforce_weight=1.0)
 RECIPES: dict[str, TrainOptions] = {
     "straight-through": _OURS,
-    "straight-through-stopped": replace(_OURS, stop_location_gradient=True),
-    "reinforce-loo": replace(_OURS, estimator="reinforce-loo", stop_location_gradient=True),
+    "straight-through-stopped": replace(_OURS, detach_scorer=True),
+    "reinforce-loo": replace(_OURS, estimator="reinforce-loo", detach_scorer=True),
     "published": _PUBLISHED,
     "published-helped": _HELPED,
     "published-helped-longer": replace(_HELPED, vary_k=True, epochs=126),

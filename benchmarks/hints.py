@@ -54,14 +54,16 @@ VARIANTS: dict[str, Variant] = {
     "boxes": Variant(boxes=True),
     "long": Variant({"epochs": 168}),
     "wide": Variant({"k": (8, 4), "epochs": 40}),
-    "size128": Variant({"size": 128, "epochs": 36}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
+    "size128": Variant({"crop_size": 128, "epochs": 36}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
     "zoom2": Variant({"grid": 5, "fraction": 0.5, "k": (3, 2, 1), "epochs": 56}),
     "deep": Variant({"epochs": 70}, {**needle_model.SCENES, 4096: 12000}),
     "clear first": Variant({"epochs": 42}, clear=0.16),
     "searched": Variant(searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
     "clear, searched": Variant(clear=0.16, searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
     "wide long": Variant({"k": (8, 4), "epochs": 120}),
-    "size128 long": Variant({"size": 128, "epochs": 108}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
+    "size128 long": Variant(
+        {"crop_size": 128, "epochs": 108}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}
+    ),
 }
 
 

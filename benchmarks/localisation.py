@@ -41,7 +41,7 @@ from hiresattn.training.fit import fit
 
 ENCODERS = {"test_resnet": (-3,), "small-bn": (-1,)}
 OPTIONS = replace(
-    LOOKING, scorer="oaa", size=128, k=(0,), oversample=2, epochs=12, negatives="all", floor=0.8
+    LOOKING, scorer="oaa", crop_size=128, k=(0,), oversample=2, epochs=12, negatives="all", floor=0.8
 )
 STEP = 2
 TOLERANCE = 32

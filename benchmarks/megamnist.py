@@ -42,7 +42,7 @@ WINDOW, GLANCE = 56, 224
 ENOUGH = 0.5
 #: Single digits. What the later stages share.
 DIGITS = TrainOptions(
-    size=WINDOW,
+    crop_size=WINDOW,
     finest=WINDOW,
     root_size=WINDOW,
     grid=7,
@@ -64,7 +64,7 @@ LOOKING = replace(
     overlap=mnistscenes.GLYPH / GLANCE,
     k=(4,),
     estimator="reinforce-loo",
-    reinforce=50.0,
+    reinforce_weight=50.0,
     glimpse_loss=0.2,
     value_loss=1.0,
     batch_size=8,

@@ -15,7 +15,8 @@ import torch
 from hiresattn.datasets.manifest import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.training.fit import fit
-from hiresattn.training.options import EpochRecord, TrainOptions
+from hiresattn.training.log import EpochRecord
+from hiresattn.training.options import TrainOptions
 
 #: Training scenes per side.
 SCENES = {64: 6000, 128: 1000, 256: 4000, 512: 4000, 1024: 12000}

@@ -47,7 +47,7 @@ WINDOW = 2 * smear.CELL
 GLANCE = 16 * smear.CELL
 #: A first look at 8 px a cell; then windows of 2 x 2 cells at 64 px a cell.
 LOOKING = TrainOptions(
-    size=128,
+    crop_size=128,
     root_size=GLANCE,
     finest=WINDOW,
     grid=15,
@@ -218,8 +218,8 @@ def thumbnail(size: int, grid: int = 16, **last: Any) -> Train:
 
     def train(zip_path: Path, seed: int, output: Path) -> float:
         steps = [
-            (4, 8, {"size": size * 4 // grid, "epochs": 24}),
-            (grid, max(grid, 16), {"size": size, **last}),
+            (4, 8, {"crop_size": size * 4 // grid, "epochs": 24}),
+            (grid, max(grid, 16), {"crop_size": size, **last}),
         ]
         return grown(zip_path, seed, output, THUMBNAIL, steps)
 
@@ -245,7 +245,7 @@ RECIPES = {
     "unlabelled": Recipe(distilled(labels=False)),
     "single-cells": Recipe(single_cells(EVERYWHERE)),
     "responsibilities": Recipe(labelled(k=(4,))),
-    "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo", reinforce=50.0)),
+    "leave-one-out": Recipe(labelled(k=(4,), estimator="reinforce-loo", reinforce_weight=50.0)),
     "glimpses": Recipe(labelled(k=(4,), background=None, coarse_encoder=False)),
     "everywhere": Recipe(everywhere),
     "thumbnail-64": Recipe(thumbnail(64)),

@@ -71,7 +71,7 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
     if name in PRESETS:
         chosen = PRESETS[name]
         known = presets.PRESETS[chosen.architecture].classes if chosen.architecture else CLASSES
-        rule = InputConfig(size=chosen.size, squash=chosen.squash, filter=chosen.filter)
+        rule = InputConfig(size=chosen.crop_size, squash=chosen.squash, filter=chosen.filter)
         config, k = model_config(chosen, _names(classes or known), rule), chosen.k
     elif Path(name).exists():
         if classes is not None:

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hiresattn.datasets.manifest import Example
-    from hiresattn.training.options import EpochRecord, TrainOptions
+    from hiresattn.training.log import EpochRecord
+    from hiresattn.training.options import TrainOptions
 
 
 @click.command()
@@ -62,7 +63,7 @@ if TYPE_CHECKING:
     help="How the task reaches the scores: straight-through, reinforce (the paper's loss), reinforce-loo or none.",
 )
 @click.option(
-    "--stop-location-gradient",
+    "--detach-scorer",
     is_flag=True,
     default=None,
     help="Let what trains the scorer end there, in place of going on into the encoder.",
@@ -78,7 +79,7 @@ if TYPE_CHECKING:
     default=None,
     help="Give the looks from afar an encoder of their own: one says where, the other what.",
 )
-@click.option("--size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
+@click.option("--crop-size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
 @click.option("--grid", type=click.IntRange(min=1), metavar="N", help="Cells along a side of a region.")
 @click.option(
     "--fraction",
@@ -93,7 +94,10 @@ if TYPE_CHECKING:
     help="Cells chosen per region, by depth; 0 = the first look only.",
 )
 @click.option(
-    "--finest", type=click.IntRange(min=1), metavar="PX", help="Side of the smallest region; default: --size."
+    "--finest",
+    type=click.IntRange(min=1),
+    metavar="PX",
+    help="Side of the smallest region; default: --crop-size.",
 )
 @click.option(
     "--root-size",
@@ -178,12 +182,6 @@ if TYPE_CHECKING:
     "--on-error",
     metavar="raise|skip",
     help="Stop at an image that can't be read, or leave it out and count it.",
-)
-@click.option(
-    "--tensorboard",
-    is_flag=True,
-    default=None,
-    help="Fail without TensorBoard; where it is installed, its scalars are written anyway.",
 )
 @click.option(
     "--export-attention",
@@ -306,6 +304,8 @@ def _options(preset: str | None, config: str | None, given: dict[str, Any]) -> "
     from hiresattn.config import did_you_mean
     from hiresattn.training.options import PRESETS, TrainOptions
 
+    if "bands" in given:
+        given = given | {"bands": tuple(band + 1 for band in given["bands"])}
     if config is not None:
         from hiresattn.training.config_file import read_settings
 

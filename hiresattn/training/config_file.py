@@ -14,7 +14,7 @@ from hiresattn.training.options import TrainOptions
 def read_settings(path: str | Path) -> dict[str, Any]:
     """Read a run's options: the names of ``TrainOptions``, with ``-`` or ``_``, and ``preset``.
 
-    Lists stand for tuples. ``bands`` are counted from 1, as on the command line, and come out counted from 0.
+    Lists stand for tuples.
 
     Args:
         path: The TOML file; its keys stand at the top, in no table.
@@ -47,12 +47,6 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         if not _fits(value, hints[name]):
             raise ConfigError(f"{path}: {key} = {value!r} is of a wrong type; it takes {_words(hints[name])}")
         values[name] = tuple(value) if isinstance(value, list) else value
-    if "bands" in values:
-        if not values["bands"] or min(values["bands"]) < 1:
-            raise ConfigError(
-                f"{path}: bands = {found['bands']!r}: bands are counted from 1, as in [3, 2, 1]"
-            )
-        values["bands"] = tuple(band - 1 for band in values["bands"])
     try:
         TrainOptions(**{name: value for name, value in values.items() if name != "preset"})
     except ConfigError as error:

@@ -41,7 +41,7 @@ def published_loss(
     weight: float = 0.1,
     image_ce: float = 0.3,
     image_reward: float = 0.3,
-    cap: int | None = None,
+    depths: int | None = None,
     class_weights: Float[Tensor, " c"] | None = None,
 ) -> Published:
     """Cross-entropy and REINFORCE, each of the image and of its glimpses, with a running mean as the baseline.
@@ -53,7 +53,7 @@ def published_loss(
           + w r mean (R(image) - b) * -sum log p(all its choices)
           + w (1 - r) mean (R(glimpse) - b) * -log p(its own choice)
 
-    The means over glimpses end at depth ``cap``; those of rewards leave out depth 0, which wasn't chosen.
+    The means over glimpses end at depth ``depths``; those of rewards leave out depth 0, which wasn't chosen.
 
     Args:
         traversal: A forward pass with ``gate=False``; the choices are the best cells, or sampled ones.
@@ -62,7 +62,7 @@ def published_loss(
         weight: w.
         image_ce: c; 1 = without the glimpses' part.
         image_reward: r; 1 = without the glimpses' part.
-        cap: Depths whose glimpses have a part of their own, the first look included; None = all.
+        depths: Depths whose glimpses have a part of their own, the first look included; None = all.
         class_weights: What each class counts in the cross-entropies; None = all alike.
 
     Returns:
@@ -78,7 +78,7 @@ def published_loss(
     right = rightness(traversal.logits, labels)
     glimpse_right = rightness(traversal.glimpse_logits, own)
     log_prob = (traversal.log_prob.exp() + TINY).log()
-    counted = depth < (cap or len(depth))
+    counted = depth < (depths or len(depth))
     chosen = depth > 0
     path = right.new_zeros(len(labels)).index_add(0, image[chosen], log_prob[chosen])
     loss = image_ce * cross_entropy(traversal.logits, labels, class_weights)

@@ -23,9 +23,9 @@ from hiresattn.training.curriculum import batch_size, cells_for, changes_for, dr
 from hiresattn.training.data import Batch, Loader
 from hiresattn.training.distributed import Team, team_of
 from hiresattn.training.estimators import Choices, choices
-from hiresattn.training.log import Board
+from hiresattn.training.log import Board, EpochRecord
 from hiresattn.training.metrics import Tally, evaluate
-from hiresattn.training.options import EpochRecord, TrainOptions, model_config
+from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.samples import Item, clear_of
 from hiresattn.training.setup import (
     Lost,
@@ -59,7 +59,7 @@ def fit(
 
     Images are sorted by the depths that a full look takes; a first look of 16 times as many regions counts as one
     more (with cells of a quarter of their region's side). Training starts with the smallest and goes on to
-    larger ones when it is good at those it has (``options.advance``), or when they have had their share of
+    larger ones when it is good at those it has (``options.stage_accuracy``), or when they have had their share of
     the epochs. Cells are sampled (Gumbel top-k) and the loss reaches the scores through the straight-through
     gate exp(lp - sg lp). The loss is the image's cross-entropy plus each glimpse's. Where boxes are known, the
     scorer is told which cells hold one, a look is spent there, and only glimpses that hold one answer for the
@@ -113,7 +113,7 @@ def _fit(
     net.to(team.device)
     check_amp(net.device, options)
     check_jpeg(config.input, options.jpeg)
-    board = Board(output, asked=options.tensorboard)
+    board = Board(output)
     loader = Loader(
         config.input,
         config.grid,
@@ -285,7 +285,7 @@ def _mean(varied: list[Choices], team: Team) -> dict[str, float]:
 def _advance(state: State, record: EpochRecord, options: TrainOptions) -> None:
     """Go on to the curriculum's next stage when this one is learnt, or has had its share of the epochs."""
     share = max(options.epochs // (2 * record.stages), 1)
-    good = record.accuracy is not None and record.accuracy >= options.advance
+    good = record.accuracy is not None and record.accuracy >= options.stage_accuracy
     if record.stage < record.stages and (good or state.stage_epochs >= share):
         state.stage, state.stage_epochs = state.stage + 1, 0
 

@@ -3,15 +3,55 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
 from hiresattn.report.curves import INKS, Chart
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What one epoch gave."""
+
+    epoch: int
+    """From 1."""
+    epochs: int
+    stage: int
+    """Stage of the curriculum, from 1: images of more and more depths."""
+    stages: int
+    images: int
+    loss: float
+    accuracy: float | None
+    """On the training images of this stage that have labels, with sampled glimpses; None without any."""
+    val_accuracy: float | None
+    """On the validation images, with the best glimpses; None without any."""
+    glimpses: float
+    """Mean glimpses per image of this stage."""
+    hit: float | None
+    """Share of the validation images (without any: of the training images, guided) with known boxes in which
+    a finest visited region holds the centre of one; None without boxes."""
+    seconds: float
+    """Wall time since the training began, earlier sessions included."""
+    cpu_seconds: float
+    entropy: float | None = None
+    """How undecided the scores are, 0 to 1; see ``estimators.Choices``. None if nothing was chosen."""
+    spread: float | None = None
+    """How varied the chosen cells of a batch are, 0 to 1."""
+    distinct: float | None = None
+    """Share of an image's chosen regions that differ."""
+    open: float | None = None
+    """Share of a region's cells whose gates are open; 1 for scorers without gates."""
+    skipped: int = 0
+    """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""
+    losses: Mapping[str, float] = field(default_factory=dict)
+    """What the scorer's own losses (``Scorer.losses``), ``location`` and ``value`` add to the loss, by name: means over
+    the epoch's images, weights included; 0 of images that have no such part."""
+
 
 #: Panels of the curves: title, what the axis says, and its lines as key of the record → name.
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
@@ -76,24 +116,16 @@ class Board:
 
     Args:
         folder: The model's directory.
-        asked: Whether it must be installed.
-
-    Raises:
-        ConfigError: If it must be, and isn't.
     """
 
-    def __init__(self, folder: Path, *, asked: bool) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder / "tensorboard"
         self._make: Any = None
         self._writer: Any = None
         try:
             from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            if asked:
-                raise ConfigError(
-                    f"TensorBoard can't be loaded ({error}); pip install tensorboard, or leave out --tensorboard: "
-                    "metrics.csv and curves.png are written anyway"
-                ) from error
+        except ImportError:
+            pass
         else:
             self._make = SummaryWriter
 
@@ -116,8 +148,8 @@ class Board:
 
 
 def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A record with ``loss_NAME`` in place of its ``losses``, at the end; earlier versions' have none."""
-    losses = record.get("losses", {})
+    """A record with ``loss_NAME`` in place of its ``losses``, at the end."""
+    losses = record["losses"]
     plain = {name: value for name, value in record.items() if name != "losses"}
     return plain | {f"loss_{name}": value for name, value in losses.items()}
 

@@ -12,15 +12,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from hiresattn.checkpoint import Model
-from hiresattn.config import InputConfig, ModelConfig, did_you_mean
+from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.manifest import Example, classes_in, names_of, unlabelled
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.fetch import check_domain
-from hiresattn.training.augment import AUGMENTATIONS
-from hiresattn.training.options import ESTIMATORS, TrainOptions
+from hiresattn.training.options import TrainOptions
 from hiresattn.training.state import STATE
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
@@ -59,13 +58,6 @@ def sets_of(
             raise ConfigError(
                 f"{example.source}: {len(boxes)} boxes and {len(kinds)} classes of boxes; each box needs one"
             )
-    for kind, name, known in (
-        ("augmentation", options.augment, AUGMENTATIONS),
-        ("selection", options.select, ("sample", "best")),
-        ("estimator", options.estimator, ESTIMATORS),
-    ):
-        if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(name, known)}")
     if options.multi_label or any(isinstance(e.label, tuple) for e in train):
         train, held_out = ([replace(e, label=names_of(e.label)) for e in part] for part in (train, held_out))
         options = replace(options, multi_label=True)
@@ -131,7 +123,11 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -
     with _opened(source) as pyramid:
         palette = pyramid.palette is not None
         dtype = "uint8" if palette else str(pyramid.dtype)
-        bands = options.bands or tuple(range(3 if palette else pyramid.channels))
+        bands = (
+            tuple(range(3 if palette else pyramid.channels))
+            if options.bands is None
+            else tuple(band - 1 for band in options.bands)
+        )
         known = start and scale_of(start, bands, dtype)
         if options.value_range is None and dtype != "uint8" and not known:
             raise DomainError(
@@ -141,7 +137,7 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -
         low, high = options.value_range or (0.0, 255.0)
         count = len(bands)
         rule = InputConfig(
-            size=options.size,
+            size=options.crop_size,
             bands=bands,
             low=(low,) * count,
             high=(high,) * count,

@@ -24,33 +24,7 @@ from hiresattn.training.samples import Item
 
 STATE = "state.safetensors"
 #: Options that a resumption may change, with what the fingerprint has in their place.
-PASSING: dict[str, Any] = {"device": "", "threads": 0, "tensorboard": False, "name": None}
-#: Options that earlier versions didn't have: left as they are, a run of one of those can still be resumed.
-LATER = (
-    "negatives",
-    "floor",
-    "init_from",
-    "accumulate",
-    "optimizer",
-    "schedule",
-    "warm_up",
-    "class_weights",
-    "amp",
-    "jitter",
-    "jpeg",
-    "cutmix",
-    "normalize_scores",
-    "multi_label",
-    "fold",
-    "tensorboard",
-    "on_error",
-    "scorer_loss",
-    "area",
-    "sparsity",
-    "encoder_stages",
-    "compatibility",
-    "head",
-)
+PASSING: dict[str, Any] = {"device": "", "threads": 0, "name": None}
 
 
 @dataclass
@@ -182,11 +156,6 @@ def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptio
         digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
         if item.example.box_labels:
             digest.update(f"{item.example.box_labels}\n".encode())
-    usual = TrainOptions()
-    words = {
-        name: value
-        for name, value in asdict(replace(options, **PASSING)).items()
-        if name not in LATER or value != getattr(usual, name)
-    }
+    words = asdict(replace(options, **PASSING))
     digest.update(json.dumps(words, sort_keys=True).encode())
     return digest.hexdigest()

@@ -252,7 +252,7 @@ def _task_loss(
     pastes: Pastes | None,
 ) -> tuple[Tensor, float]:
     """What the answer is worth, by the estimator; and the next baseline."""
-    weight = options.reinforce
+    weight = options.reinforce_weight
     if options.estimator == "reinforce":
         share = options.image_share
         published = published_loss(
@@ -262,7 +262,7 @@ def _task_loss(
             weight=0.1 if weight is None else weight,
             image_ce=share,
             image_reward=share,
-            cap=options.cap,
+            depths=options.glimpse_loss_depths,
             class_weights=weights,
         )
         return published.loss, published.baseline

@@ -23,7 +23,7 @@ from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.targets import targets
 
 QUICK = TrainOptions(
-    epochs=3, batch_size=4, threads=0, device="cpu", size=16, k=(2,), grid=3, fraction=0.5, scorer="oaa"
+    epochs=3, batch_size=4, threads=0, device="cpu", crop_size=16, k=(2,), grid=3, fraction=0.5, scorer="oaa"
 )
 RULE = InputConfig(size=16, bands=(0, 1), low=(0.0,) * 2, high=(255.0,) * 2)
 

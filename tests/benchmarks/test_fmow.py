@@ -16,7 +16,7 @@ def test_both_protocols_run_from_a_tree_to_a_table(tmp_path):
     tree = fmow_tree.write_tree(
         tmp_path / "fmow-rgb", places=4
     )  # of three, all of the zoos in train are odd ones
-    training = "--epochs 1 --k 0 --size 32 --threads 1"
+    training = "--epochs 1 --k 0 --crop-size 32 --threads 1"
     reports = fmow_protocols.measure(
         tree.root, tmp_path, (training, training), "--threads 1 --budget 4", None
     )

@@ -129,7 +129,9 @@ def test_real_digits_are_dealt_with_their_labels():
 
 def test_each_digit_lies_whole_in_a_cell():
     options = megamnist.LOOKING
-    model = model_config(options, ("0", "1"), InputConfig(size=options.size, bands=(0,), low=(0,), high=(1,)))
+    model = model_config(
+        options, ("0", "1"), InputConfig(size=options.crop_size, bands=(0,), low=(0,), high=(1,))
+    )
     for side in (384, 768, 1500):
         roots = root_regions(side, side, root_size=model.root_size, overlap=model.overlap)
         cells = cell_regions(roots, model.grid, model.finest_side).reshape(-1, 4)
@@ -149,7 +151,7 @@ def test_seen_asks_for_half_a_digit():
 def test_the_oracle_is_shown_every_digit_once(digits):
     scenes = [Scene(seed, 768, "val") for seed in range(3)]
     options = megamnist.LOOKING
-    rule = InputConfig(size=options.size, bands=(0,), low=(-255,), high=(255,))
+    rule = InputConfig(size=options.crop_size, bands=(0,), low=(-255,), high=(255,))
     config = model_config(options, mnistscenes.CLASSES, rule)
     for scene in scenes:
         roots = root_regions(768, 768, root_size=config.root_size, overlap=config.overlap)
@@ -167,7 +169,7 @@ def test_the_oracle_is_shown_every_digit_once(digits):
 def test_stages_of_a_recipe_fit_together(recipe):
     shapes = []
     for stage in megamnist.stages(recipe):
-        rule = InputConfig(size=stage.options.size, bands=(0,), low=(-255,), high=(255,))
+        rule = InputConfig(size=stage.options.crop_size, bands=(0,), low=(-255,), high=(255,))
         net = build_model(model_config(stage.options, mnistscenes.CLASSES, rule))
         shapes.append({name: value.shape for name, value in net.state_dict().items()})
     assert all(shape == shapes[0] for shape in shapes)

@@ -11,7 +11,20 @@ from PIL import Image
 from hiresattn.checkpoint import load_model
 
 QUICK = (
-    *("--device", "cpu", "--threads", "1", "--size", "16", "--k", "1", "--grid", "3", "--fraction", "0.5"),
+    *(
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--crop-size",
+        "16",
+        "--k",
+        "1",
+        "--grid",
+        "3",
+        "--fraction",
+        "0.5",
+    ),
     *("--epochs", "4", "--batch-size", "16", "--value-range", "0,255"),
 )
 

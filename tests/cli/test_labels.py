@@ -9,7 +9,20 @@ from PIL import Image
 from hiresattn.checkpoint import load_model
 
 TRAIN = (
-    *("--device", "cpu", "--threads", "1", "--size", "16", "--k", "1", "--grid", "3", "--fraction", "0.5"),
+    *(
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--crop-size",
+        "16",
+        "--k",
+        "1",
+        "--grid",
+        "3",
+        "--fraction",
+        "0.5",
+    ),
     *("--batch-size", "8", "--lr", "0.005", "--value-range", "0,255", "--epochs", "8"),
 )
 WORDS = ("--device", "cpu", "--threads", "1")

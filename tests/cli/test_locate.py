@@ -38,7 +38,7 @@ def work(tmp_path_factory):
 
 def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work):
     trained = run(
-        "train", work / "patches.csv", "-o", work / "model", "--background", "plain", "--size", SIDE, "--k", "0",
+        "train", work / "patches.csv", "-o", work / "model", "--background", "plain", "--crop-size", SIDE, "--k", "0",
         "--epochs", "25", "--lr", "0.005", "--value-range", "0,255", "--threads", "1", "--device", "cpu",
     )  # fmt: skip
     assert trained.exit_code == 0, trained.stderr
@@ -66,7 +66,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert odd.box_labels == ("bright",)
     assert (empty.label, empty.boxes) == ("plain", ())
     again = run(
-        "train", work / "out" / "bare.csv", "-o", work / "again", "--background", "plain", "--size", SIDE,
+        "train", work / "out" / "bare.csv", "-o", work / "again", "--background", "plain", "--crop-size", SIDE,
         "--epochs", "1", "--value-range", "0,255", "--threads", "1", "--device", "cpu",
     )  # fmt: skip
     assert again.exit_code == 0, again.stderr

@@ -15,7 +15,7 @@ class Options:
     encoder: str = "small"
     pretrained: bool = False
     scorer: str = "location"
-    size: int = 64
+    crop_size: int = 64
     k: tuple[int, ...] = (4, 2)
     epochs: int = 10
     batch_size: int = 8
@@ -62,7 +62,7 @@ def trained(monkeypatch):
     module.fit = fit
     monkeypatch.setitem(sys.modules, "hiresattn.training.fit", module)
     options = ModuleType("hiresattn.training.options")
-    options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, size=32)}
+    options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, crop_size=32)}
     monkeypatch.setitem(sys.modules, "hiresattn.training.options", options)
     monkeypatch.setattr(
         "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
@@ -99,7 +99,13 @@ def test_options_given_win_over_the_preset_and_the_rest_stays(run, trained, mani
     words = "--preset fast --epochs 5 --k 4,2,1 --bands 3,2,1 --value-range 0,255 --lr 0.01 --pretrained"
     assert run("train", manifest, "-o", tmp_path / "model", *words.split()).exit_code == 0
     expected = Options(
-        epochs=5, size=32, k=(4, 2, 1), bands=(2, 1, 0), value_range=(0.0, 255.0), lr=0.01, pretrained=True
+        epochs=5,
+        crop_size=32,
+        k=(4, 2, 1),
+        bands=(3, 2, 1),
+        value_range=(0.0, 255.0),
+        lr=0.01,
+        pretrained=True,
     )
     assert trained.options == expected
 

@@ -7,7 +7,7 @@ import pytest
 import zarr
 from PIL import Image
 
-QUICK = ("--device", "cpu", "--threads", "1", "--size", "16", "--k", "1", "--epochs", "1", "--grid", "3")
+QUICK = ("--device", "cpu", "--threads", "1", "--crop-size", "16", "--k", "1", "--epochs", "1", "--grid", "3")
 EVALUATE = ("--device", "cpu", "--threads", "1", "--bootstrap", "0", "--json")
 
 

@@ -8,7 +8,20 @@ from PIL import Image
 
 from tests import images
 
-QUICK = ("--device", "cpu", "--threads", "1", "--size", "16", "--k", "2", "--grid", "3", "--fraction", "0.5")
+QUICK = (
+    "--device",
+    "cpu",
+    "--threads",
+    "1",
+    "--crop-size",
+    "16",
+    "--k",
+    "2",
+    "--grid",
+    "3",
+    "--fraction",
+    "0.5",
+)
 
 
 @pytest.fixture

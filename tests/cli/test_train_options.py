@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-QUICK = ("--device", "cpu", "--threads", "1", "--size", "16", "--k", "1", "--epochs", "1")
+QUICK = ("--device", "cpu", "--threads", "1", "--crop-size", "16", "--k", "1", "--epochs", "1")
 
 
 @pytest.fixture

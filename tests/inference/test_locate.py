@@ -13,7 +13,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
 OPTIONS = TrainOptions(
-    size=16,
+    crop_size=16,
     background="plain",
     position=False,
     k=(0,),

@@ -16,7 +16,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
 QUICK = TrainOptions(
-    epochs=3, batch_size=4, threads=0, device="cpu", size=16, k=(1,), grid=3, fraction=0.5, jitter=0.2
+    epochs=3, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5, jitter=0.2
 )
 
 

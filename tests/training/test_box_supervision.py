@@ -165,7 +165,7 @@ def test_boxes_teach_where_to_look(tmp_path):
 
     train = [example(i, "train") for i in range(48)]
     options = TrainOptions(
-        epochs=16, batch_size=8, size=32, threads=0, device="cpu", k=(2, 2), augment="turns"
+        epochs=16, batch_size=8, crop_size=32, threads=0, device="cpu", k=(2, 2), augment="turns"
     )
     records = list(fit([*train, *(example(i, "val") for i in range(12))], tmp_path / "model", options))
     assert records[-1].hit >= 0.9

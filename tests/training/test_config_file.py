@@ -34,7 +34,7 @@ def test_every_kind_of_value_is_read(tmp_path):
         "lr": 1,
         "vary_k": False,
         "k": (3, 1),
-        "bands": (2, 0),
+        "bands": (3, 1),
         "value_range": (0, 10000),
         "augment": "turns",
     }

@@ -244,7 +244,15 @@ def _noise(count=8, side=64):
 
 
 QUICK = TrainOptions(
-    epochs=3, batch_size=4, threads=0, device="cpu", size=16, k=(2,), grid=3, fraction=0.5, augment="turns"
+    epochs=3,
+    batch_size=4,
+    threads=0,
+    device="cpu",
+    crop_size=16,
+    k=(2,),
+    grid=3,
+    fraction=0.5,
+    augment="turns",
 )
 
 

@@ -22,7 +22,7 @@ from hiresattn.model.traversal import Traversal
 from hiresattn.training.distributed import Team
 from hiresattn.training.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
 from hiresattn.training.fit import _seeded, fit
-from hiresattn.training.options import ESTIMATORS, PRESETS, TrainOptions, model_config
+from hiresattn.training.options import CHOICES, PRESETS, TrainOptions, model_config
 
 
 class Crops:
@@ -156,9 +156,9 @@ def test_beyond_the_cap_only_the_image_counts():
     right = torch.cat([_answer(1), _answer(1), _answer(1)])
     wrong = torch.cat([_answer(1), _answer(1), _answer(0)])
     a, b = (_record([1, 2], logits, _answer(1), g, **deep) for g in (right, wrong))
-    assert published_loss(a, LABEL, 0.5, cap=2).loss == published_loss(b, LABEL, 0.5, cap=2).loss
+    assert published_loss(a, LABEL, 0.5, depths=2).loss == published_loss(b, LABEL, 0.5, depths=2).loss
     assert published_loss(a, LABEL, 0.5).loss != published_loss(b, LABEL, 0.5).loss
-    alone = published_loss(b, LABEL, 0.5, cap=2, image_reward=1.0, weight=1.0).loss
+    alone = published_loss(b, LABEL, 0.5, depths=2, image_reward=1.0, weight=1.0).loss
     gradient = torch.autograd.grad(alone, logits)[0]
     log_p = logits.log_softmax(0)
     expected = torch.autograd.grad(-(1 - 0.5) * (log_p[1] + log_p[2]), logits)[0]
@@ -341,12 +341,12 @@ def _sides(count, split="train", side=64):
         yield Example(image, "left" if number % 2 else "right", split)
 
 
-@pytest.mark.parametrize("estimator", ESTIMATORS)
+@pytest.mark.parametrize("estimator", CHOICES["estimator"])
 @pytest.mark.parametrize("stop", [False, True])
 def test_every_estimator_trains_resumes_bit_by_bit_and_says_how_varied_it_chose(tmp_path, estimator, stop):
     options = TrainOptions(
-        epochs=2, batch_size=8, threads=0, device="cpu", size=16, k=(3,), grid=3, fraction=0.5,
-        estimator=estimator, stop_location_gradient=stop, select="best" if estimator == "reinforce" else "sample",
+        epochs=2, batch_size=8, threads=0, device="cpu", crop_size=16, k=(3,), grid=3, fraction=0.5,
+        estimator=estimator, detach_scorer=stop, select="best" if estimator == "reinforce" else "sample",
     )  # fmt: skip
     examples = [*_sides(16), *_sides(4, "val")]
     records = list(fit(examples, tmp_path / "whole", options))
@@ -369,7 +369,7 @@ def test_the_papers_recipe_trains_the_papers_parts(tmp_path, monkeypatch):
     )
     monkeypatch.setitem(MODELS, "tiny", Preset(parts, 2, (2,)))
     options = replace(
-        PRESETS["tnet-fmow"], architecture="tiny", size=16, squash=32, k=(2,), epochs=2, batch_size=8,
+        PRESETS["tnet-fmow"], architecture="tiny", crop_size=16, squash=32, k=(2,), epochs=2, batch_size=8,
         threads=0, device="cpu", lr=1e-3,
     )  # fmt: skip
     records = list(fit([*_sides(16), *_sides(4, "val")], tmp_path / "model", options))
@@ -388,12 +388,13 @@ def test_the_papers_recipe_trains_the_papers_parts(tmp_path, monkeypatch):
     [
         ({"estimator": "reinforced"}, "did you mean 'reinforce'"),
         ({"select": "bests"}, "did you mean 'best'"),
+        ({"augment": "turn"}, "did you mean 'turns'"),
         ({"architecture": "tnet-fmov"}, "did you mean 'tnet-fmow'"),
     ],
 )
-def test_options_that_do_not_exist_name_their_neighbour(tmp_path, change, words):
+def test_options_that_do_not_exist_name_their_neighbour(change, words):
     with pytest.raises(ConfigError, match=words):
-        next(fit(list(_sides(4)), tmp_path / "model", TrainOptions(**change)))
+        TrainOptions(**change)
 
 
 def test_gates_are_not_taken_for_cells_drawn_without_replacement():
@@ -417,7 +418,7 @@ def test_gates_are_not_taken_for_cells_drawn_without_replacement():
 def test_a_recipe_of_the_paper_makes_its_model(name):
     options = PRESETS[name]
     preset = MODELS[options.architecture]
-    rule = InputConfig(size=options.size, squash=options.squash, filter=options.filter)
+    rule = InputConfig(size=options.crop_size, squash=options.squash, filter=options.filter)
     config = model_config(options, ("a", "b"), rule)
     assert config.input.size == preset.at(options.squash).input.size
     assert config.grid == preset.config.grid

@@ -19,7 +19,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.step import loss_of
 
-QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", size=32, k=(2,))
+QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", crop_size=32, k=(2,))
 
 
 def _spots(count, side=128, split="train", seed=0):
@@ -40,7 +40,7 @@ def _weights(path):
 
 def test_training_learns_and_the_model_classifies_new_images(tmp_path):
     examples = _spots(64) + _spots(16, split="val")
-    options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", size=32, k=(3,))
+    options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", crop_size=32, k=(3,))
     records = list(fit(examples, tmp_path / "model", options))
     assert len(records) == 12
     assert records[-1].val_accuracy >= 0.9
@@ -69,7 +69,7 @@ def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
             fit(
                 _spots(16),
                 tmp_path / name,
-                TrainOptions(epochs=1, size=32, threads=0, device="cpu", seed=seed),
+                TrainOptions(epochs=1, crop_size=32, threads=0, device="cpu", seed=seed),
             )
         )
     a, b, c = (load_model(tmp_path / name).sha256 for name in "abc")
@@ -87,11 +87,15 @@ def test_the_curriculum_of_an_exhaustive_look_goes_by_the_regions_looked_at(tmp_
 
 def test_the_curriculum_goes_from_small_images_to_large_ones(tmp_path):
     examples = _spots(16, side=32) + _spots(16, side=128) + _spots(16, side=512)
-    options = TrainOptions(epochs=12, batch_size=8, threads=0, device="cpu", size=32, k=(1,), advance=0.99)
+    options = TrainOptions(
+        epochs=12, batch_size=8, threads=0, device="cpu", crop_size=32, k=(1,), stage_accuracy=0.99
+    )
     stages = [r.stage for r in fit(examples, tmp_path / "model", options)]
     assert stages == sorted(stages)
     assert (stages[0], stages[-1]) == (1, 3)
-    eager = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", size=32, k=(1,), advance=0.0)
+    eager = TrainOptions(
+        epochs=3, batch_size=8, threads=0, device="cpu", crop_size=32, k=(1,), stage_accuracy=0.0
+    )
     assert [r.stage for r in fit(examples, tmp_path / "eager", eager)] == [1, 2, 3]
 
 
@@ -142,7 +146,7 @@ def test_a_turned_image_is_seen_turned_at_every_depth(name):
 
 
 def test_values_are_scaled_by_what_the_training_images_show(tmp_path):
-    options = TrainOptions(epochs=1, size=32, threads=0, device="cpu")
+    options = TrainOptions(epochs=1, crop_size=32, threads=0, device="cpu")
     list(fit(_spots(16), tmp_path / "measured", options))
     rule = load_model(tmp_path / "measured").config.input
     assert 60 < rule.low[0] < 110
@@ -180,7 +184,7 @@ def test_the_tile_caches_of_many_open_images_share_one_bound(tmp_path):
 
 
 def test_the_card_keeps_what_the_images_were_like(tmp_path):
-    list(fit(_spots(16), tmp_path / "model", TrainOptions(epochs=1, size=32, threads=0, device="cpu")))
+    list(fit(_spots(16), tmp_path / "model", TrainOptions(epochs=1, crop_size=32, threads=0, device="cpu")))
     domain = load_model(tmp_path / "model").domain
     assert 110 < domain.low[0] <= domain.high[0] < 140
     assert domain.mpp is None
@@ -258,7 +262,9 @@ def test_resuming_other_images_or_options_is_refused(tmp_path):
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
     with pytest.raises(ConfigError, match="--lr"):
         _run(
-            _spots(16), tmp_path, TrainOptions(epochs=9, size=32, threads=0, device="cpu", lr=1e30, clip=1e30)
+            _spots(16),
+            tmp_path,
+            TrainOptions(epochs=9, crop_size=32, threads=0, device="cpu", lr=1e30, clip=1e30),
         )
 
 

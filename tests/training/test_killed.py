@@ -24,7 +24,7 @@ from hiresattn.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (
-    "-m hiresattn_cli.main train --epochs 24 --device cpu --threads 1 --size 16 --k 2 --grid 3 --fraction 0.5 "
+    "-m hiresattn_cli.main train --epochs 24 --device cpu --threads 1 --crop-size 16 --k 2 --grid 3 --fraction 0.5 "
     "--batch-size 4 --value-range 0,255"
 )
 QUICK = TrainOptions(
@@ -32,7 +32,7 @@ QUICK = TrainOptions(
     batch_size=4,
     threads=0,
     device="cpu",
-    size=16,
+    crop_size=16,
     k=(2,),
     grid=3,
     fraction=0.5,

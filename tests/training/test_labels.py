@@ -20,7 +20,7 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Item
 from hiresattn.training.step import class_weights, loss_of
 
-QUICK = TrainOptions(epochs=8, batch_size=8, threads=0, device="cpu", size=32, k=(3,), lr=5e-3)
+QUICK = TrainOptions(epochs=8, batch_size=8, threads=0, device="cpu", crop_size=32, k=(3,), lr=5e-3)
 
 
 def entropy(logit, has):

@@ -1,7 +1,6 @@
 """What a run leaves to look at: the curves, and TensorBoard's scalars where it is installed."""
 
 import csv
-import json
 import sys
 from dataclasses import replace
 from types import ModuleType
@@ -9,17 +8,14 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image, ImageColor
-from safetensors import safe_open
-from safetensors.torch import load_file, save_file
 
 from hiresattn.datasets.manifest import Example
-from hiresattn.errors import CheckpointError, ConfigError
+from hiresattn.errors import CheckpointError
 from hiresattn.report.curves import INKS
 from hiresattn.training import fit as loop
 from hiresattn.training.fit import fit
 from hiresattn.training.log import curves
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.state import STATE
 from hiresattn.training.step import look
 
 QUICK = TrainOptions(
@@ -27,7 +23,7 @@ QUICK = TrainOptions(
     batch_size=4,
     threads=0,
     device="cpu",
-    size=16,
+    crop_size=16,
     k=(1,),
     grid=3,
     fraction=0.5,
@@ -130,7 +126,7 @@ def board(monkeypatch):
 
 def test_tensorboard_gets_every_epochs_numbers_and_a_resumed_run_goes_on(tmp_path, board):
     next(fit(_images(), tmp_path / "model", QUICK))
-    (second,) = fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True), resume=True)
+    (second,) = fit(_images(), tmp_path / "model", QUICK, resume=True)
     folder = str(tmp_path / "model" / "tensorboard")
     assert [each for each in board if each[0] == "writer"] == [("writer", folder, 1), ("writer", folder, 2)]
     assert board.count(("close",)) == 2
@@ -176,29 +172,8 @@ def test_a_loss_that_some_images_have_not_counts_nothing_there(tmp_path, monkeyp
     assert record.losses == {"a": 2.0, "b": 2.0}
 
 
-def test_a_run_of_before_losses_had_names_is_resumed_and_its_columns_stay(tmp_path):
-    folder = tmp_path / "model"
-    options = replace(QUICK, scorer="saol", epochs=3)
-    run = fit(_images(), folder, options)
-    next(run)
-    run.close()
-    with safe_open(folder / STATE, framework="pt") as stored:
-        words = stored.metadata()
-    state = json.loads(words["state"])
-    for record in state["records"]:
-        assert set(record.pop("losses")) >= {"saol", "distil"}
-    save_file(load_file(folder / STATE), folder / STATE, words | {"state": json.dumps(state)})
-    list(fit(_images(), folder, options, resume=True))
-    first, *rest = _rows(folder)
-    assert [first[name] for name in ("loss_saol", "loss_distil")] == ["", ""]
-    assert float(first["loss"]) > 0
-    assert all(float(row["loss_saol"]) > 0 for row in rest)
-
-
-def test_tensorboard_that_isnt_there_is_missed_only_where_it_was_asked_for(tmp_path, monkeypatch):
+def test_without_tensorboard_its_scalars_are_not_written(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ConfigError, match="pip install tensorboard"):
-        next(fit(_images(), tmp_path / "model", replace(QUICK, tensorboard=True)))
-    assert not (tmp_path / "model").exists()
     next(fit(_images(), tmp_path / "model", QUICK))
+    assert (tmp_path / "model" / "metrics.csv").exists()
     assert not (tmp_path / "model" / "tensorboard").exists()

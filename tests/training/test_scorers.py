@@ -20,7 +20,7 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import clear_of
 from hiresattn.training.step import look
 
-QUICK = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", size=32, k=(3,), seed=1)
+QUICK = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", crop_size=32, k=(3,), seed=1)
 
 
 def _spots(count, side=128, split="train"):

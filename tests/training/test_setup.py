@@ -14,7 +14,9 @@ from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import baseline_of
 
-QUICK = TrainOptions(epochs=1, batch_size=4, threads=0, device="cpu", size=16, k=(1,), grid=3, fraction=0.5)
+QUICK = TrainOptions(
+    epochs=1, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5
+)
 #: So small a step that the weights stay what they were, to five digits.
 STILL = replace(QUICK, lr=1e-12)
 
@@ -73,7 +75,7 @@ def test_other_parts_are_an_error_that_names_what_differs(first, tmp_path):
 
 
 def test_the_next_stage_may_zoom_and_divide_otherwise(first, tmp_path):
-    options = replace(STILL, init_from=str(first), grid=4, fraction=0.3, size=8, k=(2, 1))
+    options = replace(STILL, init_from=str(first), grid=4, fraction=0.3, crop_size=8, k=(2, 1))
     assert len(list(fit(_images(), tmp_path / "next", options))) == 1
 
 

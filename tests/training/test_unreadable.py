@@ -16,7 +16,9 @@ from hiresattn.reading.fetch import CropFetcher
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
-QUICK = TrainOptions(epochs=4, batch_size=4, threads=0, device="cpu", size=16, k=(1,), grid=3, fraction=0.5)
+QUICK = TrainOptions(
+    epochs=4, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5
+)
 SKIP = replace(QUICK, on_error="skip")
 
 

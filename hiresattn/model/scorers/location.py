@@ -55,7 +55,7 @@ class _CellScorer(Scorer):
             side = "x".join(map(str, features.shape[2:]))
             raise ConfigError(
                 f"the cells stand for rows and columns {self.units} of the encoder's map, which is {side} px for crops "
-                "of this size; take larger crops (--size), or the preset's own"
+                "of this size; take larger crops (--crop-size), or the preset's own"
             )
         return features[:, :, self.units][:, :, :, self.units]
 
