@@ -67,6 +67,7 @@ ALL_FAILED, SOME_FAILED = 1, 3
 @click.pass_context
 def classify(
     ctx: click.Context,
+    /,
     words: tuple[str, ...],
     model: str,
     *,

@@ -58,6 +58,7 @@ INTERRUPTED = 130
 @click.pass_context
 def convert(
     ctx: click.Context,
+    /,
     *,
     source: str,
     target: str,

@@ -34,7 +34,7 @@ def planned(
     for source in sources:
         name = source if isinstance(source, str) else str(source.source)
         region = None if isinstance(source, str) else source.region
-        record = {
+        record: dict[str, Any] = {
             "source": name,
             "region": region,
             "status": "planned",

@@ -94,6 +94,7 @@ _WORDS = {
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     model: str,
     manifest: str,
     *,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hiresattn.fmow.tree import Skipped
 
 
-class _Splits(click.ParamType):
+class _Splits(click.ParamType[Any]):
     name = "splits"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -99,6 +99,7 @@ def score(ctx: click.Context, *, predictions: str, truth: str, as_json: bool) ->
 @click.pass_context
 def index(
     ctx: click.Context,
+    /,
     root: str,
     *,
     output: str,
@@ -157,6 +158,7 @@ def index(
 @click.pass_context
 def cog(
     ctx: click.Context,
+    /,
     root: str,
     *,
     output: str,
@@ -180,8 +182,9 @@ def cog(
     counts: Counter[str] = Counter()
     try:
         with progress_bar("Converting", None, wanted=ctx.obj >= 0) as update:
-            settings = {"quality": quality, "overwrite": overwrite, "threads": threads or 1}
-            for one in convert(scan(root, **where), folder, compress=compress, **settings):
+            images = scan(root, **where)
+            settings: dict[str, Any] = {"compress": compress, "quality": quality, "overwrite": overwrite}
+            for one in convert(images, folder, threads=threads or 1, **settings):
                 if isinstance(one, Converted):
                     counts["there already" if one.existed else "converted"] += 1
                     counts["without a place"] += not one.georeferenced

@@ -63,6 +63,7 @@ _HEAD = (
 @click.pass_context
 def evaluate(
     ctx: click.Context,
+    /,
     *,
     model: str,
     manifest: str,

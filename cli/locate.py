@@ -43,6 +43,7 @@ COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "grou
 @click.pass_context
 def locate(
     ctx: click.Context,
+    /,
     manifest: str,
     *,
     model: str,

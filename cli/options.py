@@ -10,7 +10,7 @@ import click
 from hiresattn.errors import ConfigError
 
 
-class _Numbers(click.ParamType):
+class _Numbers(click.ParamType[Any]):
     """Numbers with commas between them; counts and bounds are checked."""
 
     def __init__(self, name: str, kind: type[int] | type[float], example: str, *, count: int = 0) -> None:
@@ -63,7 +63,7 @@ class _Region(_Numbers):
         return "" if good else "Y and X start at 0, and H and W must be 1 or more"
 
 
-class _Stop(click.ParamType):
+class _Stop(click.ParamType[Any]):
     name = "share"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:

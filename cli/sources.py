@@ -13,7 +13,7 @@ from hiresattn.datasets.tables import SUFFIXES as TABLES
 from hiresattn.errors import HiresattnError
 
 if TYPE_CHECKING:
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.manifest import Example, Label
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Unusable:
     """The word, or the path."""
     error: str
     """What is wrong, and what to do."""
-    label: str | None = None
+    label: "Label | None" = None
     region: tuple[int, int, int, int] | None = None
 
 

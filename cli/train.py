@@ -193,6 +193,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def train(
     ctx: click.Context,
+    /,
     manifest: str,
     *,
     output: str,
