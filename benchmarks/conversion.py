@@ -16,9 +16,9 @@ from pathlib import Path
 import imagecodecs
 import numpy as np
 import tifffile
-from store import store
 
 from hiresattn import open_pyramid
+from store import store
 
 TILE, KINDS, SHARD = 256, 48, 2048
 

@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
+
 import exhaustive
 import needle
 import needle_model
-import torch
-from store import load, store
-
 from hiresattn import load_model
 from hiresattn.demo.needle import NeedleScene
 from hiresattn.training.options import TrainOptions
+from scenes import needle as needle_scenes
+from store import load, store
 
 _OURS = needle_model.OPTIONS
 #: The paper's rule: the best cells, always all of them; normalised scores; a running mean as the baseline.
@@ -60,7 +61,7 @@ def main() -> None:
 @click.option("--seed", default=0)
 def train(recipe: str, output: str, seed: int) -> None:
     """Train and save."""
-    needle_model.train(needle_model.examples(seed, 0.16), output, replace(RECIPES[recipe], seed=seed))
+    needle_model.train(needle_scenes.examples(seed, 0.16), output, replace(RECIPES[recipe], seed=seed))
 
 
 @main.command()

@@ -12,14 +12,15 @@ from dataclasses import replace
 from typing import Any
 
 import click
+import torch
+
 import needle
 import needle_model
-import torch
-from store import store
-
 from hiresattn import load_model
 from hiresattn.demo.needle import NeedleScene
 from hiresattn.inference.search import Budget
+from scenes import needle as needle_scenes
+from store import store
 
 #: Training scenes per side: one epoch of 64 and of 256 px, two of 1,024 px.
 SCENES = {64: 9000, 256: 3000, 1024: 600}
@@ -41,7 +42,7 @@ def main() -> None:
 @click.option("--seed", default=0)
 def train(output: str, seed: int) -> None:
     """Train and save."""
-    given = needle_model.examples(seed, 0.16, SCENES)
+    given = needle_scenes.examples(seed, 0.16, SCENES)
     given = given[
         : sum(SCENES.values()) + 15
     ]  # looking at every place of the validation scenes costs time too

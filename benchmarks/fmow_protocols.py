@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import fmow_tree
+
+from scenes import fmow_tree
 from store import store
 
 #: How to train on the synthetic tree, shortly: that the tools run is what it shows. Its large images are of few

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 import numpy as np
-from store import store
 
 from hiresattn.demo.run import run
+from store import store
 
 
 @click.command()

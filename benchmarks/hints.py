@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import needle
-import needle_model
 import numpy as np
 import torch
-from store import load, store
 
+import needle
+import needle_model
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.manifest import Example
@@ -29,6 +28,8 @@ from hiresattn.geometry import root_regions
 from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.select import TopK
 from hiresattn.reading.fetch import CropFetcher
+from scenes import needle as needle_scenes
+from store import load, store
 
 SIDES = (1024, 4096, 16384)
 #: Scenes of `val` begin here: those before chose the epoch in training.
@@ -40,7 +41,7 @@ class Variant:
     """The recipe, changed. But for those called long and `searched`, training takes about as long as the recipe's."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
-    sides: Mapping[int, int] = field(default_factory=lambda: needle_model.SCENES)
+    sides: Mapping[int, int] = field(default_factory=lambda: needle_scenes.SCENES)
     boxes: bool = False
     clear: float | None = None
     """Strength of the scenes that a first training of as many epochs sees."""
@@ -56,7 +57,7 @@ VARIANTS: dict[str, Variant] = {
     "wide": Variant({"k": (8, 4), "epochs": 40}),
     "size128": Variant({"crop_size": 128, "epochs": 36}, {128: 6000, 256: 1000, 512: 6000, 1024: 12000}),
     "zoom2": Variant({"grid": 5, "fraction": 0.5, "k": (3, 2, 1), "epochs": 56}),
-    "deep": Variant({"epochs": 70}, {**needle_model.SCENES, 4096: 12000}),
+    "deep": Variant({"epochs": 70}, {**needle_scenes.SCENES, 4096: 12000}),
     "clear first": Variant({"epochs": 42}, clear=0.16),
     "searched": Variant(searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
     "clear, searched": Variant(clear=0.16, searched={64: 1000, 256: 1000, 512: 1000, 1024: 1500}),
@@ -79,9 +80,9 @@ def fit(output: Path, hint: float, chosen: Variant, seed: int) -> float:
         options = replace(options, init_from=str(first))
     started = time.process_time()
     if chosen.searched is None:
-        given = needle_model.examples(seed, hint, chosen.sides, boxes=chosen.boxes)
+        given = needle_scenes.examples(seed, hint, chosen.sides, boxes=chosen.boxes)
     else:
-        given = found(load_model(first), needle_model.examples(seed, hint, chosen.searched))
+        given = found(load_model(first), needle_scenes.examples(seed, hint, chosen.searched))
     spent += time.process_time() - started + needle_model.train(given, output, options).cpu_seconds
     done.write_text(str(spent), encoding="utf-8")
     return spent

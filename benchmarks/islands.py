@@ -16,10 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import islands_manifest
 import numpy as np
 import torch
-from store import store, store_picture
 
 from hiresattn import classify, load_model, open_pyramid
 from hiresattn.checkpoint import Model
@@ -28,6 +26,8 @@ from hiresattn.inference.record import Prediction, VisitedRegion
 from hiresattn.inference.search import Budget
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
+from scenes.islands import write_manifest
+from store import store, store_picture
 
 BUDGET = 16
 FINEST = 128
@@ -115,7 +115,7 @@ def main(shared: Path, seeds: str, keep: Path | None, models: str, *, picture: b
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         manifest = Path(folder) / "islands.csv"
-        islands_manifest.main(shared.resolve(), manifest)
+        write_manifest(shared.resolve(), manifest)
         examples = read_manifest(manifest)
         tests = [example for example in examples if example.split == "test"]
         for name in models.split(","):

@@ -24,12 +24,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-import islands_manifest
 import numpy as np
 import torch
-from islands import LOOKING
 from PIL import Image, ImageDraw
-from store import RESULTS, store
 
 from hiresattn import load_model
 from hiresattn.attention_maps.export import export_attention, first_look, loader_of
@@ -38,6 +35,9 @@ from hiresattn.attention_maps.render import RegionMap, compose
 from hiresattn.datasets.manifest import Example, read_manifest
 from hiresattn.training.data import Item
 from hiresattn.training.fit import fit
+from islands import LOOKING
+from scenes.islands import write_manifest
+from store import RESULTS, store
 
 ENCODERS = {"test_resnet": (-3,), "small-bn": (-1,)}
 OPTIONS = replace(
@@ -155,7 +155,7 @@ def main(shared: Path, seeds: str, encoders: str, keep: Path | None, *, picture:
         folder = keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         manifest = folder / "islands.csv"
-        islands_manifest.main(shared.resolve(), manifest)
+        write_manifest(shared.resolve(), manifest)
         examples = read_manifest(manifest)
         for encoder, seed in product(encoders.split(","), map(int, seeds.split(","))):
             output = folder / f"{encoder}-{seed}"

@@ -1,4 +1,4 @@
-"""Megapixel-MNIST: which digit is there three times? Train, search, compare. See ``mnistscenes.py`` for the scenes.
+"""Megapixel-MNIST: which digit is there three times? Train, search, compare. See ``mnist.py`` for the scenes.
 
     python benchmarks/megamnist.py ../shared WORK [--recipe location --recipe everywhere …] [--seeds 0,1,2]
 
@@ -21,11 +21,8 @@ from pathlib import Path
 from typing import Any
 
 import click
-import mnistscenes
 import numpy as np
 import torch
-from mnistscenes import FEW, MegaPyramid, Scene
-from store import store, store_picture
 from torch import Tensor
 
 from hiresattn import classify, load_model
@@ -36,6 +33,9 @@ from hiresattn.model.select import Selection
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
+from scenes import mnist
+from scenes.mnist import FEW, MegaPyramid, Scene
+from store import store, store_picture
 
 WINDOW, GLANCE = 56, 224
 #: Least share of its area that a region must hold of a digit to have seen it.
@@ -61,7 +61,7 @@ DIGITS = TrainOptions(
 LOOKING = replace(
     DIGITS,
     root_size=GLANCE,
-    overlap=mnistscenes.GLYPH / GLANCE,
+    overlap=mnist.GLYPH / GLANCE,
     k=(4,),
     estimator="reinforce-loo",
     reinforce_weight=50.0,
@@ -125,11 +125,11 @@ def train(digits: Path, recipe: str, seed: int, output: Path) -> float:
         done = folder / "seconds"
         if not done.is_file():
             options = replace(stage.options, seed=seed, init_from=before and str(before), name=output.name)
-            single = stage.side < mnistscenes.LEAST
-            given = mnistscenes.examples(
+            single = stage.side < mnist.LEAST
+            given = mnist.examples(
                 digits, "train", SCENES, side=stage.side, seed0=1_000_000 * (seed + 1), single=single
             )
-            given += mnistscenes.examples(digits, "val", 30, side=stage.side, single=single)
+            given += mnist.examples(digits, "val", 30, side=stage.side, single=single)
             for record in fit(given, folder, options):
                 print(
                     f"{folder.name} {stage.side} px {record.epoch}/{record.epochs} loss {record.loss:.3f} accuracy "
@@ -288,7 +288,7 @@ def main(
 ) -> None:
     """Train where WORK has no model yet, measure, and keep the measurements."""
     torch.set_num_threads(1)  # CPU-seconds are then those of the work, not of waiting threads
-    digits = shared / mnistscenes.DIGITS
+    digits = shared / mnist.DIGITS
     work.mkdir(parents=True, exist_ok=True)
     for seed in map(int, seeds.split(",")):
         for recipe in recipes:

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import imagecodecs
 import tifffile
-from store import store
 
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
+from store import store
 
 TILE, KINDS = 256, 16
 SIDES = {"10 megapixels": 3072, "10 gigapixels": 102400}

@@ -16,13 +16,13 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from store import store, store_picture
 
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import EXPAND_FROM
 from hiresattn.inference.record import Prediction
+from store import store, store_picture
 
 BUDGET = 80
 SIDES = (64, 256, 1024, 4096, 16384, 32768, 65536, 262144)

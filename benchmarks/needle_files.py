@@ -15,16 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import click
-import needle
 import torch
-from exhaustive import ALL
-from store import store
 
+import needle
+from exhaustive import ALL
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.demo.needle import NeedleScene
 from hiresattn.demo.run import write_scene
 from hiresattn.inference.record import Prediction
+from store import store
 
 COUNTS = "1024:100,4096:30,16384:6,65536:2"
 #: Largest side at which every place is looked at, and in how many of the files.

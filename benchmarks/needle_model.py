@@ -5,7 +5,6 @@
 The scenes are synthetic and rendered when read. Training sees sides of 64 to 1024 px only.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,31 +12,13 @@ import click
 import torch
 
 from hiresattn.datasets.manifest import Example
-from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.training.fit import fit
 from hiresattn.training.log import EpochRecord
 from hiresattn.training.options import TrainOptions
+from scenes.needle import examples
 
-#: Training scenes per side.
-SCENES = {64: 6000, 128: 1000, 256: 4000, 512: 4000, 1024: 12000}
 #: The recipe.
 OPTIONS = TrainOptions(epochs=84, epoch_images=384, threads=0, name="needle", value_range=(0, 255))
-
-
-def examples(
-    seed: int, hint: float, sides: Mapping[int, int] = SCENES, *, boxes: bool = False
-) -> list[Example]:
-    """Scenes of every side for training, and 60 of 1024 px for validation; with the needle's place if asked."""
-    scenes = [
-        NeedleScene(seed * 1_000_000 + number, side, hint)
-        for side, count in sides.items()
-        for number in range(count)
-    ]
-    scenes += [NeedleScene(number, 1024, hint, "val") for number in range(60)]
-    return [
-        Example(NeedlePyramid(scene), scene.label, scene.split, boxes=(scene.box,) if boxes else None)
-        for scene in scenes
-    ]
 
 
 def train(given: list[Example], output: str | Path, options: TrainOptions) -> EpochRecord:

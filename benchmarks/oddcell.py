@@ -1,4 +1,4 @@
-"""The odd cell in a giant smear: train, search, compare. See ``smear.py`` for the scenes.
+"""The odd cell in a giant smear: train, search, compare. See ``scenes/smear.py`` for the scenes.
 
     python benchmarks/oddcell.py ../shared WORK [--recipe boxes --recipe distilled] [--seeds 0,1,2]
 
@@ -31,10 +31,7 @@ from typing import Any
 
 import click
 import numpy as np
-import smear
 import torch
-from store import store, store_picture
-from writers import WRITERS
 
 from hiresattn import classify, load_model
 from hiresattn.datasets.manifest import Example
@@ -42,9 +39,13 @@ from hiresattn.inference.locate import locate
 from hiresattn.inference.record import Prediction
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
+from scenes import smear
+from scenes.cells import CELL, ZIP
+from scenes.writers import WRITERS
+from store import store, store_picture
 
-WINDOW = 2 * smear.CELL
-GLANCE = 16 * smear.CELL
+WINDOW = 2 * CELL
+GLANCE = 16 * CELL
 #: A first look at 8 px a cell; then windows of 2 x 2 cells at 64 px a cell.
 LOOKING = TrainOptions(
     crop_size=128,
@@ -360,7 +361,7 @@ def _holds(region: tuple[int, ...], box: tuple[int, ...]) -> bool:
 def main(shared: Path, work: Path, recipes: tuple[str, ...], seeds: str, count: int, split: str) -> None:
     """Train where WORK has no model yet, measure, and keep the measurements."""
     torch.set_num_threads(1)
-    zip_path = shared / smear.ZIP
+    zip_path = shared / ZIP
     for seed in map(int, seeds.split(",")):
         for name in recipes:
             model, kept = work / f"{name}-{seed}", work / f"{name}-{seed}-{split}.json"

@@ -15,12 +15,12 @@ from typing import Any
 
 import click
 import numpy as np
-from canvas import Canvas
-from store import store
-from writers import write_tiff, write_zarr
 
 from hiresattn import open_pyramid, read_crops
 from hiresattn.reading.bench import PATTERNS, bench_reading, crop_places
+from scenes.canvas import Canvas
+from scenes.writers import write_tiff, write_zarr
+from store import store
 
 SIZE = 224
 #: Crops of the slow readers.

@@ -13,9 +13,6 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from canvas import Canvas
-from store import store
-from writers import write_cog
 
 import hiresattn
 from hiresattn import open_pyramid
@@ -23,6 +20,9 @@ from hiresattn.checkpoint import load_model
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify, input_for
 from hiresattn.reading.fetch import CropFetcher
+from scenes.canvas import Canvas
+from scenes.writers import write_cog
+from store import store
 
 LATENCY_MS = 30
 BUDGET = 32

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from store import store
 
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.geometry import Grid
 from hiresattn.model.build import build_model
 from hiresattn.model.scorers import View
+from store import store
 
 #: Each way that a scorer can be asked for; classes as fMoW has them, and as ImageNet has.
 SCORERS = ("location", "context", "mask", "saol", "ltpa", "oaa", "evidence", "random")

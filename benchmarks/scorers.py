@@ -9,7 +9,7 @@ test split with a fixed number of looks and no stop rule. `random` and `oracle` 
 the one looks at random cells, the other is told at every region which cells are on the target. A hit is a finest look
 that holds the centre of a target's box. Results are added to `results/scorers.json`.
 
-The needle is learnt from labels alone; of the odd cell (`smear.py`, `oddcell.py`) training is told the boxes.
+The needle is learnt from labels alone; of the odd cell (`scenes/smear.py`, `oddcell.py`) training is told the boxes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-import needle_model
 import numpy as np
-import oddcell
-import smear
 import torch
-from store import load, store
 
+import needle_model
+import oddcell
 from hiresattn import load_model
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.config import ScorerConfig
@@ -36,6 +34,10 @@ from hiresattn.geometry import cells_on_target
 from hiresattn.model.build import build_model
 from hiresattn.model.net import Glimpses
 from hiresattn.training.options import TrainOptions
+from scenes import needle as needle_scenes
+from scenes import smear
+from scenes.cells import ZIP
+from store import load, store
 
 SCORERS = ("location", "mask", "saol", "ltpa", "oaa", "random", "oracle")
 
@@ -56,7 +58,7 @@ class Task:
 
 
 def _needle(_shared: Path, seed: int, *, sides: Mapping[int, int]) -> list[Example]:
-    return [e for e in needle_model.examples(seed, 0.16, sides) if e.split == "train"]
+    return [e for e in needle_scenes.examples(seed, 0.16, sides) if e.split == "train"]
 
 
 def _needle_scenes(_shared: Path, count: int, *, side: int) -> list[Example]:
@@ -65,15 +67,15 @@ def _needle_scenes(_shared: Path, count: int, *, side: int) -> list[Example]:
 
 
 def _windows(shared: Path, seed: int) -> list[Example]:
-    return oddcell.windows(shared / smear.ZIP, seed)
+    return oddcell.windows(shared / ZIP, seed)
 
 
 def _smears(shared: Path, seed: int) -> list[Example]:
-    return oddcell.scenes(shared / smear.ZIP, seed, empty=0.25)
+    return oddcell.scenes(shared / ZIP, seed, empty=0.25)
 
 
 def _test_smears(shared: Path, count: int) -> list[Example]:
-    return smear.examples(shared / smear.ZIP, "test", count, seed0=oddcell.TEST)
+    return smear.examples(shared / ZIP, "test", count, seed0=oddcell.TEST)
 
 
 TASKS = {

@@ -19,9 +19,6 @@ from typing import Any
 
 import click
 import torch
-from canvas import Canvas
-from store import store
-from writers import write_tiff
 
 import hiresattn.inference.classify as module
 from hiresattn.checkpoint import Model, load_model, save_model
@@ -29,6 +26,9 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
 from hiresattn.reading.fetch import CropFetcher
+from scenes.canvas import Canvas
+from scenes.writers import write_tiff
+from store import store
 
 BUDGET, SIZE, RUNS = 64, 224, 7
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}

@@ -20,7 +20,6 @@ import rasterio
 import torch
 from rasterio.io import MemoryFile
 from rasterio.shutil import copy
-from store import store
 
 from hiresattn import open_pyramid
 from hiresattn.config import InputConfig
@@ -31,6 +30,7 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.model.presets import PRESETS
 from hiresattn.model.select import TopK
 from hiresattn.reading.fetch import CropFetcher, Crops
+from store import store
 
 #: Name, preset, side of the image (px) and cells per region and depth.
 WAYS = (

@@ -3,4 +3,6 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # so that tests can import tests.images and the contracts
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # so that tests can import tests.images and the contracts
+sys.path.append(str(ROOT / "benchmarks"))  # and the scenes that benchmarks are run on

@@ -1,14 +1,9 @@
 """The fMoW benchmark from end to end on a small synthetic tree."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
 import fmow_protocols
-import fmow_tree
+from scenes import fmow_tree
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """The scenes of Megapixel-MNIST, and what is measured on them."""
 
 import pickle
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -9,20 +8,17 @@ import numpy as np
 import pytest
 import torch
 
+import megamnist
+from hiresattn.config import InputConfig
+from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.geometry import cell_regions, root_regions
+from hiresattn.model.build import build_model
+from hiresattn.training.options import model_config
+from scenes import mnist
+from scenes.mnist import GLYPH, MegaPyramid, Scene
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import megamnist  # noqa: E402 - benchmarks are no package
-import mnistscenes  # noqa: E402
-from mnistscenes import GLYPH, MegaPyramid, Scene  # noqa: E402
-
-from hiresattn.config import InputConfig  # noqa: E402
-from hiresattn.errors import ConfigError, NotFoundError  # noqa: E402
-from hiresattn.geometry import cell_regions, root_regions  # noqa: E402
-from hiresattn.model.build import build_model  # noqa: E402
-from hiresattn.training.options import model_config  # noqa: E402
-
-REAL = ROOT.parent / "shared" / mnistscenes.DIGITS
+REAL = ROOT.parent / "shared" / mnist.DIGITS
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +63,7 @@ def test_labels_and_places_are_spread_evenly():
 
 
 def test_splits_share_no_digit(digits):
-    lots = {split: mnistscenes.glyphs(str(digits), split) for split in ("train", "val", "test")}
+    lots = {split: mnist.glyphs(str(digits), split) for split in ("train", "val", "test")}
     assert [lot.scribbles for lot in lots.values()] == [9000, 1000, 2000]
     assert not np.array_equal(lots["train"].ink[-1], lots["test"].ink[-1])
     known = lots["test"]
@@ -98,7 +94,7 @@ def test_a_scene_is_the_same_in_another_process(digits):
 
 
 def test_single_digits_lie_alone(digits):
-    (example,) = mnistscenes.examples(digits, "train", 1, side=56, single=True)
+    (example,) = mnist.examples(digits, "train", 1, side=56, single=True)
     image = whole(example.source)
     assert example.boxes is None
     assert (image > 0).sum() == GLYPH**2
@@ -152,7 +148,7 @@ def test_the_oracle_is_shown_every_digit_once(digits):
     scenes = [Scene(seed, 768, "val") for seed in range(3)]
     options = megamnist.LOOKING
     rule = InputConfig(size=options.crop_size, bands=(0,), low=(-255,), high=(255,))
-    config = model_config(options, mnistscenes.CLASSES, rule)
+    config = model_config(options, mnist.CLASSES, rule)
     for scene in scenes:
         roots = root_regions(768, 768, root_size=config.root_size, overlap=config.overlap)
         cells = cell_regions(roots, config.grid, config.finest_side)
@@ -170,6 +166,6 @@ def test_stages_of_a_recipe_fit_together(recipe):
     shapes = []
     for stage in megamnist.stages(recipe):
         rule = InputConfig(size=stage.options.crop_size, bands=(0,), low=(-255,), high=(255,))
-        net = build_model(model_config(stage.options, mnistscenes.CLASSES, rule))
+        net = build_model(model_config(stage.options, mnist.CLASSES, rule))
         shapes.append({name: value.shape for name, value in net.state_dict().items()})
     assert all(shape == shapes[0] for shape in shapes)

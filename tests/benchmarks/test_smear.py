@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import pickle
-import sys
 import zipfile
 from collections import Counter
 from pathlib import Path
@@ -14,19 +13,17 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import write_scenes
+from hiresattn import open_pyramid
+from hiresattn.datasets.manifest import read_manifest
+from hiresattn.demo.needle import NeedlePyramid, NeedleScene
+from hiresattn.errors import ConfigError, NotFoundError, OpenError, RegionError
+from hiresattn.pyramid.array import ArrayPyramid
+from scenes import cells as pbc
+from scenes import smear, writers
+
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
-
-import smear  # noqa: E402 - benchmarks are no package
-import writers  # noqa: E402
-
-from hiresattn import open_pyramid  # noqa: E402
-from hiresattn.datasets.manifest import read_manifest  # noqa: E402
-from hiresattn.demo.needle import NeedlePyramid, NeedleScene  # noqa: E402
-from hiresattn.errors import ConfigError, NotFoundError, OpenError, RegionError  # noqa: E402
-from hiresattn.pyramid.array import ArrayPyramid  # noqa: E402
-
-REAL = ROOT.parent / "shared" / smear.ZIP
+REAL = ROOT.parent / "shared" / pbc.ZIP
 SIZES = [(363, 360), (369, 366), (360, 360), (340, 353)]
 PER_CLASS = 20
 
@@ -36,9 +33,9 @@ def shared(tmp_path_factory):
     """A folder laid out like the shared one, with a small zip of made-up cells."""
     folder = tmp_path_factory.mktemp("shared")
     rng = np.random.default_rng(0)
-    (folder / smear.ZIP).parent.mkdir(parents=True)
-    with zipfile.ZipFile(folder / smear.ZIP, "w") as archive:
-        for name in smear.CLASSES:
+    (folder / pbc.ZIP).parent.mkdir(parents=True)
+    with zipfile.ZipFile(folder / pbc.ZIP, "w") as archive:
+        for name in pbc.CLASSES:
             for i in range(PER_CLASS):
                 height, width = SIZES[i % 4]
                 grey, tint = rng.integers(60, 200, (12, 12, 1)), rng.integers(-40, 40, 3)
@@ -52,7 +49,7 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cells(shared):
-    return str(shared / smear.ZIP)
+    return str(shared / pbc.ZIP)
 
 
 def whole(pyramid, level=0):
@@ -73,7 +70,7 @@ def mean_of(image, d):
 
 @pytest.mark.skipif(not REAL.is_file(), reason="the cell images are not here")
 def test_real_images_are_dealt_to_splits_by_file():
-    banks = {split: smear.CellBank(REAL, split) for split in ("train", "val", "test")}
+    banks = {split: pbc.CellBank(REAL, split) for split in ("train", "val", "test")}
     assert {split: len(bank) for split, bank in banks.items()} == {"train": 2240, "val": 320, "test": 640}
     names = [name for bank in banks.values() for name in bank.names]
     assert len(set(names)) == 3200
@@ -87,59 +84,59 @@ def test_real_images_are_dealt_to_splits_by_file():
 def test_a_real_scene_shows_the_images_of_the_zip():
     scene = smear.SmearScene(4, 4, "val")
     pyramid = smear.SmearPyramid(REAL, scene)
-    bank = smear.cell_bank(str(REAL), "val")
+    bank = pbc.cell_bank(str(REAL), "val")
     numbers, turns = scene.layout(bank)
     image = whole(pyramid)
     with zipfile.ZipFile(REAL) as archive:
         for row, column in np.ndindex(4, 4):
             with Image.open(io.BytesIO(archive.read(bank.names[numbers[row, column]]))) as file:
-                original = smear.square(np.asarray(file))
+                original = pbc.square(np.asarray(file))
             shown = image[row * 360 : row * 360 + 360, column * 360 : column * 360 + 360]
             turned = smear.turned(original, turns[row, column]).astype(int)
             assert np.abs(shown - turned).max() <= 2  # Pillow's decoder is another
 
 
 def test_splits_share_no_image_and_do_not_depend_on_the_zip_order(shared, cells, tmp_path):
-    names = [set(smear.CellBank(cells, split).names) for split in ("train", "val", "test")]
+    names = [set(pbc.CellBank(cells, split).names) for split in ("train", "val", "test")]
     assert [len(part) for part in names] == [8 * 14, 8 * 2, 8 * 4]
     assert len(set.union(*names)) == 8 * PER_CLASS
     other = tmp_path / "other.zip"
     with zipfile.ZipFile(cells) as source, zipfile.ZipFile(other, "w") as target:
         for name in reversed(source.namelist()):
             target.writestr(f"folder/{name}", source.read(name))
-    again = {name.removeprefix("folder/") for name in smear.CellBank(other, "val").names}
+    again = {name.removeprefix("folder/") for name in pbc.CellBank(other, "val").names}
     assert again == names[1]
 
 
 def test_images_are_cut_or_filled_to_a_square():
     image = np.arange(366 * 369 * 3, dtype=np.uint32).reshape(366, 369, 3)
-    assert np.array_equal(smear.square(image), image[3:363, 4:364])
-    small = smear.square(image[:340, :360])
+    assert np.array_equal(pbc.square(image), image[3:363, 4:364])
+    small = pbc.square(image[:340, :360])
     assert small.shape == (360, 360, 3)
     assert np.array_equal(small[10:350], image[:340, :360])
     assert np.array_equal(small[9], image[0, :360])
 
 
 def test_only_what_is_needed_is_decoded(cells):
-    bank = smear.CellBank(cells, "test")
+    bank = pbc.CellBank(cells, "test")
     bank.require(np.array([3, 5, 3]))
     assert np.flatnonzero(bank._ready).tolist() == [3, 5]
     assert bank.load()._ready.all()
-    assert np.array_equal(bank.mips[1][3], smear.CellBank(cells, "test").load().mips[1][3])
+    assert np.array_equal(bank.mips[1][3], pbc.CellBank(cells, "test").load().mips[1][3])
 
 
 def test_unusable_zips_are_named(tmp_path):
     with pytest.raises(NotFoundError, match="no such file"):
-        smear.CellBank(tmp_path / "absent.zip", "test")
+        pbc.CellBank(tmp_path / "absent.zip", "test")
     (tmp_path / "bad.zip").write_bytes(b"no zip")
     with pytest.raises(OpenError, match="damaged"):
-        smear.CellBank(tmp_path / "bad.zip", "test")
+        pbc.CellBank(tmp_path / "bad.zip", "test")
     with zipfile.ZipFile(tmp_path / "few.zip", "w") as archive:
         archive.writestr("basophil/1.jpg", b"")
     with pytest.raises(OpenError, match="has no image for split"):
-        smear.CellBank(tmp_path / "few.zip", "val")
+        pbc.CellBank(tmp_path / "few.zip", "val")
     with pytest.raises(ConfigError, match="no split"):
-        smear.CellBank(tmp_path / "few.zip", "dev")
+        pbc.CellBank(tmp_path / "few.zip", "dev")
 
 
 # ---- the scene
@@ -147,7 +144,7 @@ def test_unusable_zips_are_named(tmp_path):
 
 @pytest.mark.parametrize(("grid", "background"), [(2, "neutrophil"), (4, "platelet"), (16, "neutrophil")])
 def test_exactly_one_cell_is_of_another_class_and_it_is_the_label(cells, grid, background):
-    bank = smear.cell_bank(cells, "train")
+    bank = pbc.cell_bank(cells, "train")
     for seed in range(30):
         scene = smear.SmearScene(seed, grid, "train", background)
         numbers, turns = scene.layout(bank)
@@ -163,7 +160,7 @@ def test_exactly_one_cell_is_of_another_class_and_it_is_the_label(cells, grid, b
 
 def test_the_box_holds_the_odd_cell(cells):
     scene = smear.SmearScene(7, 4, "test")
-    bank = smear.cell_bank(cells, "test").load()
+    bank = pbc.cell_bank(cells, "test").load()
     shown = smear.SmearPyramid(cells, scene).read(0, *scene.box)
     own = bank.numbers[scene.label]
     assert any(np.array_equal(shown, smear.turned(bank.mips[1][i], turn)) for i in own for turn in range(8))
@@ -172,11 +169,11 @@ def test_the_box_holds_the_odd_cell(cells):
 def test_labels_places_and_turns_are_drawn_evenly(cells):
     scenes = [smear.SmearScene(seed, 4, "val") for seed in range(700)]
     labels = Counter(scene.label for scene in scenes)
-    assert set(labels) == set(smear.CLASSES) - {"neutrophil"}
+    assert set(labels) == set(pbc.CLASSES) - {"neutrophil"}
     assert min(labels.values()) > 65
     assert min(Counter(scene.position for scene in scenes).values()) > 20
     assert len(Counter(scene.position for scene in scenes)) == 16
-    bank = smear.cell_bank(cells, "val")
+    bank = pbc.cell_bank(cells, "val")
     turns = Counter(turn for scene in scenes[:50] for turn in scene.layout(bank)[1].ravel().tolist())
     assert set(turns) == set(range(8))
     assert min(turns.values()) > 60
@@ -184,7 +181,7 @@ def test_labels_places_and_turns_are_drawn_evenly(cells):
 
 def test_a_scene_of_one_cell_shows_any_class():
     scenes = [smear.SmearScene(seed, 1) for seed in range(200)]
-    assert {scene.label for scene in scenes} == set(smear.CLASSES)
+    assert {scene.label for scene in scenes} == set(pbc.CLASSES)
     assert {scene.box for scene in scenes} == {(0, 0, 360, 360)}
 
 
@@ -258,8 +255,8 @@ def test_examples_are_scenes_with_their_labels(cells):
 
 def test_single_cells_lie_off_centre_among_neighbours(cells):
     found = smear.single_cell_examples(cells, "val", 4)
-    assert Counter(example.label for example in found) == dict.fromkeys(smear.CLASSES, 4)
-    bank = smear.cell_bank(cells, "val")
+    assert Counter(example.label for example in found) == dict.fromkeys(pbc.CLASSES, 4)
+    bank = pbc.cell_bank(cells, "val")
     shifts = set()
     for example in found:
         y, x, height, width = example.region
@@ -387,7 +384,7 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, form):
 def test_the_command_writes_scenes_and_a_manifest(shared, tmp_path, form):
     for split in ("val", "test", "test"):
         arguments = [str(shared), str(tmp_path), "--count", "2", "--grid", "2", "--split", split]
-        result = CliRunner().invoke(smear.main, [*arguments, "--format", form])
+        result = CliRunner().invoke(write_scenes.main, ["smear", *arguments, "--format", form])
         assert result.exit_code == 0, result.output
     found = read_manifest(tmp_path / "manifest.csv")
     assert [example.split for example in found] == ["val", "val", "test", "test"]
@@ -403,7 +400,7 @@ def test_the_command_writes_scenes_and_a_manifest(shared, tmp_path, form):
 
 
 def test_a_scene_has_as_many_odd_cells_as_it_is_asked_for(cells):
-    bank = smear.cell_bank(cells, "train")
+    bank = pbc.cell_bank(cells, "train")
     for several in (0, 1, 5):
         scene = smear.SmearScene(7, 4, several=several)
         odd = bank.numbers[scene.label]
@@ -431,7 +428,7 @@ def test_windows_show_one_to_several_cells_of_their_class(cells):
     assert set(found) <= set(range(1, 10))
     assert found[1] > found[9] >= 0
     assert max(found) > 5
-    bank = smear.cell_bank(cells, "train")
+    bank = pbc.cell_bank(cells, "train")
     for example in more[:40]:
         numbers, _ = example.source.scene.layout(bank)
         own = bank.numbers[example.label]
@@ -441,13 +438,13 @@ def test_windows_show_one_to_several_cells_of_their_class(cells):
 
 def test_a_mixed_scene_shows_cells_of_its_boxes_classes_and_has_none_of_its_own(cells):
     (example,) = smear.examples(cells, "train", 1, grid=4, several=16, mixed=True, seed0=3)
-    bank = smear.cell_bank(str(cells), "train").load()
+    bank = pbc.cell_bank(str(cells), "train").load()
     scene = example.source.scene
     assert example.label is None
     assert len(example.box_labels) == len(example.boxes) == scene.several > 1
     numbers, _ = scene.layout(bank)
     shown = {
-        (y // smear.CELL, x // smear.CELL): kind
+        (y // pbc.CELL, x // pbc.CELL): kind
         for (y, x, _, _), kind in zip(example.boxes, example.box_labels, strict=True)
     }
     for place, number in np.ndenumerate(numbers):

@@ -1,12 +1,10 @@
 """The README's tables are those of the stored results."""
 
-import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "benchmarks"))
+import table
 
-import table  # noqa: E402 - benchmarks are no package
+ROOT = Path(__file__).parents[2]
 
 
 def test_the_readme_is_what_the_stored_results_give():

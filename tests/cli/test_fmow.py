@@ -2,18 +2,13 @@
 
 import json
 import shutil
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.inference.record import Prediction
-
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import fmow_tree
+from scenes import fmow_tree
 
 TRUTH = "1,airport\n2,tower\n3,dam\n4,false_detection\n5,tower\n"
 ANSWERS = "1,airport\n2,tower\n3,tower\n4,dam\n5,tower\n"

@@ -1,13 +1,8 @@
 """A synthetic tree of fMoW-rgb with its quirks, made once."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-
-import fmow_tree
+from scenes import fmow_tree
 
 
 @pytest.fixture(scope="session")

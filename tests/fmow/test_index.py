@@ -6,7 +6,6 @@ import shutil
 import tarfile
 from collections import Counter
 
-import fmow_tree
 import pytest
 
 from hiresattn import open_pyramid
@@ -14,6 +13,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError, NotFoundError, OpenError
 from hiresattn.fmow.index import Row, rows, write_rows
 from hiresattn.fmow.tree import Skipped, View, scan
+from scenes import fmow_tree
 
 ALL = ("train", "val", "test", "seq")
 

@@ -1,22 +1,19 @@
 """Turn the island windows of the satellite scene into a manifest: west trains, east tests.
 
-    python benchmarks/islands_manifest.py ../shared islands.csv
-
 Windows overlap, so those that cross the border at column 5500 are left out: no pixel is in both splits.
 """
 
 import csv
 import json
 import os
-import sys
 from pathlib import Path
 
 BORDER = 5500
 CLASSES = {"0": "sea", "1": "islands"}
 
 
-def main(shared: Path, output: Path) -> None:
-    """Read ``data/earth/islands.csv`` of the shared folder and write the manifest."""
+def write_manifest(shared: Path, output: Path) -> dict[str, int]:
+    """Read ``data/earth/islands.csv`` of the shared folder, write the manifest and count its rows by split."""
     folder = shared / "data" / "earth"
     scene = os.path.relpath((folder / "earth_west_10800x7500.tif").resolve(), output.resolve().parent)
     counts = {"train": 0, "test": 0}
@@ -32,10 +29,4 @@ def main(shared: Path, output: Path) -> None:
             boxes = [[y + top, x + left, bottom - top, right - left] for left, top, right, bottom in corners]
             rows.writerow([scene, CLASSES[window["label"]], split, y, x, size, size, json.dumps(boxes)])
             counts[split] += 1
-    print(f"{output}: {counts['train']} windows to train on, {counts['test']} to test on")
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3:
-        sys.exit(__doc__)
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    return counts

@@ -1,7 +1,5 @@
 """Write a synthetic tree of fMoW-rgb: its layout and its quirks, drawn images.
 
-    python benchmarks/fmow_tree.py OUT [--places 6] [--seed 0] [--no-archive]
-
 The names, the JSON fields and the oddities are those of the release (see `QUIRKS`); the pictures are noise with
 a coloured, striped target per category, and smaller than the real ones. Nothing measured on it says anything
 about real scenes: it shows that the tools run.
@@ -15,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 from PIL import Image
 
@@ -246,18 +243,3 @@ def _wkt(bounds: tuple[float, ...]) -> str:
 def _text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-@click.command()
-@click.argument("out", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--places", default=6, help="Sequences per category in train.")
-@click.option("--seed", default=0)
-@click.option("--archive/--no-archive", default=True, help="Pack the ground truth.")
-def main(out: Path, places: int, seed: int, archive: bool) -> None:  # noqa: FBT001 - click
-    """Write a synthetic tree of fMoW-rgb."""
-    tree = write_tree(out, places=places, seed=seed, archive=archive)
-    print(f"{out}: {tree.views} synthetic views, {len(tree.boxes)} boxes")
-
-
-if __name__ == "__main__":
-    main()
