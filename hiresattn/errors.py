@@ -8,6 +8,9 @@ would guess, so ``except OSError`` around a read works.
 class HiresattnError(Exception):
     """The root of every error raised by hiresattn."""
 
+    image: int | None = None
+    """Index of the image that failed, where several are read in one call; None = not known, or there is one."""
+
 
 class OpenError(HiresattnError, OSError):
     """A source exists but can't be opened as an image: unknown format, damaged header, truncated file."""

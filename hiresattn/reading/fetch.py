@@ -8,6 +8,7 @@ from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
+from threading import Lock
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, ReadError, RegionError
+from hiresattn.errors import DomainError, HiresattnError, ReadError, RegionError
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.plan import plan_reads
@@ -74,7 +75,8 @@ class CropFetcher:
 
     Threads decode; the caller's thread scatters the tiles in the plan's order, so the crops don't depend on
     the number of threads. Memory holds at most ``2 * threads`` tiles on their way, the cache, and the sums of
-    the crops that are not complete. To be called from one thread at a time. The pyramids stay the caller's.
+    the crops that are not complete. Images can be added and removed between calls. A second thread may call at the
+    same time for other images. The pyramids stay the caller's.
 
     Args:
         pyramids: The images, by index.
@@ -98,16 +100,18 @@ class CropFetcher:
         cache_bytes: int | None = None,
         strict: bool = False,
     ) -> None:
-        for pyramid in pyramids:
-            check_domain(pyramid, config)
         self.config = config
-        self.stats = [FetchStats(bytes_exact=pyramid.exact_bytes) for pyramid in pyramids]
-        self._pyramids = list(pyramids)
+        self.stats: list[FetchStats] = []
+        self._pyramids: list[Pyramid] = []
+        self._seen: list[set[tuple[int, int, int]]] = []
+        self._free: list[int] = []
         self._threads = threads
         self._strict = strict
         self._low = np.array(config.low, np.float64)
         self._high = np.array(config.high, np.float64)
-        self._seen: list[set[tuple[int, int, int]]] = [set() for _ in pyramids]
+        self._lock = Lock()
+        for pyramid in pyramids:
+            self.add(pyramid)
         if cache_bytes is None:
             cache_bytes = min(max(24 * _largest_tile(pyramids), 64 << 20), 256 << 20)
         self._cache: TileCache[_Decoded] = TileCache(cache_bytes)
@@ -115,6 +119,35 @@ class CropFetcher:
         self._ready: tuple[tuple[np.ndarray, np.ndarray], Crops] | None = None
         self._pool: ThreadPoolExecutor | None = None
         self._pool_pid = 0
+
+    def add(self, pyramid: Pyramid) -> int:
+        """Take another image.
+
+        Returns:
+            Its index, for calls; that of a removed image is used again.
+
+        Raises:
+            DomainError: If the model can't take it.
+        """
+        check_domain(pyramid, self.config)
+        with self._lock:
+            if self._free:
+                index = self._free.pop()
+                self._pyramids[index] = pyramid
+            else:
+                index = len(self._pyramids)
+                self._pyramids.append(pyramid)
+                self.stats.append(FetchStats())
+                self._seen.append(set())
+            self.stats[index] = FetchStats(bytes_exact=pyramid.exact_bytes)
+            self._seen[index] = set()
+        return index
+
+    def remove(self, index: int) -> None:
+        """Let go of an image and of its cached tiles; its pyramid stays open."""
+        self._cache.drop(lambda key: key[0] == index)
+        with self._lock:
+            self._free.append(index)
 
     def __call__(
         self,
@@ -134,7 +167,7 @@ class CropFetcher:
 
         Raises:
             RegionError: If an image or a region does not exist; nothing is read then.
-            ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
+            ReadError: If a tile can't be decoded, or is missing and ``strict`` is set; its ``image`` is the index.
         """
         ready, self._ready = self._ready, None
         if ready is not None and out is None and all(map(np.array_equal, ready[0], (image, regions))):
@@ -236,21 +269,25 @@ class CropFetcher:
 
     def _workers(self) -> ThreadPoolExecutor:
         """The threads of this process: threads don't survive a fork."""
-        if self._pool is None or self._pool_pid != os.getpid():
-            self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="hiresattn-fetch")
-            self._pool_pid = os.getpid()
-        return self._pool
+        with self._lock:
+            if self._pool is None or self._pool_pid != os.getpid():
+                self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="hiresattn-fetch")
+                self._pool_pid = os.getpid()
+            return self._pool
 
     def _decode(self, read: Read) -> _Decoded:
         """Read, and make the bands that the model takes. Runs in any thread."""
         started = time.perf_counter()
         pyramid = self._pyramids[read.image]
-        room = None
-        if read.tile is None:
-            pixels = pyramid.read_masked(read.level, *read.window)
-        else:
-            room = self._room(read)
-            pixels = pyramid.read_tile(read.level, *read.tile, *(() if room is None else (room,)))
+        room = None if read.tile is None else self._room(read)
+        try:
+            if read.tile is None:
+                pixels = pyramid.read_masked(read.level, *read.window)
+            else:
+                pixels = pyramid.read_tile(read.level, *read.tile, *(() if room is None else (room,)))
+        except HiresattnError as error:
+            error.image = read.image
+            raise
         if pixels.missing_tiles and self._strict:
             y, x, height, width = read.window
             where = f"row {read.tile[0]}, column {read.tile[1]}" if read.tile else "one or more"
@@ -286,9 +323,10 @@ class CropFetcher:
     def _decoded(self, read: Read, tile: _Decoded) -> _Decoded:
         """Count a decoded read and keep it if it is a tile. Runs in the caller's thread."""
         stats = self.stats[read.image]
-        stats.pixels += read.window[2] * read.window[3]
-        stats.missing_tiles += tile.missing
-        stats.seconds += tile.seconds
+        with self._lock:
+            stats.pixels += read.window[2] * read.window[3]
+            stats.missing_tiles += tile.missing
+            stats.seconds += tile.seconds
         if read.tile is not None:
             self._count_tiles(read.image, [(read.level, *read.tile)])
             self._cache.put(read[:3], tile)
@@ -296,11 +334,12 @@ class CropFetcher:
 
     def _count_tiles(self, image: int, tiles: Sequence[Sequence[int]]) -> None:
         stats, seen, pyramid = self.stats[image], self._seen[image], self._pyramids[image]
-        for level, row, column in tiles:
-            seen.add((level, row, column))
-            stats.bytes += pyramid.tile_bytes(level, row, column)
-        stats.tiles += len(tiles)
-        stats.unique_tiles = len(seen)
+        with self._lock:
+            for level, row, column in tiles:
+                seen.add((level, row, column))
+                stats.bytes += pyramid.tile_bytes(level, row, column)
+            stats.tiles += len(tiles)
+            stats.unique_tiles = len(seen)
 
 
 def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
