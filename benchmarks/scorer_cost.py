@@ -14,7 +14,7 @@ import torch
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.geometry import Grid
 from hiresattn.model.build import build_model
-from hiresattn.model.scorers import View
+from hiresattn.model.scorers import ScorerInput
 from store import store
 
 #: Each way that a scorer can be asked for; classes as fMoW has them, and as ImageNet has.
@@ -49,7 +49,7 @@ def main() -> None:
     encoder = nets["location", CLASSES[0]].encoder
     with torch.inference_mode():
         seen = encoder(crops)
-        view = View(seen.stages, seen.features, torch.full((GLIMPSES,), 0.34375))
+        view = ScorerInput(seen.stages, seen.features, torch.full((GLIMPSES,), 0.34375))
         taken: dict[Any, list[float]] = {"encoder": [], **{key: [] for key in nets}}
         for _ in range(REPEATS):
             taken["encoder"].append(seconds(lambda: encoder(crops)))

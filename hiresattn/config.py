@@ -116,17 +116,17 @@ class InputConfig(_Json):
 
 @dataclass(frozen=True)
 class LocationConfig(_Json):
-    """What the scorer is made of; see ``model.scorers.location``."""
+    """Settings of TNet's location module, the scorers ``location``, ``context`` and ``mask``."""
 
     stage: int = -1
     """Which of the encoder's maps is scored, by index; -1 = the coarsest."""
     units: tuple[int, ...] | None = None
-    """Rows, and columns, of that map that stand for the cells, one per row of the grid, as the paper picks them;
+    """Rows, and columns, of that map that represent the cells, one per row of the grid, as the paper picks them;
     None = area averages over the cells."""
     hidden: int | None = 64
     """Width inside; None = as wide as the map (``location``) or the feature (``context``)."""
     detach: bool = False
-    """Stop gradients at the encoder, as the paper does."""
+    """Detach the encoder's features before the scorer, as the paper does."""
     normalize: bool = False
     """Divide the logits by their norm over the grid, as the paper does; else a learned temperature."""
 
@@ -139,32 +139,30 @@ class LocationConfig(_Json):
 
 @dataclass(frozen=True)
 class ScorerConfig(_Json):
-    """Settings of the scorers that are not TNet's; each reads its own."""
+    """Settings of single scorers, each named in its description."""
 
     area: float = 0.08
-    """``mask``: share of a region's cells whose gate may be open, in the mean."""
+    """``mask``: mean share of a region's cells that may be selected, above 0 and up to 1."""
     sparsity: tuple[float, float, float] | None = None
-    """``mask``: alpha, beta and lambda of the historical sparsity loss in place of that budget; it collapses."""
+    """``mask``: alpha, beta and lambda of the historical sparsity loss in place of ``area``; its masks collapse."""
     encoder_stages: tuple[int, ...] = (-3, -1)
-    """``saol``, ``ltpa``: which of the encoder's maps they see, by index, fine to coarse; ``oaa``: the last of them."""
+    """``saol``, ``ltpa``: which of the encoder's maps they use, by index, fine to coarse; ``oaa``: the last of them."""
     compatibility: str = "dot"
-    """``ltpa``: how places and the region as a whole are compared: ``dot``, ``gated``, or ``plain``, which under
-    softmax does not depend on the whole."""
+    """``ltpa``: how local features are compared with the region's vector: ``dot``, ``gated``, or ``parametrised`` as
+    published, which under softmax does not depend on that vector."""
     heads: str = "concat"
-    """``ltpa``: one classifier for all encoder_stages (``concat``) or one each (``indep``)."""
-    reverse: bool = False
-    """``saol``: whether what a pasted part shows is taught as printed, the pasted side first."""
+    """``ltpa``: one classifier for all ``encoder_stages`` (``concat``) or one each (``indep``)."""
     negatives: str = "present"
-    """``oaa``: which classes integral maps are told of: ``present`` ones, or ``all``."""
+    """``oaa``: which classes the integral maps' loss covers: ``present`` ones, or ``all``."""
     floor: float = 0.0
-    """``oaa``: accumulated attention below it is taken for none; see ``OaaScorer``."""
+    """``oaa``: accumulated attention below this counts as 0; at least 0 and below 1."""
 
     def __post_init__(self) -> None:
         if not _finite(self.area) or not 0 < self.area <= 1:
             raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
         if not _finite(self.floor) or not 0 <= self.floor < 1:
             raise ConfigError(f"floor is an attention of 0 to below 1; got {self.floor!r}")
-        if not self.encoder_stages or not all(isinstance(tap, int) for tap in self.encoder_stages):
+        if not self.encoder_stages or not all(isinstance(stage, int) for stage in self.encoder_stages):
             raise ConfigError(
                 f"encoder_stages are indices of maps, such as -3 and -1; got {self.encoder_stages!r}"
             )
@@ -285,7 +283,7 @@ def _finite(value: Any) -> bool:
 #: Scorers that are classifiers as well.
 CLASSIFYING = ("saol", "ltpa", "oaa")
 _SCORING = {
-    "compatibility": ("gated", "dot", "plain"),
+    "compatibility": ("dot", "gated", "parametrised"),
     "heads": ("concat", "indep"),
     "negatives": ("present", "all"),
 }

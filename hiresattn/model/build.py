@@ -103,9 +103,13 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
         options["classes"] = len(config.classes)
     if name in ("saol", "ltpa"):
         options["encoder_stages"] = scoring.encoder_stages
-        options["channels"] = [_channels(config, encoder, tap, "tap") for tap in scoring.encoder_stages]
+        options["channels"] = [
+            _channels(config, encoder, stage, "encoder stage") for stage in scoring.encoder_stages
+        ]
     elif name != "random":
-        options["channels"] = _channels(config, encoder, stage, "tap" if name == "oaa" else "location stage")
+        options["channels"] = _channels(
+            config, encoder, stage, "encoder stage" if name == "oaa" else "location stage"
+        )
     if name in ("ltpa", "context"):
         options["context"] = encoder.feature_width
     if name in ("location", "context", "mask"):
@@ -114,7 +118,6 @@ def _scorer(config: ModelConfig, encoder: Any) -> Scorer:
         options |= vars(location)
     own: dict[str, dict[str, Any]] = {
         "mask": {"area": scoring.area, "sparsity": scoring.sparsity},
-        "saol": {"reverse": scoring.reverse},
         "evidence": {
             "background": None if config.background is None else config.classes.index(config.background),
             "hidden": location.hidden,

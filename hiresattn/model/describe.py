@@ -14,7 +14,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import cell_regions, expandable
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import View
+from hiresattn.model.scorers import ScorerInput
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
         ) from error
     features, width = encoded.features, encoded.features.shape[1]
     fraction = torch.full((1,), config.grid.fraction, device="meta")
-    view = View(encoded.stages, features, fraction)
+    view = ScorerInput(encoded.stages, features, fraction)
     where, image = torch.zeros((1, 3), device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
     if scored or _params(net.scorer)[0]:
         parts.append(_part("scorer", net.scorer, (view,), scored, (config.grid.size,) * 2))

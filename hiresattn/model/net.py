@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from hiresattn.geometry import Grid, cell_regions, child_paths, expandable, locations
 from hiresattn.model.aggregators import pool_evidence, weighed
 from hiresattn.model.encoders.base import Encoded
-from hiresattn.model.scorers import Scored, Scorer, View, pool_cells
+from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows, Traversal
 
@@ -49,7 +49,7 @@ class GlimpseNet(nn.Module):
 
     Args:
         encoder: Crops → ``Encoded``.
-        scorer: ``View`` → ``Scored``.
+        scorer: ``ScorerInput`` → ``Scored``.
         aggregator: Glimpses → one vector per image.
         classifier: A vector → logits.
         value: A vector → one logit: does what decides the image lie in this region? Tells a search when a
@@ -130,7 +130,7 @@ class GlimpseNet(nn.Module):
         encoded = self._encode(pixels, regions)
         cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
-        scored = self.scorer(View(encoded.stages, encoded.features, fraction))
+        scored = self.scorer(ScorerInput(encoded.stages, encoded.features, fraction))
         logits = scored.logits.flatten(1)
         if not bool((coverage == 1).all()):
             measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6

@@ -67,7 +67,7 @@ class TrainOptions:
     """Scorers ``saol`` and ``ltpa``: the encoder's feature maps that they use, by index, fine to coarse; ``oaa`` uses
     the last of them."""
     compatibility: str = "dot"
-    """Scorer ``ltpa``: how local and global features are compared: ``dot``, ``gated`` or ``plain`` (parametrised)."""
+    """Scorer ``ltpa``: how local and global features are compared: ``dot``, ``gated`` or ``parametrised``."""
     heads: str = "concat"
     """Scorer ``ltpa``: one classifier on all encoder stages (``concat``) or one for each (``indep``)."""
     negatives: str = "present"

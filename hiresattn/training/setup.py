@@ -92,7 +92,7 @@ def report_rare(train: Sequence[Example], scorer: str, say: Callable[[str], None
 
     And of a class that reads like several labels, and of a scorer that learns from boxes where there are none.
     """
-    if scorer in SCORERS and SCORERS[scorer].boxes and not any(e.boxes for e in train):
+    if scorer in SCORERS and SCORERS[scorer].learns_from_boxes and not any(e.boxes for e in train):
         say(f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes")
     count = classes_of(train)
     rare = sorted(label for label, number in count.items() if number == 1)

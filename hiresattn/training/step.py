@@ -151,7 +151,9 @@ def look(
     loss, baseline = _task_loss(traversal, labels, alone, options, baseline, weights, batch.pastes)
     parts = dict(own)
     loss = loss + sum(own.values())
-    where = None if net.scorer.boxes else location_loss(traversal, batch.boxes, net.grid, net.finest)
+    where = (
+        None if net.scorer.learns_from_boxes else location_loss(traversal, batch.boxes, net.grid, net.finest)
+    )
     if where is not None:
         parts["location"] = options.location_loss * where
         loss = loss + parts["location"]

@@ -9,7 +9,7 @@ from torch import Tensor
 from hiresattn.attention_maps.memory import AttentionMemory, Key
 from hiresattn.geometry import expandable
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Paste, Shown, Target
+from hiresattn.model.scorers import PastedPart, Target, VisibleBoxes
 from hiresattn.training.box_supervision import holds_centre
 from hiresattn.training.cutmix import Pastes
 from hiresattn.training.data import Batch
@@ -63,13 +63,13 @@ def targets(
         divided = torch.from_numpy(expandable(regions, net.finest)).to(net.device)
         paste = None if batch.pastes is None else _paste(net, batch, batch.pastes, image, depth, regions)
         remember = None if memory is None else _remembering(memory, batch, image, regions)
-        shown = _shown(net, batch, image, regions) if net.scorer.boxes else None
+        shown = _shown(net, batch, image, regions) if net.scorer.learns_from_boxes else None
         return Target(labels, weight, divided, progress, paste, remember, shown)
 
     return target_of
 
 
-def _shown(net: GlimpseNet, batch: Batch, image: np.ndarray, regions: np.ndarray) -> Shown | None:
+def _shown(net: GlimpseNet, batch: Batch, image: np.ndarray, regions: np.ndarray) -> VisibleBoxes | None:
     """The boxes that show in regions; None if none are known of any."""
     rows, places, kinds = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0, np.int64)]
     known = np.zeros(len(image), bool)
@@ -88,15 +88,17 @@ def _shown(net: GlimpseNet, batch: Batch, image: np.ndarray, regions: np.ndarray
     if not known.any():
         return None
     parts = (np.concatenate(rows), np.concatenate(places).astype(np.float32), np.concatenate(kinds), known)
-    return Shown(*(torch.from_numpy(part).to(net.device) for part in parts))
+    return VisibleBoxes(*(torch.from_numpy(part).to(net.device) for part in parts))
 
 
 def _paste(
     net: GlimpseNet, batch: Batch, pastes: Pastes, image: np.ndarray, depth: np.ndarray, regions: np.ndarray
-) -> Paste:
+) -> PastedPart:
     """What is pasted into regions; at depth 0, and for a scorer that compares, what it says of the donors alone."""
     share = pastes.share_of(image, regions)
-    rows = np.flatnonzero((share > 0) & (depth == 0)) if net.scorer.compares else np.zeros(0, np.int64)
+    rows = (
+        np.flatnonzero((share > 0) & (depth == 0)) if net.scorer.needs_clean_donor else np.zeros(0, np.int64)
+    )
     clean = None
     if len(rows):
         training = net.training
@@ -111,13 +113,13 @@ def _paste(
         torch.from_numpy(values).to(net.device)
         for values in (pastes.within(image, regions), pastes.labels[image], share, rows)
     )
-    return Paste(box, labels, part, which, clean)
+    return PastedPart(box, labels, part, which, clean)
 
 
 def _remembering(
     memory: AttentionMemory, batch: Batch, image: np.ndarray, regions: np.ndarray
 ) -> Callable[[Tensor, Tensor], Tensor]:
-    """What merges maps of regions into a memory and recalls those of their labels; see ``Target.remember``.
+    """What merges maps of regions into a memory and recalls those of their labels; see ``Target.merge_attention``.
 
     Regions into which something is pasted are left out: they show no one image.
     """

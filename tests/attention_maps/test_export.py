@@ -63,7 +63,7 @@ def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
     target = teach(image, np.zeros(2, np.int64), regions)
     maps = torch.from_numpy(np.stack([[turn.crop(plane)] * 2] * 2).copy()).float()
     accepted = torch.tensor([[True, False], [True, False]])
-    found = target.remember(maps, accepted)
+    found = target.merge_attention(maps, accepted)
     assert len(memory) == 1  # the second image's label is b, which was not accepted
     ((key, values),) = memory
     assert (key.image, key.label, list(key.region)) == ("array 0", 0, stored)
@@ -75,7 +75,7 @@ def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
     again = targets(net, plain, (1.0,), progress=0.5, memory=memory)
     seen = again(np.array([0]), np.zeros(1, np.int64), np.array([stored]))
     none = torch.zeros((1, 2), dtype=torch.bool)
-    assert np.allclose(seen.remember(maps[:1] * 0, none)[0, 0], plane, atol=1 / 510 + 1e-6)
+    assert np.allclose(seen.merge_attention(maps[:1] * 0, none)[0, 0], plane, atol=1 / 510 + 1e-6)
 
 
 def test_what_shows_another_image_is_not_remembered():
@@ -87,7 +87,7 @@ def test_what_shows_another_image_is_not_remembered():
     teach = targets(net, batch, (1.0,), progress=0.5, memory=memory)
     regions = np.array([[0, 0, 32, 32], [16, 0, 32, 32]])
     target = teach(np.zeros(2, np.int64), np.ones(2, np.int64), regions)
-    target.remember(torch.ones(2, 2, 4, 4), torch.ones(2, 2, dtype=torch.bool))
+    target.merge_attention(torch.ones(2, 2, 4, 4), torch.ones(2, 2, dtype=torch.bool))
     assert [key.region for key, _ in memory] == [(0, 0, 32, 32)]
 
 

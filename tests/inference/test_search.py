@@ -13,7 +13,7 @@ from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.encoders import Encoded
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Scored, Scorer, View, pool_cells
+from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 
 SIZE = 16
 
@@ -61,7 +61,7 @@ class BrightValue(nn.Module):
 
 
 class BrightScorer(Scorer):
-    def forward(self, view: View) -> Scored:
+    def forward(self, view: ScorerInput) -> Scored:
         return Scored(40 * pool_cells(view.stages[0], 7, view.fraction)[:, 0] ** 0.25)
 
 
@@ -142,7 +142,7 @@ def test_a_promising_region_that_turns_out_to_be_empty_is_left():
 class TableScorer(Scorer):
     """Draws the search to twenty cells that look alike; the target is in the last cell, which looks different."""
 
-    def forward(self, view: View) -> Scored:
+    def forward(self, view: ScorerInput) -> Scored:
         logits = torch.zeros(1, 49)
         logits[0, :20] = 5 - torch.arange(20) / 100
         logits[0, 48] = 1.0

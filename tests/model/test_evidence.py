@@ -1,31 +1,35 @@
-"""Evidence: which px a box takes, and what a cell's logit says."""
+"""Evidence: which px a box takes, and the logit of a cell."""
 
 import pytest
 import torch
 
-from hiresattn.model.scorers import EvidenceScorer, Shown, Target, View, pool_cells
-from hiresattn.model.scorers.evidence import kinds_shown
+from hiresattn.model.scorers import EvidenceScorer, ScorerInput, Target, VisibleBoxes, pool_cells
+from hiresattn.model.scorers.evidence import class_map_of
 
 NOTHING = 9
 
 
-def shown(boxes, *, regions=1, known=None):
+def visible(boxes, *, regions=1, known=None):
     """Boxes ``(region, class, first row, first column, last row, last column)`` on maps of 8 x 8 px."""
-    rows, kinds = (torch.tensor([box[i] for box in boxes], dtype=torch.int64) for i in (0, 1))
+    rows, classes = (torch.tensor([box[i] for box in boxes], dtype=torch.int64) for i in (0, 1))
     corners = torch.tensor([box[2:] for box in boxes], dtype=torch.float32).reshape(-1, 4) / 8
-    return Shown(rows, corners, kinds, torch.ones(regions, dtype=torch.bool) if known is None else known)
+    return VisibleBoxes(
+        rows, corners, classes, torch.ones(regions, dtype=torch.bool) if known is None else known
+    )
 
 
 def test_a_box_takes_its_px_and_no_others():
-    found = kinds_shown(shown([(1, 3, 2, 4, 5, 6)], regions=2), 8, 8, nothing=NOTHING)
+    found = class_map_of(visible([(1, 3, 2, 4, 5, 6)], regions=2), 8, 8, nothing=NOTHING)
     assert (found[0] == NOTHING).all()
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[2:5, 4:6] = True
     assert torch.equal(found[1], torch.where(inside, 3, NOTHING))
 
 
-def test_a_px_that_a_box_covers_little_says_nothing_and_a_small_box_has_one():
-    found = kinds_shown(shown([(0, 1, 1.9, 2, 4, 4), (0, 2, 6.4, 6.4, 6.5, 6.5)]), 8, 8, nothing=NOTHING)[0]
+def test_a_px_that_a_box_covers_little_has_no_class_and_a_small_box_has_one():
+    found = class_map_of(visible([(0, 1, 1.9, 2, 4, 4), (0, 2, 6.4, 6.4, 6.5, 6.5)]), 8, 8, nothing=NOTHING)[
+        0
+    ]
     assert (found[1, 2:4] == -1).all()  # a tenth of each
     assert (found[2:4, 2:4] == 1).all()
     assert found[6, 6] == 2
@@ -35,20 +39,20 @@ def test_a_px_that_a_box_covers_little_says_nothing_and_a_small_box_has_one():
 def test_of_two_boxes_the_one_that_covers_more_of_a_px_has_it():
     boxes = [(0, 1, 0, 0, 2.3, 2), (0, 2, 2.3, 0, 4, 2)]
     for order in (boxes, boxes[::-1]):
-        found = kinds_shown(shown(order), 8, 8, nothing=NOTHING)[0]
+        found = class_map_of(visible(order), 8, 8, nothing=NOTHING)[0]
         assert (found[:2, :2] == 1).all()
         assert (found[2:4, :2] == 2).all()
 
 
-def test_regions_whose_boxes_are_not_known_say_nothing():
-    found = kinds_shown(
-        shown([(0, 1, 0, 0, 1, 1)], regions=2, known=torch.tensor([True, False])), 8, 8, nothing=9
+def test_regions_whose_boxes_are_not_known_have_no_class():
+    found = class_map_of(
+        visible([(0, 1, 0, 0, 1, 1)], regions=2, known=torch.tensor([True, False])), 8, 8, nothing=9
     )
     assert (found[1] == -1).all()
 
 
 def _view(maps):
-    return View((maps,), maps.mean((2, 3)), torch.full((len(maps),), 0.5))
+    return ScorerInput((maps,), maps.mean((2, 3)), torch.full((len(maps),), 0.5))
 
 
 def _target(where, *, divided=True):
@@ -58,7 +62,7 @@ def _target(where, *, divided=True):
         torch.ones(rows),
         torch.full((rows,), divided),
         0.5,
-        shown=where,
+        boxes=where,
     )
 
 
@@ -69,19 +73,19 @@ def test_a_cells_logit_is_the_log_of_its_mean_odds(background):
     maps = torch.randn(2, 5, 8, 8)
     found = scorer(_view(maps))
     chance = found.trace.softmax(1)
-    kinds = [i for i in range(3) if i != background]
-    odds = (chance[:, kinds].sum(1) / chance[:, 3])[:, None]
+    classes = [i for i in range(3) if i != background]
+    odds = (chance[:, classes].sum(1) / chance[:, 3])[:, None]
     wanted = pool_cells(odds, 3, torch.full((2,), 0.5))[:, 0].log()
     assert torch.allclose(found.logits, wanted, atol=1e-3)
 
 
-def test_it_learns_to_tell_places_apart_from_boxes_alone():
+def test_it_learns_to_classify_px_from_boxes_alone():
     torch.manual_seed(0)
     scorer = EvidenceScorer(channels=4, classes=2, grid=4)
     maps = 0.1 * torch.randn(3, 4, 8, 8)
     maps[0, 0, 2:4, 2:4] += 1
     maps[1, 1, 6:, :2] += 1
-    where = shown([(0, 0, 2, 2, 4, 4), (1, 1, 6, 0, 8, 2)], regions=3)
+    where = visible([(0, 0, 2, 2, 4, 4), (1, 1, 6, 0, 8, 2)], regions=3)
     optimizer = torch.optim.Adam(scorer.parameters(), 0.03)
     for _ in range(60):
         losses = scorer.losses(scorer(_view(maps)), _target(where))
@@ -91,22 +95,22 @@ def test_it_learns_to_tell_places_apart_from_boxes_alone():
     found = scorer(_view(maps))
     assert found.logits[0].argmax() == found.logits[0].flatten().argmax()
     assert found.logits[0].amax() > 3 > -3 > found.logits[2].amax()
-    kinds = scorer.class_maps(found)["evidence"]
-    assert kinds[0, 0, 2:4, 2:4].min() > 0.8
-    assert kinds[1, 1, 6:, :2].min() > 0.8
-    assert kinds[2].max() < 0.2
+    classes = scorer.class_maps(found)["evidence"]
+    assert classes[0, 0, 2:4, 2:4].min() > 0.8
+    assert classes[1, 1, 6:, :2].min() > 0.8
+    assert classes[2].max() < 0.2
 
 
-def test_it_says_nothing_of_regions_that_are_not_divided_or_of_which_no_boxes_are_known():
+def test_regions_that_are_not_divided_or_without_known_boxes_have_no_loss():
     scorer = EvidenceScorer(channels=4, classes=2, grid=4)
     found = scorer(_view(torch.randn(1, 4, 8, 8)))
-    where = shown([(0, 0, 2, 2, 4, 4)])
+    where = visible([(0, 0, 2, 2, 4, 4)])
     assert not scorer.losses(found, _target(where, divided=False))
-    assert not scorer.losses(found, _target(where)._replace(shown=None))
+    assert not scorer.losses(found, _target(where)._replace(boxes=None))
 
 
 def test_in_half_precision_the_loss_is_that_of_the_same_maps_in_full():
-    scorer, where = EvidenceScorer(channels=4, classes=2, grid=4), shown([(0, 0, 2, 2, 4, 4)])
+    scorer, where = EvidenceScorer(channels=4, classes=2, grid=4), visible([(0, 0, 2, 2, 4, 4)])
     found = scorer(_view(torch.randn(1, 4, 8, 8)))
     half = found._replace(trace=found.trace.bfloat16())
     (loss,), (full,) = (scorer.losses(one, _target(where)).values() for one in (half, found))
@@ -114,7 +118,7 @@ def test_in_half_precision_the_loss_is_that_of_the_same_maps_in_full():
     assert loss.item() == pytest.approx(full.item(), rel=0.01)
 
 
-def test_a_cell_looks_like_what_draws_the_eye_in_it():
+def test_the_appearance_of_a_cell_is_that_of_its_best_px():
     torch.manual_seed(0)
     scorer = EvidenceScorer(channels=4, classes=2, grid=2)
     with torch.no_grad():

@@ -13,7 +13,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, cell_regions, root_regions
 from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.build import build_model
-from hiresattn.model.scorers import MaskScorer, Scored, Target, View
+from hiresattn.model.scorers import MaskScorer, Scored, ScorerInput, Target
 from hiresattn.model.scorers.mask import (
     MOST,
     OPEN,
@@ -60,7 +60,7 @@ def test_the_chance_of_an_open_gate_is_that_of_the_noisy_one():
 
 
 def test_a_fresh_mask_is_open_whatever_the_initialisation():
-    view = View((torch.randn(2, 8, 8, 8),), torch.zeros(2, 5), torch.full((2,), 0.5))
+    view = ScorerInput((torch.randn(2, 8, 8, 8),), torch.zeros(2, 5), torch.full((2,), 0.5))
     scorer = _scorer()
     nn.init.zeros_(scorer.out.weight)
     nn.init.zeros_(scorer.out.bias)

@@ -11,7 +11,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
-from hiresattn.model.scorers import SCORERS, Target, View
+from hiresattn.model.scorers import SCORERS, ScorerInput, Target
 from hiresattn.model.select import selector
 from hiresattn.reading.fetch import Crops
 
@@ -83,7 +83,9 @@ def test_the_scorers_answer_is_the_images(name):
     with torch.no_grad():
         seen = _look(net.eval(), pixels)
         encoded = net.encoder(torch.from_numpy(pixels))
-        alone = net.scorer(View(encoded.stages, encoded.features, torch.full((4,), 1.0))).class_log_prob
+        alone = net.scorer(
+            ScorerInput(encoded.stages, encoded.features, torch.full((4,), 1.0))
+        ).class_log_prob
     assert torch.allclose(seen.logits, alone, atol=1e-5)
 
 

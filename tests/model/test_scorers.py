@@ -5,13 +5,13 @@ import pytest
 import torch
 
 from hiresattn.errors import ConfigError
-from hiresattn.model.scorers import LocationScorer, RandomScorer, View, pool_cells
+from hiresattn.model.scorers import LocationScorer, RandomScorer, ScorerInput, pool_cells
 
 
-def _view(rows: int = 2, channels: int = 8, side: int = 8, fraction: float = 0.25) -> View:
+def _view(rows: int = 2, channels: int = 8, side: int = 8, fraction: float = 0.25) -> ScorerInput:
     generator = torch.Generator().manual_seed(0)
     stage = torch.randn((rows, channels, side, side), generator=generator)
-    return View((stage,), torch.randn((rows, 5), generator=generator), torch.full((rows,), fraction))
+    return ScorerInput((stage,), torch.randn((rows, 5), generator=generator), torch.full((rows,), fraction))
 
 
 def test_cells_of_a_quarter_of_an_8x8_map_are_its_2x2_means():
@@ -86,6 +86,6 @@ def test_random_scores_favour_no_cell():
 
 def test_units_outside_the_map_are_refused():
     scorer = LocationScorer(channels=4, grid=3, units=(0, 1, 2), hidden=8)
-    view = View((torch.zeros(1, 4, 2, 2),), torch.zeros(1, 4), torch.full((1,), 0.5))
+    view = ScorerInput((torch.zeros(1, 4, 2, 2),), torch.zeros(1, 4), torch.full((1,), 0.5))
     with pytest.raises(ConfigError, match=r"which is 2x2 px .* larger crops"):
         scorer(view)

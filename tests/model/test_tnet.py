@@ -20,7 +20,7 @@ from hiresattn.model.encoders import build_encoder
 from hiresattn.model.encoders.bagnet import BagNet77
 from hiresattn.model.position import path_code
 from hiresattn.model.presets import PRESETS
-from hiresattn.model.scorers import SCORERS, View
+from hiresattn.model.scorers import SCORERS, ScorerInput
 from hiresattn.model.select import GumbelTopK, TopK
 
 
@@ -153,7 +153,7 @@ def test_normalised_scores_keep_probabilities_within_the_derived_bounds(name, gr
     extra = {"context": 4} if name == "context" else {}
     scorer = SCORERS[name](channels=8, grid=grid, normalize=True, **extra)
     torch.nn.init.normal_(scorer.out.weight, std=30)
-    view = View((torch.randn(500, 8, 8, 8),), torch.randn(500, 4), torch.full((500,), 0.5))
+    view = ScorerInput((torch.randn(500, 8, 8, 8),), torch.randn(500, 4), torch.full((500,), 0.5))
     logits = scorer(view).logits.flatten(1)
     assert torch.allclose(logits.norm(dim=1), torch.ones(500), atol=1e-4)
     chances = logits.softmax(1)
@@ -171,7 +171,7 @@ def test_normalised_scores_keep_probabilities_within_the_derived_bounds(name, gr
 def test_units_of_the_map_stand_for_the_cells():
     scorer = SCORERS["location"](channels=1, grid=3, units=(2, 6, 10))
     stage = torch.arange(196.0).reshape(1, 1, 14, 14)
-    cells = scorer.cell_features(View((stage,), torch.zeros(1, 1), torch.full((1,), 0.5)))
+    cells = scorer.cell_features(ScorerInput((stage,), torch.zeros(1, 1), torch.full((1,), 0.5)))
     assert cells[0, 0].tolist() == [[14 * y + x for x in (2, 6, 10)] for y in (2, 6, 10)]
 
 

@@ -313,15 +313,15 @@ def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches
     target = target_of(np.arange(4), np.zeros(4, np.int64), np.concatenate(batch.roots))
     assert passes == [(False, False)]
     assert net.training
-    assert target.paste.rows.tolist() == np.flatnonzero(share > 0).tolist()
-    assert np.allclose(target.paste.share, share)
+    assert target.pasted.rows.tolist() == np.flatnonzero(share > 0).tolist()
+    assert np.allclose(target.pasted.share, share)
     with torch.no_grad():
-        crops = batch.pastes.clean(target.paste.rows.numpy(), np.concatenate(batch.roots)[share > 0])
-    donors = [batch.changes[i].mix.donor for i in target.paste.rows]
+        crops = batch.pastes.clean(target.pasted.rows.numpy(), np.concatenate(batch.roots)[share > 0])
+    donors = [batch.changes[i].mix.donor for i in target.pasted.rows]
     direct = [np.asarray(donor.example.source, np.float32).mean() for donor in donors]
     assert np.allclose((crops.pixels.mean((1, 2, 3)) + 1) * 127.5, direct, atol=0.5)
     deeper = target_of(np.arange(4), np.ones(4, np.int64), np.concatenate(batch.roots))
-    assert deeper.paste.clean is None
+    assert deeper.pasted.clean is None
 
 
 def test_a_resumed_run_with_cutmix_ends_bit_by_bit_alike(tmp_path):

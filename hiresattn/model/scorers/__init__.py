@@ -1,12 +1,12 @@
-"""What says which cells of a region are interesting."""
+"""Scorers: the encoder's output → one logit per cell of a region."""
 
 from hiresattn.model.scorers.base import (
-    Paste,
+    PastedPart,
     Scored,
     Scorer,
-    Shown,
+    ScorerInput,
     Target,
-    View,
+    VisibleBoxes,
     pool_cells,
 )
 from hiresattn.model.scorers.evidence import EvidenceScorer
@@ -36,13 +36,13 @@ __all__ = [
     "LtpaScorer",
     "MaskScorer",
     "OaaScorer",
-    "Paste",
+    "PastedPart",
     "RandomScorer",
     "SaolScorer",
     "Scored",
     "Scorer",
-    "Shown",
+    "ScorerInput",
     "Target",
-    "View",
+    "VisibleBoxes",
     "pool_cells",
 ]

@@ -1,4 +1,4 @@
-"""What every scorer is given and returns, in looking and in training."""
+"""The interface of a scorer: what it is given and returns, and what its training losses know."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 
-class View(NamedTuple):
-    """What the network saw of ``n`` regions. Holds no label, and nothing that differs between training and use."""
+class ScorerInput(NamedTuple):
+    """The encoder's output for ``n`` regions. Holds no label: the same in training and in use."""
 
     stages: tuple[Tensor, ...]
-    """The encoder's maps, fine → coarse, each ``[n c_s h_s w_s]``."""
+    """Feature maps, fine to coarse, each ``[n c_s h_s w_s]``."""
     features: Float[Tensor, "n d"]
     """One vector per crop, before its position is added."""
     fraction: Float[Tensor, " n"]
@@ -22,83 +22,81 @@ class View(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What a scorer says of ``n`` regions."""
+    """A scorer's output for ``n`` regions."""
 
     logits: Float[Tensor, "n g g"]
-    """One per cell; higher = look there. All that selection reads."""
+    """One per cell; the higher, the more promising. Selection uses nothing else."""
     appearance: Tensor | None = None
-    """Vector of each cell's appearance, ``[n d g g]``, compared by cosine; None = the scorer gives none."""
+    """Vector of each cell's appearance, ``[n d g g]``, compared by cosine; None = the scorer has none."""
     class_log_prob: Float[Tensor, "n K"] | None = None
-    """Log-probability of each class, from a scorer that is a classifier as well; None = it isn't."""
+    """Log-probability of each class, from a scorer with a head of its own; None = it has none."""
     trace: Any = None
-    """Private to the scorer that made it."""
+    """Intermediate values that the scorer keeps for its own losses and class maps."""
 
 
-class Paste(NamedTuple):
-    """What CutMix put into ``n`` regions: a rectangle of another image, the donor."""
+class PastedPart(NamedTuple):
+    """The rectangle of another image, the donor, that CutMix pasted into each of ``n`` regions."""
 
     box: Float[Tensor, "n 4"]
-    """Where it is: first row, first column, last row, last column, as shares of the region (0 to 1). Clipped to the
-    region; empty (zeros) where nothing of it shows."""
+    """First row, first column, last row, last column, as shares of the region (0 to 1), clipped to it; zeros where
+    none of it is visible."""
     labels: Tensor
-    """Of the donor; as ``Target.labels``."""
+    """The donor's; as ``Target.labels``."""
     share: Float[Tensor, " n"]
-    """Weight of the donor's label, 0 to 1; the rest is the host's. For a region: the share of it that is pasted."""
+    """Weight of the donor's label, 0 to 1: the share of the region that is pasted. The rest is the host's."""
     rows: Int64[Tensor, " m"]
-    """Rows whose donor was looked at as well, without any pasting, in the same region."""
+    """Rows whose donor was encoded as well, without pasting, in the same region."""
     clean: Scored | None = None
-    """What the scorer said of those ``m``; None = there are none."""
+    """The scorer's output for those ``m`` donors; None = there are none."""
 
 
-class Shown(NamedTuple):
-    """The ``m`` boxes that show in ``n`` regions."""
+class VisibleBoxes(NamedTuple):
+    """The ``m`` boxes that are visible in ``n`` regions."""
 
     row: Int64[Tensor, " m"]
-    """In which region; a box may show in several."""
+    """The region; a box may be visible in several."""
     box: Float[Tensor, "m 4"]
-    """First row, first column, last row, last column, as shares of the region; clipped to it."""
-    kind: Int64[Tensor, " m"]
+    """First row, first column, last row, last column, as shares of the region, clipped to it."""
+    box_class: Int64[Tensor, " m"]
     """Index of the box's class."""
     known: Bool[Tensor, " n"]
-    """Regions of which all boxes are known, or where it is known that there is nothing."""
+    """Regions whose boxes are all known, or that are known to be background."""
 
 
 class Target(NamedTuple):
-    """What training knows of the ``n`` regions of one ``Scored``. Only ``Scorer.losses`` sees it."""
+    """Supervision for the ``n`` regions of one ``Scored``. Only ``Scorer.losses`` gets it."""
 
     labels: Tensor
     """Class index ``[n]`` (int64), or the share of every class ``[n K]`` (float; multi-hot)."""
     weight: Float[Tensor, " n"]
-    """What each row counts in losses that use labels: falls with depth, for a region inherits its image's label and
-    may not hold what that names; 0 where it is known not to."""
+    """Weight of each row in losses that use labels. Falls with depth: a region inherits its image's label and may
+    not hold what that names; 0 where it is known not to."""
     divided: Bool[Tensor, " n"]
     """Rows whose cells are chosen from; the others are finest."""
     progress: float
     """Share of the training done, 0 to 1."""
-    paste: Paste | None = None
-    """What CutMix put in; None = nothing."""
-    remember: Callable[[Tensor, Tensor], Tensor] | None = None
-    """``remember(maps [n K h w], accepted [n K] bool)`` → accumulated maps ``[n K h w]``, 0 to 1: the maximum of the
-    accepted maps, values of 0 to 1, of all times that these regions were seen (this one included); 0 where none was
-    ever accepted. Whose regions these are, and how the image was turned, the memory knows: maps go in and come out
-    as the network saw them. None = there is no memory yet."""
-    shown: Shown | None = None
-    """Where boxes are, for scorers that learn from them themselves (``Scorer.boxes``); None = no boxes are known."""
+    pasted: PastedPart | None = None
+    """What CutMix pasted; None = nothing."""
+    merge_attention: Callable[[Tensor, Tensor], Tensor] | None = None
+    """``merge_attention(maps [n K h w], accepted [n K] bool)`` → accumulated maps ``[n K h w]``, 0 to 1: the maximum
+    of all accepted maps of these regions so far, these included; 0 where none was ever accepted. Maps are given and
+    returned as the network saw the regions, augmentation included. None = nothing is accumulated."""
+    boxes: VisibleBoxes | None = None
+    """Boxes, for scorers with ``learns_from_boxes``; None = none are known."""
 
 
 class Scorer(nn.Module):
-    """Turns what the encoder saw into one logit per cell."""
+    """Computes one logit per cell from the encoder's output."""
 
     gate: ClassVar[float | None] = None
-    """Logit above which a cell's gate is open, for scorers that decide how many cells are worth a look; None = the
-    number of cells is not theirs to say."""
-    compares: ClassVar[bool] = False
-    """Whether its losses want ``Paste.clean``: a further look, without gradients, at the donors of pasted images."""
-    boxes: ClassVar[bool] = False
-    """Whether its losses want ``Target.shown``; the trainer then leaves its own location loss out."""
+    """Logit above which a cell is selected, for scorers that decide how many cells are; None = the ``k`` best are."""
+    needs_clean_donor: ClassVar[bool] = False
+    """Whether its losses need ``PastedPart.clean``: a further pass, without gradients, over the donors."""
+    learns_from_boxes: ClassVar[bool] = False
+    """Whether its losses need ``Target.boxes``; the trainer then leaves out its own location loss."""
 
     @abstractmethod
-    def forward(self, view: View) -> Scored:
+    def forward(self, given: ScorerInput) -> Scored:
         """Score the cells. Never sees labels: the same in training and in use."""
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:  # noqa: ARG002 - most have none
@@ -109,28 +107,28 @@ class Scorer(nn.Module):
         return {}
 
     def class_maps(self, scored: Scored) -> Mapping[str, Float[Tensor, "n K h w"]]:  # noqa: ARG002 - most have none
-        """Where in the regions each class shows, 0 to 1, by name of the kind of map; the one to show comes first."""
+        """Maps of how much each class shows where in the regions, 0 to 1, by name; the one to display comes first."""
         return {}
 
 
 def label_loss(log_prob: Float[Tensor, "n K"], target: Target) -> Tensor:
-    """Mean negative log-likelihood of the labels, rows weighted; on pasted regions of both labels.
+    """Weighted negative log-likelihood of the labels; of both labels where something is pasted.
 
     Args:
         log_prob: Log-probability of each class.
-        target: Whose labels.
+        target: Labels and weights.
 
     Returns:
         The mean over rows (by number, not by weight). Several labels of a row share its weight.
     """
-    loss = _surprise(log_prob, target.labels)
-    if target.paste is not None:
-        share = target.paste.share
-        loss = (1 - share) * loss + share * _surprise(log_prob, target.paste.labels)
+    loss = _negative_log_likelihood(log_prob, target.labels)
+    if target.pasted is not None:
+        share = target.pasted.share
+        loss = (1 - share) * loss + share * _negative_log_likelihood(log_prob, target.pasted.labels)
     return (target.weight * loss).mean()
 
 
-def _surprise(log_prob: Tensor, labels: Tensor) -> Tensor:
+def _negative_log_likelihood(log_prob: Tensor, labels: Tensor) -> Tensor:
     if labels.ndim == 1:
         return functional.nll_loss(log_prob, labels, reduction="none")
     share = labels / labels.sum(1, keepdim=True).clamp(min=1)
@@ -154,7 +152,7 @@ def pool_cells(features: Float[Tensor, "n c h w"], grid: int, fraction: Float[Te
 
 
 def log_cells(density: Float[Tensor, "n 1 h w"], grid: int, fraction: Float[Tensor, " n"]) -> Tensor:
-    """Log of the average over every cell ``[n grid grid]`` of what isn't negative; finite where it is 0."""
+    """Log of a non-negative map's average over every cell ``[n grid grid]``; finite where that is 0."""
     return pool_cells(density, grid, fraction)[:, 0].clamp(min=1e-12).log()
 
 

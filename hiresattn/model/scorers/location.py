@@ -7,21 +7,21 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiresattn.errors import ConfigError
-from hiresattn.model.scorers.base import Scored, Scorer, View, pool_cells
+from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput, pool_cells
 
 
 class _CellScorer(Scorer):
-    """What the location modules share: the cells' local features, their places, and the range of the logits.
+    """Shared by the location modules: the cells' local features, their position, and the range of the logits.
 
     Args:
         grid: Cells along a side.
         stage: Which of the encoder's maps, by index (-1 = the coarsest).
-        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
+        units: Rows, and columns, of that map that represent the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does; they then span at most
             sqrt(2), which makes the policy nearly flat. Default: a learned temperature.
-        cap: Without ``normalize``, logits stay within plus and minus this: the straight-through gradient
-            does not fade for cells that are never sampled, and would drive them to minus infinity.
+        cap: Without ``normalize``, logits stay within plus and minus this; else the straight-through gradient,
+            which does not fade for cells that are never sampled, would drive theirs to minus infinity.
     """
 
     def __init__(
@@ -44,22 +44,22 @@ class _CellScorer(Scorer):
         self.axes = nn.Parameter(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
         self.log_temperature = None if normalize else nn.Parameter(torch.zeros(()))
 
-    def cell_features(self, view: View) -> Tensor:
+    def cell_features(self, given: ScorerInput) -> Tensor:
         """One vector per cell ``[n c grid grid]``."""
-        features = view.stages[self.stage]
+        features = given.stages[self.stage]
         if self.detach:
             features = features.detach()
         if self.units is None:
-            return pool_cells(features, self.grid, view.fraction)
+            return pool_cells(features, self.grid, given.fraction)
         if max(self.units) >= min(features.shape[2:]):
             side = "x".join(map(str, features.shape[2:]))
             raise ConfigError(
-                f"the cells stand for rows and columns {self.units} of the encoder's map, which is {side} px for crops "
-                "of this size; take larger crops (--crop-size), or the preset's own"
+                f"the cells are rows and columns {self.units} of the encoder's map, which is {side} px for crops "
+                "of this size; use larger crops (--crop-size), or the preset's own size"
             )
         return features[:, :, self.units][:, :, :, self.units]
 
-    def places(self, count: int) -> Tensor:
+    def positions(self, count: int) -> Tensor:
         """Row and column of the cells, -1 to 1, each through a scale and a shift of its own."""
         line = torch.linspace(-1, 1, self.grid, device=self.axes.device)
         rows, columns = (line * self.axes[0, i] + self.axes[1, i] for i in (0, 1))
@@ -69,7 +69,7 @@ class _CellScorer(Scorer):
         return planes[None].expand(count, -1, -1, -1)
 
     def ranged(self, logits: Tensor) -> Scored:
-        """Logits ``[n grid grid]`` within their range."""
+        """Limit logits ``[n grid grid]`` to their range."""
         if self.log_temperature is not None:
             logits = logits * self.log_temperature.exp()
             return Scored(self.cap * torch.tanh(logits / self.cap))
@@ -77,17 +77,17 @@ class _CellScorer(Scorer):
 
 
 class LocationScorer(_CellScorer):
-    """Local features in their context, and where the cell lies, → one logit per cell.
+    """One logit per cell from its local features, the region's context and the cell's position.
 
-    1x1 convolution, squeeze-and-excitation over the grid (this is how context enters), two positional
-    channels, 1x1 convolution, 1x1 convolution to one logit.
+    1x1 convolution, squeeze-and-excitation over the grid (for context), two positional channels, 1x1 convolution,
+    1x1 convolution to one logit.
 
     Args:
         channels: Channels of the stage that is scored.
         grid: Cells along a side.
         hidden: Width inside; None = ``channels``.
         stage: Which of the encoder's maps, by index (-1 = the coarsest).
-        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
+        units: Rows, and columns, of that map that represent the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does.
         cap: Without ``normalize``, logits stay within plus and minus this.
@@ -117,17 +117,17 @@ class LocationScorer(_CellScorer):
         self.mix = nn.Conv2d(hidden + 2, hidden, 1)
         self.out = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, view: View) -> Scored:
+    def forward(self, given: ScorerInput) -> Scored:
         """Score every cell of every region."""
-        x = functional.silu(self.local(self.cell_features(view)))
+        x = functional.silu(self.local(self.cell_features(given)))
         context = torch.sigmoid(self.excite(functional.silu(self.squeeze(x.mean((2, 3))))))
-        x = torch.cat([x * context[:, :, None, None], self.places(len(x))], 1)
+        x = torch.cat([x * context[:, :, None, None], self.positions(len(x))], 1)
         x = functional.silu(self.mix(x))
         return self.ranged(self.out(x)[:, 0])._replace(appearance=x)
 
 
 class ContextScorer(_CellScorer):
-    """Local features beside the region's own vector, and where the cell lies, → one logit per cell.
+    """One logit per cell from its local features, the region's vector and the cell's position.
 
     Two 1x1 convolutions with a leaky rectifier (slope 0.2) between them.
 
@@ -137,7 +137,7 @@ class ContextScorer(_CellScorer):
         grid: Cells along a side.
         hidden: Width inside; None = ``context``.
         stage: Which of the encoder's maps, by index (-1 = the coarsest).
-        units: Rows, and columns, of that map that stand for the cells; None = area averages over the cells.
+        units: Rows, and columns, of that map that represent the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does.
         cap: Without ``normalize``, logits stay within plus and minus this.
@@ -164,9 +164,9 @@ class ContextScorer(_CellScorer):
         self.mix = nn.Conv2d(channels + context + 2, hidden, 1)
         self.out = nn.Conv2d(hidden, 1, 1)
 
-    def forward(self, view: View) -> Scored:
+    def forward(self, given: ScorerInput) -> Scored:
         """Score every cell of every region."""
-        context = view.features.detach() if self.detach else view.features
+        context = given.features.detach() if self.detach else given.features
         tiled = context[:, :, None, None].expand(-1, -1, self.grid, self.grid)
-        x = self.mix(torch.cat([self.cell_features(view), tiled, self.places(len(context))], 1))
+        x = self.mix(torch.cat([self.cell_features(given), tiled, self.positions(len(context))], 1))
         return self.ranged(self.out(functional.leaky_relu(x, 0.2))[:, 0])

@@ -1,4 +1,4 @@
-"""Learn to pay attention: local features that agree with the region's own vector, at several scales."""
+"""The LTPA scorer: attention by the agreement of local features with the region's vector, at several scales."""
 
 import math
 import warnings
@@ -7,33 +7,33 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from hiresattn.model.scorers.base import Scored, Scorer, Target, View, label_loss, log_cells
+from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput, Target, label_loss, log_cells
 
 
 class LtpaScorer(Scorer):
-    """Attention of the region's vector g over the local features l_i of some of the encoder's maps (encoder_stages).
+    """Attention of the region's vector g over the local features l_i of some of the encoder's maps.
 
-    Per tap: compatibility c_i, attention a = softmax over places, vector sum a_i l_i. Local features and g are
-    brought to one width first. The classifier sees the vectors, not g. A cell's logit is the mean over stages of
-    the log of the attention in it.
+    Per map: compatibility c_i, attention a = softmax over positions, vector sum a_i l_i. Local features and g are
+    first projected to one width. The scorer's classifier gets the vectors, not g. A cell's logit is the mean over
+    maps of the log of the attention in it.
 
     Args:
-        channels: Channels of each tap.
+        channels: Channels of each of ``encoder_stages``.
         context: Width of the region's vector.
         classes: Number of classes.
         grid: Cells along a side.
         encoder_stages: Which of the encoder's maps, by index, fine to coarse.
         hidden: The common width; None = ``context``.
-        compatibility: ``dot``: l_i . g. ``gated``: u . ReLU(l_i + g). ``plain``: u . (l_i + g), the published
-            parametrised form; under softmax u . g cancels, so the attention does not depend on g.
-        heads: ``concat``: one classifier of all stages' vectors; ``indep``: one per tap, probabilities averaged.
+        compatibility: ``dot``: l_i . g. ``gated``: u . ReLU(l_i + g). ``parametrised``: u . (l_i + g), as published;
+            under softmax u . g cancels, so the attention does not depend on g.
+        heads: ``concat``: one classifier of all maps' vectors; ``indep``: one per map, probabilities averaged.
 
     Warns:
-        UserWarning: For ``plain``.
+        UserWarning: For ``parametrised``.
 
     Source:
         Jetley, Lord, Lee, Torr 2018, "Learn To Pay Attention", sections 3.1 and 3.2; ``gated`` is the attention
-        gate of Oktay et al. 2018. Differs: every tap has a projection without bias.
+        gate of Oktay et al. 2018. Differs: every map has a projection without bias.
     """
 
     def __init__(
@@ -49,10 +49,10 @@ class LtpaScorer(Scorer):
         heads: str = "concat",
     ) -> None:
         super().__init__()
-        if compatibility == "plain":
+        if compatibility == "parametrised":
             warnings.warn(
-                "compatibility 'plain' under softmax does not depend on the region as a whole: the global part is "
-                "the same everywhere and cancels, and what makes it learns nothing; use 'gated' or 'dot'",
+                "compatibility 'parametrised' does not depend on the region as a whole: its global part is the same "
+                "at every position and cancels in the softmax, so its weights get no gradient; use 'gated' or 'dot'",
                 stacklevel=2,
             )
         hidden = hidden or context
@@ -65,23 +65,23 @@ class LtpaScorer(Scorer):
         if compatibility != "dot":
             self.rate = nn.ModuleList(nn.Conv2d(hidden, 1, 1, bias=False) for _ in channels)
         sizes = [hidden * len(channels)] if heads == "concat" else [hidden] * len(channels)
-        self.answers = nn.ModuleList(nn.Linear(size, classes) for size in sizes)
+        self.heads = nn.ModuleList(nn.Linear(size, classes) for size in sizes)
 
-    def forward(self, view: View) -> Scored:
-        """Score every cell; the trace holds each tap's attention ``[n 1 h w]``."""
-        whole = self.whole(view.features)[:, :, None, None]
+    def forward(self, given: ScorerInput) -> Scored:
+        """Score every cell; the trace holds each map's attention ``[n 1 h w]``."""
+        whole = self.whole(given.features)[:, :, None, None]
         maps, vectors, logits = [], [], []
         for number, project in enumerate(self.local):
-            local = project(view.stages[self.encoder_stages[number]])
+            local = project(given.stages[self.encoder_stages[number]])
             attention = self._compatibility(number, local, whole).flatten(1).softmax(1)
             attention = attention.view(len(local), 1, *local.shape[2:])
             vectors.append((attention * local).sum((2, 3)))
             maps.append(attention)
-            logits.append(log_cells(attention * attention[0].numel(), self.grid, view.fraction))
-        joined = [torch.cat(vectors, 1)] if len(self.answers) == 1 else vectors
-        said = [answer(vector) for answer, vector in zip(self.answers, joined, strict=True)]
-        answer = torch.stack([one.log_softmax(1) for one in said]).logsumexp(0) - math.log(len(said))
-        return Scored(torch.stack(logits).mean(0), class_log_prob=answer, trace=tuple(maps))
+            logits.append(log_cells(attention * attention[0].numel(), self.grid, given.fraction))
+        inputs = [torch.cat(vectors, 1)] if len(self.heads) == 1 else vectors
+        each = [head(vector).log_softmax(1) for head, vector in zip(self.heads, inputs, strict=True)]
+        log_prob = torch.stack(each).logsumexp(0) - math.log(len(each))
+        return Scored(torch.stack(logits).mean(0), class_log_prob=log_prob, trace=tuple(maps))
 
     def _compatibility(self, number: int, local: Tensor, whole: Tensor) -> Tensor:
         if self.rate is None:

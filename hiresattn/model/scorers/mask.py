@@ -1,4 +1,4 @@
-"""A binary mask over the cells: how many are worth a look is the image's to say, within a budget."""
+"""The mask scorer: a gate per cell, so that the number of selected cells depends on the image."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.model.scorers.base import Scored, Target, View
+from hiresattn.model.scorers.base import Scored, ScorerInput, Target
 from hiresattn.model.scorers.location import LocationScorer
 
 #: The hard-concrete distribution: a concrete one of this temperature, stretched from 0..1 to LOW..HIGH and clipped.
 LOW, HIGH, TEMPERATURE = -0.1, 1.1, 2 / 3
-#: Logit that a fresh gate starts with: open, so that what is behind it is seen before it is judged.
+#: Logit added to a gate: fresh gates are open, so that cells are visited before they are ruled out.
 OPEN = 2.0
-#: The budget's multiplier: where it starts, how far it may move, how fast it does; and how much of its slack stays.
+#: The Lagrange multiplier: start, least, most, rate; and the decay of the constraint's moving average.
 FIRST, LEAST, MOST, RATE, KEPT = 1e-2, 1e-4, 50.0, 0.01, 0.99
 #: Share of the training over which the allowed area falls from 1 to the budget.
 ANNEALED = 0.5
@@ -36,14 +36,14 @@ def chance_of_open(logits: Tensor) -> Tensor:
 
 
 def binary_sparsity(mask: Tensor, alpha: float, tiny: float) -> Tensor:
-    """How far a mask is from few ones: mean of alpha m + (1 - alpha) H(m), the entropy H in bits.
+    """Penalty for masks that are large or not binary: mean of alpha m + (1 - alpha) H(m), the entropy H in bits.
 
-    Its only stationary point, m = 1 / (1 + 2**(-alpha / (1 - alpha))), is a maximum above 1/2: with nothing to
-    hold them, masks that start at 1/2 end at 0, where a hard sigmoid has no gradient to come back by.
+    Its only stationary point, m = 1 / (1 + 2**(-alpha / (1 - alpha))), is a maximum above 1/2: masks that start at
+    1/2 end at 0 unless another loss opposes it, and a hard sigmoid has no gradient there.
 
     Args:
         mask: Values of 0 to 1.
-        alpha: Share of the area's part; 0 = be binary only.
+        alpha: Weight of the area, 0 to 1; 0 = entropy only.
         tiny: Keeps the logarithms finite.
     """
     entropy = -(mask * (mask + tiny).log2() + (1 - mask) * (1 - mask + tiny).log2())
@@ -54,18 +54,18 @@ class MaskScorer(LocationScorer):
     """A gate per cell, open where its logit is above 0; otherwise scored as ``LocationScorer``.
 
     Args:
-        area: Share of a region's cells whose gate may be open, in the mean: a constraint with a multiplier of its
-            own, that starts at 1 and falls to this over the first half of the training. It alone shuts gates: what
-            the task teaches only parts better cells from worse ones. Within the budget nothing is pressed.
-        sparsity: alpha, beta and lambda of the historical loss beta * ``binary_sparsity``, on a hard sigmoid of
-            the logits, in place of the budget. It starts at half open, and collapses; kept to show that.
+        area: Mean share of a region's cells whose gate may be open: a constraint with a Lagrange multiplier. It
+            starts at 1, falls to this over the first half of the training, and costs nothing where it is met. It
+            alone closes gates; the task's loss only ranks cells.
+        sparsity: (alpha, beta, tiny) of the historical loss beta * ``binary_sparsity``, on a hard sigmoid of the
+            logits, in place of the constraint. Gates start half open, and all of them close; for comparisons only.
         channels: Channels of the stage that is scored.
         grid: Cells along a side.
-        location: Further settings of ``LocationScorer``.
+        location: Further parameters of ``LocationScorer``.
 
     Source:
         Gate: Louizos 2018, hard concrete. Budget: Bastings, Aziz, Titov 2019, "Interpretable Neural Predictions
-        with Differentiable Binary Variables", section 3.3; differs: no pressure within the budget. The historical
+        with Differentiable Binary Variables", section 3.3; differs: no cost where the constraint is met. The historical
         loss: stats.stackexchange 384355, whose formula is lost; this one has every property that the question asks
         for.
     """
@@ -89,13 +89,13 @@ class MaskScorer(LocationScorer):
         self.register_buffer("multiplier", torch.tensor(FIRST))
         self.register_buffer("slack", torch.zeros(()))
 
-    def forward(self, view: View) -> Scored:
-        """Score every cell; a fresh scorer has all gates open."""
-        scored = super().forward(view)
+    def forward(self, given: ScorerInput) -> Scored:
+        """Score every cell; all gates of a fresh scorer are open."""
+        scored = super().forward(given)
         return scored if self.sparsity else scored._replace(logits=scored.logits + OPEN)
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
-        """``area``: what the open gates cost, over the regions that are divided. Moves the multiplier."""
+        """``area``: cost of the open gates, over the regions that are divided. Updates the multiplier."""
         logits = scored.logits[target.divided]
         if not len(logits):
             return {}

@@ -1,4 +1,4 @@
-"""Online attention accumulation: what a class's activation map showed once is kept, and taught to a second map."""
+"""The OAA scorer: class activation maps are accumulated over training, and a second map is trained on them."""
 
 from collections.abc import Mapping
 
@@ -7,31 +7,31 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiresattn.model.scorers.base import Scored, Scorer, Target, View, log_cells
+from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput, Target, log_cells
 
-#: Share of the training over which the accumulated maps come to count in full.
+#: Share of the training over which the loss on accumulated maps grows to its full weight.
 RAMP = 0.5
-#: Logit that fresh integral maps start about: most places show nothing, and there is room above them.
+#: Bias of fresh integral maps: most positions show no class.
 RARE = -3.0
 #: Keeps the division by a map's maximum finite.
 TINY = 1e-8
 
 
 class OaaScorer(Scorer):
-    """Class activation maps, and integral maps that learn from their accumulation over the whole training.
+    """Class activation maps, and integral maps that are trained on their accumulation over all epochs.
 
     A cell's logit is the log of sum_c p_c sigmoid(F^_c) in it, p the classes' probabilities and F^ the integral
-    maps. Nothing that is remembered is looked at: a new image has no memory.
+    maps. Accumulated maps are used in training only.
 
     Args:
         channels: Channels of the map that is scored.
         classes: Number of classes.
         grid: Cells along a side.
         stage: Which of the encoder's maps, by index.
-        negatives: Which classes an integral map is told of: ``present``, those of the label, as the paper; or
-            ``all``, absent ones as well, everywhere off, as its code.
-        floor: Accumulated attention below it is taken for none when it is taught, so that the loss pushes there down
-            and not up. 0 as the paper, whose objects fill much of an image; small ones want more, 0.5 to 0.8.
+        negatives: Which classes the integral maps' loss covers: ``present``, those of the label, as in the paper; or
+            ``all``, absent ones too, with an empty target, as in its code.
+        floor: Accumulated attention below this counts as 0 in the target, 0 to 1. 0 as in the paper, whose objects
+            fill much of an image; small objects need more, 0.5 to 0.8.
 
     Source:
         Jiang et al. 2019, "Integral Object Mining via Online Attention Accumulation". Differs: both maps in one
@@ -57,45 +57,45 @@ class OaaScorer(Scorer):
         self.integral = nn.Conv2d(channels, classes, 1)
         nn.init.constant_(self.integral.bias, RARE)  # type: ignore[arg-type]
 
-    def forward(self, view: View) -> Scored:
-        """Score every cell, and answer."""
-        seen = view.stages[self.stage]
-        activation, integral = self.activation(seen), self.integral(seen)
+    def forward(self, given: ScorerInput) -> Scored:
+        """Score every cell, and predict the class."""
+        stage = given.stages[self.stage]
+        activation, integral = self.activation(stage), self.integral(stage)
         mean = activation.mean((2, 3))
         density = (mean.sigmoid()[:, :, None, None] * integral.sigmoid()).sum(1, keepdim=True)
-        logits = log_cells(density, self.grid, view.fraction)
+        logits = log_cells(density, self.grid, given.fraction)
         return Scored(logits, class_log_prob=mean.log_softmax(1), trace=(activation, integral))
 
     def class_maps(self, scored: Scored) -> Mapping[str, Tensor]:
-        """``cam``: the class activation maps; ``integral``: those that learnt from memory (OAA+)."""
+        """``cam``: the class activation maps; ``integral``: those trained on accumulated attention (OAA+)."""
         activation, integral = scored.trace
         return {"cam": attention_of(activation.float()), "integral": attention_of(integral.float())}
 
     def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
-        """``cam``: is each class there; ``hybrid``: what has been accumulated. Merges into ``target.remember``."""
+        """``cam``: classification; ``hybrid``: the integral maps. Calls ``target.merge_attention``."""
         activation, integral = scored.trace
         present = _shares(target.labels, activation.shape[1])
         shares = present
-        if target.paste is not None:
-            part = target.paste.share[:, None]
-            shares = (1 - part) * present + part * _shares(target.paste.labels, activation.shape[1])
+        if target.pasted is not None:
+            part = target.pasted.share[:, None]
+            shares = (1 - part) * present + part * _shares(target.pasted.labels, activation.shape[1])
         mean = activation.mean((2, 3))
         wrong = functional.binary_cross_entropy_with_logits(mean, shares, reduction="none").mean(1)
         accepted = right_classes(mean, present > 0) & (target.weight > 0)[:, None]
-        if target.paste is not None:
-            accepted = accepted & (target.paste.share == 0)[:, None]
+        if target.pasted is not None:
+            accepted = accepted & (target.pasted.share == 0)[:, None]
         with torch.no_grad():
             maps = attention_of(activation.float())
             maps = (
                 maps * accepted[:, :, None, None]
-                if target.remember is None
-                else target.remember(maps, accepted)
+                if target.merge_attention is None
+                else target.merge_attention(maps, accepted)
             )
         maps = torch.where(maps < self.floor, 0, maps)
-        told = (present > 0) & (maps.amax((2, 3)) > 0)
+        covered = (present > 0) & (maps.amax((2, 3)) > 0)
         if self.negatives == "all":
-            told = told | ((present == 0) & (shares == 0))
-        hybrid = (hybrid_loss(integral, maps) * told).sum(1)
+            covered = covered | ((present == 0) & (shares == 0))
+        hybrid = (hybrid_loss(integral, maps) * covered).sum(1)
         ramp = min(1.0, target.progress / RAMP)
         return {
             "cam": (target.weight * wrong).mean(),
@@ -116,11 +116,11 @@ def right_classes(scores: Float[Tensor, "n K"], present: Bool[Tensor, "n K"]) ->
 
 
 def hybrid_loss(logits: Float[Tensor, "... h w"], maps: Float[Tensor, "... h w"]) -> Float[Tensor, "..."]:
-    """The loss of integral maps: push up by as much as was seen, push down where nothing ever was.
+    """The loss of integral maps: up in proportion to accumulated attention, down where there never was any.
 
-    -1/|N+| sum over N+ of p log q  -  1/|N-| sum over N- of log(1 - q), with q = sigmoid(logits), N+ the places
-    whose p is above 0 and N- the others; a part without places is 0. Unlike cross-entropy it never pushes down a
-    place that was seen weakly.
+    -1/|N+| sum over N+ of p log q  -  1/|N-| sum over N- of log(1 - q), with q = sigmoid(logits), N+ the px
+    whose p is above 0 and N- the others; a part without px is 0. Unlike cross-entropy it never pushes down a px of
+    weak attention.
 
     Args:
         logits: Integral maps.

@@ -1,12 +1,12 @@
-"""The control: look anywhere."""
+"""The random scorer, a control."""
 
 import torch
 
-from hiresattn.model.scorers.base import Scored, Scorer, View
+from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput
 
 
 class RandomScorer(Scorer):
-    """Random logits: what any learned scorer has to beat.
+    """Random logits: the baseline for learned scorers.
 
     Args:
         grid: Cells along a side.
@@ -18,8 +18,8 @@ class RandomScorer(Scorer):
         self.grid = grid
         self.generator = torch.Generator().manual_seed(seed)
 
-    def forward(self, view: View) -> Scored:
+    def forward(self, given: ScorerInput) -> Scored:
         """Independent Gumbel noise, so that a softmax of it has no preferred cell."""
-        shape = (len(view.features), self.grid, self.grid)
+        shape = (len(given.features), self.grid, self.grid)
         noise = torch.empty(shape).exponential_(generator=self.generator)
-        return Scored(-noise.log().to(view.features.device))
+        return Scored(-noise.log().to(given.features.device))
