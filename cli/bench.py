@@ -1,4 +1,4 @@
-"""``hiresattn bench``: how fast things go on this machine."""
+"""``hiresattn bench``: measure speed on this machine."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import click
 
 from hiresattn.report.units import human_bytes
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line
 from hiresattn_cli.progress import progress_bar
 
@@ -17,35 +18,45 @@ if TYPE_CHECKING:
 
 @click.group()
 def bench() -> None:
-    """Measure how fast things go on this machine."""
+    """Measure speed on this machine."""
 
 
-@bench.command()
+@bench.command(cls=Command, example="hiresattn bench read slide.svs --crops 200")
 @click.argument("file")
-@click.option(
-    "--pattern",
-    type=click.Choice(["clustered", "grid", "random"]),
-    default="clustered",
-    show_default=True,
-    help="Where the crops lie: around 10 centres, side by side, or anywhere.",
+@group(
+    "Options",
+    click.option(
+        "--pattern",
+        type=click.Choice(["clustered", "grid", "random"]),
+        default="clustered",
+        show_default=True,
+        help="Where the crops lie: around 10 centres, side by side, or anywhere.",
+    ),
+    click.option(
+        "--crops",
+        type=click.IntRange(min=1),
+        default=500,
+        show_default=True,
+        metavar="N",
+        help="Number of crops.",
+    ),
+    click.option(
+        "--size",
+        type=click.IntRange(min=1),
+        default=224,
+        show_default=True,
+        metavar="PX",
+        help="Side of a crop, level-0 px.",
+    ),
+    options.as_json,
 )
-@click.option("--crops", type=click.IntRange(min=1), default=500, show_default=True, metavar="N")
-@click.option(
-    "--size",
-    type=click.IntRange(min=1),
-    default=224,
-    show_default=True,
-    metavar="PX",
-    help="Side of a crop, level-0 px.",
-)
-@options.as_json
 @click.pass_context
 def read(ctx: click.Context, file: str, *, pattern: str, crops: int, size: int, as_json: bool) -> None:
     """Time reading crops of FILE beside the usual library loop and the decode floor.
 
-    All read the same crops at full resolution, on one thread, in turns; their pixels are compared. Times are
-    ms per crop, the least of 3 rounds, with the file in the system's cache. The floor decodes each tile under
-    the crops once, from memory. "Ready for a network" is float32, scaled, bands first.
+    All read the same crops of level 0, on one thread, in turns; their pixels are compared. Times are ms per crop,
+    the least of 3 rounds, with the file in the system's cache. The floor decodes each tile under the crops once,
+    from memory. "Ready for a network" is float32, scaled, bands first.
     """
     from hiresattn.pyramid import open_pyramid
     from hiresattn.reading.bench import ROUNDS, bench_reading

@@ -12,6 +12,7 @@ import click
 from hiresattn.errors import HiresattnError
 from hiresattn.report.units import human_share
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.sources import Unusable, expand_sources
@@ -26,44 +27,44 @@ if TYPE_CHECKING:
 ALL_FAILED, SOME_FAILED = 1, 3
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
 @click.argument("words", nargs=-1, required=True, metavar="SRC...")
-@options.model
-@click.option("-o", "--output", metavar="FILE", help="Write the JSON lines here. [default: stdout]")
-@options.budget
-@options.stop
-@options.policy
-@options.nms
-@options.scorer
-@click.option(
-    "--region",
-    "regions",
-    type=options.REGION,
-    multiple=True,
-    metavar="Y,X,H,W",
-    help="Classify this window only, level-0 px. May be repeated; needs a single image.",
+@group("Model", options.model, options.device)
+@group(
+    "Data",
+    click.option(
+        "--region",
+        "regions",
+        type=options.REGION,
+        multiple=True,
+        metavar="Y,X,H,W",
+        help="Classify this window only, level-0 px. May be repeated; needs a single image.",
+    ),
+    click.option(
+        "--split", type=click.Choice(["train", "val", "test"]), help="Rows of a manifest to classify."
+    ),
+    options.bands,
+    options.value_range,
+    options.mpp,
+    click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
-@click.option("--split", type=click.Choice(["train", "val", "test"]), help="Rows of a manifest to classify.")
-@click.option(
-    "--overlay", type=click.Path(file_okay=False), metavar="DIR", help="Draw where it looked: PNGs."
+@group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)
+@group(
+    "Output",
+    click.option("-o", "--output", metavar="FILE", help="File of the JSON lines. [default: stdout]"),
+    click.option(
+        "--overlay",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Draw the visited regions: a PNG for each source.",
+    ),
+    click.option(
+        "--dry-run",
+        is_flag=True,
+        help="Read no pixels: print what each source would cost (tiles, bytes, requests).",
+    ),
 )
-@options.device
-@options.bands
-@options.value_range
-@click.option(
-    "--mpp",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="µm per pixel, where the file or the manifest is wrong or says nothing.",
-)
-@click.option(
-    "--dry-run",
-    is_flag=True,
-    help="Read no pixel: say what each source would cost (tiles, bytes, requests), a JSON line each.",
-)
-@click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error.")
-@options.seed
-@options.threads
+@group("Run", options.threads)
 @click.pass_context
 def classify(
     ctx: click.Context,
@@ -91,8 +92,7 @@ def classify(
     image), a quoted glob, a .csv or .parquet manifest (path,label[,split][,y,x,height,width]), or - for paths
     on stdin.
 
-    A source that fails, or a SRC that names none, gives a line with its error, and the others go on. Exit
-    status 1: all failed; 3: some failed.
+    A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
     sources = expand_sources(words, split)
     if regions:

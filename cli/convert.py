@@ -7,54 +7,66 @@ import click
 
 from hiresattn.report.units import counted, human_bytes
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line
 from hiresattn_cli.progress import progress_bar
 
 INTERRUPTED = 130
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn convert slide.svs slide.ome.zarr --threads 4")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
-@click.option(
-    "--format",
-    type=click.Choice(["zarr", "cog"]),
-    help="OME-Zarr 0.5 or cloud-optimised GeoTIFF. [default: by DST's ending: .zarr; .tif, .tiff]",
+@group(
+    "Format",
+    click.option(
+        "--format",
+        type=click.Choice(["zarr", "cog"]),
+        help="OME-Zarr 0.5 or cloud-optimised GeoTIFF. [default: by DST's suffix: .zarr; .tif, .tiff]",
+    ),
+    click.option(
+        "--levels",
+        metavar="N|auto",
+        default="auto",
+        show_default=True,
+        help="Number of levels; auto: until the longer side is at most 256 px.",
+    ),
+    click.option("--chunk", type=int, default=256, show_default=True, metavar="PX", help="Side of a tile."),
+    click.option(
+        "--shard",
+        type=int,
+        metavar="PX",
+        help="OME-Zarr: side of a shard, a file of many tiles. [default: 2048; less above 16 MB]",
+    ),
+    click.option(
+        "--compression",
+        metavar="NAME",
+        help="OME-Zarr: zstd, blosc, none. COG: deflate, zstd, lzw, none, or jpeg (lossy). "
+        "[default: zstd; deflate]",
+    ),
+    click.option(
+        "--quality",
+        type=click.IntRange(1, 100),
+        default=85,
+        show_default=True,
+        metavar="N",
+        help="Quality of jpeg, 1 to 100.",
+    ),
 )
-@click.option(
-    "--levels",
-    metavar="N|auto",
-    default="auto",
-    show_default=True,
-    help="Levels, the finest included; auto: until the longer side is at most 256 px.",
+@group(
+    "Data",
+    click.option(
+        "--region", type=options.REGION, metavar="Y,X,H,W", help="Convert this window only, level-0 px."
+    ),
+    options.mpp,
+    click.option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
 )
-@click.option("--chunk", type=int, default=256, show_default=True, metavar="PX", help="Side of a tile.")
-@click.option(
-    "--shard",
-    type=int,
-    metavar="PX",
-    help="Side of a shard: chunks in one file (OME-Zarr). [default: 2048, less for more than 16 MB]",
+@group(
+    "Run",
+    click.option("--overwrite", is_flag=True, help="Replace DST, a file or a Zarr directory."),
+    options.one_thread,
+    options.as_json,
 )
-@click.option(
-    "--compression",
-    metavar="NAME",
-    help="OME-Zarr: zstd, blosc, none. COG: deflate, zstd, lzw, none, or jpeg, which loses something. "
-    "[default: zstd; deflate]",
-)
-@click.option(
-    "--quality", type=click.IntRange(1, 100), default=85, show_default=True, metavar="N", help="Of JPEG."
-)
-@click.option("--region", type=options.REGION, metavar="Y,X,H,W", help="This window only, level-0 px.")
-@click.option(
-    "--mpp",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="µm per pixel, where the file is wrong.",
-)
-@click.option("--nodata", type=float, metavar="VALUE", help='Value that stands for "nothing measured here".')
-@click.option("--overwrite", is_flag=True, help="Replace DST, a file or a Zarr directory.")
-@options.threads
-@options.as_json
 @click.pass_context
 def convert(
     ctx: click.Context,
@@ -63,24 +75,22 @@ def convert(
     source: str,
     target: str,
     levels: str,
-    threads: int | None,
+    threads: int,
     as_json: bool,
     **settings: Any,
 ) -> None:
     """Write an image as OME-Zarr 0.5 or as a cloud-optimised GeoTIFF.
 
-    SRC is an image file, a URL, or a Zarr directory. DST appears when it is whole and has been compared with
-    SRC; else nothing does. Lossless, unless --compression jpeg is asked for. A px of a coarser level is the mean
-    of the measured level-0 px that it shows. Kept: µm/px, CRS, transform, nodata, masks; in a COG also tags.
+    SRC is an image file, a URL, or a Zarr directory. DST is written whole, after a comparison with SRC, or not
+    at all. Lossless, unless --compression jpeg. A px of a coarser level is the mean of the valid level-0 px below
+    it. Kept: µm/px, CRS, transform, nodata, masks; in a COG also tags.
     """
     from hiresattn.conversion import convert as convert_image
 
     count = _count(levels)
     try:
         with progress_bar("Converting", 1.0, wanted=ctx.obj >= 0) as update:
-            made = convert_image(
-                source, target, levels=count, threads=threads or 1, progress=update, **settings
-            )
+            made = convert_image(source, target, levels=count, threads=threads, progress=update, **settings)
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Nothing was written to {target}.", err=True)
         ctx.exit(INTERRUPTED)

@@ -7,25 +7,38 @@ import click
 
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, made_folder
 from hiresattn_cli.progress import progress_bar
 
 
-@click.command()
-@click.option(
-    "-o", "--output", default="demo-out", show_default=True, metavar="DIR", help="For scene and overlay."
+@click.command(cls=Command, example="hiresattn demo --budget 40")
+@group(
+    "Options",
+    click.option(
+        "-o",
+        "--output",
+        default="demo-out",
+        show_default=True,
+        metavar="DIR",
+        help="Folder of scene and overlay.",
+    ),
+    click.option(
+        "--budget",
+        default="80",
+        show_default=True,
+        metavar="N|BYTES|SECONDS",
+        help="What the search may cost: glimpses (64), bytes read (50MB) or time (2s).",
+    ),
+    options.seed,
+    options.as_json,
 )
-@options.seed
-@click.option(
-    "--budget", default="80", show_default=True, metavar="N|BYTES|SECONDS", help="What looking may cost."
-)
-@options.as_json
 @click.pass_context
 def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_json: bool) -> None:
-    """Make a gigapixel scene with one small target, and classify it by looking at a fraction of it.
+    """Make a gigapixel scene with one small target, and classify it from a fraction of its pixels.
 
-    Scene and hints are synthetic: noise, drawn digits, and faint rings around the target (and decoys)
-    that a look from afar can follow.
+    The scene is synthetic: noise, drawn digits, and faint rings around the target (and decoys), which are visible
+    in coarse levels.
     """
     options.check_budget(budget)
     folder = made_folder(output, "-o")

@@ -1,4 +1,4 @@
-"""``hiresattn describe``: what a model is made of and what one answer costs. Needs no weights."""
+"""``hiresattn describe``: the parts of a model and the cost of one image. Needs no weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +9,7 @@ import click
 from hiresattn.errors import ConfigError
 from hiresattn.report.units import counted
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line
 
 if TYPE_CHECKING:
@@ -19,23 +20,26 @@ if TYPE_CHECKING:
 CLASSES = 2
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn describe tnet-fmow")
 @click.argument("name", metavar="PRESET|MODEL")
-@click.option(
-    "--input",
-    "side",
-    type=click.IntRange(min=1),
-    metavar="PX",
-    help="Side of a square image. Default: the preset's own, or what a full look of the model's depths takes.",
+@group(
+    "Options",
+    click.option(
+        "--input",
+        "side",
+        type=click.IntRange(min=1),
+        metavar="PX",
+        help="Side of a square image. [default: the preset's, or the smallest that has all depths]",
+    ),
+    click.option(
+        "--locations",
+        type=options.DEPTH_COUNTS,
+        metavar="2,1",
+        help="Cells visited per region, by depth; the last repeats; 0 = root regions only. [default: the model's]",
+    ),
+    click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Classes of a preset."),
+    options.as_json,
 )
-@click.option(
-    "--locations",
-    type=options.DEPTH_COUNTS,
-    metavar="2,1",
-    help="Cells chosen per region, by depth; the last one repeats; 0 = the first look only. Default: the model's.",
-)
-@click.option("--classes", type=click.IntRange(min=2), metavar="N", help="Classes of a preset.")
-@options.as_json
 def describe(
     *, name: str, side: int | None, locations: tuple[int, ...] | None, classes: int | None, as_json: bool
 ) -> None:

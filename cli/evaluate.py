@@ -12,6 +12,7 @@ from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.files import atomic_write
 from hiresattn.report.units import counted, human_seconds, human_share
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 
@@ -39,58 +40,68 @@ _WORDS = {
 }
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn evaluate model slides.csv --budgets 16,64,256 -o evaluation")
 @click.argument("model", metavar="MODEL")
 @click.argument("manifest", metavar="MANIFEST")
-@click.option(
-    "--split",
-    type=click.Choice(["train", "val", "test", "all"]),
-    help="Rows to evaluate; all: of images that no model was trained on. [default: test; with --calibrate val]",
+@group(
+    "Data",
+    click.option(
+        "--split",
+        type=click.Choice(["train", "val", "test", "all"]),
+        help="Rows to evaluate; all: for images that no model was trained on. [default: test; with --calibrate val]",
+    ),
+    click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split."),
+    options.bands,
+    options.value_range,
+    click.option(
+        "--on-error",
+        type=click.Choice(["skip", "raise"]),
+        default="skip",
+        show_default=True,
+        help="Unreadable image: count and report it (exit status 3), or stop.",
+    ),
 )
-@click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split.")
-@options.budget
-@options.stop
-@options.scorer
-@click.option(
-    "--budgets",
-    type=options.SIZES,
-    metavar="8,16,32",
-    help="Also give accuracy against budget: glimpses, each policy spending all of them.",
+@group(
+    "Search",
+    options.budget,
+    options.stop,
+    options.scorer,
+    click.option(
+        "--budgets",
+        type=options.SIZES,
+        metavar="8,16,32",
+        help="Also measure accuracy at these budgets, in glimpses, without a stop.",
+    ),
+    click.option(
+        "--policies",
+        default="best-first,random,lowres,exhaustive",
+        show_default=True,
+        metavar="NAMES",
+        help="Policies of --budgets. best-first is the model's; exhaustive visits every finest region.",
+    ),
+    options.seed,
 )
-@click.option(
-    "--policies",
-    default="best-first,random,lowres,exhaustive",
-    show_default=True,
-    metavar="NAMES",
-    help="Policies of --budgets: best-first is the learned one, exhaustive looks at every place.",
+@group(
+    "Output",
+    click.option(
+        "-o", "--output", metavar="DIR", help="Write metrics.json, predictions.jsonl and plots here."
+    ),
+    click.option(
+        "--bootstrap",
+        type=click.IntRange(min=0),
+        default=1000,
+        show_default=True,
+        metavar="N",
+        help="Resamples of the cases for 95 % intervals; 0 = no intervals.",
+    ),
+    click.option(
+        "--calibrate",
+        is_flag=True,
+        help="Fit a temperature to the split, without a stop, and write it into the model's card.",
+    ),
+    options.as_json,
 )
-@click.option("-o", "--output", metavar="DIR", help="Write metrics.json, predictions.jsonl and plots here.")
-@click.option(
-    "--bootstrap",
-    type=click.IntRange(min=0),
-    default=1000,
-    show_default=True,
-    metavar="N",
-    help="Resamples of the cases for 95 % intervals; 0 = none.",
-)
-@click.option(
-    "--calibrate",
-    is_flag=True,
-    help="Fit one temperature to the split, spending the budget, and write it into the model's card.",
-)
-@click.option(
-    "--on-error",
-    type=click.Choice(["skip", "raise"]),
-    default="skip",
-    show_default=True,
-    help="An image that can't be read: count and report it (exit status 3), or end there.",
-)
-@options.device
-@options.bands
-@options.value_range
-@options.seed
-@options.threads
-@options.as_json
+@group("Run", options.device, options.threads)
 @click.pass_context
 def evaluate(
     ctx: click.Context,

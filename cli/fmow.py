@@ -7,6 +7,7 @@ import click
 
 from hiresattn_cli import options
 from hiresattn_cli.fmow_evaluate import evaluate
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, made_folder, one_line
 from hiresattn_cli.progress import progress_bar
 
@@ -29,11 +30,13 @@ class _Splits(click.ParamType[Any]):
         return names
 
 
-_images = click.option("--images", metavar="DIR", help="The images lie here, in the same tree.")
+_images = click.option(
+    "--images", metavar="DIR", help="Folder of the images, in the same tree. [default: ROOT]"
+)
 _groundtruth = click.option(
     "--groundtruth",
     metavar="FILE|DIR",
-    help="groundtruth.tar.bz2, or unpacked. [default: looked for in ROOT]",
+    help="groundtruth.tar.bz2, or unpacked. [default: ROOT's]",
 )
 _kind = click.option(
     "--kind",
@@ -60,10 +63,10 @@ def fmow() -> None:
 fmow.add_command(evaluate)
 
 
-@fmow.command()
+@fmow.command(cls=Command, example="hiresattn fmow score predictions.txt groundtruth.txt")
 @click.argument("predictions", metavar="PREDICTIONS")
 @click.argument("truth", metavar="TRUTH")
-@options.as_json
+@group("Options", options.as_json)
 @click.pass_context
 def score(ctx: click.Context, *, predictions: str, truth: str, as_json: bool) -> None:
     """Print the challenge's score (protocol A): weighted F1 over box IDs, six decimals.
@@ -79,23 +82,31 @@ def score(ctx: click.Context, *, predictions: str, truth: str, as_json: bool) ->
     click.echo(json_line(found.to_json()) if as_json else f"{found.score:.6f}")
 
 
-@fmow.command()
+@fmow.command(cls=Command, example="hiresattn fmow index /data/fmow-rgb -o fmow.csv")
 @click.argument("root", metavar="ROOT")
-@click.option("-o", "--output", required=True, metavar="CSV", help="The manifest.")
-@click.option(
-    "--window",
-    type=click.Choice(["frame", "box", "context", "jhu-baseline"]),
-    default="frame",
-    show_default=True,
-    help="What a row is: the whole view; or one box each, as it is, with context, or with context as the "
-    "challenge's baseline computes it, which mixes up the image's width and height.",
+@group(
+    "Rows",
+    click.option(
+        "--window",
+        type=click.Choice(["frame", "box", "context", "jhu-baseline"]),
+        default="frame",
+        show_default=True,
+        help="One row per image (frame), or per box: the box itself, with context, or with the context of the "
+        "challenge's baseline, which mixes up the image's width and height.",
+    ),
+    click.option("--false-detections", is_flag=True, help="Keep boxes labelled false_detection."),
+    click.option(
+        "--boxes", is_flag=True, help="Fill the column boxes, with which training supervises the scorer."
+    ),
 )
-@click.option("--false-detections", is_flag=True, help="Keep what is labelled false_detection.")
-@click.option("--boxes", is_flag=True, help="Fill the column boxes, so that training is told where to look.")
-@_splits
-@_kind
-@_images
-@_groundtruth
+@group(
+    "Files",
+    click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write."),
+    _splits,
+    _kind,
+    _images,
+    _groundtruth,
+)
 @click.pass_context
 def index(
     ctx: click.Context,
@@ -141,20 +152,35 @@ def index(
             click.echo(f"{unlabelled} rows have no label: no ground truth was found for them", err=True)
 
 
-@fmow.command()
+@fmow.command(cls=Command, example="hiresattn fmow cog /data/fmow-rgb -o /data/fmow-cog --threads 4")
 @click.argument("root", metavar="ROOT")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Folder of the new tree.")
-@click.option(
-    "--compress", type=click.Choice(["deflate", "zstd", "jpeg"]), default="deflate", show_default=True,
-    help="deflate and zstd keep every px and take several times the room of the JPEGs.",
-)  # fmt: skip
-@click.option("--quality", type=click.IntRange(1, 100), default=90, show_default=True, help="Of jpeg.")
-@click.option("--overwrite", is_flag=True, help="Convert again what is in DIR already.")
-@_splits
-@_kind
-@_images
-@_groundtruth
-@options.threads
+@group(
+    "Compression",
+    click.option(
+        "--compress",
+        type=click.Choice(["deflate", "zstd", "jpeg"]),
+        default="deflate",
+        show_default=True,
+        help="deflate and zstd are lossless and several times as large as the JPEGs.",
+    ),
+    click.option(
+        "--quality",
+        type=click.IntRange(1, 100),
+        default=90,
+        show_default=True,
+        help="Quality of jpeg, 1 to 100.",
+    ),
+)
+@group(
+    "Files",
+    click.option("-o", "--output", required=True, metavar="DIR", help="Folder of the new tree."),
+    click.option("--overwrite", is_flag=True, help="Convert again what DIR already has."),
+    _splits,
+    _kind,
+    _images,
+    _groundtruth,
+)
+@group("Run", options.one_thread)
 @click.pass_context
 def cog(
     ctx: click.Context,
@@ -165,14 +191,14 @@ def cog(
     compress: str,
     quality: int,
     overwrite: bool,
-    threads: int | None,
+    threads: int,
     **where: Any,
 ) -> None:
     """Convert a release's JPEGs to cloud-optimised GeoTIFFs, the same tree in DIR.
 
-    A JPEG must be decoded from its start for any look; a COG is read where one looks. Images get their place
-    (EPSG:4326) from the ground truth's raw_location. Then: fmow index ROOT --images DIR. What is in DIR
-    already is left. Exit status 1: none could be converted; 3: some could not.
+    Any crop of a JPEG needs all of it decoded; of a COG, only the tiles below the crop. Images get their CRS and
+    transform (EPSG:4326) from the ground truth's raw_location. Then: fmow index ROOT --images DIR. Files that DIR
+    has are kept. Exit status 1: none could be converted; 3: some could not.
     """
     from hiresattn.fmow.cog import Converted, convert
     from hiresattn.fmow.tree import scan
@@ -184,7 +210,7 @@ def cog(
         with progress_bar("Converting", None, wanted=ctx.obj >= 0) as update:
             images = scan(root, **where)
             settings: dict[str, Any] = {"compress": compress, "quality": quality, "overwrite": overwrite}
-            for one in convert(images, folder, threads=threads or 1, **settings):
+            for one in convert(images, folder, threads=threads, **settings):
                 if isinstance(one, Converted):
                     counts["there already" if one.existed else "converted"] += 1
                     counts["without a place"] += not one.georeferenced

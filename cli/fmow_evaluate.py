@@ -11,6 +11,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, one_line
 from hiresattn_cli.progress import progress_bar
 
@@ -32,34 +33,36 @@ _HEAD = (
 )
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn fmow evaluate model test.csv --protocol tnet-test")
 @click.argument("model", metavar="MODEL")
 @click.argument("manifest", metavar="MANIFEST")
-@click.option(
-    "--protocol",
-    type=click.Choice(["tnet-test", "val-crops", "challenge"]),
-    required=True,
-    help="B: top-1 over whole test images, as TNet; C: top-1 over box crops of val; A: the challenge's "
-    "weighted F1 over boxes of test and seq.",
+@group(
+    "Protocol",
+    click.option(
+        "--protocol",
+        type=click.Choice(["tnet-test", "val-crops", "challenge"]),
+        required=True,
+        help="B: top-1 over whole test images, as TNet; C: top-1 over box crops of val; A: the challenge's "
+        "weighted F1 over boxes of test and seq.",
+    ),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N rows, evenly spread."),
+    click.option(
+        "--sizes",
+        type=options.SIZES,
+        metavar="512,1024",
+        help="Upper ends of the size groups: long side of the image, px.",
+    ),
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only N rows, evenly spread.")
-@click.option(
-    "--sizes",
-    type=options.SIZES,
-    metavar="512,1024",
-    help="Upper ends of the size buckets: long side of the image, px.",
+@group("Search", options.budget, options.stop, options.policy, options.seed)
+@group(
+    "Output",
+    click.option("-o", "--output", metavar="FILE", help="File of every row's prediction, JSON lines."),
+    click.option(
+        "--answers", metavar="FILE", help="Protocol A: file of lines boxID,category, for `fmow score`."
+    ),
+    options.as_json,
 )
-@click.option("-o", "--output", metavar="FILE", help="Write every row's prediction here, JSON lines.")
-@click.option(
-    "--answers", metavar="FILE", help="Protocol A: write lines boxID,category here, for fmow score."
-)
-@options.budget
-@options.stop
-@options.policy
-@options.device
-@options.seed
-@options.threads
-@options.as_json
+@group("Run", options.device, options.threads)
 @click.pass_context
 def evaluate(
     ctx: click.Context,

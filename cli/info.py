@@ -8,6 +8,7 @@ import click
 from hiresattn.errors import HiresattnError, OpenError
 from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import json_line, one_line
 from hiresattn_cli.sources import Unusable, expand_sources
 
@@ -19,18 +20,12 @@ if TYPE_CHECKING:
 BUDGET, CROP = 64, 64
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn info slide.svs")
 @click.argument("words", nargs=-1, required=True, metavar="SRC...")
-@options.as_json
-@click.option(
-    "--mpp",
-    type=click.FloatRange(min=0, min_open=True),
-    metavar="X",
-    help="µm per pixel, where the file is wrong.",
-)
+@group("Options", options.mpp, options.as_json)
 @click.pass_context
 def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
-    """Show levels, tiles, data type, µm/px or CRS, nodata, and about what a run would read.
+    """Show levels, tiles, data type, µm/px or CRS, nodata, and an estimate of what `classify` reads.
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """

@@ -5,13 +5,13 @@ import io
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
-from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -20,26 +20,37 @@ if TYPE_CHECKING:
 COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
 
 
-@click.command()
+@click.command(cls=Command, example="hiresattn locate slides.csv -m patch-model -o slides-with-boxes.csv")
 @click.argument("manifest", metavar="MANIFEST")
-@click.option("-m", "--model", required=True, metavar="MODEL", help="A model with a background class.")
-@click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes.")
-@click.option(
-    "--overlap",
-    type=click.FloatRange(0, 1, max_open=True),
-    default=0.0,
-    metavar="X",
-    help="Share of its side that a place has in common with the next.",
+@group(
+    "Options",
+    click.option("-m", "--model", required=True, metavar="MODEL", help="A model with a background class."),
+    click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes."),
+    click.option(
+        "--overlap",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.0,
+        show_default=True,
+        metavar="SHARE",
+        help="Share of its side that a region has in common with the next.",
+    ),
+    click.option(
+        "--sure",
+        type=click.FloatRange(0, 1),
+        default=0.5,
+        show_default=True,
+        metavar="P",
+        help="Least probability that a region shows the image's label, for it to become a box.",
+    ),
+    click.option(
+        "--threads",
+        type=click.IntRange(min=1),
+        default=2,
+        show_default=True,
+        metavar="N",
+        help="Threads that read.",
+    ),
 )
-@click.option(
-    "--sure",
-    type=click.FloatRange(0, 1),
-    default=0.5,
-    show_default=True,
-    metavar="P",
-    help="Least probability that a place shows the image's label, or any class where it has none.",
-)
-@options.threads
 @click.pass_context
 def locate(
     ctx: click.Context,
@@ -50,14 +61,13 @@ def locate(
     output: str,
     overlap: float,
     sure: float,
-    threads: int | None,
+    threads: int,
 ) -> None:
-    """Look at every place of MANIFEST's training images, and write where their labels show.
+    """Write boxes around what shows the label of each of MANIFEST's training images.
 
-    In images without a label, places that show any class but the background are found, and their classes written;
-    an image in which there is none gets the background as its label.
-    `hiresattn train CSV` then learns from these boxes where to look, though nobody has drawn one. Rows of other
-    splits, and those that have boxes, are copied.
+    Every finest region of these images is read. In an image without a label, regions of any class but the background
+    are found, each with its class; without any, the image gets the background as its label. `hiresattn train CSV`
+    then trains the scorer with these boxes. Rows of other splits, and rows with boxes, are copied.
     """
     from hiresattn.checkpoint import load_model
     from hiresattn.datasets.manifest import read_manifest
@@ -72,23 +82,21 @@ def locate(
             f"{output}: there is no folder {target.parent}; make it, or give another file with -o"
         )
     examples = read_manifest(manifest)
-    options.use_threads(threads)
     loaded = load_model(model)
     wanted = [number for number, e in enumerate(examples) if e.split == "train" and e.boxes is None]
     check(loaded, (examples[number] for number in wanted))  # before the first look
     if ctx.obj >= 0:
         for split, what in (
-            ("train", "any class but the background is looked for"),
+            ("train", "any class but the background is located"),
             ("val", "training needs one"),
         ):
             bare = sum(e.label is None and e.split == split and e.boxes is None for e in examples)
             if bare:
                 click.echo(f"{bare} images of split {split} have no label: {what}", err=True)
     found = 0
-    with progress_bar("Looking everywhere", len(wanted), wanted=ctx.obj >= 0) as update:
+    with progress_bar("Locating", len(wanted), wanted=ctx.obj >= 0) as update:
         chosen = [examples[number] for number in wanted]
-        more: dict[str, Any] = {} if threads is None else {"threads": threads}
-        for done, example in enumerate(find(chosen, loaded, overlap=overlap, sure=sure, **more)):
+        for done, example in enumerate(find(chosen, loaded, overlap=overlap, sure=sure, threads=threads)):
             examples[wanted[done]] = example
             found += bool(example.boxes)
             update(done + 1, Path(str(example.source)).name)

@@ -14,6 +14,7 @@ from hiresattn_cli.convert import convert
 from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
 from hiresattn_cli.evaluate import evaluate
+from hiresattn_cli.export_attention import export_attention
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
 from hiresattn_cli.locate import locate
@@ -66,7 +67,19 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     logging.captureWarnings(capture=True)
 
 
-for _command in (info, convert, classify, train, evaluate, locate, describe, demo, fmow, bench):
+for _command in (
+    info,
+    convert,
+    classify,
+    train,
+    evaluate,
+    locate,
+    export_attention,
+    describe,
+    demo,
+    fmow,
+    bench,
+):
     cli.add_command(_command)
 
 

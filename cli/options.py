@@ -31,20 +31,10 @@ class _Numbers(click.ParamType[Any]):
         complaint = "not the numbers needed" if wrong else self._complaint(numbers)
         if complaint:
             self.fail(f"{value!r}: {complaint}; write it like {self._example}", param, ctx)
-        return self._made(numbers)
+        return numbers
 
     def _complaint(self, numbers: tuple[Any, ...]) -> str:
         return "" if min(numbers) >= 1 else "must be 1 or more"
-
-    def _made(self, numbers: tuple[Any, ...]) -> tuple[Any, ...]:
-        return numbers
-
-
-class _Bands(_Numbers):
-    """Bands counted from 1 outside and from 0 inside."""
-
-    def _made(self, numbers: tuple[Any, ...]) -> tuple[Any, ...]:
-        return tuple(number - 1 for number in numbers)
 
 
 class _Counts(_Numbers):
@@ -79,7 +69,7 @@ class _Stop(click.ParamType[Any]):
         return share
 
 
-BANDS = _Bands("1,2,3", int, "1,2,3")
+BANDS = _Numbers("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
 SIZES = _Numbers("512,1024", int, "512,1024,2048")
@@ -104,6 +94,11 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
+def _from_0(_ctx: click.Context, _option: click.Parameter, bands: tuple[int, ...] | None) -> Any:
+    """Bands as the library counts them."""
+    return None if bands is None else tuple(band - 1 for band in bands)
+
+
 model = click.option(
     "-m", "--model", required=True, metavar="MODEL", help="Model directory, or hf:owner/name."
 )
@@ -112,7 +107,7 @@ budget = click.option(
     default="64",
     show_default=True,
     metavar="N|BYTES|SECONDS",
-    help="What one image may cost: glimpses (64), bytes (50MB) or time (2s).",
+    help="What one image may cost: glimpses (64), bytes read (50MB) or time (2s).",
 )
 stop = click.option(
     "--stop",
@@ -120,39 +115,64 @@ stop = click.option(
     default="0.95",
     show_default=True,
     metavar="SHARE|off",
-    help="Stop as soon as the class is this sure.",
+    help="Probability of the class at which the search stops; off = spend the budget.",
 )
 policy = click.option(
     "--policy",
     type=click.Choice(["best-first", "top-k", "random", "lowres"]),
     default="best-first",
     show_default=True,
-    help="Where to look next. top-k (the cells per region that training visits) and lowres (no closer look at "
-    "all) don't use --budget and --stop. random and lowres are for comparison.",
+    help="Order of the search. top-k visits the cells per region that training does; random and lowres (root "
+    "regions only) are controls. top-k and lowres don't use --budget and --stop.",
 )
 scorer = click.option(
     "--scorer",
     metavar="NAME",
-    help="random: scores drawn by chance in place of the model's, for comparison. Its own name changes nothing.",
+    help="random replaces the scorer by random scores (a control). [default: the model's]",
 )
 nms = click.option(
     "--nms",
     type=click.FloatRange(0, 1),
     metavar="IOU",
-    help="No cell that overlaps a better one, or a place already seen, by more than this (intersection over union).",
+    help="Largest overlap (intersection over union) with a better cell or a visited region. [default: 1]",
 )
 device = click.option(
-    "--device", default="auto", show_default=True, metavar="auto|cpu|cuda:N|mps", help="Where the model runs."
+    "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."
 )
-bands = click.option("--bands", type=BANDS, metavar="1,2,3", help="Bands of the image, counted from 1.")
+bands = click.option(
+    "--bands",
+    type=BANDS,
+    callback=_from_0,
+    metavar="1,2,3",
+    help="Bands of the image, counted from 1. [default: the model's]",
+)
 value_range = click.option(
     "--value-range",
     type=VALUE_RANGE,
     metavar="LO,HI",
-    help="Values that stand for darkest and brightest, such as 0,10000.",
+    help="Stored values that are darkest and brightest, such as 0,10000. [default: the model's]",
 )
-seed = click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Same seed, same result.")
+seed = click.option(
+    "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of all random numbers. [default: 0]"
+)
 threads = click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Threads that read, decode and compute."
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads that read and compute. [default: the cores, at most 8]",
 )
-as_json = click.option("--json", "as_json", is_flag=True, help="JSON on stdout in place of the table.")
+mpp = click.option(
+    "--mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="µm per level-0 px, in place of what the file says.",
+)
+one_thread = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Threads that read.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")

@@ -6,190 +6,129 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.errors import ConfigError
 from hiresattn_cli import options
+from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.training_set import training_set
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from hiresattn.datasets.manifest import Example
     from hiresattn.training.log import EpochRecord
     from hiresattn.training.options import TrainOptions
 
 
-@click.command()
+class _Option(click.Option):
+    """An option that is a field of ``TrainOptions``: its help ends with the field's default."""
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        """Names, and help with the default."""
+        from hiresattn.training.options import TrainOptions
+
+        record = super().get_help_record(ctx)
+        default = getattr(TrainOptions(), self.name or "", None)
+        if record is None or default is None or self.is_flag:
+            return record
+        shown = ",".join(map(str, default)) if isinstance(default, tuple) else toml(default).strip('"')
+        return record[0], f"{record[1]}  [default: {shown}]"
+
+
+def _option(*names: str, **more: Any) -> Any:
+    return click.option(*names, cls=_Option, **({"default": None} | more))
+
+
+def _flag(name: str, words: str) -> Any:
+    return click.option(name, is_flag=True, default=None, help=words)
+
+
+def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
+    """Print the help, and every key of ``--config``."""
+    if not wanted:
+        return
+    formatter = ctx.make_formatter()
+    formatter.write_text("Keys of --config, a TOML file, such as: batch_size = 16")
+    with formatter.section("Keys"):
+        formatter.write_dl(
+            [
+                (one.option, f"{one.help}{f'  [default: {one.default}]' if one.default else ''}")
+                for one in described_keys()
+            ],
+            col_max=26,
+        )
+    click.echo(f"{ctx.get_help()}\n\n{formatter.getvalue()}", nl=False)
+    ctx.exit()
+
+
+@click.command(cls=Command, example="hiresattn train slides.csv -o model --encoder small --epochs 30")
 @click.argument("manifest", metavar="MANIFEST")
-@click.option("-o", "--output", required=True, metavar="DIR", help="Directory of the model.")
-@click.option("--preset", metavar="NAME", help="A named set of the options below; those given win.")
-@click.option(
-    "--config",
-    metavar="FILE.toml",
-    help="Options from a file, named as below (batch_size = 16); flags win over it, it wins over the preset.",
+@group(
+    "Data",
+    _option("--bands", type=options.BANDS, metavar="1,2,3", help="Bands to use, from 1. [default: all]"),
+    _option(
+        "--value-range",
+        type=options.VALUE_RANGE,
+        metavar="LO,HI",
+        help="Stored values that become -1 and +1.",
+    ),
+    _flag("--multi-label", "Images may have any number of labels."),
+    _option("--fold", metavar="N", help="Fold that validates; the others train."),
+    _option("--class-weights", metavar="NAME", help="none, or balanced: weigh rare classes more."),
+    _option("--on-error", metavar="NAME", help="Unreadable image: raise, or skip it."),
 )
-@click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images.")
-@click.option(
-    "--encoder",
-    metavar="NAME",
-    help="small, small-6 (built in), each with -bn for batch normalisation, bagnet77, or a timm backbone.",
+@group(
+    "Model",
+    click.option("--preset", metavar="NAME", help="Named set of options; flags and --config win over it."),
+    _option("--encoder", metavar="NAME", help="small, small-6, bagnet77 or a timm backbone."),
+    _flag("--pretrained", "Start a timm backbone from its published weights."),
+    _option("--init-from", metavar="MODEL", help="Start from the weights of a trained model."),
+    _option("--scorer", metavar="NAME", help="location, context, evidence, mask, saol, ltpa, oaa."),
+    _option("--background", metavar="CLASS", help="Class of images with nothing to find."),
+    _flag("--coarse-encoder", "A second encoder for regions that are divided further."),
+    _option(
+        "--crop-size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop, the network's input."
+    ),
+    _option(
+        "--finest",
+        type=click.IntRange(min=1),
+        metavar="PX",
+        help="Side of the smallest region. [default: --crop-size]",
+    ),
+    _option(
+        "--root-size",
+        type=click.IntRange(min=1),
+        metavar="PX",
+        help="Largest side of a root region. [default: the image's]",
+    ),
+    _option("--k", type=options.DEPTH_COUNTS, metavar="4,2", help="Cells visited per region, by depth."),
 )
-@click.option("--pretrained", is_flag=True, default=None, help="Start from timm's pretrained weights.")
-@click.option(
-    "--init-from",
-    metavar="MODEL",
-    help="Start from the weights of a trained model with the same parts; its classes may differ.",
+@group(
+    "Training",
+    _option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images."),
+    _option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step."),
+    _option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Largest learning rate."),
+    _option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="Weight decay."),
+    _option("--augment", metavar="NAME", help="none, mirror, flips, turns (quarter turns)."),
+    _option(
+        "--jitter", type=click.FloatRange(min=0), metavar="X", help="Random brightness, contrast; .1 is mild."
+    ),
+    _option(
+        "--jpeg", type=click.FloatRange(0, 1), metavar="SHARE", help="Share of images whose crops pass JPEG."
+    ),
+    _option("--seed", type=click.IntRange(min=0), metavar="N", help="Seed of all random numbers."),
+    _flag("--amp", "Compute in bfloat16 where that is safe."),
 )
-@click.option(
-    "--scorer",
-    metavar="NAME",
-    help="What says which cells are interesting: location, context, evidence (learns from boxes what places "
-    "show), mask, saol, ltpa, oaa or random.",
-)
-@click.option(
-    "--area",
-    type=click.FloatRange(0, 1, min_open=True),
-    metavar="SHARE",
-    help="For the scorer mask: share of a region's cells that may be open.",
-)
-@click.option(
-    "--head",
-    metavar="classifier|scorer",
-    help="Which head predicts: the classifier of the pooled glimpses, or the scorer's own (saol, ltpa, oaa).",
-)
-@click.option(
-    "--estimator",
-    metavar="NAME",
-    help="How the task reaches the scores: straight-through, reinforce (the paper's loss), reinforce-loo or none.",
-)
-@click.option(
-    "--detach-scorer",
-    is_flag=True,
-    default=None,
-    help="Let what trains the scorer end there, in place of going on into the encoder.",
-)
-@click.option(
-    "--background",
-    metavar="CLASS",
-    help="The class that means that there is nothing to find: an answer then weighs each look against it.",
-)
-@click.option(
-    "--coarse-encoder",
-    is_flag=True,
-    default=None,
-    help="Give the looks from afar an encoder of their own: one says where, the other what.",
-)
-@click.option("--crop-size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop.")
-@click.option("--grid", type=click.IntRange(min=1), metavar="N", help="Cells along a side of a region.")
-@click.option(
-    "--fraction",
-    type=click.FloatRange(0, 1, min_open=True, max_open=True),
-    metavar="X",
-    help="Side of a cell over the side of its region.",
-)
-@click.option(
-    "--k",
-    type=options.DEPTH_COUNTS,
-    metavar="4,2",
-    help="Cells chosen per region, by depth; 0 = the first look only.",
-)
-@click.option(
-    "--finest",
-    type=click.IntRange(min=1),
-    metavar="PX",
-    help="Side of the smallest region; default: --crop-size.",
-)
-@click.option(
-    "--root-size",
-    type=click.IntRange(min=1),
-    metavar="PX",
-    help="Largest region of the first look, level-0 px.",
-)
-@click.option(
-    "--overlap",
-    type=click.FloatRange(0, 1, max_open=True),
-    metavar="X",
-    help="Share of its side that a region of the first look has in common with the next.",
-)
-@click.option(
-    "--squash",
-    type=click.IntRange(min=8),
-    metavar="PX",
-    help="Resize whole images to squares of this side first, as the paper does; reads all of them.",
-)
-@click.option(
-    "--oversample",
-    type=click.FloatRange(1, 64),
-    metavar="X",
-    help="Stored px per px of a crop, at least; 2 or 4 where overviews lost small things.",
-)
-@click.option(
-    "--augment",
-    metavar="none|mirror|flips|turns",
-    help="Turn the training images; only if a turned image has the same class.",
-)
-@click.option(
-    "--jitter",
-    type=click.FloatRange(min=0),
-    metavar="X",
-    help="Vary each training image's bands in brightness and contrast, such as 0.1; the same at every depth.",
-)
-@click.option(
-    "--jpeg",
-    type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="Share of training images whose crops pass JPEG compression: for files compressed otherwise. 8-bit RGB.",
-)
-@click.option(
-    "--cutmix",
-    type=click.FloatRange(0, 1),
-    metavar="P",
-    help="Probability that a rectangle of another image is pasted into a training image, its label weighed by area.",
-)
-@click.option(
-    "--epoch-images", type=click.IntRange(min=1), metavar="N", help="Images per epoch; default: all."
-)
-@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step.")
-@click.option(
-    "--accumulate", type=click.IntRange(min=1), metavar="N", help="Batches whose gradients make one step."
-)
-@click.option("--optimizer", metavar="adamw|adam", help="What moves the weights.")
-@click.option("--schedule", metavar="linear|cosine|step", help="How the learning rate falls.")
-@click.option(
-    "--warm-up",
-    type=click.FloatRange(0, 1),
-    metavar="X",
-    help="Share of the training in which it first rises.",
-)
-@click.option(
-    "--multi-label",
-    is_flag=True,
-    default=None,
-    help="Images may have any number of labels, with | between; a column 'labels' says so itself.",
-)
-@click.option("--fold", metavar="N", help="The fold that validates; the manifest's other folds train.")
-@click.option(
-    "--class-weights", metavar="none|balanced", help="Let images count more, the rarer their class."
-)
-@click.option("--amp", is_flag=True, default=None, help="Compute in bfloat16 where that is safe; for CUDA.")
-@click.option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Learning rate.")
-@options.seed
-@options.bands
-@options.value_range
-@click.option("--device", metavar="auto|cpu|cuda:N|mps", help="Where the model runs.")
-@options.threads
-@click.option(
-    "--on-error",
-    metavar="raise|skip",
-    help="Stop at an image that can't be read, or leave it out and count it.",
-)
-@click.option(
-    "--export-attention",
-    metavar="MAPS",
-    help="At the end, write where each training image speaks for its labels into this folder (scorers oaa and saol).",
-)
-@click.option("--resume", is_flag=True, help="Go on with the run that DIR holds.")
-@click.option("--force", is_flag=True, help="Write into a directory that is not empty.")
+@group(
+    "Run",
+    click.option("-o", "--output", required=True, metavar="DIR", help="Directory of the model."),
+    click.option("--config", metavar="TOML", help="File with any option; see --help-all."),
+    _option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."),
+    _option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that read and compute."),
+    click.option("--resume", is_flag=True, help="Continue the run that DIR holds."),
+    click.option("--force", is_flag=True, help="Write into a directory that is not empty."),
+    click.option(
+        "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
+        help="Show this and every key of --config.",
+    ),
+)  # fmt: skip
 @click.pass_context
 def train(
     ctx: click.Context,
@@ -199,21 +138,15 @@ def train(
     output: str,
     preset: str | None,
     config: str | None,
-    export_attention: str | None,
     resume: bool,
     force: bool,
     **given: Any,
 ) -> None:
-    """Train a model on the images of MANIFEST, a CSV or Parquet file.
+    """Train a model on the labelled images of MANIFEST, a CSV or Parquet file.
 
-    Its columns: path,label[,split|fold][,y,x,height,width][,boxes]. Paths are relative to it; splits are train,
-    val and test. A column labels in place of label holds any number of labels, with | between. boxes is JSON,
-    [[y,x,height,width(,"class")],…], or names a GeoJSON file; with classes there, images to train on need no label.
-    MANIFEST may also be a folder, with CLASS/… or {train,val,test}/CLASS/… in it. DIR gets model.safetensors,
-    card.json, metrics.csv and curves.png. Options that are given neither here nor in --config keep the preset's
-    values.
-
-    Several processes share every batch, one per GPU: torchrun --no-python --nproc-per-node 2 hiresattn train …
+    Columns: path, label (or labels, with | between) [, split or fold] [, y,x,height,width] [, boxes]; or a
+    folder of CLASS/ or {train,val,test}/CLASS/. DIR gets the model, metrics.csv and curves.png. For several
+    GPUs: torchrun --no-python --nproc-per-node 2 hiresattn train …
     """
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
@@ -225,11 +158,6 @@ def train(
 
     from hiresattn.checkpoint import load_model
     from hiresattn.training.fit import fit
-
-    if export_attention is not None:
-        from hiresattn.attention_maps.export import check_exportable
-
-        check_exportable(chosen, export_attention)
 
     def say(words: str) -> None:
         if ctx.obj >= 0:
@@ -244,8 +172,6 @@ def train(
             update(record.epoch / record.epochs, "")
             if leads:
                 say(_epoch_line(record))
-    if export_attention is not None and leads:
-        _export(folder, examples, export_attention, chosen, say, wanted=ctx.obj >= 0)
     if ctx.obj < 0 or not leads:
         return
     if last is None:
@@ -258,31 +184,6 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
-
-
-def _export(
-    folder: Path,
-    examples: "list[Example]",
-    target: str,
-    chosen: "TrainOptions",
-    say: "Callable[[str], None]",
-    *,
-    wanted: bool,
-) -> None:
-    """Write the attention of every training image."""
-    from hiresattn.attention_maps.export import export_attention
-
-    def lost(error: HiresattnError) -> None:
-        say(f"Skipped: {error}")
-
-    count = stood_in = 0
-    with progress_bar("Writing maps", 1.0, wanted=wanted) as update:
-        skip = lost if chosen.on_error == "skip" else None
-        for one in export_attention(folder, examples, target, threads=chosen.threads, lost=skip):
-            count, stood_in = count + 1, stood_in + (not one.remembered)
-            update(one.done, "")
-    instead = f"; {stood_in} without accumulated maps show the trained model's own" if stood_in else ""
-    say(f"Maps of {count} images in {target}{instead}")
 
 
 def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
@@ -305,8 +206,6 @@ def _options(preset: str | None, config: str | None, given: dict[str, Any]) -> "
     from hiresattn.config import did_you_mean
     from hiresattn.training.options import PRESETS, TrainOptions
 
-    if "bands" in given:
-        given = given | {"bands": tuple(band + 1 for band in given["bands"])}
     if config is not None:
         from hiresattn.training.config_file import read_settings
 

@@ -17,10 +17,8 @@ from hiresattn.config import did_you_mean
 from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.presets import PRESETS as MODELS
-from hiresattn.model.scorers import SCORERS, Scorer
+from hiresattn.model.scorers import Scorer
 from hiresattn.training.data import Batch, Loader
-from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Item
 
 _NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa, saol or evidence for maps of classes"
@@ -36,19 +34,6 @@ class Exported(NamedTuple):
     """Whether every class of it was accumulated; else the last maps of the trained model stand in."""
     done: float
     """Share of the images done."""
-
-
-def check_exportable(options: TrainOptions, target: str | Path) -> None:
-    """Refuse, before a training, an export that can't be made after it.
-
-    Raises:
-        ConfigError: If the scorer makes no maps of classes, or a file is in the way of the folder.
-    """
-    named = MODELS[options.architecture].config.scorer if options.architecture in MODELS else options.scorer
-    if named in SCORERS and SCORERS[named].class_maps is Scorer.class_maps:
-        raise ConfigError(_NO_MAPS.format(named))
-    if Path(target).exists() and not Path(target).is_dir():
-        raise ConfigError(f"{target}: a file is in the way; give a folder for the maps")
 
 
 def export_attention(
@@ -85,6 +70,8 @@ def export_attention(
         HiresattnError: If an image can't be read, or a file can't be written.
     """
     model, target = load_model(folder), Path(target)
+    if type(model.net.scorer).class_maps is Scorer.class_maps:
+        raise ConfigError(_NO_MAPS.format(model.config.scorer))
     remembered: dict[str, list[RegionMap]] = defaultdict(list)
     for file in sorted(Path(folder).glob("attention-*.npz"))[-1:] if kind is None else ():
         for key, values in load_attention(file):

@@ -45,7 +45,9 @@ def read_settings(path: str | Path) -> dict[str, Any]:
         if name in values:
             raise ConfigError(f"{path}: {key!r} is there twice, with - and with _")
         if not _fits(value, hints[name]):
-            raise ConfigError(f"{path}: {key} = {value!r} is of a wrong type; it takes {_words(hints[name])}")
+            raise ConfigError(
+                f"{path}: {key} = {value!r} is of a wrong type; it takes {type_words(hints[name])}"
+            )
         values[name] = tuple(value) if isinstance(value, list) else value
     try:
         TrainOptions(**{name: value for name, value in values.items() if name != "preset"})
@@ -71,11 +73,11 @@ def _fits(value: Any, hint: Any) -> bool:
     return type(value) is hint
 
 
-def _words(hint: Any) -> str:
+def type_words(hint: Any) -> str:
     """What an annotation asks for, for people."""
     parts = typing.get_args(hint)
     if isinstance(hint, types.UnionType):
-        return " or ".join(_words(part) for part in parts if part is not type(None))
+        return " or ".join(type_words(part) for part in parts if part is not type(None))
     if typing.get_origin(hint) is tuple:
         count = "" if parts[-1] is ... else f"{len(parts)} "
         kind = "whole numbers" if parts[0] is int else "numbers"

@@ -3,6 +3,7 @@
 import csv
 import json
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,21 +11,9 @@ from PIL import Image
 
 from hiresattn.checkpoint import load_model
 
+SMALL = Path(__file__).parents[1] / "small.toml"
 QUICK = (
-    *(
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--crop-size",
-        "16",
-        "--k",
-        "1",
-        "--grid",
-        "3",
-        "--fraction",
-        "0.5",
-    ),
+    *("--config", SMALL, "--device", "cpu", "--threads", "1"),
     *("--epochs", "4", "--batch-size", "16", "--value-range", "0,255"),
 )
 
@@ -172,7 +161,7 @@ def test_or_it_is_skipped_said_once_and_counted_from_epoch_3_on(
 
 
 def test_a_loss_that_is_no_number_says_what_to_lower_and_saves_nothing(run, manifest, tmp_path):
-    (tmp_path / "run.toml").write_text("clip = 1e30\nwarm_up = 0\n")
+    (tmp_path / "run.toml").write_text(f"{SMALL.read_text()}clip = 1e30\nwarm_up = 0\n")
     words = ("--config", tmp_path / "run.toml", "--lr", "1e30")
     refused(run("train", manifest(), "-o", tmp_path / "model", *QUICK, *words), "the loss is", "--lr")
     assert not (tmp_path / "model" / "model.safetensors").exists()
@@ -182,7 +171,7 @@ def test_a_checkpoint_of_another_configuration_or_manifest_is_refused_and_stays(
     path, folder = manifest(), tmp_path / "model"
     assert run("train", path, "-o", folder, *QUICK, "--epochs", 1).exit_code == 0
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    for words in (("--lr", "0.01"), ("--epochs", "9"), ("--grid", "2")):
+    for words in (("--lr", "0.01"), ("--epochs", "9"), ("--jitter", "0.5")):
         result = run("train", path, "-o", folder, *QUICK, "--epochs", 1, *words, "--resume")
         refused(
             result,

@@ -1,6 +1,7 @@
 """Several labels per image, on the command line: train, classify, evaluate, calibrate."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,21 +9,9 @@ from PIL import Image
 
 from hiresattn.checkpoint import load_model
 
+SMALL = Path(__file__).parents[1] / "small.toml"
 TRAIN = (
-    *(
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--crop-size",
-        "16",
-        "--k",
-        "1",
-        "--grid",
-        "3",
-        "--fraction",
-        "0.5",
-    ),
+    *("--config", SMALL, "--device", "cpu", "--threads", "1"),
     *("--batch-size", "8", "--lr", "0.005", "--value-range", "0,255", "--epochs", "8"),
 )
 WORDS = ("--device", "cpu", "--threads", "1")

@@ -162,7 +162,7 @@ def test_every_option_is_one_that_the_library_knows():
     from hiresattn.training.options import TrainOptions
     from hiresattn_cli.train import train
 
-    own = {"manifest", "output", "preset", "config", "resume", "force", "help", "export_attention"}
+    own = {"manifest", "output", "preset", "config", "resume", "force", "help_all"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
 

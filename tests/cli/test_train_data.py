@@ -1,13 +1,15 @@
 """`train` and `evaluate`: what data they take, and what each kind of bad data says. Images are tiny."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 from PIL import Image
 
-QUICK = ("--device", "cpu", "--threads", "1", "--crop-size", "16", "--k", "1", "--epochs", "1", "--grid", "3")
+SMALL = Path(__file__).parents[1] / "small.toml"
+QUICK = ("--config", SMALL, "--device", "cpu", "--threads", "1", "--epochs", "1")
 EVALUATE = ("--device", "cpu", "--threads", "1", "--bootstrap", "0", "--json")
 
 

@@ -182,9 +182,8 @@ def manifest(tmp_path):
     return path
 
 
-QUICK = (
-    "--device cpu --threads 1 --crop-size 16 --k 1 --grid 3 --fraction 0.5 --batch-size 6 --value-range 0,255"
-)
+SMALL = Path(__file__).parents[1] / "small.toml"
+QUICK = f"--config {SMALL} --device cpu --threads 1 --batch-size 6 --value-range 0,255"
 
 
 def _train(count, manifest, folder, epochs, *more):

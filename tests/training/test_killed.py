@@ -24,7 +24,7 @@ from hiresattn.training.options import TrainOptions
 
 ROOT = Path(__file__).parents[2]
 COMMAND = (
-    "-m hiresattn_cli.main train --epochs 24 --device cpu --threads 1 --crop-size 16 --k 2 --grid 3 --fraction 0.5 "
+    f"-m hiresattn_cli.main train --config {ROOT / 'tests' / 'small.toml'} --epochs 24 --device cpu --threads 1 --k 2 "
     "--batch-size 4 --value-range 0,255"
 )
 QUICK = TrainOptions(
