@@ -29,7 +29,7 @@ from hiresattn.checkpoint import Model, save_model
 from hiresattn.config import ScorerConfig
 from hiresattn.datasets.manifest import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
-from hiresattn.evaluation.answers import Run, outcomes
+from hiresattn.evaluation.outcomes import Pass, outcomes
 from hiresattn.geometry import cells_on_target
 from hiresattn.model.build import build_model
 from hiresattn.model.net import Glimpses
@@ -105,7 +105,7 @@ def measure(
     model: Model, examples: Sequence[Example], budget: int, scorer: str, seed: int
 ) -> dict[str, float]:
     """Search every scene with a budget; accuracy, hits and what was read."""
-    run = Run("random" if scorer == "random" else "best-first", str(budget))
+    run = Pass("random" if scorer == "random" else "best-first", str(budget))
     told = _told(model, examples) if scorer == "oracle" else None
     found = []
     for number, example in enumerate(examples):

@@ -18,11 +18,11 @@ from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.evaluation.answers import Outcome, Run
     from hiresattn.evaluation.metrics import Measured
-    from hiresattn.evaluation.run import Evaluation, Point
+    from hiresattn.evaluation.outcomes import Outcome, Pass
+    from hiresattn.evaluation.summary import Evaluation, Point
 
-    Passed = tuple[Run, list[Outcome]]
+    Passed = tuple[Pass, list[Outcome]]
 
 ALL_FAILED, SOME_FAILED = 1, 3
 _WORDS = {
@@ -134,9 +134,9 @@ def evaluate(
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model, set_temperature
     from hiresattn.datasets.folder import read_examples
-    from hiresattn.evaluation.answers import Run, checked, runs
     from hiresattn.evaluation.calibration import calibrated
-    from hiresattn.evaluation.run import report
+    from hiresattn.evaluation.outcomes import Pass, checked, passes
+    from hiresattn.evaluation.summary import summarize
 
     if fold is not None and split:
         raise click.UsageError("--fold and --split both say which rows to evaluate; give one of them")
@@ -159,7 +159,7 @@ def evaluate(
         )
     folder = made_folder(output, "--output") if output else None
     plain = None if stop == "off" or calibrate else stop
-    planned, left_out = runs(chosen, loaded, budgets, policies.split(",")) if budgets else ([], {})
+    planned, left_out = passes(chosen, loaded, budgets, policies.split(",")) if budgets else ([], {})
     settings |= {
         "seed": seed or 0,
         "threads": threads,
@@ -170,12 +170,12 @@ def evaluate(
         total = len(chosen) * (1 + len(planned))
         update = stack.enter_context(progress_bar("Evaluating", total, wanted=ctx.obj >= 0))
         passed: list[Passed] = []
-        for run in (Run("best-first", budget, plain), *planned):
+        for run in (Pass("best-first", budget, plain), *planned):
             passed.append(
                 (run, _passed(chosen, loaded, run, settings, None if passed else log, update, passed))
             )
     name = split if fold is None else f"fold {fold}"
-    found = report(
+    found = summarize(
         passed[0], passed[1:], loaded, name, resamples=bootstrap, seed=seed or 0, left_out=left_out
     )
     said: dict[str, Any] = {"manifest": manifest, "budget": budget, "stop": plain, "seed": seed or 0}
@@ -200,14 +200,14 @@ def evaluate(
 def _passed(
     chosen: Sequence[Any],
     loaded: "Model",
-    run: "Run",
+    run: "Pass",
     settings: dict[str, Any],
     log: IO[str] | None,
     update: Any,
     before: "Sequence[Passed]",
 ) -> "list[Outcome]":
     """One pass over the images; the first tells its errors and keeps its predictions."""
-    from hiresattn.evaluation.answers import outcomes
+    from hiresattn.evaluation.outcomes import outcomes
 
     kept = []
     for outcome, prediction in outcomes(chosen, loaded, run, **settings):

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.evaluation.answers import Outcome
 from hiresattn.evaluation.metrics import fit_temperature, logits_of, measure, probabilities
+from hiresattn.evaluation.outcomes import Outcome
 
 
 def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:

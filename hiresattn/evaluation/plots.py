@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from hiresattn.evaluation.run import Evaluation
+from hiresattn.evaluation.summary import Evaluation
 from hiresattn.report.curves import FAINT, INKS, Chart, matrix
 
 _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]

@@ -12,8 +12,8 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.evaluation import metrics
-from hiresattn.evaluation.answers import Outcome, Run, _hit, checked, outcomes, runs
-from hiresattn.evaluation.run import report
+from hiresattn.evaluation.outcomes import Outcome, Pass, _hit, checked, outcomes, passes
+from hiresattn.evaluation.summary import summarize
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.inference.record import Prediction, VisitedRegion
@@ -206,8 +206,8 @@ def test_a_report_counts_every_image_and_says_why_something_is_not_known(model, 
         Example(tmp_path / "absent.tif", "dark", "test"),
         Example(np.zeros((80, 80, 1), np.uint16), "dark", "test"),
     ]
-    main = passed(model, examples, Run("best-first", "4"))
-    found = report(main, [], model, "test", resamples=50)
+    main = passed(model, examples, Pass("best-first", "4"))
+    found = summarize(main, [], model, "test", resamples=50)
     assert (found.images, found.answered, found.failed, found.no_valid_pixels, found.cases) == (6, 4, 2, 0, 2)
     assert "absent.tif" in found.failures[0]["error"]
     assert found.accuracy_of_all == pytest.approx(found.metrics["accuracy"].value * 4 / 6)
@@ -219,17 +219,17 @@ def test_a_report_counts_every_image_and_says_why_something_is_not_known(model, 
     assert found.metrics["accuracy"].low <= found.metrics["accuracy"].value <= found.metrics["accuracy"].high
     assert found.main.hit.reason == "no boxes are known"
     with pytest.raises(NotFoundError):
-        passed(model, examples, Run("best-first", "4"), on_error="raise")
+        passed(model, examples, Pass("best-first", "4"), on_error="raise")
 
 
 def test_a_report_of_one_case_or_of_none_has_no_intervals_and_no_nan(model, tmp_path):
     one = [Example(image(n), "dark", "test", group="7") for n in range(2)]
-    found = report(passed(model, one, Run("lowres", None)), [], model, "test", resamples=10)
+    found = summarize(passed(model, one, Pass("lowres", None)), [], model, "test", resamples=10)
     assert found.metrics["accuracy"].low is None
     assert "one case" in found.metrics["accuracy"].reason
     assert found.metrics["auroc"].reason == "all images are of class dark"
     lost = [Example(tmp_path / "absent.tif", "dark", "test")]
-    found = report(passed(model, lost, Run("lowres", None)), [], model, "test")
+    found = summarize(passed(model, lost, Pass("lowres", None)), [], model, "test")
     assert {m.value for m in found.metrics.values()} == {None}
     assert found.accuracy_of_all == 0
     assert found.main.glimpses is None
@@ -237,7 +237,7 @@ def test_a_report_of_one_case_or_of_none_has_no_intervals_and_no_nan(model, tmp_
 
 def test_a_policy_looks_as_often_as_its_budget_says(model):
     examples = [Example(image(n, 400, 400), "dark", "test") for n in range(2)]
-    planned, left_out = runs(examples, model, [3, 9])
+    planned, left_out = passes(examples, model, [3, 9])
     assert [(run.policy, run.budget) for run in planned] == [
         ("best-first", "3"),
         ("best-first", "9"),
@@ -247,10 +247,10 @@ def test_a_policy_looks_as_often_as_its_budget_says(model):
         ("exhaustive", None),
     ]
     assert left_out == {}
-    glimpses = [report(passed(model, examples, run), [], model, "test").main.glimpses for run in planned]
+    glimpses = [summarize(passed(model, examples, run), [], model, "test").main.glimpses for run in planned]
     assert glimpses == [3, 9, 3, 9, 1, 7 * 7]
     with pytest.raises(ConfigError, match=r"unknown policy 'randon'; did you mean 'random'"):
-        runs(examples, model, [3], ["randon"])
+        passes(examples, model, [3], ["randon"])
 
 
 def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_or_many(model, monkeypatch):
@@ -275,13 +275,13 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
 
 def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
     monkeypatch.setattr("hiresattn.inference.search.MOST_PLACES", 20)
-    monkeypatch.setattr("hiresattn.evaluation.answers.MOST_PLACES", 20)
+    monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_PLACES", 20)
     with pytest.raises(ConfigError, match=r"25 places of 64 px .* at most 20"):
         next(classify([image()], model, device="cpu", policy="exhaustive"))
-    planned, left_out = runs([Example(image(), "dark", "test")], model, [2])
+    planned, left_out = passes([Example(image(), "dark", "test")], model, [2])
     assert [run.policy for run in planned] == ["best-first", "random", "lowres"]
     assert "25 places" in left_out["exhaustive"]
-    planned, _ = runs([Example(image(), "dark", "test")], model, [2], ["learned"])
+    planned, _ = passes([Example(image(), "dark", "test")], model, [2], ["best-first"])
     assert [run.policy for run in planned] == ["best-first"]
 
 
@@ -343,7 +343,7 @@ def test_rows_that_can_not_be_evaluated_are_refused_before_anything_is_read(mode
 
 
 def test_a_pass_keeps_what_the_metrics_need(model):
-    ((found, prediction),) = outcomes([Example(image(), "light", "test")], model, Run("lowres", None))
+    ((found, prediction),) = outcomes([Example(image(), "light", "test")], model, Pass("lowres", None))
     assert isinstance(found, Outcome)
     assert found.truth == 1
     assert found.scores == tuple(prediction.scores.values())
@@ -423,8 +423,8 @@ def test_a_report_of_labels_counts_them_and_says_which_can_not_be_ranked(several
     labels = [("a",), ("a", "b"), ("a",), ("b", "a")]
     examples = [Example(image(n), label, "test", group=str(n)) for n, label in enumerate(labels)]
     examples.append(Example(tmp_path / "absent.tif", (), "test"))
-    found = report(
-        passed(several, checked(examples, several, "test"), Run("best-first", "3")), [], several, "test"
+    found = summarize(
+        passed(several, checked(examples, several, "test"), Pass("best-first", "3")), [], several, "test"
     )
     assert (found.multi_label, found.answered, found.failed, found.confusion) == (True, 4, 1, ())
     assert {name: facts["images"] for name, facts in found.per_class.items()} == {"a": 4, "b": 2, "c": 0}

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.evaluation.answers import Outcome, Run
 from hiresattn.evaluation.metrics import (
     BINS,
     LEVEL,
@@ -20,6 +19,7 @@ from hiresattn.evaluation.metrics import (
     resampled,
     rights,
 )
+from hiresattn.evaluation.outcomes import Outcome, Pass
 
 OVERALL = (
     "accuracy",
@@ -94,9 +94,9 @@ class Evaluation:
         return asdict(self)
 
 
-def report(
-    main: tuple[Run, Sequence[Outcome]],
-    curve: Sequence[tuple[Run, Sequence[Outcome]]],
+def summarize(
+    main: tuple[Pass, Sequence[Outcome]],
+    curve: Sequence[tuple[Pass, Sequence[Outcome]]],
     model: Model,
     split: str,
     *,
@@ -113,7 +113,7 @@ def report(
         split: Its name.
         resamples: Draws of the bootstrap; 0 = no intervals.
         seed: Of the draws.
-        left_out: From ``runs``.
+        left_out: From ``passes``.
 
     Returns:
         The report. What is not defined is None, with the reason.
@@ -234,7 +234,7 @@ def _why(metric: str, mine: np.ndarray) -> str:
     return ""
 
 
-def _point(run: Run, given: Sequence[Outcome], resamples: int, seed: int) -> Point:
+def _point(run: Pass, given: Sequence[Outcome], resamples: int, seed: int) -> Point:
     known = [outcome for outcome in given if outcome.scores is not None]
     boxed = [outcome for outcome in given if outcome.hit is not None]
     right = [float(rights(np.array([o.truth]), np.array([o.scores]))[0]) for o in known]

@@ -21,7 +21,7 @@ CURVE = ("best-first", "random", "lowres", "exhaustive")
 
 
 @dataclass(frozen=True)
-class Run:
+class Pass:
     """One pass over the images."""
 
     policy: str
@@ -49,16 +49,16 @@ class Outcome:
     """Whether a finest look held the centre of a box; None where boxes, or a frame for them, are not known."""
 
 
-def runs(
+def passes(
     examples: Sequence[Example], model: Model, budgets: Sequence[int], policies: Sequence[str] = CURVE
-) -> tuple[list[Run], dict[str, str]]:
+) -> tuple[list[Pass], dict[str, str]]:
     """The passes of a curve: each policy at each budget; lowres and exhaustive once.
 
     Args:
         examples: What is evaluated.
         model: By which model.
         budgets: Glimpses.
-        policies: Of ``CURVE``; ``learned`` is another name for the first.
+        policies: Of ``CURVE``.
 
     Returns:
         The passes, all without a stop rule; and the policies left out, with the reason: exhaustive, where an image
@@ -67,24 +67,23 @@ def runs(
     Raises:
         ConfigError: If a policy is unknown.
     """
-    policies = ["best-first" if policy == "learned" else policy for policy in policies]
     for policy in policies:
         if policy not in CURVE:
             raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
-    found: list[Run] = []
+    found: list[Pass] = []
     left_out: dict[str, str] = {}
     for policy in policies:
         if policy in ("best-first", "random"):
-            found += [Run(policy, str(budget)) for budget in budgets]
+            found += [Pass(policy, str(budget)) for budget in budgets]
         elif policy == "exhaustive" and (reason := _too_many(examples, model)):
             left_out[policy] = reason
         else:
-            found.append(Run(policy, None))
+            found.append(Pass(policy, None))
     return found, left_out
 
 
 def outcomes(
-    examples: Sequence[Example], model: Model, run: Run, *, on_error: str = "record", **settings: Any
+    examples: Sequence[Example], model: Model, run: Pass, *, on_error: str = "record", **settings: Any
 ) -> Iterator[tuple[Outcome, Prediction]]:
     """Classify labelled images in one pass.
 
