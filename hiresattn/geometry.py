@@ -1,7 +1,8 @@
 """Rectangles and frames: levels, regions, the grid of cells, positions. NumPy only.
 
 A *region* is ``(y, x, height, width)`` in level-0 px, int64, y before x. A *window* is the same in px of a
-named level. Regions of this module always lie inside the image they are made for.
+named level. A *path* is the sequence of cells that leads from a root region to a region, as TNet's (row, column,
+depth). Regions of this module always lie inside the image they are made for.
 """
 
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int64
 
 from hiresattn.errors import ConfigError, RegionError
 
-#: A region whose side is below this many times the finest side is as good as finest: no deeper look.
+#: A region whose side is below this many times the finest side is as good as finest: not divided.
 EXPAND_FROM = 1.5
 
 #: A cell may be this much smaller than ``fraction`` asks, rather than a whole rung larger.
@@ -95,7 +96,7 @@ class Grid:
 def root_regions(
     height: int, width: int, y: int = 0, x: int = 0, *, root_size: int | None = None, overlap: float = 0.0
 ) -> Regions:
-    """Cover a rectangle with the fewest square regions, evenly spread: the first look.
+    """Cover a rectangle with the fewest square regions, evenly spread.
 
     Args:
         height: Rows of the rectangle, level-0 px.
@@ -128,14 +129,14 @@ def cell_regions(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray,
     """The candidate sub-regions of square regions: row by row, evenly spread from edge to edge.
 
     Cells lie on a ladder of scales, ``finest``, ``finest / fraction``, ``finest / fraction**2`` … px: below
-    depth 0 every image is seen at the same few downsamples, whatever its size. A cell's side is the smallest on
+    depth 0 every image is read at the same few downsamples, whatever its size. A cell's side is the smallest on
     the ladder that is at least 0.8 ``grid.fraction`` of its region's; exactly ``fraction`` where the region is
     on the ladder itself. No cell is smaller than ``finest``.
 
     Args:
         regions: Parents.
         grid: How a parent is divided.
-        finest: Side of the smallest region, level-0 px: a crop's side looks down to native resolution.
+        finest: Side of the smallest region, level-0 px; a crop's side = down to native resolution.
 
     Returns:
         Level-0 regions; cell ``i`` lies in row ``i // grid.size`` and column ``i % grid.size``. Every cell
@@ -160,7 +161,7 @@ def cell_regions(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray,
 
 
 def _strided(parent: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """TNet's cells: their side ``[n]`` and offsets ``[n size]``; what overhangs, more of it comes first."""
+    """TNet's cells: their side ``[n]`` and offsets ``[n size]``; an odd px of overhang goes before."""
     side = np.rint(parent * grid.fraction).astype(np.int64)
     stride = -(-(parent - side) // max(grid.size - 1, 1))
     overhang = (grid.size - 1) * stride + side - parent
@@ -177,12 +178,12 @@ def _ladder(parent: np.ndarray, grid: Grid, finest: int) -> np.ndarray:
 
 
 def expandable(regions: Regions, finest: int) -> np.ndarray:
-    """Which regions have detail left to look at below them (bool per region)."""
+    """Which regions are divided further: those of at least 1.5 ``finest`` px (bool per region)."""
     return np.minimum(regions[:, 2], regions[:, 3]) >= EXPAND_FROM * finest
 
 
 def depth_count(roots: Regions, grid: Grid, finest: int) -> int:
-    """How many depths a full look takes, from these regions down to the finest (at least 1)."""
+    """Number of depths from these regions down to the finest (at least 1)."""
     region = roots[:1]
     count = 1
     while expandable(region, finest)[0]:
@@ -192,11 +193,11 @@ def depth_count(roots: Regions, grid: Grid, finest: int) -> int:
 
 
 def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
-    """Where glimpses were: the continuous counterpart of TNet's (y, x, s) triplet.
+    """Positions of regions in their frame: the continuous counterpart of TNet's (y, x, s) triplet.
 
     Args:
-        regions: Regions looked at.
-        frame: For each, the rectangle that was classified (the image or the part asked for).
+        regions: Regions.
+        frame: For each, the rectangle that is classified (the image or a window of it).
 
     Returns:
         Centre y and x as shares of the frame (0 to 1), and log2 of the frame's short side over the
@@ -212,12 +213,12 @@ def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
     return out
 
 
-def child_paths(places: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:
-    """Where cells lie by the path that led there: TNet's triplets.
+def child_paths(paths: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:
+    """Extend paths of cells by one cell: TNet's triplets.
 
     Args:
-        places: Of their parents: (row, column, depth); (0, 0, 0) is the whole.
-        cell: Which cell of each parent.
+        paths: Of the parents: (row, column, depth); (0, 0, 0) is a root region.
+        cell: Which cell of each parent, 0 to ``size**2`` - 1.
         grid: How a parent is divided.
 
     Returns:
@@ -228,7 +229,7 @@ def child_paths(places: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"],
         TNet, positional encoding module.
     """
     row, column = np.divmod(cell, grid.size)
-    return np.stack([places[:, 0] * grid.size + row, places[:, 1] * grid.size + column, places[:, 2] + 1], 1)
+    return np.stack([paths[:, 0] * grid.size + row, paths[:, 1] * grid.size + column, paths[:, 2] + 1], 1)
 
 
 def overlaps(regions: Regions, others: Int64[np.ndarray, "m 4"]) -> Float[np.ndarray, "n m"]:
@@ -243,11 +244,11 @@ def overlaps(regions: Regions, others: Int64[np.ndarray, "m 4"]) -> Float[np.nda
 
 
 def cells_on_target(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarray, "m 4"]) -> np.ndarray:
-    """Which cells show a box as well as any cell of their region does.
+    """Which cells show a box at least as well as all other cells of their region.
 
     Args:
         cells: Candidate cells of ``n`` regions.
-        boxes: Where the targets are, in the same frame.
+        boxes: The targets, in the same frame.
 
     Returns:
         Bool ``[n cells]``: for at least one box, the cell holds (nearly) the largest share of it that a cell
@@ -257,7 +258,7 @@ def cells_on_target(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarr
 
 
 def cells_on_boxes(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarray, "m 4"]) -> np.ndarray:
-    """Which cells show which box as well as any cell of their region does: bool ``[n cells m]``."""
+    """Which cells show which box at least as well as all other cells of their region: bool ``[n cells m]``."""
     if not len(boxes):
         return np.zeros((*cells.shape[:2], 0), bool)
     start = np.maximum(cells[:, :, None, :2], boxes[None, None, :, :2])
@@ -270,7 +271,7 @@ def cells_on_boxes(cells: Int64[np.ndarray, "n cells 4"], boxes: Int64[np.ndarra
 
 
 def check_region(region: tuple[int, int, int, int], height: int, width: int, what: str) -> None:
-    """Refuse a region that is empty or leaves its image.
+    """Check that a region is not empty and inside its image.
 
     Args:
         region: ``(y, x, height, width)``.

@@ -13,7 +13,8 @@ import torch
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import child_paths, expandable, overlaps, root_regions
-from hiresattn.model.net import Fetch, GlimpseNet, Glimpses, joined
+from hiresattn.model.frontier import Glimpses
+from hiresattn.model.net import Fetch, GlimpseNet, joined
 from hiresattn.model.traversal import Rows, Traversal
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not

@@ -1,7 +1,7 @@
-"""Aggregators: a bag of glimpses → one vector per image, and each glimpse's weight."""
+"""Aggregators: an image's glimpses → one vector, or its class logits, and each glimpse's weight."""
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 
@@ -29,7 +29,7 @@ class GatedAttention(nn.Module):
 
         Args:
             features: One row per glimpse.
-            image: Whose glimpse it is, 0 to ``count`` - 1.
+            image: Index of the glimpse's image, 0 to ``count`` - 1.
             count: Number of images.
 
         Returns:
@@ -41,7 +41,7 @@ class GatedAttention(nn.Module):
 
 
 class MeanPooling(nn.Module):
-    """Every glimpse has the same weight, as TNet averages them; call as ``GatedAttention``.
+    """Mean of the glimpses, as in TNet; called as ``GatedAttention``.
 
     Args:
         width: Unused; for the common interface.
@@ -62,35 +62,37 @@ class MeanPooling(nn.Module):
 def pool_evidence(
     logits: Float[Tensor, "n K"],
     image: Int64[Tensor, " n"],
-    counts: Tensor,
+    voting: Bool[Tensor, " n"],
     count: int,
     background: int,
-    chance: Float[Tensor, " n"],
+    log_prior: Float[Tensor, " n"],
 ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
-    """Pool what glimpses say on their own: the sum of chance x p(glimpse | class) / p(glimpse | background).
+    """Pool the predictions of single glimpses: the sum of prior x p(glimpse | class) / p(glimpse | background).
 
-    That is the posterior of a class that shows in one place, the others showing the background, up to what the
-    places not looked at may hold; for one glimpse with chance 1 it is what the glimpse says.
+    For a class that is visible in one region, all others showing background, that is its posterior odds, up to
+    regions that were not visited. For one glimpse with prior 1 it is that glimpse's own prediction.
 
     Args:
-        logits: Of each glimpse alone.
-        image: Whose glimpse it is, 0 to ``count`` - 1.
-        counts: Which glimpses count, bool ``[n]``; where none of an image does, all do.
+        logits: Class logits of each glimpse alone.
+        image: Index of the glimpse's image, 0 to ``count`` - 1.
+        voting: Which glimpses are pooled; for an image without any, all of its are.
         count: Number of images.
-        background: Index of the class that means that there is nothing to find.
-        chance: Log of the chance that a glimpse shows what is looked for, before looking. Its gradient is the
-            glimpse's responsibility for the answer, as in expectation-maximisation.
+        background: Index of the background class.
+        log_prior: Log-probability, before the visit, that the region contains what decides the class. Its gradient
+            is the glimpse's responsibility for the prediction, as in expectation-maximisation.
 
     Returns:
         Logits per image (0 for the background), and each glimpse's share of the evidence for the likeliest other
         class; shares sum to 1 over an image.
     """
-    some = torch.zeros(count, device=logits.device).index_add(0, image, counts.float()) > 0
-    rows = counts | ~some[image]
-    ratio = (logits - logits[:, background, None] + chance[:, None]).masked_fill(~rows[:, None], -torch.inf)
-    where = image[:, None].expand_as(ratio)
+    some = torch.zeros(count, device=logits.device).index_add(0, image, voting.float()) > 0
+    rows = voting | ~some[image]
+    ratio = (logits - logits[:, background, None] + log_prior[:, None]).masked_fill(
+        ~rows[:, None], -torch.inf
+    )
+    index = image[:, None].expand_as(ratio)
     top = torch.full((count, ratio.shape[1]), -torch.inf, device=ratio.device)
-    top = top.scatter_reduce(0, where, ratio.detach(), "amax")
+    top = top.scatter_reduce(0, index, ratio.detach(), "amax")
     mass = (ratio - top[image]).exp()
     total = torch.zeros_like(top).index_add(0, image, mass)
     classes = torch.arange(logits.shape[1], device=logits.device)
@@ -100,15 +102,15 @@ def pool_evidence(
     return pooled, (mass / total[image]).gather(1, best)[:, 0]
 
 
-def weighed(
+def log_mean_prob(
     log_prob: Float[Tensor, "n K"], weights: Float[Tensor, " n"], image: Int64[Tensor, " n"], count: int
 ) -> Float[Tensor, "b K"]:
-    """Log of the weighted mean of probabilities, per image.
+    """Log of the weighted mean of the glimpses' class probabilities, per image.
 
     Args:
         log_prob: Of each glimpse.
         weights: Sum to 1 over an image's glimpses.
-        image: Whose glimpse it is, 0 to ``count`` - 1.
+        image: Index of the glimpse's image, 0 to ``count`` - 1.
         count: Number of images.
     """
     return _sum_by_image(log_prob.exp() * weights[:, None], image, count).clamp(min=1e-12).log()

@@ -1,4 +1,4 @@
-"""From a configuration to a network."""
+"""Builds a network from its configuration."""
 
 import copy
 from typing import Any
@@ -11,18 +11,18 @@ from hiresattn.errors import ConfigError
 from hiresattn.model.aggregators import AGGREGATORS
 from hiresattn.model.encoders import build_encoder
 from hiresattn.model.init import INITS, initialise
-from hiresattn.model.net import GlimpseNet
+from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.position import POSITIONS
 from hiresattn.model.scorers import SCORERS, Scorer
 
 
 class Classifier(nn.Linear):
-    """A linear layer that leaves out a share of its input's values in training.
+    """A linear layer with dropout of its input.
 
     Args:
-        width: Values that come in.
-        classes: Logits that go out.
-        drop: The share.
+        width: Width of the input.
+        classes: Number of logits.
+        drop: Share of the input's values that training drops.
     """
 
     def __init__(self, width: int, classes: int, *, drop: float = 0.0) -> None:
@@ -49,14 +49,14 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         ConfigError: If a part's name is unknown, with its nearest neighbour, or parts don't fit together.
     """
     position = "frame" if config.position is True else config.position
-    for kind, name, known in (
+    for what, name, known in (
         ("scorer", config.scorer, SCORERS),
         ("aggregator", config.aggregator, AGGREGATORS),
         ("init", config.init, INITS),
         ("position", position or "frame", POSITIONS),
     ):
         if name not in known:
-            raise ConfigError(f"unknown {kind} {name!r}{did_you_mean(str(name), known)}")
+            raise ConfigError(f"unknown {what} {name!r}{did_you_mean(str(name), known)}")
     if len(config.classes) < 2 - config.multi_label:
         few = "one class" if config.multi_label else "two classes"
         raise ConfigError(f"a classifier needs at least {few}; got {list(config.classes)}")
@@ -73,16 +73,19 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         raise ConfigError(
             f"background {config.background!r} is none of the classes{did_you_mean(config.background, config.classes)}"
         )
-    net = GlimpseNet(
+    parts = Parts(
         encoder=encoder,
         scorer=_scorer(config, encoder),
         aggregator=AGGREGATORS[config.aggregator](width=width),
         classifier=Classifier(width, len(config.classes), drop=config.dropout),
         value=nn.Linear(width, 1) if config.value else None,
         position=POSITIONS[position](width=width) if position else None,
+        coarse_encoder=copy.deepcopy(encoder) if config.coarse_encoder else None,
+    )
+    net = GlimpseNet(
+        parts,
         grid=config.grid,
         finest=config.finest_side,
-        coarse_encoder=copy.deepcopy(encoder) if config.coarse_encoder else None,
         background=None if config.background is None else config.classes.index(config.background),
         multi_label=config.multi_label,
         head=config.head,

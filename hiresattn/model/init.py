@@ -1,4 +1,4 @@
-"""How fresh weights are drawn, where the paper's way differs from each library's own."""
+"""Initialisation of fresh weights, where the paper's differs from each library's own."""
 
 from collections.abc import Callable
 
@@ -32,7 +32,7 @@ INITS: dict[str, Callable[[nn.Conv2d | nn.Linear], None] | None] = {
 
 
 def initialise(net: nn.Module, name: str) -> None:
-    """Draw the weights of every convolution and linear layer anew, in one of ``INITS``' ways; biases become 0.
+    """Initialise the weights of every convolution and linear layer by one of ``INITS``; biases become 0.
 
     Source:
         TNet, the official configurations: ImageNet ``glorot``; fMoW and birds ``fan-out``.

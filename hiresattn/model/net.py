@@ -1,17 +1,18 @@
-"""The recursion: encode crops, score their cells, choose, go deeper; and the traversal that records it."""
+"""The network and its recursion: encode crops, score their cells, select some of them, repeat on those."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor, nn
 
-from hiresattn.geometry import Grid, cell_regions, child_paths, expandable, locations
-from hiresattn.model.aggregators import pool_evidence, weighed
+from hiresattn.geometry import Grid, cell_regions, expandable, locations
+from hiresattn.model.aggregators import log_mean_prob, pool_evidence
 from hiresattn.model.encoders.base import Encoded
+from hiresattn.model.frontier import Division, Frontier, Glimpses
 from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows, Traversal
@@ -20,51 +21,41 @@ from hiresattn.model.traversal import Rows, Traversal
 Fetch = Callable[[np.ndarray, np.ndarray], Any]
 
 
-@dataclass(frozen=True, eq=False)
-class Glimpses:
-    """What one pass of the network gives for ``n`` crops."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Parts:
+    """The modules of a ``GlimpseNet``."""
 
-    features: Float[Tensor, "n d"]
-    """One vector per glimpse, position included."""
-    cell_logits: Float[Tensor, "n cells"]
-    """One per cell; minus infinity where nothing was measured."""
-    cells: Int64[np.ndarray, "n cells 4"]
-    """Where the cells are, level-0 px."""
-    coverage: Float[Tensor, " n"]
-    """Share of each crop that was measured, 0 to 1."""
-    value: Float[Tensor, " n"]
-    """Logit of the chance that what decides the image lies in the region."""
-    scored: Scored
-    """What the scorer gave."""
-
-    @property
-    def class_log_prob(self) -> Float[Tensor, "n _"]:
-        """Log-probability of each class by a scorer with a head of its own ``[n K]``; else ``[n 0]``."""
-        own = self.scored.class_log_prob
-        return self.features.new_zeros((len(self.features), 0)) if own is None else own
+    encoder: nn.Module
+    """Crops → ``Encoded``."""
+    scorer: Scorer
+    """``ScorerInput`` → ``Scored``."""
+    aggregator: nn.Module
+    """Glimpses → one vector per image."""
+    classifier: nn.Module
+    """A vector → logits."""
+    value: nn.Module | None = None
+    """A vector → one logit: does the region contain what decides the image's class? Lets a search leave a region that
+    turned out to be empty. None = logit 0 for every region."""
+    position: nn.Module | None = None
+    """Adds a glimpse's position to its feature; None = features without position."""
+    coarse_encoder: nn.Module | None = None
+    """Encoder of the regions that are divided further; None = ``encoder`` encodes all."""
 
 
 class GlimpseNet(nn.Module):
-    """A shared encoder, a scorer, an aggregator and a classifier, applied at every depth.
+    """An encoder, a scorer, an aggregator and a classifier, the same at every depth.
 
     Args:
-        encoder: Crops → ``Encoded``.
-        scorer: ``ScorerInput`` → ``Scored``.
-        aggregator: Glimpses → one vector per image.
-        classifier: A vector → logits.
-        value: A vector → one logit: does what decides the image lie in this region? Tells a search when a
-            promising region turned out to be empty. None = every region is worth as much (logit 0).
-        position: Features and where they were → features, or None.
+        parts: The modules.
         grid: How a region is divided into cells.
         finest: Side of the smallest region, level-0 px.
-        coarse_encoder: Encoder of the regions that are divided further; None = ``encoder`` sees all.
-        background: Index of the class that means that there is nothing to find: evidence is pooled then, not
-            vectors (see ``pool_evidence``), and the network learns how far to trust the chances that its choices
-            had; None = the aggregator pools.
-        head: Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own probabilities of
-            the classes, averaged over glimpses with the aggregator's weights. With one glimpse that is the
+        background: Index of the background class ("nothing to find"): the evidence of single glimpses is pooled then,
+            not their vectors (see ``pool_evidence``), each with a learned weight for its prior. None = the
+            aggregator pools.
+        multi_label: Whether an image may have any number of the classes; else exactly one.
+        head: Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own, its class
+            probabilities averaged over glimpses with the aggregator's weights. With one glimpse that is the
             classifier that the scorer was published as.
-        multi_label: Whether an image may have any number of the classes, each with a yes or no of its own.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -73,38 +64,32 @@ class GlimpseNet(nn.Module):
 
     def __init__(
         self,
+        parts: Parts,
         *,
-        encoder: nn.Module,
-        scorer: Scorer,
-        aggregator: nn.Module,
-        classifier: nn.Module,
-        value: nn.Module | None,
-        position: nn.Module | None,
         grid: Grid,
         finest: int,
-        coarse_encoder: nn.Module | None = None,
         background: int | None = None,
         multi_label: bool = False,
         head: str = "classifier",
     ) -> None:
         super().__init__()
         self.head = head
-        self.encoder = encoder
-        self.coarse_encoder = coarse_encoder
+        self.encoder = parts.encoder
+        self.coarse_encoder = parts.coarse_encoder
         self.background = background
         self.multi_label = multi_label
         self.prior_weight = None if background is None else nn.Parameter(torch.tensor(0.5))
-        self.scorer = scorer
-        self.aggregator = aggregator
-        self.classifier = classifier
-        self.value = value
-        self.position = position
+        self.scorer = parts.scorer
+        self.aggregator = parts.aggregator
+        self.classifier = parts.classifier
+        self.value = parts.value
+        self.position = parts.position
         self.grid = grid
         self.finest = finest
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The weights' device."""
         return next(self.parameters()).device
 
     def glimpse(
@@ -118,9 +103,10 @@ class GlimpseNet(nn.Module):
 
         Args:
             crops: ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
-            regions: What they show, level-0 px, ``[n 4]``.
-            frames: The rectangle classified, per row ``[n 4]``.
-            paths: Paths of cells that led there ``[n 3]`` (see ``geometry.child_paths``); None = depth 0.
+            regions: Their regions ``[n 4]``, level-0 px.
+            frames: The rectangle that is classified, per crop ``[n 4]``, level-0 px.
+            paths: Path of cells from the root region, per crop ``[n 3]`` (see ``geometry.child_paths``); None =
+                depth 0.
 
         Returns:
             Features and cell scores.
@@ -138,19 +124,19 @@ class GlimpseNet(nn.Module):
         features = encoded.features
         if self.position is not None:
             if self.position.by_path:
-                where = np.zeros((len(regions), 3), np.int64) if paths is None else paths
+                position = np.zeros((len(regions), 3), np.int64) if paths is None else paths
             else:
-                where = locations(regions, frames)
-            features = self.position(features, torch.from_numpy(where).to(features))
-        worth = (
+                position = locations(regions, frames)
+            features = self.position(features, torch.from_numpy(position).to(features))
+        value = (
             features.new_zeros(len(features)) if self.value is None else self.value(encoded.features)[:, 0]
         )
-        if self.coarse_encoder is not None:  # it has cells to tell of, and nothing else to learn from
-            worth = worth + logits.masked_fill(~logits.isfinite(), -1e9).logsumexp(1)
-        return Glimpses(features, logits, cells, coverage.mean((1, 2)), worth, scored)
+        if self.coarse_encoder is not None:  # so that the value's loss trains its cells, too
+            value = value + logits.masked_fill(~logits.isfinite(), -1e9).logsumexp(1)
+        return Glimpses(features, logits, cells, coverage.mean((1, 2)), value, scored)
 
     def _encode(self, pixels: Tensor, regions: np.ndarray) -> Encoded:
-        """What the encoders see: the coarse_encoder the regions that can be divided, if there is one."""
+        """Encode crops: with the coarse encoder, if there is one, those whose regions are divided further."""
         if self.coarse_encoder is None:
             return self.encoder(pixels)
         wide = torch.from_numpy(expandable(regions, self.finest)).to(pixels.device)
@@ -176,7 +162,7 @@ class GlimpseNet(nn.Module):
         if self.background is None or self.prior_weight is None:
             pooled, weights = self.aggregator(table.features, image, count)
             if self.head == "scorer":
-                return weighed(table.class_log_prob, weights, image, count), weights
+                return log_mean_prob(table.class_log_prob, weights, image, count), weights
             return self.classifier(pooled), weights
         finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
         prior = log_priors(table) if straight_through else log_priors(table).detach()
@@ -193,66 +179,38 @@ class GlimpseNet(nn.Module):
         k: Sequence[int],
         straight_through: bool = True,
     ) -> Traversal:
-        """Look at images depth by depth, at the ``k`` best cells of every region.
+        """Visit the root regions of images, then depth by depth the selected cells of every region.
 
-        A region seen at native resolution is not divided further, so the images of a batch may have
-        different depths.
+        Regions of native resolution are not divided further, so the images of a batch may have different depths.
 
         Args:
-            fetch: Where crops come from.
+            fetch: Reads crops.
             roots: Regions of depth 0, one array ``[r 4]`` per image.
-            frames: The rectangle classified, per image ``[b 4]``, level-0 px.
-            select: Chooses cells.
+            frames: The rectangle that is classified, per image ``[b 4]``, level-0 px.
+            select: Selects cells.
             k: Cells per region, per depth; the last one repeats.
-            straight_through: Whether a glimpse's feature carries the gradient of its choice, and of the choices
-                that led there, through the factor exp(lp - stop_gradient(lp)), which is 1. Estimators that take
-                ``log_prob`` themselves go without.
+            straight_through: Whether a glimpse's feature carries the gradient of all choices that led to it, through
+                the factor exp(lp - stop_gradient(lp)), which is 1. Estimators that use ``log_prob`` themselves leave
+                it out.
 
         Returns:
             The traversal.
         """
-        image = np.repeat(np.arange(len(roots)), [len(r) for r in roots])
-        regions = np.concatenate([np.asarray(r, np.int64) for r in roots])
-        parent = np.full(len(image), -1)
-        cell = np.full(len(image), -1)
-        paths = np.zeros((len(image), 3), np.int64)
-        choice = own = torch.zeros(len(image), device=self.device)
+        frontier: Frontier | None = Frontier.of_roots(roots, self.device)
         steps: list[Rows] = []
         scored: list[Scored] = []
-        seen = depth = 0
-        while len(image):
-            at = np.full(len(image), depth)
-            found = self.glimpse(fetch(image, regions), regions, frames[image], paths)
-            features = found.features
+        visited = 0
+        while frontier is not None:
+            image, region, depth = frontier.image, frontier.region, len(steps)
+            found = self.glimpse(fetch(image, region), region, frames[image], frontier.path)
             if straight_through and self.background is None:
-                features = features * (choice - choice.detach()).exp()[:, None]
-            told = (found.coverage, own, found.value, found.cell_logits, features, found.class_log_prob)
-            steps.append(Rows(image, at, parent, cell, regions, *told))
+                factor = (frontier.path_log_prob - frontier.path_log_prob.detach()).exp()
+                found = replace(found, features=found.features * factor[:, None])
+            steps.append(frontier.rows(found, depth))
             scored.append(found.scored)
-            deeper = (
-                expandable(regions, self.finest) & found.cell_logits.detach().isfinite().any(1).cpu().numpy()
-            )
-            source = np.flatnonzero(deeper)
-            if not len(source):
-                break
-            pick = torch.from_numpy(source).to(self.device)
-            chosen = select(
-                found.cell_logits[pick],
-                k[min(depth, len(k) - 1)],
-                torch.from_numpy(found.cells[source]).to(self.device),
-                image[source],
-            )
-            valid = chosen.valid.cpu().numpy()
-            which, rank = np.nonzero(valid)
-            cell = chosen.cell.cpu().numpy()[which, rank]
-            own = chosen.log_prob[torch.from_numpy(which), torch.from_numpy(rank)]
-            choice = choice[pick][torch.from_numpy(which).to(self.device)] + own
-            parent = seen + source[which]
-            seen += len(image)
-            paths = child_paths(paths[source[which]], cell, self.grid)
-            regions = found.cells[source[which], cell]
-            image = image[source[which]]
-            depth += 1
+            step = Division(self.grid, self.finest, select, k[min(depth, len(k) - 1)])
+            frontier = frontier.divided(found, step, first_row=visited)
+            visited += len(image)
         return self.record(steps, len(roots), tuple(scored), straight_through=straight_through)
 
     def record(
@@ -266,9 +224,9 @@ class GlimpseNet(nn.Module):
         """Join the passes of a traversal, and predict.
 
         Args:
-            steps: In order.
+            steps: The glimpses of each pass, in order.
             count: Number of images.
-            scored: What the scorer gave in each pass.
+            scored: The scorer's output of each pass.
             straight_through: Whether the prediction's gradient reaches the choices where evidence is pooled.
 
         Returns:
@@ -297,21 +255,21 @@ def joined(steps: Sequence[Rows]) -> Rows:
 
 
 def log_priors(table: Rows | Traversal) -> Float[Tensor, " n"]:
-    """Log-probability, before looking, that what decides the image lies in each region.
+    """Log-probability, before a region is visited, that it contains what decides the image's class.
 
-    That of its parent, times the parent's value, times the choice's probability; 0 (certain) at depth 0.
+    The parent's, plus the log of the parent's value (as a probability) and of the choice's probability; 0 at depth 0.
     """
-    worth = torch.nn.functional.logsigmoid(table.value.detach())
+    value = torch.nn.functional.logsigmoid(table.value.detach())
     prior = torch.zeros_like(table.log_prob)
     for depth in range(1, int(table.depth.max(initial=0)) + 1):
         rows = torch.from_numpy(np.flatnonzero(table.depth == depth)).to(prior.device)
         parent = torch.from_numpy(table.parent[table.depth == depth]).to(prior.device)
-        prior = prior.index_copy(0, rows, prior[parent] + worth[parent] + table.log_prob[rows])
+        prior = prior.index_copy(0, rows, prior[parent] + value[parent] + table.log_prob[rows])
     return prior
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """To a device; from pinned memory and without waiting where that is CUDA."""
+    """Copy to a device; asynchronously, from pinned memory, if that is CUDA."""
     tensor = torch.from_numpy(array)
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""Positional encoding: where a glimpse was, told to its feature."""
+"""Positional encoding: adds where a glimpse was to its feature."""
 
 import math
 
@@ -21,7 +21,7 @@ class PositionalEncoding(nn.Module):
         ``geometry.locations``), added in place of concatenated, zero at the start.
     """
 
-    #: Whether a location is a path triplet (``geometry.child_paths``) or of the frame (``geometry.locations``).
+    #: Whether it encodes a path (``geometry.child_paths``), else a location in the frame (``geometry.locations``).
     by_path = False
     rates: Tensor
 
@@ -36,17 +36,17 @@ class PositionalEncoding(nn.Module):
     def forward(
         self, features: Float[Tensor, "n d"], locations: Float[Tensor, "n 3"]
     ) -> Float[Tensor, "n d"]:
-        """Tell features where they were: (y, x, log2 zoom)."""
+        """Features with the encoding of (y, x, log2 zoom)."""
         turns = (locations[:, :2, None] * self.rates).flatten(1)
         zoom = locations[:, 2:] * (math.pi / 4)
         return features + self.project(torch.cat([turns.sin(), turns.cos(), zoom.sin(), zoom.cos()], 1))
 
 
 class PathSum(nn.Module):
-    """The path's code through a linear layer, added to the feature, swish of the sum.
+    """The encoded path through a linear layer, added to the feature, swish of the sum.
 
     Args:
-        width: Width of a feature; the code has a quarter of it.
+        width: Width of a feature; the encoding has a quarter of it.
 
     Source:
         TNet, positional encoding module of the fMoW configuration.
@@ -58,16 +58,16 @@ class PathSum(nn.Module):
         super().__init__()
         self.project = nn.Linear(width // 4, width)
 
-    def forward(self, features: Float[Tensor, "n d"], places: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
-        """Tell features the path that led there: (row, column, depth)."""
-        return functional.silu(features + self.project(path_code(places, self.project.in_features)))
+    def forward(self, features: Float[Tensor, "n d"], paths: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
+        """Features with the encoding of the path (row, column, depth)."""
+        return functional.silu(features + self.project(path_code(paths, self.project.in_features)))
 
 
 class PathConcat(nn.Module):
-    """Feature and path's code side by side, through a linear layer.
+    """Feature and encoded path, concatenated, through a linear layer.
 
     Args:
-        width: Width of a feature, and of the code.
+        width: Width of a feature, and of the encoding.
 
     Source:
         TNet, positional encoding module of the ImageNet configuration: without activation.
@@ -79,20 +79,20 @@ class PathConcat(nn.Module):
         super().__init__()
         self.project = nn.Linear(2 * width, width)
 
-    def forward(self, features: Float[Tensor, "n d"], places: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
-        """Tell features the path that led there: (row, column, depth)."""
-        return self.project(torch.cat([features, path_code(places, features.shape[1])], 1))
+    def forward(self, features: Float[Tensor, "n d"], paths: Float[Tensor, "n 3"]) -> Float[Tensor, "n d"]:
+        """Features with the encoding of the path (row, column, depth)."""
+        return self.project(torch.cat([features, path_code(paths, features.shape[1])], 1))
 
 
 POSITIONS = {"frame": PositionalEncoding, "path-sum": PathSum, "path-concat": PathConcat}
 
 
-def path_code(places: Float[Tensor, "n 3"], width: int) -> Float[Tensor, "n c"]:
+def path_code(paths: Float[Tensor, "n 3"], width: int) -> Float[Tensor, "n c"]:
     """Sines and cosines of path triplets.
 
     Args:
-        places: (row, column, depth).
-        width: Of the code; what is left over after six equal blocks is zero.
+        paths: (row, column, depth).
+        width: Of the encoding; the rest after six equal blocks is zero.
 
     Returns:
         Blocks of sines and of cosines of the row, the column and the depth, in this order, at angular
@@ -102,7 +102,7 @@ def path_code(places: Float[Tensor, "n 3"], width: int) -> Float[Tensor, "n c"]:
         TNet, positional encoding module.
     """
     count = width // 6
-    rates = 100.0 ** -(torch.arange(count, device=places.device) / max(count - 1, 1))
-    angles = places[:, :, None] * rates
+    rates = 100.0 ** -(torch.arange(count, device=paths.device) / max(count - 1, 1))
+    angles = paths[:, :, None] * rates
     blocks = torch.stack([angles.sin(), angles.cos()], 2).flatten(1)
     return functional.pad(blocks, (0, width - 6 * count))

@@ -1,4 +1,4 @@
-"""Selectors: logits of a region's cells → the cells to visit and their log-probability."""
+"""Selectors: logits of a region's cells → the cells to visit, and their log-probability."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -74,11 +74,11 @@ class GumbelTopK:
 
 
 class Threshold:
-    """The cells whose gates are open, at most ``k`` and at least one: how many are looked at depends on the image.
+    """The cells whose logit is above a threshold, their gates open; at most ``k``, and at least the best.
 
-    With a generator gates are sampled: each is open, independently, with probability sigmoid(logit - level). What a
-    choice teaches goes by the softmax all the same: cells compete. By the gates' own probabilities it would shut
-    all of them, for most looks are at nothing, until only the one that must stay open is left.
+    With a generator gates are sampled: each is open, independently, with probability sigmoid(logit - level). The
+    log-probability of a choice is that of the softmax all the same, so that cells compete: with the gates' own
+    probabilities training would close all of them, since most cells show nothing.
 
     Args:
         level: Logit above which a gate is open.
@@ -98,23 +98,23 @@ class Threshold:
         cells: Int64[Tensor, "n cells 4"],
         image: np.ndarray,  # noqa: ARG002 - for selectors that know the images
     ) -> Selection:
-        """Choose the best of the open cells; where none is, the best cell."""
+        """Choose the best of the open cells; where none is open, the best cell."""
         order = logits.detach() - self.level
         if self.generator is not None:
             noise = torch.rand(logits.shape, generator=self.generator).clamp(1e-6, 1 - 1e-6).logit()
             order = order + noise.to(logits)
         chosen = _choose(logits, order, k, cells, self.nms)
-        shut = order.gather(1, chosen.cell) <= 0
-        shut[:, :1] = False
-        return Selection(chosen.cell, chosen.log_prob, chosen.valid & ~shut)
+        closed = order.gather(1, chosen.cell) <= 0
+        closed[:, :1] = False
+        return Selection(chosen.cell, chosen.log_prob, chosen.valid & ~closed)
 
 
 def selector(gate: float | None, generator: torch.Generator | None = None, *, nms: float = 1.0) -> Selector:
-    """What chooses from a scorer's logits.
+    """The selector for a scorer's logits.
 
     Args:
-        gate: The scorer's; None = it has none, and ``k`` cells are chosen.
-        generator: Samples, for exploration in training; None = the best.
+        gate: The scorer's ``gate``; None = the ``k`` best cells are chosen.
+        generator: For sampling, to explore in training; None = the best.
         nms: As for ``TopK``.
     """
     if gate is not None:

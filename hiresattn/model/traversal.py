@@ -1,4 +1,4 @@
-"""The record of a forward pass or a search: one flat table, a row per glimpse. Arrays of NumPy or torch alike."""
+"""The record of a forward pass or a search: one flat table, a row per glimpse. Arrays of NumPy or torch."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from jaxtyping import Float, Int64
 
 
 class Rows(NamedTuple):
-    """The glimpses of one pass of the network: what it was given and what it gave; ``n`` rows each."""
+    """The glimpses of one pass of the network, its inputs and outputs; ``n`` rows each."""
 
     image: Any
     depth: Any
@@ -20,7 +20,7 @@ class Rows(NamedTuple):
     cell_logits: Any
     features: Any
     class_log_prob: Any
-    """Of a scorer with a head of its own ``[n K]``; else ``[n 0]``."""
+    """From a scorer with a head of its own ``[n K]``; else ``[n 0]``."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class Traversal:
     """
 
     image: Int64[Any, " N"]
-    """Index of the image that the glimpse shows."""
+    """Index of the glimpse's image."""
     depth: Int64[Any, " N"]
     """Recursion step; 0 = a root region."""
     parent: Int64[Any, " N"]
@@ -41,11 +41,11 @@ class Traversal:
     region: Int64[Any, "N 4"]
     """(y, x, height, width), level-0 px."""
     coverage: Float[Any, " N"]
-    """Share of the crop that was measured, 0 to 1."""
+    """Share of valid px of the crop, 0 to 1."""
     log_prob: Float[Any, " N"]
     """Log-probability of the choice within its parent; 0 at depth 0."""
     value: Float[Any, " N"]
-    """Logit of the chance that what decides the image lies in the region."""
+    """Logit of the probability that the region contains what decides the image's class."""
     weight: Float[Any, " N"]
     """Weight in the prediction; sums to 1 over an image."""
     cell_logits: Float[Any, "N cells"]
@@ -57,4 +57,4 @@ class Traversal:
     logits: Float[Any, "b K"]
     """Class logits per image."""
     scored: tuple[Any, ...] = ()
-    """What the scorer gave in each pass (``Scored``), in the order of rows: its losses are computed from it."""
+    """The scorer's output of each pass (``Scored``), in the order of rows; for its losses."""

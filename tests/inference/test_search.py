@@ -12,7 +12,7 @@ from hiresattn.geometry import Grid, overlaps, root_regions
 from hiresattn.inference.search import Budget, Policy, best_first
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.encoders import Encoded
-from hiresattn.model.net import GlimpseNet
+from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 
 SIZE = 16
@@ -71,13 +71,15 @@ def _net(confident_from: float = 2.0) -> GlimpseNet:
     with torch.no_grad():
         classifier.weight.copy_(torch.tensor([[0.0, 0.0], [1000.0, 0.0]]))
         classifier.bias.copy_(torch.tensor([0.0, -1000.0 * confident_from]))
-    net = GlimpseNet(
+    parts = Parts(
         encoder=PixelEncoder(),
         scorer=BrightScorer(),
         aggregator=MeanPooling(width=2),
         classifier=classifier,
         value=BrightValue(),
-        position=None,
+    )
+    net = GlimpseNet(
+        parts,
         grid=Grid(7, 0.25),
         finest=SIZE,
     )

@@ -41,7 +41,7 @@ def test_evidence_is_the_sum_of_the_likelihood_ratios_of_the_glimpses_that_count
     image = torch.tensor([0, 0, 0, 1, 2])
     counts = torch.tensor([True, False, True, False, True])
     chance = torch.tensor([0.5, 1.0, 0.25, 1.0, 1.0])
-    pooled, weight = pool_evidence(logits, image, counts, 3, background=2, chance=chance.log())
+    pooled, weight = pool_evidence(logits, image, counts, 3, background=2, log_prior=chance.log())
     ratio = chance[:, None] * (logits - logits[:, 2:]).exp()
     assert torch.allclose(pooled[0, :2], (ratio[0] + ratio[2]).log()[:2])
     assert torch.allclose(pooled[1, :2], ratio[3].log()[:2])  # none counts, so all do
@@ -58,7 +58,7 @@ def test_a_choice_gets_the_responsibility_for_the_label_less_that_for_the_answer
     image = torch.zeros(5, dtype=torch.long)
     chance = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.1, 0.3])).requires_grad_()
     rows = torch.tensor([True, True, True, True, False])
-    pooled, _ = pool_evidence(logits, image, rows, 1, background=0, chance=chance)
+    pooled, _ = pool_evidence(logits, image, rows, 1, background=0, log_prior=chance)
     (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(pooled, torch.tensor([2])), chance)
     share = (logits[:4] - logits[:4, :1] + chance[:4, None]).softmax(0)
     answer = pooled.softmax(1)[0]

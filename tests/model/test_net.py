@@ -1,10 +1,12 @@
 """The recursion, with a fetch that reads nothing."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import ConfigError
@@ -73,7 +75,7 @@ def test_a_batch_gives_what_each_image_gives_alone(net):
         assert (both.region[both.image == i] == alone.region).all()
 
 
-def test_cells_without_a_measured_pixel_are_never_visited(net):
+def test_cells_without_a_valid_px_are_never_visited(net):
     def half(image, regions):
         crops = _fetch(image, regions)
         columns = regions[:, 1, None] + (np.arange(64) + 0.5) * regions[:, 3, None] / 64
@@ -85,7 +87,7 @@ def test_cells_without_a_measured_pixel_are_never_visited(net):
     assert found.coverage[0] == pytest.approx(0.5)
 
 
-def test_an_image_without_a_measured_pixel_is_looked_at_once(net):
+def test_an_image_without_a_valid_px_has_one_glimpse(net):
     def nothing(image, _regions):
         return Crops(
             np.zeros((len(image), 1, 64, 64), np.float32), np.zeros((len(image), 64, 64), np.float32)
@@ -129,6 +131,22 @@ def test_a_wrong_part_names_its_nearest_neighbour():
         build_model(ModelConfig(classes=("a",)))
 
 
+@pytest.mark.parametrize(
+    ("field", "change"),
+    [
+        ("region", lambda values: values[:, :3]),
+        ("depth", lambda values: values.astype(np.float32)),
+        ("features", lambda values: values[1:]),
+        ("logits", lambda values: values[:, :2]),
+    ],
+)
+def test_the_shapes_and_types_of_a_traversal_are_checked_in_tests(net, field, change):
+    roots, frames = _roots((256, 256))
+    found = net(_fetch, roots, frames, select=TopK(), k=(2,))
+    with pytest.raises(TypeCheckError):
+        replace(found, **{field: change(getattr(found, field))})
+
+
 @pytest.mark.gpu
 def test_cpu_and_cuda_agree(net):
     net.eval()
@@ -139,7 +157,7 @@ def test_cpu_and_cuda_agree(net):
     assert torch.allclose(here.logits, there.logits.cpu(), atol=1e-3)
 
 
-def test_a_scout_sees_the_regions_that_are_divided_and_no_others():
+def test_a_coarse_encoder_encodes_the_regions_that_are_divided_and_no_others():
     torch.manual_seed(0)
     rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
     net = build_model(ModelConfig(classes=("a", "b"), input=rule, coarse_encoder=True)).eval()
@@ -158,7 +176,7 @@ def test_a_scout_sees_the_regions_that_are_divided_and_no_others():
         assert torch.allclose(alone.cell_logits[0], both.cell_logits[row], atol=1e-5)
 
 
-def test_with_a_background_the_finest_glimpses_give_the_answer():
+def test_with_a_background_the_finest_glimpses_give_the_prediction():
     torch.manual_seed(0)
     rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
     config = ModelConfig(classes=("a", "b", "c"), input=rule, background="b", position=False)
@@ -176,7 +194,7 @@ def test_with_a_background_the_finest_glimpses_give_the_answer():
         build_model(ModelConfig(classes=("a", "b"), input=rule, background="bb"))
 
 
-def test_the_chance_of_a_region_is_that_of_all_choices_that_led_there(net):
+def test_the_prior_of_a_region_is_that_of_all_choices_that_led_there(net):
     roots, frames = _roots((1024, 1024), (1024, 2500))
     found = net(_fetch, roots, frames, select=TopK(), k=(3, 2))
     chance = log_priors(found).tolist()

@@ -9,7 +9,7 @@ from torch.nn import functional
 from hiresattn.geometry import Grid
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.encoders import Encoded
-from hiresattn.model.net import GlimpseNet
+from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.scorers import LocationScorer
 from hiresattn.model.select import GumbelTopK, TopK
 from hiresattn.reading.fetch import Crops
@@ -35,13 +35,14 @@ def _net(*, normalize):
     with torch.no_grad():
         classifier.weight.copy_(torch.tensor([[20.0], [-20.0]]))
         classifier.bias.zero_()
-    return GlimpseNet(
+    parts = Parts(
         encoder=_Eyes(),
         scorer=LocationScorer(channels=1, grid=4, hidden=16, detach=True, normalize=normalize),
         aggregator=MeanPooling(width=1),
         classifier=classifier,
-        value=None,
-        position=None,
+    )
+    return GlimpseNet(
+        parts,
         grid=Grid(4, 0.25, "tnet"),
         finest=32,
     )
