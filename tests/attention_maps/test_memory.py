@@ -188,9 +188,9 @@ def test_processes_end_with_what_all_have_seen():
     processes = [spawn.Process(target=_process, args=(rank, port, answers)) for rank in range(2)]
     for process in processes:
         process.start()
-    first, second = (answers.get(timeout=60) for _ in processes)
+    first, second = (answers.get(timeout=240) for _ in processes)
     for process in processes:
-        process.join(30)
+        process.join(60)
     assert first == second
     assert first[Key("both", 0, (0, 0, 8, 8))] == [[255, 255], [255, 255]]
     assert {key.image for key in first} == {"only 0", "only 1only 1", "both"}

@@ -46,7 +46,7 @@ def start(folder, me, others, dtypes):
 
 
 def counts(process):
-    out, _ = process.communicate(timeout=120)
+    out, _ = process.communicate(timeout=240)
     assert process.returncode == 0
     return tuple(map(int, out.split()))
 

@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -103,7 +102,7 @@ def _start(count, *words):
 
 def _ended(running):
     """What each said, and its exit status."""
-    return [(process.communicate(timeout=120)[1], process.returncode) for process in running]
+    return [(process.communicate(timeout=240)[1], process.returncode) for process in running]
 
 
 @pytest.fixture(scope="module")
@@ -186,9 +185,30 @@ SMALL = Path(__file__).parents[1] / "small.toml"
 QUICK = f"--config {SMALL} --device cpu --threads 1 --batch-size 6 --value-range 0,255"
 
 
+#: The command; its first process is killed in the second epoch.
+STRUCK = """
+import os, signal, sys
+from pathlib import Path
+from hiresattn.training.data import Loader
+from hiresattn_cli.main import main
+
+metrics = Path(sys.argv[sys.argv.index("-o") + 1]) / "metrics.csv"
+attempt = Loader.attempt
+def struck(self, *words, **named):
+    if os.environ["RANK"] == "0" and metrics.exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    return attempt(self, *words, **named)
+Loader.attempt = struck
+main()
+"""
+
+
+def _words(manifest, folder, epochs):
+    return f"train {manifest} -o {folder} --epochs {epochs} {QUICK}".split()
+
+
 def _train(count, manifest, folder, epochs, *more):
-    words = f"-m hiresattn_cli.main train {manifest} -o {folder} --epochs {epochs} {QUICK}".split()
-    return _start(count, *words, *more)
+    return _start(count, "-m", "hiresattn_cli.main", *_words(manifest, folder, epochs), *more)
 
 
 def _kept(folder):
@@ -205,12 +225,7 @@ def test_two_processes_train_one_model_and_a_killed_run_ends_as_an_uninterrupted
     whole = {"card.json", "curves.png", "metrics.csv", "model.safetensors", "state.safetensors"}
     assert _kept(tmp_path / "whole") == whole
 
-    running = _train(2, manifest, tmp_path / "parts", 12)
-    while not (tmp_path / "parts" / "metrics.csv").exists():
-        assert running[0].poll() is None
-        time.sleep(0.02)
-    running[0].kill()
-    (_, code), (also, other) = _ended(running)
+    (_, code), (also, other) = _ended(_start(2, "-c", STRUCK, *_words(manifest, tmp_path / "parts", 12)))
     assert (code, other) == (-signal.SIGKILL, 1)
     assert "another process of this run ended" in also
     assert "Traceback" not in also
