@@ -66,8 +66,8 @@ def _plan(
     from hiresattn.geometry import check_region
     from hiresattn.inference.classify import input_for
     from hiresattn.pyramid import open_pyramid
+    from hiresattn.reading.bands import check_domain
     from hiresattn.reading.estimate import advice, preview
-    from hiresattn.reading.fetch import check_domain
 
     rule = model.config
     with open_pyramid(name) as pyramid:

@@ -1,20 +1,39 @@
 """From decoded reads to crops."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from hiresattn.config import InputConfig
 from hiresattn.reading.kernels import accumulate, finish, place, place_coded
 from hiresattn.reading.reads import Read
+
+
+class Scale(NamedTuple):
+    """How the values of an image's bands become those of a crop, linearly."""
+
+    low: Float64[np.ndarray, " c"]
+    """What becomes -1."""
+    high: Float64[np.ndarray, " c"]
+    """What becomes +1."""
+    table: Float32[np.ndarray, "c 256"]
+    """What each value of uint8 becomes."""
+
+    @classmethod
+    def of(cls, config: InputConfig) -> Self:
+        """The scale that a model's input rule says."""
+        low, high = np.array(config.low, np.float64), np.array(config.high, np.float64)
+        table = 2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1
+        return cls(low, high, table.astype(np.float32))
 
 
 def scatter(
     reads: Sequence[Read],
     decoded: Iterable[tuple[np.ndarray, np.ndarray]],
     windows: Float64[np.ndarray, "n 4"],
-    low: Float64[np.ndarray, " c"],
-    high: Float64[np.ndarray, " c"],
+    scales: Mapping[int, Scale],
     pixels: Float32[np.ndarray, "n c s s"],
     coverage: Float32[np.ndarray, "n s s"],
 ) -> None:
@@ -26,20 +45,19 @@ def scatter(
         reads: What was read, in the order in which it is added.
         decoded: For each, its px ``[h w c]`` and which of them are valid ``[h w]`` (``[0 0]`` = all).
         windows: ``(y, x, height, width)`` that each of the ``n`` crops shows, px of its level.
-        low: What becomes -1, per band.
-        high: What becomes +1, per band.
+        scales: How the values of each image are scaled, by its index.
         pixels: Filled: the crops' px.
         coverage: Filled: the share of each px that was measured.
     """
     size = coverage.shape[1]
     native = (windows[:, 2:] == size).all(axis=1) & (windows == np.floor(windows)).all(axis=1)
     corners = windows[:, :2].astype(np.int64)
-    table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
     shown, is_native = windows.tolist(), native.tolist()
     last = {crop: number for number, read in enumerate(reads) for crop in read.crops if not is_native[crop]}
     sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for number, (read, (data, valid)) in enumerate(zip(reads, decoded, strict=True)):
         tile_y, tile_x = read.window[:2]
+        low, high, table = scales[read.image]
         own = [crop for crop in read.crops if is_native[crop]]
         if own:
             fed = np.array(own, np.int64)

@@ -14,7 +14,9 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, ReadError
 from hiresattn.geometry import check_region
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.fetch import Crops, FetchStats, _bands, check_domain
+from hiresattn.reading.bands import check_domain, taken_bands
+from hiresattn.reading.decode import FetchStats
+from hiresattn.reading.fetch import Crops
 
 
 class SquashFetcher:
@@ -47,7 +49,7 @@ class SquashFetcher:
             raise ConfigError("squash: the model does not squash its images; read them with a CropFetcher")
         check_domain(pyramid, config)
         self.config = config
-        self.stats = [FetchStats(bytes_exact=pyramid.exact_bytes)]
+        self.stats = {0: FetchStats(bytes_exact=pyramid.exact_bytes)}
         self.side = config.squash
         self._pyramid = pyramid
         self._frame = frame or (0, 0, pyramid.height, pyramid.width)
@@ -102,7 +104,7 @@ class SquashFetcher:
                 f"{pyramid.source}, level 0: {found.missing_tiles} missing tiles in the window "
                 f"{list(self._frame)}; without strict they count as not measured"
             )
-        native = _bands(pyramid, found.data, found.valid, config.bands)
+        native = taken_bands(pyramid, found.data, found.valid, config.bands)
         low, high = (np.array(values, np.float32) for values in (config.low, config.high))
         values = (2 * (native.astype(np.float32) - low) / (high - low) - 1).transpose(2, 0, 1)
         how = config.filter

@@ -18,7 +18,7 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, Hiresatt
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.reading.fetch import check_domain
+from hiresattn.reading.bands import check_domain
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.state import STATE
 

@@ -1,17 +1,18 @@
 import multiprocessing
 import threading
-import time
+from concurrent.futures import wait
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, ReadError, RegionError
+from hiresattn.errors import ConfigError, DomainError, ReadError, RegionError
 from hiresattn.geometry import Grid, Level, cell_regions, root_regions
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
-from hiresattn.reading.fetch import CropFetcher, check_domain
+from hiresattn.reading.bands import check_domain
+from hiresattn.reading.fetch import CropFetcher
 
 SIZE = 16
 #: Crops keep native values: 2 * (v - 0) / (2 - 0) - 1 = v - 1.
@@ -19,7 +20,7 @@ NATIVE = {"size": SIZE, "low": (0.0,) * 3, "high": (2.0,) * 3, "dtype": "float32
 
 
 class Counting(Pyramid):
-    """Levels from arrays; notes every tile and window read, and can lack, spoil or delay tiles."""
+    """Levels from arrays; notes every tile and window read, and can lack, spoil or hold back tiles."""
 
     backend = "counting"
 
@@ -30,26 +31,36 @@ class Counting(Pyramid):
         self.arrays, self.valid = arrays, valid
         self.missing, self.broken = set(missing), set(broken)
         self.tiles, self.windows, self.threads = [], [], set()
-        self.at_once, self.most_at_once, self.lock = 0, 0, threading.Lock()
-        self.delay = 0.0
+        self.at_once, self.most_at_once, self.done = 0, 0, 0
+        self.changed = threading.Condition()
+        self.first_waits_for = 0  # so many other reads end before the first
+        self.held, self.release = (
+            lambda _: False,
+            threading.Event(),
+        )  # reads that wait until they are released
         height = arrays[0].shape[0]
         levels = tuple(Level(a.shape[1], a.shape[0], height / a.shape[0], tile[1], tile[0]) for a in arrays)
         super().__init__("scene.tif", Metadata(levels, arrays[0].shape[2], arrays[0].dtype, palette=palette))
 
     def _read(self, level, y, x, height, width):
-        with self.lock:
+        with self.changed:
             self.at_once += 1
             self.most_at_once = max(self.most_at_once, self.at_once)
             self.threads.add(threading.get_ident())
             self.windows.append((level, y, x, height, width))
-        time.sleep(self.delay)
-        with self.lock:
+            if len(self.windows) == 1:
+                assert self.changed.wait_for(lambda: self.done >= self.first_waits_for, 60)
+        if self.held((level, y, x)):
+            assert self.release.wait(60)
+        with self.changed:
             self.at_once -= 1
+            self.done += 1
+            self.changed.notify_all()
         part = np.s_[y : y + height, x : x + width]
         return Pixels(self.arrays[level][part], None if self.valid is None else self.valid[level][part])
 
     def read_tile(self, level, row, column):
-        with self.lock:
+        with self.changed:
             self.tiles.append((level, row, column))
         if (level, row, column) in self.broken:
             raise ReadError(f"{self.source}: tile {row}, {column} of level {level} is damaged")
@@ -128,7 +139,7 @@ def test_coordinates_come_out_where_they_belong_at_every_level():
     regions = np.stack([256 - side, 0 * side, side, side], axis=1)
     fetch = CropFetcher([Counting(coordinates())], InputConfig(**NATIVE))
     pixels = fetch(zeros(len(side)), regions).pixels + 1
-    assert {tile[0] for tile in fetch._seen[0]} == {0, 1, 2}
+    assert {tile[0] for tile in fetch._images[0]._seen} == {0, 1, 2}
     for crop, (y, x, h, w) in zip(pixels, regions.tolist(), strict=True):
         down = y + (np.arange(SIZE) + 0.5) * h / SIZE
         right = x + (np.arange(SIZE) + 0.5) * w / SIZE
@@ -157,8 +168,7 @@ def test_threads_do_not_change_a_bit():
     results = []
     for threads in (1, 2, 8):
         pyramids = [Counting(levels), Counting(noise(seed=5), by_tile=False)]
-        for pyramid in pyramids:
-            pyramid.delay = 0.0002 if threads > 1 else 0
+        pyramids[0].first_waits_for = 2 * threads - 1 if threads > 1 else 0
         with CropFetcher(pyramids, InputConfig(size=SIZE), threads=threads) as fetch:
             results.append(fetch(image, regions))
             results.append(fetch(image, regions))
@@ -178,7 +188,7 @@ def test_each_tile_is_decoded_once_over_a_whole_search(threads):
     fetch.close()
     stats = fetch.stats[0]
     assert len(pyramid.tiles) == len(set(pyramid.tiles)) == stats.tiles == stats.unique_tiles
-    assert set(pyramid.tiles) == fetch._seen[0]
+    assert set(pyramid.tiles) == fetch._images[0]._seen
     assert stats.pixels == sum(h * w for _, _, _, h, w in pyramid.windows)
     assert stats.bytes == sum(pyramid.tile_bytes(*tile) for tile in pyramid.tiles)
     assert not stats.bytes_exact
@@ -199,8 +209,8 @@ def test_the_cache_keeps_to_its_limit_and_does_not_change_crops(limit):
     free = CropFetcher([Counting(noise())], InputConfig(size=SIZE))
     for part in np.array_split(regions, 8):
         assert np.array_equal(fetch(zeros(5), part).pixels, free(zeros(5), part).pixels)
-        assert fetch._cache.nbytes <= limit
-        for tile in fetch._cache._tiles.values():
+        assert fetch._images[0]._cache.nbytes <= limit
+        for tile in fetch._images[0]._cache._tiles.values():
             assert tile.data.base is None or tile.data.base.nbytes == tile.data.nbytes
     assert fetch.stats[0].tiles == len(pyramid.tiles) > fetch.stats[0].unique_tiles
     assert fetch.stats[0].unique_tiles == free.stats[0].tiles
@@ -210,18 +220,17 @@ def test_the_cache_keeps_to_its_limit_and_does_not_change_crops(limit):
 
 def test_few_tiles_are_on_their_way_at_once():
     pyramid = Counting(noise(), tile=(8, 8))
-    pyramid.delay = 0.0001
     with CropFetcher([pyramid], InputConfig(size=SIZE), threads=3) as fetch:
-        stream = fetch._stream(_reads(fetch, pyramid))
+        stream = fetch._stream(_reads(pyramid))
         next(stream)
-        time.sleep(0.05)
-        assert len(pyramid.tiles) <= 2 * 3 + 1
+        fetch._pool.shutdown()  # ends when all that was begun has been read
+        assert len(pyramid.tiles) == 2 * 3
         stream.close()
     assert pyramid.most_at_once <= 3
     assert threading.get_ident() not in pyramid.threads
 
 
-def _reads(fetch, pyramid):
+def _reads(pyramid):
     from hiresattn.reading.plan import plan_reads
     from hiresattn.reading.reads import tile_reads
 
@@ -271,17 +280,25 @@ def test_strict_names_the_missing_tile(threads):
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_damaged_tile_is_an_error_and_the_fetcher_works_on(threads):
+def test_a_damaged_tile_is_an_error_and_the_fetcher_works_on(threads, monkeypatch):
+    def released(futures):
+        pyramid.release.set()
+        return wait(futures)
+
     pyramid = Counting(noise(), broken=[(0, 3, 3)])
-    pyramid.delay = 0.001
+    pyramid.held = lambda at: threads > 1 and at > (0, 96, 144)  # under way when the error is met
+    monkeypatch.setattr("hiresattn.reading.fetch.wait", released)
     everything = np.array([[0, 0, 31, 320], [100, 100, 31, 220]])
     with CropFetcher([pyramid], InputConfig(size=SIZE), threads=threads) as fetch:
         for _ in range(3):
+            pyramid.release.clear()
             with pytest.raises(ReadError, match="is damaged"):
                 fetch(zeros(2), everything)
             assert pyramid.at_once == 0  # nothing goes on behind the caller's back
         good = fetch(zeros(1), everything[:1]).pixels
-        assert fetch._cache.nbytes == sum(tile.nbytes for tile in fetch._cache._tiles.values())
+        assert fetch._images[0]._cache.nbytes == sum(
+            tile.nbytes for tile in fetch._images[0]._cache._tiles.values()
+        )
     pyramid.broken.clear()
     assert np.array_equal(
         good, CropFetcher([pyramid], InputConfig(size=SIZE))(zeros(1), everything[:1]).pixels
@@ -293,11 +310,119 @@ def test_regions_and_images_that_do_not_exist_are_errors_before_anything_is_read
     fetch = CropFetcher([pyramid, pyramid], InputConfig(size=SIZE))
     with pytest.raises(RegionError, match=r"scene\.tif: asked for rows 0 to 257"):
         fetch(np.array([0, 1]), np.array([[0, 0, 9, 9], [0, 0, 257, 9]]))
-    for image in ([0], [0, 2], [-1, 0]):
-        with pytest.raises(RegionError, match="0 to 1"):
+    for image, words in (
+        ([0], "1 indices for 2 regions"),
+        ([0, 2], "no image 2"),
+        ([-1, 0], "no image -1; there are images 0, 1"),
+    ):
+        with pytest.raises(RegionError, match=words):
             fetch(np.array(image), np.array([[0, 0, 9, 9]] * 2))
     assert not pyramid.windows
-    assert [stats.crops for stats in fetch.stats] == [0, 0]
+    assert [stats.crops for stats in fetch.stats.values()] == [0, 0]
+
+
+def test_errors_name_the_image_that_they_are_about():
+    images = [Counting(noise()), Counting(noise(), broken=[(0, 0, 0)])]
+    where = np.repeat([[0, 0, SIZE, SIZE]], 2, axis=0)
+    with CropFetcher(images, InputConfig(size=SIZE)) as fetch:
+        with pytest.raises(ReadError, match="is damaged") as caught:
+            fetch(np.array([0, 1]), where)
+        assert caught.value.image == 1
+        with pytest.raises(RegionError, match="257") as caught:
+            fetch(np.array([0, 1]), np.array([[0, 0, 9, 9], [0, 0, 257, 9]]))
+        assert caught.value.image == 1
+        images[1]._read = None
+        images[1].broken.clear()
+        with pytest.raises(
+            ReadError, match=r"scene\.tif, level 0: the counting reader failed \(TypeError"
+        ) as caught:
+            fetch(np.array([0, 1]), where)
+        assert caught.value.image == 1
+        fetch(np.array([0]), where[:1])
+    assert images[0].tiles == [(0, 0, 0)]  # not again after an error of another image
+
+
+def test_images_come_and_go_and_the_others_keep_their_tiles():
+    first, second, third = (Counting(noise(seed=seed)) for seed in range(3))
+    where = np.array([[0, 0, SIZE, SIZE], [64, 64, SIZE, SIZE]])
+    with CropFetcher([first, second], InputConfig(size=SIZE), threads=2) as fetch:
+        together = fetch(np.array([0, 1]), where)
+        assert fetch.remove(0).tiles == 1
+        assert list(fetch.stats) == [1]
+        with pytest.raises(RegionError, match="no image 0; there are images 1"):
+            fetch(np.array([0, 1]), where)
+        with pytest.raises(RegionError, match="no image 0"):
+            fetch.remove(0)
+        added = fetch.add(third)
+        assert added == 2
+        again = fetch(np.array([1, added]), where[::-1])
+        assert np.array_equal(again.pixels[0], together.pixels[1])
+        assert second.tiles == [(0, 2, 1)]
+        assert [stats.tiles for stats in fetch.stats.values()] == [1, 1]
+        with pytest.raises(DomainError, match="uint16"):
+            fetch.add(Counting(noise(dtype=np.uint16)))
+        with pytest.raises(ConfigError, match="crops of 8 px"):
+            fetch.add(first, InputConfig(size=8))
+
+
+def test_with_a_part_of_the_cache_for_each_image_the_others_change_nothing():
+    regions = some_regions()
+    read = []
+    for others in (0, 1, 3):
+        with CropFetcher([], InputConfig(size=SIZE), cache_bytes=4 * 20_000, at_once=4, threads=2) as fetch:
+            image = np.array([fetch.add(Counting(noise(seed=seed))) for seed in range(others + 1)])
+            for part in np.array_split(regions, 8):
+                fetch(np.repeat(image, len(part)), np.tile(part, (len(image), 1)))
+                assert sum(reader._cache.nbytes for reader in fetch._images.values()) <= 4 * 20_000
+            read.append(fetch.stats[0].tiles)
+            assert read[-1] > fetch.stats[0].unique_tiles
+            while len(fetch.stats) < 4:
+                fetch.add(Counting(noise()))
+            with pytest.raises(ConfigError, match="4 images already"):
+                fetch.add(Counting(noise()))
+    assert read[0] == read[1] == read[2]
+
+
+def test_each_image_may_have_a_scale_of_its_own():
+    levels = noise()
+    wide = [level.astype(np.uint16) * 16 for level in levels]
+    with CropFetcher([Counting(levels)], InputConfig(size=SIZE)) as fetch:
+        config = InputConfig(size=SIZE, dtype="uint16", high=(255.0 * 16,) * 3)
+        image = np.array([0, fetch.add(Counting(wide), config)])
+        for region in ([8, 8, SIZE, SIZE], [3, 5, 100, 120]):
+            crops = fetch(image, np.array([region] * 2))
+            np.testing.assert_allclose(crops.pixels[0], crops.pixels[1], atol=1e-6)
+
+
+def test_what_was_prepared_is_not_read_again_until_closed():
+    images = [Counting(noise(seed=seed), by_tile=False) for seed in range(2)]
+    where = np.array([[0, 0, SIZE, SIZE], [64, 64, SIZE, SIZE], [9, 9, 40, 40]])
+    with CropFetcher(images, InputConfig(size=SIZE), threads=2) as fetch:
+        plain = fetch(np.array([0, 1, 0]), where)
+        for image in images:
+            image.windows.clear()
+        fetch.prepare(np.array([0, 0]), where[[0, 2]])
+        assert len(images[0].windows) == 2
+        got = fetch(np.array([0, 1, 0]), where)
+        assert np.array_equal(got.pixels, plain.pixels)
+        assert np.array_equal(got.coverage, plain.coverage)
+        assert (len(images[0].windows), len(images[1].windows)) == (2, 1)
+        fetch(np.array([0, 0]), where[[0, 2]])  # once only
+        assert len(images[0].windows) == 4
+        fetch.prepare(np.array([1]), where[1:2])
+        fetch.close()
+        images[1].arrays = noise(seed=7)
+        changed = fetch(np.array([1]), where[1:2])
+        assert not np.array_equal(changed.pixels[0], plain.pixels[1])
+
+
+def test_crops_of_a_levels_own_size_between_its_pixels_are_averaged():
+    levels = noise()
+    for region in ([3, 5, 2 * SIZE, 2 * SIZE], [4, 7, 2 * SIZE, 2 * SIZE], [5, 8, 2 * SIZE, 2 * SIZE]):
+        crops = CropFetcher([Counting(levels)], InputConfig(size=SIZE))(zeros(1), np.array([region]))
+        mean, coverage = oracle(levels, region)
+        np.testing.assert_allclose((crops.pixels[0] + 1) * 127.5, mean, atol=1e-4)
+        np.testing.assert_allclose(crops.coverage[0], coverage, atol=1e-6)
 
 
 def test_no_crops_is_no_work():
@@ -316,8 +441,8 @@ def test_images_are_kept_apart():
         np.testing.assert_allclose(
             (crop + 1) * 127.5, levels[number][0][8:24, 8:24].transpose(2, 0, 1), atol=1e-4
         )
-    assert [stats.crops for stats in fetch.stats] == [2, 1, 2]
-    assert [stats.tiles for stats in fetch.stats] == [1, 1, 1]
+    assert [stats.crops for stats in fetch.stats.values()] == [2, 1, 2]
+    assert [stats.tiles for stats in fetch.stats.values()] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("bands", [(0, 1, 2), (1, 2), (3, 0, 0), (2,)])
@@ -369,6 +494,12 @@ def test_a_colour_that_the_palette_lacks_is_an_error_unless_it_was_not_measured(
     pyramid = Counting([index], palette=palette, valid=[np.zeros((64, 64), bool)])
     crops = CropFetcher([pyramid], InputConfig(size=SIZE))(zeros(1), root_regions(64, 64))
     assert not crops.coverage.any()
+    partly = np.zeros((64, 64), bool)
+    partly[9, 9] = True
+    with pytest.raises(ReadError, match="colour 9 of a palette of 3"):
+        CropFetcher([Counting([index], palette=palette, valid=[partly])], InputConfig(size=SIZE))(
+            zeros(1), root_regions(64, 64)
+        )
 
 
 def test_an_image_that_the_model_can_not_take_is_refused_with_the_remedy():
@@ -409,7 +540,7 @@ def test_closing_stops_the_threads_and_a_later_call_starts_anew():
     assert len(workers) > 1
     fetch.close()
     assert not any(worker.is_alive() for worker in workers)
-    assert fetch._cache.nbytes == 0
+    assert fetch._images[0]._cache.nbytes == 0
     assert np.array_equal(fetch(zeros(40), some_regions()).pixels, first.pixels)
     fetch.close()
     fetch.close()

@@ -1,0 +1,83 @@
+"""Which bands of an image a model takes, and whether it can take them."""
+
+import numpy as np
+
+from hiresattn.config import InputConfig
+from hiresattn.errors import DomainError, ReadError
+from hiresattn.pyramid.base import Pyramid
+
+
+def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
+    """Refuse an image that the model can't take.
+
+    A palette image counts as three uint8 bands where the model takes bands 0, 1 and 2.
+
+    Args:
+        pyramid: The image.
+        config: What the model takes.
+
+    Raises:
+        DomainError: If bands are absent, indices would be averaged, or the data type is another.
+    """
+    taken = ",".join(str(band + 1) for band in config.bands)
+    wanted = len(config.bands)
+    channels, dtype = pyramid.channels, pyramid.dtype
+    if pyramid.palette is not None:
+        if config.bands != (0, 1, 2):
+            raise DomainError(
+                f"{pyramid.source}: a palette image has colours, bands 1,2,3, and the model takes {taken}; "
+                "convert the image to the bands that the model takes"
+            )
+        channels, dtype = 3, np.dtype(np.uint8)
+    if config.channels is not None and channels != config.channels:
+        remedy = "it has too few"
+        if channels >= wanted:
+            some = ",".join(map(str, range(1, wanted + 1)))
+            remedy = f"say which {wanted} to feed it, for example --bands {some}"
+        raise DomainError(
+            f"{pyramid.source}: it has {channels} bands and the model was made for images of {config.channels}; "
+            f"{remedy}"
+        )
+    if any(not 0 <= band < channels for band in config.bands):
+        raise DomainError(
+            f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {wanted} of "
+            "those it has with --bands"
+        )
+    if dtype.newbyteorder("=") != np.dtype(config.dtype):
+        raise DomainError(
+            f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
+            "values that stand for darkest and brightest with --value-range LO,HI"
+        )
+
+
+def taken_bands(
+    pyramid: Pyramid, data: np.ndarray, valid: np.ndarray | None, bands: tuple[int, ...]
+) -> np.ndarray:
+    """The bands of ``data [h w c]`` that a model takes; of a palette image the colours, not the indices.
+
+    Args:
+        pyramid: The image that was read.
+        data: Its px.
+        valid: Which of them were measured, bool ``[h w]``; None = all.
+        bands: Bands to take, from 0.
+
+    Returns:
+        ``[h w bands]``; a view where the bands are neighbours.
+
+    Raises:
+        ReadError: If a measured px has a colour that the palette lacks.
+    """
+    if pyramid.palette is None:
+        if bands == tuple(range(bands[0], bands[0] + len(bands))):
+            return data[:, :, bands[0] : bands[0] + len(bands)]
+        return data[:, :, list(bands)]
+    index = data[:, :, 0]
+    unknown = index >= len(pyramid.palette)
+    if unknown.any():
+        unknown = unknown if valid is None else unknown & valid
+        if unknown.any():
+            raise ReadError(
+                f"{pyramid.source}: a pixel has colour {index[unknown].max()} of a palette of "
+                f"{len(pyramid.palette)}; the file is damaged"
+            )
+    return np.take(pyramid.palette, index, axis=0, mode="clip")
