@@ -11,14 +11,15 @@ export PIP_ROOT_USER_ACTION := ignore
 # Waiting threads that spin take the cores from those that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-gpu lint bench
+.PHONY: help demo test test-slow test-gpu lint docs bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       classify a gigapixel scene (made on the spot) and draw where the model looked"
 	@echo "make test       the tests;  make test-slow, make test-gpu: those that need time or a GPU"
 	@echo "make lint       ruff and mypy"
-	@echo "make bench      the benchmarks, and the README's tables from them (long)"
+	@echo "make docs       the documentation, strictly, into build/site"
+	@echo "make bench      the benchmarks, and the tables of README and docs from them (long)"
 
 demo: $(READY)
 	$(VENV)/bin/hiresattn demo
@@ -37,6 +38,10 @@ lint: $(READY)
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 
+# Reads no network: fonts and scripts are the theme's own.
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(RUN) mkdocs build --strict
+
 bench: $(READY)
 	$(VENV)/bin/python benchmarks/needle.py
 	$(VENV)/bin/python benchmarks/gigapixel.py
@@ -51,6 +56,6 @@ $(READY):
 	@echo "Making $(VENV): several GB to download, some minutes ..."
 	@$(PYTHON) -m venv $(VENV) || { \
 	  echo "Could not make $(VENV). On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@$(VENV)/bin/python -m pip install --quiet -c constraints.txt -e '.[dev,docs]'
 	@rm -f $(VENV)/.complete-*
 	@touch $@

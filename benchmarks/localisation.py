@@ -37,7 +37,7 @@ from hiresattn.training.data import Item
 from hiresattn.training.fit import fit
 from islands import LOOKING
 from scenes.islands import write_manifest
-from store import RESULTS, store
+from store import PICTURES, store
 
 ENCODERS = {"test_resnet": (-3,), "small-bn": (-1,)}
 OPTIONS = replace(
@@ -165,7 +165,7 @@ def main(shared: Path, seeds: str, encoders: str, keep: Path | None, *, picture:
                 *_, last = fit(told, output, options)
                 print(last, flush=True)
             if picture and not rows:
-                draw(output, examples, RESULTS / "localisation.png")
+                draw(output, examples, PICTURES / "localisation.png")
             seconds = load_model(output).training["cpu_seconds"]
             for split in ("train", "test"):
                 for row in measure(output, examples, split):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
+#: Pictures that README and docs show.
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PACKAGES = ("torch", "numpy", "numba", "zarr", "rasterio", "openslide-python", "tifffile", "simplejpeg")
 
 
@@ -43,7 +45,7 @@ def store_picture(name: str, pyramid: Any, found: Any, boxes: Sequence[tuple[int
     from hiresattn.report.marks import COLOURS, TRUTH
     from hiresattn.report.overlay import draw_overlay
 
-    path = RESULTS / f"{name}.png"
+    path = PICTURES / f"{name}.png"
     draw_overlay(pyramid, found, path, side=640, truth_boxes=boxes)
     with Image.open(path) as image:
         colours = [ImageColor.getrgb(colour) for colour in (*COLOURS, TRUTH)]

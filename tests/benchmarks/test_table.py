@@ -1,13 +1,18 @@
-"""The README's tables are those of the stored results."""
+"""The tables of README and docs are those of the stored results."""
 
-from pathlib import Path
+import re
+
+import pytest
 
 import table
 
-ROOT = Path(__file__).parents[2]
+
+@pytest.mark.parametrize("page", [*table.pages()], ids=lambda page: page.stem)
+def test_a_page_has_what_the_stored_results_give(page):
+    text = page.read_text(encoding="utf-8")
+    assert table.fill(text) == text
 
 
-def test_the_readme_is_what_the_stored_results_give():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert all(f"<!-- table: {block} -->" in readme for block in table.BLOCKS)
-    assert table.fill(readme) == readme
+def test_every_table_is_on_a_page():
+    text = "\n".join(page.read_text(encoding="utf-8") for page in table.pages())
+    assert set(re.findall("<!-- table: (.+?) -->", text)) == set(table.TABLES)

@@ -1,0 +1,153 @@
+"""Tables of the other scenes: islands, the odd cell, Megapixel-MNIST, fMoW."""
+
+from typing import Any
+
+from tables.markdown import mean, percent, source, span, table
+
+
+def islands(result: dict[str, Any]) -> str:
+    """Where models look, with and without boxes in training, and the plain alternatives; over seeds."""
+    names = {
+        ("boxes", "best-first"): "best-first, boxes in training",
+        ("boxes", "top-k"): "top-k, boxes in training",
+        ("boxes", "random"): "random, boxes in training",
+        ("labels", "best-first"): "best-first",
+        ("labels", "top-k"): "top-k",
+        ("labels", "random"): "random",
+        ("thumbnail", "lowres"): "thumbnail of 64 px, own training",
+        ("exhaustive", "exhaustive"): "every region, gated attention, own training",
+    }
+    seeds = len({r["seed"] for r in result["rows"]})
+    body = []
+    for (model, policy), name in names.items():
+        mine = [r for r in result["rows"] if (r["model"], r["policy"]) == (model, policy)]
+        if not mine:
+            continue
+        deep = [sum(r["hits"][d] for r in mine) / len(mine) for d in range(1, len(mine[0]["hits"]))]
+        few = f" ({len(mine)} seed{'s' if len(mine) > 1 else ''})" if len(mine) < seeds else ""
+        body.append(
+            [name + few, span(mine, "accuracy"), span(mine, "hit"), " / ".join(f"{hit:.2f}" for hit in deep),
+             f"{mean(mine, 'glimpses'):.1f}",
+             percent(mean(mine, "fraction_read")), f"{mean(mine, 'bytes_read') / 1e3:.0f} kB",
+             f"{mean(mine, 'cpu_ms'):.0f}", f"{max(r['training_cpu_seconds'] for r in mine):.0f}"]
+        )  # fmt: skip
+    head = ["", "accuracy", "hit", "hit by depth", "glimpses", "pixels read", "bytes", "CPU ms",
+            "training, CPU s"]  # fmt: skip
+    words = (
+        f"\n\n{result['test']} test windows, {seeds} seeds (mean, lowest to highest), trained on {result['train']} "
+        "windows. Hit: of the windows with islands, in how many a visited region of at most 128 px holds the centre of "
+        f"one, spending a budget of {result['budget']}; by depth: below the root regions. Accuracy and costs: with the "
+        "stop rule (top-k has none). Pixels are many as finer levels are averaged (`--oversample 4`). Splits are by "
+        "position within one mosaic."
+    )
+    return table(head, body) + words + source(result, "islands.py")
+
+
+def oddcell(result: dict[str, Any]) -> str:
+    """The odd cell: what training was given, against what was found."""
+    given = {
+        "boxes": "boxes",
+        "boxes-jpeg": "boxes, last part with `--jpeg 0.5`",
+        "distilled": "labels; boxes by `locate`",
+        "unlabelled": "no labels; boxes and classes by `locate`",
+        "single-cells": "single cells only; every window at test",
+        "responsibilities": "labels (responsibilities)",
+        "leave-one-out": "labels (leave-one-out rewards)",
+        "glimpses": "labels, on every glimpse",
+        "everywhere": "labels; every window, gated attention",
+        **{f"thumbnail-{px}": f"labels; a thumbnail of {px} px" for px in (64, 128, 256, 1024)},
+    }
+    body = []
+    for grid in sorted({row["grid"] for row in result["rows"]}):
+        for recipe, words in given.items():
+            mine = [row for row in result["rows"] if (row["grid"], row["recipe"]) == (grid, recipe)]
+            for policy in dict.fromkeys(row["policy"] for row in mine):
+                if recipe != "boxes" and policy in ("whole budget", "top-k"):
+                    continue
+                same = [row for row in mine if row["policy"] == policy]
+                looks = policy != "first look"
+                body.append(
+                    [f"{grid} x {grid}", words, policy if looks else "", span(same, "accuracy"),
+                     span(same, "hit") if looks else "", f"{mean(same, 'glimpses'):.0f}",
+                     percent(mean(same, "fraction_read")), f"{mean(same, 'cpu_ms'):.0f}",
+                     f"{mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
+                )  # fmt: skip
+    head = ["cells", "given in training", "policy", "accuracy", "hit", "glimpses", "pixels read", "CPU ms",
+            "training, CPU-s", "seeds"]  # fmt: skip
+    files = [
+        [row["format"], f"{row['grid']} x {row['grid']}", str(row["scenes"]), given[row["recipe"]],
+         *(f"{row[key]:.2f}" if row["scenes"] >= 20 else "" for key in ("accuracy", "hit")),
+         f"{row['bytes_read'] / 1e6:.1f} of {row['bytes'] / 1e6:,.0f} MB", percent(row["fraction_read"]),
+         f"{row['glimpses']:.0f}", f"{row['cpu_ms']:.0f}"]
+        for row in result["files"]
+    ]  # fmt: skip
+    scenes = sorted({row["scenes"] for row in result["rows"]})
+    budgets = ", ".join(map(str, result["budgets"].values()))
+    words = (
+        f"\n\n{scenes[0]} test scenes per size, budgets {budgets}, stop at {result['stop']}; mean (lowest to "
+        "highest). Every scene has an odd cell: the answer is the likeliest of the seven classes that one can have. "
+        "Hit: a finest window visited holds the whole odd cell. Chance is .14.\n\n"
+    )
+    in_files = table(
+        ["file", "cells", "scenes", "given in training", "accuracy", "hit", "bytes read", "pixels decoded", "glimpses",
+         "CPU ms"],
+        files,
+    )  # fmt: skip
+    return table(head, body) + words + in_files + source(result, "oddcell.py")
+
+
+def megamnist(result: dict[str, Any]) -> str:
+    """Megapixel-MNIST: the search, beside all windows, random regions and every digit shown."""
+    body = []
+    rows = [row for row in result["rows"] if row["recipe"] in ("location", "everywhere")]
+    kinds = dict.fromkeys((row["side"], row["recipe"], row["policy"]) for row in rows)
+    for side, recipe, policy in sorted(kinds, key=lambda kind: kind[0]):
+        same = [r for r in rows if (r["side"], r["recipe"], r["policy"]) == (side, recipe, policy)]
+        looks = policy not in ("every window", "first look")
+        words = {
+            "every window": "all windows, gated attention",
+            "oracle": f"{recipe}, shown every digit",
+            "first look": f"{recipe}, root regions only",
+        }
+        cost = ["", ""]
+        if policy != "oracle":
+            cost = [percent(mean(same, "fraction_read")), f"{mean(same, 'cpu_ms'):.0f}"]
+        body.append(
+            [f"{side:,}", words.get(policy, f"{recipe}, {policy}"), span(same, "accuracy"),
+             f"{mean(same, 'hit'):.2f}" if looks else "", f"{mean(same, 'seen'):.2f}" if looks else "",
+             f"{mean(same, 'glimpses'):.0f}", *cost,
+             f"{mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
+        )  # fmt: skip
+    head = ["side, px", "", "accuracy", "hit", "digits seen", "glimpses", "pixels read", "CPU ms",
+            "training, CPU-s", "seeds"]  # fmt: skip
+    counts = dict(sorted((row["side"], row["scenes"]) for row in rows))
+    scenes = ", ".join(f"{count} test scenes of {side:,} px" for side, count in counts.items())
+    words = (
+        f"\n\n{scenes}; chance .10; mean (lowest to highest). Hit: a window visited at full resolution "
+        "holds at least half of a digit; digits seen: share of the five of which one does. Searches spend their "
+        "budget (no stop); the root regions count as glimpses. Trained on sides up to 768 px."
+    )
+    return table(head, body) + words + source(result, "megamnist.py")
+
+
+def fmow(result: dict[str, Any]) -> str:
+    """The fMoW protocols, by size of the image."""
+    real = "fMoW" if not result["synthetic"] else "synthetic tree"
+    body = [
+        [name, bucket["name"], str(bucket["rows"]), f"{bucket['top1']:.3f}", f"{bucket['macro']:.3f}",
+         f"{bucket['glimpses']:.0f}"]
+        for name, found in result["reports"].items()
+        for bucket in (*found["buckets"], found["overall"])
+    ]  # fmt: skip
+    head = [f"protocol, {real}", "long side", "rows", "top-1", "macro", "looks"]
+    words = (
+        "\n\nB: whole frames of the test split, from JPEGs and from COGs made of them; C: crops of the validation "
+        "split's boxes."
+    )
+    if result["synthetic"]:
+        words = (
+            "\n\n**Synthetic.** Drawn scenes with every quirk of the release's files and none of its content: they "
+            "show that index, conversion, training, evaluation and both protocols run from end to end, and say "
+            "nothing of accuracy on fMoW."
+        ) + words
+    return table(head, body) + words + source(result, "fmow_protocols.py")

@@ -1,0 +1,139 @@
+"""Tables of time, bytes and memory."""
+
+import math
+from typing import Any
+
+from tables.markdown import percent, source, table
+
+
+def memory(result: dict[str, Any]) -> str:
+    """Peak memory by size of the scene."""
+    rows = [
+        [r["scene"], f"{r['bytes'] / 1e6:,.0f} MB", f"{r['rss']:.0f} MB", str(r["glimpses"]), str(r["tiles"])]
+        for r in result["rows"]
+    ]
+    return table(["scene", "file", "peak memory of `classify`", "glimpses", "tiles"], rows) + source(
+        result, "memory.py"
+    )
+
+
+def reading(result: dict[str, Any]) -> str:
+    """CPU ms per crop, pattern by pattern, beside the other readers."""
+    shown = [row for row in result["rows"] if row["file"] == "slide"]
+    ways = {
+        "hiresattn": "ours",
+        "hiresattn, ready for a network": "fused",
+        "decoding alone (the floor)": "floor",
+        "OpenSlide `read_region`": "loop",
+    }
+    rows = [[name, *(f"{row[key]['cpu_ms']:.2f}" for row in shown)] for name, key in ways.items()]
+    absent = []
+    for number, other in enumerate(shown[0]["others"]):
+        if other.get("missing"):
+            absent.append(other["name"])
+        else:
+            rows.append([other["name"], *(f"{row['others'][number]['cpu_ms']:.2f}" for row in shown)])
+    head = [f"CPU ms per crop, {shown[0]['side']:,} px JPEG slide", *(row["pattern"] for row in shown)]
+    faster = ", ".join(
+        f"{row['pattern']} {row['speedup_over_loop']:.1f}" for row in result["rows"] if row["file"] == "zarr"
+    )
+    floor = ", ".join(f"{row['pattern']} {row['ratio_to_floor']:.2f}" for row in shown)
+    fused = ", ".join(f"{row['fused']['ratio_to_floor']:.2f}" for row in shown)
+    words = (
+        f"\n\n500 crops of 224 px, one thread, pixels compared. Zarr 3 with 256-px chunks, times faster than "
+        f"`z[y:y+h, x:x+w]`: {faster}. Times the floor: {floor}; ready for a network {fused}."
+    )
+    if absent:
+        words += f" Not installed here: {', '.join(absent)}."
+    return table(head, rows) + words + source(result, "reading.py")
+
+
+def slide_profile(result: dict[str, Any]) -> str:
+    """What a classification of a large slide spends its time on."""
+    names = {
+        "model": "network",
+        "read": "reading crops",
+        "open": "opening the file",
+        "rest": "the rest: search, geometry, record",
+        "total": "in all",
+    }
+    whole = result["rows"]["total"]["cpu"]
+    rows = [
+        [name, f"{1e3 * seconds['cpu']:.0f}", percent(seconds["cpu"] / whole)]
+        for key, name in names.items()
+        for seconds in [result["rows"][key]]
+    ]
+    numba = result["numba"]
+    words = (
+        f"\n\n{result['budget']} looks at a JPEG slide of {result['side']:,} x {result['side']:,} px "
+        f"({result['bytes'] / 1e6:.0f} MB), opened anew; EfficientNet-B0 (random weights), crops of 224 px, one "
+        f"thread. Numba costs a second process {numba['import']:.2f} s for its import and {numba['kernels']:.2f} s for "
+        "the compiled kernels."
+    )
+    return table(["`classify`", "CPU ms", "share"], rows) + words + source(result, "slide_profile.py")
+
+
+def remote(result: dict[str, Any]) -> str:
+    """Requests and bytes of a look over the network."""
+    rows = [
+        [
+            f"{row['side']:,}",
+            f"{row['bytes'] / 1e6:.0f} MB",
+            f"{row['glance']['requests']}, {row['glance']['bytes'] / 1e6:.2f} MB",
+            *(
+                f"{row[policy]['requests']}, {row[policy]['bytes'] / 1e6:.2f} MB ({100 * row[policy]['share']:.1f} %)"
+                for policy in ("best-first", "random")
+            ),
+        ]
+        for row in result["rows"]
+    ]
+    looks = f"search, {result['budget']} looks"
+    head = ["side, px", "file", "open and root regions", looks, "as many random looks"]
+    doublings = math.log2(result["rows"][-1]["side"] / result["rows"][0]["side"])
+    more = [
+        result["rows"][-1][policy]["bytes"] - result["rows"][0][policy]["bytes"]
+        for policy in ("best-first", "random")
+    ]
+    words = (
+        f"\n\nRequests and bytes; the server answers after {result['latency_ms']} ms. When the side doubles, the file "
+        f"grows fourfold, a search reads {more[0] / doublings / 1e6:.2f} MB more and random looks "
+        f"{more[1] / doublings / 1e6:.2f} MB more."
+    )
+    return table(head, rows) + words + source(result, "remote.py")
+
+
+def tnet_speed(result: dict[str, Any]) -> str:
+    """Time per image of TNet and of its encoder on the whole image."""
+
+    def ratio(row: dict[str, Any], kind: str) -> str:
+        middle, low, high = row[f"{kind}_ratio"]
+        return f"{middle:.1f} ({low:.1f} to {high:.1f})" if row["locations"] else "1"
+
+    rows = [
+        [r["name"], f"{r['macs'] / 1e9:.2f} G", f"{r['alone_ms']:.0f}", ratio(r, "alone"),
+         f"{r['reading_ms']:.0f}", ratio(r, "reading")]
+        for r in result["rows"]
+    ]  # fmt: skip
+    head = ["one image", "MACs", "CPU ms, model alone", "times faster", "CPU ms with reading", "times faster"]
+    words = (
+        f"\n\nOne thread, batches of {result['images']}, {result['repeats']} repeats taking turns; ratios: median "
+        "(10 to 90 %). Random weights, synthetic JPEG COGs, read lazily; TNet is compared at the same size of image."
+    )
+    return table(head, rows) + words + source(result, "tnet_speed.py")
+
+
+def conversion(result: dict[str, Any]) -> str:
+    """Ours beside dask's coarsening, level by level."""
+    names = {"ours": "`hiresattn convert`", "dask": "`dask.array.coarsen`, level by level"}
+    rows = [
+        [names[key], f"{r['cpu_seconds']:.1f} s", f"{r['rss']:.0f} MB", f"{max(r['errors']):.2f}"]
+        for key, r in result["rows"].items()
+    ]
+    side = f"{result['side']:,}"
+    head = [f"{side} x {side} px to OME-Zarr", "CPU", "peak memory", "largest error, grey levels"]
+    words = (
+        f"\n\n{result['ratio']:.1f} times less CPU, reading back and comparing "
+        f"{result['rows']['ours']['windows']} windows included. Same tiled JPEG, same reader, same chunks, shards and "
+        "codec. Error: of a level's px against the exact mean of the level-0 px that it shows."
+    )
+    return table(head, rows) + words + source(result, "conversion.py")
