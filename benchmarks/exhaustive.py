@@ -18,7 +18,7 @@ import needle
 import needle_model
 from hiresattn import load_model
 from hiresattn.demo.needle import NeedleScene
-from hiresattn.inference.search import Budget
+from hiresattn.inference.budget import Budget
 from scenes import needle as needle_scenes
 from store import store
 

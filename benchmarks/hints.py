@@ -25,7 +25,10 @@ from hiresattn.checkpoint import Model
 from hiresattn.datasets.manifest import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import root_regions
-from hiresattn.inference.search import Budget, Policy, best_first
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.image_search import Policy
+from hiresattn.inference.search import search
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.select import TopK
 from hiresattn.reading.fetch import CropFetcher
 from scenes import needle as needle_scenes
@@ -128,8 +131,8 @@ SEARCHES: dict[str, tuple[Policy | None, int, Callable[[Model], None]]] = {
     "as shipped": (Policy(), 80, _no_change),
     "budget 200": (Policy(), 200, _no_change),
     "budget 400": (Policy(), 400, _no_change),
-    "NMS .3": (Policy(same_place=0.3), 80, _no_change),
-    "NMS .1": (Policy(same_place=0.1), 80, _no_change),
+    "NMS .3": (Policy(max_overlap=0.3), 80, _no_change),
+    "NMS .1": (Policy(max_overlap=0.1), 80, _no_change),
     "stop .99": (Policy(stop=0.99), 80, _no_change),
     "flatter": (Policy(), 80, _temper(0.5)),
     "sharper": (Policy(), 80, _temper(2.0)),
@@ -146,9 +149,8 @@ def searched(model: Model, scene: NeedleScene, policy: Policy | None, budget: in
         if policy is None:
             seen = model.net(fetch, roots, frames, select=TopK(), k=model.k)
         else:
-            seen, _ = best_first(
-                model.net, fetch, roots, frames, budget=Budget(glimpses=budget), policy=policy
-            )
+            engine = TorchEngine(model.net)
+            seen, _ = search(engine, fetch, roots, frames, budget=Budget(glimpses=budget), policy=policy)
     y, x, height, width = scene.box
     top, left, rows, columns = seen.region.T
     holds = (top <= y) & (left <= x) & (top + rows >= y + height) & (left + columns >= x + width)
@@ -195,7 +197,7 @@ def train(output: Path, hint: float, variant: str, seed: int, split: str, scenes
     add(rows, kind="train", hint=hint, variant=variant, seed=seed, split=split)
 
 
-@main.command()
+@main.command("search")
 @click.option("-m", "--model", "path", required=True)
 @click.option("--hint", required=True, type=float)
 @click.option("--search", "names", multiple=True, type=click.Choice(list(SEARCHES)))
@@ -203,7 +205,7 @@ def train(output: Path, hint: float, variant: str, seed: int, split: str, scenes
 @click.option("--split", default="val", type=click.Choice(list(FIRST)))
 @click.option("--scenes", default=150)
 @click.option("--variant", default="recipe", help="What the model was trained by.")
-def search(
+def compare(
     path: str, hint: float, names: tuple[str, ...], sides: str, split: str, scenes: int, variant: str
 ) -> None:
     """Measure ways to search with a trained model."""

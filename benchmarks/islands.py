@@ -22,8 +22,8 @@ import torch
 from hiresattn import classify, load_model, open_pyramid
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.inference.budget import Budget
 from hiresattn.inference.record import Prediction, VisitedRegion
-from hiresattn.inference.search import Budget
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from scenes.islands import write_manifest

@@ -11,7 +11,7 @@ from hiresattn_cli.sources import Unusable
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.manifest import Example
-    from hiresattn.inference.search import Budget
+    from hiresattn.inference.budget import Budget
 
 
 def planned(
@@ -28,7 +28,7 @@ def planned(
     assumed.
     """
     from hiresattn.errors import HiresattnError, OpenError
-    from hiresattn.inference.search import Budget
+    from hiresattn.inference.budget import Budget
 
     spent = Budget.parse(budget)
     for source in sources:

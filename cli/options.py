@@ -78,7 +78,7 @@ DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 def check_budget(text: str) -> None:
     """Refuse a budget that can't be read: wrong usage."""
-    from hiresattn.inference.search import Budget
+    from hiresattn.inference.budget import Budget
 
     try:
         Budget.parse(text)

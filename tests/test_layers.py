@@ -155,6 +155,16 @@ def test_no_module_is_named_after_nothing(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
 
 
+#: What of ``inference`` needs torch: the engine, and what loads or runs models in other ways than by a search.
+WITH_TORCH = {"torch_engine", "classify", "answer"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "hiresattn/inference").glob("*.py")), ids=dotted)
+def test_a_search_imports_no_torch(path):
+    if path.stem not in WITH_TORCH:
+        assert [name for name in imports(path) if name.split(".")[0] == "torch"] == []
+
+
 def loaded_by(statement):
     code = f"import sys; {statement}; print(*sorted(name.split('.')[0] for name in sys.modules))"
     done = subprocess.run(  # noqa: S603 - this interpreter
@@ -170,3 +180,7 @@ def test_import_hiresattn_loads_neither_torch_nor_a_reader():
 
 def test_opening_a_pyramid_loads_no_torch():
     assert "torch" not in loaded_by("from hiresattn import open_pyramid")
+
+
+def test_searching_and_pooling_load_no_torch():
+    assert "torch" not in loaded_by("import hiresattn.inference.search, hiresattn.inference.exhaustive")

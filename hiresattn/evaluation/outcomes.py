@@ -12,8 +12,9 @@ from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.classify import classify, known_labels
+from hiresattn.inference.cover import place_count
+from hiresattn.inference.exhaustive import MOST_PLACES
 from hiresattn.inference.record import Prediction
-from hiresattn.inference.search import MOST_PLACES, place_count
 from hiresattn.pyramid import open_pyramid
 
 #: Policies of the curve; ``best-first`` is the learned one.

@@ -13,9 +13,13 @@ from hiresattn.checkpoint import Model
 from hiresattn.datasets.manifest import Example, names_of
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region, root_regions
+from hiresattn.inference.budget import Budget
 from hiresattn.inference.domain import band_means, warnings_for
+from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.image_search import Policy
 from hiresattn.inference.record import LIKELY, Cost, Prediction, Seconds, VisitedRegion
-from hiresattn.inference.search import Budget, Policy, best_first, everywhere
+from hiresattn.inference.search import search
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
@@ -88,8 +92,8 @@ def classify_one(
     started = time.perf_counter()
     with torch.inference_mode():
         if job.policy in ("best-first", "random"):
-            traversal, (reason,) = best_first(
-                model.net,
+            traversal, (reason,) = search(
+                TorchEngine(model.net),
                 fetch,
                 roots,
                 frames,
@@ -98,7 +102,7 @@ def classify_one(
                 bytes_read=lambda _: stats.bytes,
             )
         elif job.policy == "exhaustive":
-            traversal = everywhere(model.net, fetch, frames[0], overlap=model.config.overlap)
+            traversal = everywhere(TorchEngine(model.net), fetch, frames[0], overlap=model.config.overlap)
             reason = "depth" if traversal.coverage.any() else "no_valid_pixels"
         else:
             k = (0,) if job.policy == "lowres" else model.k
@@ -127,9 +131,9 @@ def classify_one(
     )
     if reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
-    logits = traversal.logits[0] / model.temperature
+    logits = torch.as_tensor(traversal.logits[0]).double() / model.temperature
     several = model.config.multi_label
-    scores = (logits.double().sigmoid() if several else logits.softmax(0)).tolist()
+    scores = (logits.sigmoid() if several else logits.softmax(0)).tolist()
     if not np.isfinite(scores).all():
         raise DomainError(
             f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "

@@ -17,8 +17,10 @@ from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.manifest import Example, Label, names_of
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.answer import Job, blank_record, classify_one, frame_of, name_of
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.image_search import MAX_OVERLAP, Policy
 from hiresattn.inference.record import Prediction
-from hiresattn.inference.search import MOST_AT_ONCE, SAME_PLACE, Budget, Policy
+from hiresattn.inference.roots import MOST_AT_ONCE
 from hiresattn.model.device import pick_device
 from hiresattn.model.scorers import RandomScorer
 from hiresattn.pyramid import Pyramid
@@ -103,7 +105,7 @@ def classify(
             stop=confidence,
             random=policy == "random",
             seed=seed,
-            same_place=min(nms, SAME_PLACE),
+            max_overlap=min(nms, MAX_OVERLAP),
             temperature=loaded.temperature,
         ),
         policy=policy,

@@ -5,14 +5,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import check_region
-from hiresattn.inference.search import everywhere
+from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 
@@ -46,10 +45,10 @@ def locate(
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, or an image has more
-            places than ``search.MOST_PLACES``.
+            places than ``exhaustive.MOST_PLACES``.
         HiresattnError: If an image can't be read.
     """
-    net = model.net.eval()
+    engine = TorchEngine(model.net.eval())
     background = check(model, ())
     for example in examples:
         check(model, (example,))
@@ -62,15 +61,17 @@ def locate(
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            with CropFetcher([pyramid], model.config.input, threads=threads) as fetch, torch.inference_mode():
-                found = everywhere(net, fetch, np.array(region, np.int64), overlap=overlap)
+            with CropFetcher([pyramid], model.config.input, threads=threads) as fetch:
+                found = everywhere(engine, fetch, np.array(region, np.int64), overlap=overlap)
         finally:
             if pyramid is not example.source:
                 pyramid.close()
         measured = (found.coverage > 0).nonzero()[0]
-        logits = found.glimpse_logits.cpu()[measured]
-        evidence = logits[:, sought].logsumexp(1) - math.log(len(sought)) - logits[:, background]
-        odd = _probabilities(evidence, known=example.label is not None).numpy() >= sure
+        logits = found.glimpse_logits[measured]
+        evidence = (
+            np.logaddexp.reduce(logits[:, sought], axis=1) - math.log(len(sought)) - logits[:, background]
+        )
+        odd = _probabilities(evidence, known=example.label is not None) >= sure
         boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
         if example.label is not None:
             yield replace(example, boxes=boxes or None)
@@ -102,15 +103,17 @@ def check(model: Model, examples: Iterable[Example]) -> int:
     return model.net.background
 
 
-def _probabilities(evidence: Tensor, *, known: bool = True) -> Tensor:
+def _probabilities(evidence: np.ndarray, *, known: bool = True) -> np.ndarray:
     """Of each place to show the label, from log p(seen | label) / p(seen | background) ``[n]``.
 
     Unless it is ``known`` that some place does, one more that shows the background is counted: else the share of few
     places would follow the largest evidence, however small that is.
     """
     count = len(evidence) + (not known)
-    share = torch.tensor(1 / max(count, 1))
+    share = 1 / max(count, 1)
+    odd = np.zeros(0)
     for _ in range(ROUNDS):
-        odd = torch.sigmoid(evidence + torch.logit(share, eps=1e-6))
-        share = odd.sum() / max(count, 1)
+        share = min(max(share, 1e-6), 1 - 1e-6)
+        odd = np.exp(-np.logaddexp(0, -(evidence + math.log(share / (1 - share)))))
+        share = float(odd.sum()) / max(count, 1)
     return odd

@@ -35,9 +35,12 @@ class GatedAttention(nn.Module):
         Returns:
             One vector per image, and the weights: they sum to 1 over an image's glimpses.
         """
-        score = self.score(torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features)))[:, 0]
-        weights = _softmax_by_image(score, image, count)
+        weights = _softmax_by_image(self.weight_logits(features), image, count)
         return _sum_by_image(features * weights[:, None], image, count), weights
+
+    def weight_logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """One logit per glimpse; their softmax over an image's glimpses is the weights."""
+        return self.score(torch.tanh(self.content(features)) * torch.sigmoid(self.gate(features)))[:, 0]
 
 
 class MeanPooling(nn.Module):
@@ -57,6 +60,10 @@ class MeanPooling(nn.Module):
         sizes = features.new_zeros(count).index_add(0, image, features.new_ones(len(image)))
         weights = 1 / sizes[image]
         return _sum_by_image(features * weights[:, None], image, count), weights
+
+    def weight_logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
+        """All 0: every glimpse has the same weight."""
+        return features.new_zeros(len(features))
 
 
 def pool_evidence(

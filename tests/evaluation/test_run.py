@@ -16,8 +16,8 @@ from hiresattn.evaluation.outcomes import Outcome, Pass, _hit, checked, outcomes
 from hiresattn.evaluation.summary import summarize
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
+from hiresattn.inference.cover import place_count
 from hiresattn.inference.record import Prediction, VisitedRegion
-from hiresattn.inference.search import place_count
 from hiresattn.model.build import build_model
 
 
@@ -262,7 +262,7 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
     for y, x, h, w in seen:
         covered[y : y + h, x : x + w] = True
     assert covered.all()
-    monkeypatch.setattr("hiresattn.inference.search.MOST_AT_ONCE", 7)
+    monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_AT_ONCE", 7)
     (again,) = classify([pixels], model, device="cpu", policy="exhaustive", threads=1)
     assert again.scores == pytest.approx(found.scores, abs=1e-6)
     # one place is one look: the answer is that of the first glance
@@ -274,7 +274,7 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
 
 
 def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
-    monkeypatch.setattr("hiresattn.inference.search.MOST_PLACES", 20)
+    monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_PLACES", 20)
     monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_PLACES", 20)
     with pytest.raises(ConfigError, match=r"25 places of 64 px .* at most 20"):
         next(classify([image()], model, device="cpu", policy="exhaustive"))

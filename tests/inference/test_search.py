@@ -9,7 +9,10 @@ from torch import nn
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, overlaps, root_regions
-from hiresattn.inference.search import Budget, Policy, best_first
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.image_search import Policy
+from hiresattn.inference.search import search
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.encoders import Encoded
 from hiresattn.model.net import GlimpseNet, Parts
@@ -90,8 +93,8 @@ def _search(fetch, *, side=4096, count=1, budget=None, net=None, **policy):
     roots = [root_regions(side, side)] * count
     frames = np.array([[0, 0, side, side]] * count)
     with torch.inference_mode():
-        return best_first(
-            net or _net(),
+        return search(
+            TorchEngine(net or _net()),
             fetch,
             roots,
             frames,
@@ -111,9 +114,9 @@ def test_search_goes_straight_down_to_the_target():
 
 def test_priority_is_the_regions_value_times_the_cells_probability():
     found, _ = _search(BrightFetch((1500, 2900)), budget=Budget(glimpses=30))
-    worth = torch.nn.functional.logsigmoid(found.value).numpy()
+    worth = -np.logaddexp(0, -found.value)
     worth[0] = 0.0  # the first look
-    priority = worth[found.parent] + found.log_prob.numpy()
+    priority = worth[found.parent] + found.log_prob
     for row in range(1, len(priority)):
         # what was open when this row was chosen had no higher priority
         later = [r for r in range(row + 1, len(priority)) if found.parent[r] < row]
@@ -167,11 +170,11 @@ def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
         found, _ = _search(BrightFetch((48, 48)), side=64, net=net, **policy)
         return int(np.flatnonzero((found.region[:, :2] == 48).all(1))[0])
 
-    assert looks_until_found(habituation=8.0) == 2  # the whole, one of the twenty, the target
-    assert looks_until_found(habituation=3.0) > 20  # not put back far enough
-    assert looks_until_found(habituation=0.0) > 20
+    assert looks_until_found(suppression=8.0) == 2  # the whole, one of the twenty, the target
+    assert looks_until_found(suppression=3.0) > 20  # not put back far enough
+    assert looks_until_found(suppression=0.0) > 20
     net.background = None  # nothing says that a place was background
-    assert looks_until_found(habituation=8.0) > 20
+    assert looks_until_found(suppression=8.0) > 20
 
 
 def test_no_place_is_visited_twice_at_a_depth():
@@ -198,7 +201,7 @@ def test_search_stops_when_it_is_confident():
 
 
 def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(monkeypatch):
-    monkeypatch.setattr("hiresattn.inference.search.MOST_AT_ONCE", 10)
+    monkeypatch.setattr("hiresattn.inference.roots.MOST_AT_ONCE", 10)
     asked = []
 
     class Watching(BrightFetch):
@@ -208,8 +211,8 @@ def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(mo
 
     roots = [root_regions(512, 512, root_size=64)]
     with torch.inference_mode():
-        found, (reason,) = best_first(
-            _net(), Watching((99, 99)), roots, np.array([[0, 0, 512, 512]]),
+        found, (reason,) = search(
+            TorchEngine(_net()), Watching((99, 99)), roots, np.array([[0, 0, 512, 512]]),
             budget=Budget(seconds=100.0), policy=Policy(stop=0.5),
         )  # fmt: skip
     assert max(asked) == 10
@@ -233,8 +236,8 @@ def test_a_budget_in_bytes_counts_what_was_read():
     spent = iter(range(0, 100_000, 100))
     roots = [root_regions(4096, 4096)]
     with torch.inference_mode():
-        found, (reason,) = best_first(
-            _net(), BrightFetch((9, 9)), roots, np.array([[0, 0, 4096, 4096]]),
+        found, (reason,) = search(
+            TorchEngine(_net()), BrightFetch((9, 9)), roots, np.array([[0, 0, 4096, 4096]]),
             budget=Budget(bytes=1000), policy=Policy(stop=None), bytes_read=lambda _: next(spent),
         )  # fmt: skip
     assert reason == "budget"
@@ -252,7 +255,7 @@ def test_images_searched_side_by_side_get_what_they_get_alone():
     for number, target in enumerate(targets):
         alone, _ = _search(BrightFetch(target), budget=Budget(glimpses=12))
         assert (together.region[together.image == number] == alone.region).all()
-        assert torch.allclose(together.logits[number], alone.logits[0], atol=1e-4)
+        assert np.allclose(together.logits[number], alone.logits[0], atol=1e-4)
 
 
 def test_nothing_measured_ends_the_search_without_an_answer():

@@ -11,7 +11,10 @@ from torch.nn import functional
 from hiresattn.config import ModelConfig, ScorerConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, cell_regions, root_regions
-from hiresattn.inference.search import Budget, Policy, best_first
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.image_search import Policy
+from hiresattn.inference.search import search
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.build import build_model
 from hiresattn.model.scorers import MaskScorer, Scored, ScorerInput, Target
 from hiresattn.model.scorers.mask import (
@@ -254,17 +257,17 @@ def test_a_search_opens_only_open_gates_and_then_is_done(open_cells, looks):
     whole = np.array([[0, 0, 128, 128]])
     net = _net(open_cells)
     with torch.inference_mode():
-        seen, reasons = best_first(
-            net, _blank, [whole], whole, budget=Budget(glimpses=64), policy=Policy(stop=None)
+        seen, reasons = search(
+            TorchEngine(net), _blank, [whole], whole, budget=Budget(glimpses=64), policy=Policy(stop=None)
         )
         flat = net(_blank, [whole], whole, select=selector(net.scorer.gate), k=(9,))
-        anywhere, _ = best_first(
-            net,
+        anywhere, _ = search(
+            TorchEngine(net),
             _blank,
             [whole],
             whole,
             budget=Budget(glimpses=64),
-            policy=Policy(stop=None, random=True, same_place=1),
+            policy=Policy(stop=None, random=True, max_overlap=1),
         )
     assert len(seen.image) == len(flat.image) == looks
     assert reasons == ["exhausted"]

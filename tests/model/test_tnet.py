@@ -13,7 +13,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, cell_regions, child_paths
-from hiresattn.inference.search import Budget, Policy, best_first
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.image_search import Policy
+from hiresattn.inference.search import search
+from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.build import build_model
 from hiresattn.model.describe import describe
 from hiresattn.model.encoders import build_encoder
@@ -124,15 +127,14 @@ def test_a_search_tells_glimpses_the_path_that_training_tells_them(position):
     net = build_model(replace(SMALL, position=position)).eval()
     roots, frames = [_whole(256)], _whole(256)
     with torch.no_grad():
-        found, _ = best_first(
-            net, _blobs, roots, frames, budget=Budget(glimpses=30), policy=Policy(stop=None, same_place=1.0)
-        )
+        policy = Policy(stop=None, max_overlap=1.0)
+        found, _ = search(TorchEngine(net), _blobs, roots, frames, budget=Budget(glimpses=30), policy=policy)
         everything = net(_blobs, roots, frames, select=TopK(), k=(9,))
     paths = [_path(everything, row) for row in range(len(everything.image))]
     assert set(found.depth.tolist()) == {0, 1, 2}
     for row in range(len(found.image)):
         same = paths.index(_path(found, row))
-        assert torch.allclose(found.features[row], everything.features[same], atol=1e-5)
+        assert torch.allclose(torch.from_numpy(found.features[row]), everything.features[same], atol=1e-5)
 
 
 def _path(traversal, row):

@@ -1,0 +1,68 @@
+"""Look at every finest region of an image: what a search is compared with. NumPy only."""
+
+import numpy as np
+
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import root_regions
+from hiresattn.inference.cover import place_count
+from hiresattn.inference.engine import Engine
+from hiresattn.inference.pooling import pool_for
+from hiresattn.inference.roots import MOST_AT_ONCE
+from hiresattn.inference.search import Fetch
+from hiresattn.inference.table import GlimpseTable, traversal_of
+from hiresattn.model.traversal import Traversal
+
+#: Most finest regions of one image that are looked at exhaustively; 16,384 x 16,384 px are 65,536 of 64 px.
+MOST_PLACES = 100_000
+
+
+def everywhere(engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: float = 0.0) -> Traversal:
+    """Look at every finest region of a rectangle, and predict from all of them.
+
+    Args:
+        engine: The network.
+        fetch: Where crops come from.
+        frame: The rectangle classified, ``[4]``, level-0 px.
+        overlap: Least share of its side that a region has in common with the next.
+
+    Returns:
+        The traversal of one image, all of depth 0.
+
+    Raises:
+        ConfigError: If that is more than ``MOST_PLACES`` regions.
+    """
+    facts = engine.facts
+    y, x, height, width = (int(value) for value in frame)
+    if (count := place_count(height, width, facts.finest, overlap)) > MOST_PLACES:
+        raise ConfigError(
+            f"{count:,} regions of {facts.finest} px to look at exhaustively, and at most {MOST_PLACES:,} are; "
+            "name a window of the image, or leave exhaustive out"
+        )
+    regions = root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)
+    table, pool = GlimpseTable(), pool_for(facts)
+    for start in range(0, len(regions), MOST_AT_ONCE):
+        part = regions[start : start + MOST_AT_ONCE]
+        at = np.zeros(len(part), np.int64)
+        crops = fetch(at, part)
+        frames = np.repeat(frame[None], len(part), axis=0)
+        found = engine.look(crops.pixels, crops.coverage, part, frames, np.zeros((len(part), 3), np.int64))
+        for row in range(len(part)):
+            pool.add(found, row, log_prior=0.0, finest=True)
+        table.append(
+            {
+                "region": part,
+                "depth": at,
+                "parent": at - 1,
+                "cell": at - 1,
+                "log_prob": np.zeros(len(part), np.float32),
+                "log_prior": np.zeros(len(part)),
+                "coverage": crops.coverage.mean((1, 2)),
+                "finest": at == 0,
+                "value": found.value,
+                "cell_logits": found.cell_logits,
+                "features": found.features,
+                "class_logits": found.class_logits,
+                "weight_logit": found.weight_logits,
+            }
+        )
+    return traversal_of(table, pool.weights(table), pool.logits())

@@ -1,0 +1,225 @@
+"""The search of one image: what is next, what was found, and when it ends. NumPy only."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.cover import covered, place_count
+from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.inference.open_cells import Choice, OpenCells, OpenRegion
+from hiresattn.inference.pooling import confidence, pool_for
+from hiresattn.inference.roots import ordered_roots, roots_at_once
+from hiresattn.inference.suppression import SUPPRESSION
+from hiresattn.inference.table import GlimpseTable, traversal_of
+from hiresattn.inference.visited import Visited
+from hiresattn.model.traversal import Traversal
+
+#: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
+#: visited: they show the same, reached through another parent.
+MAX_OVERLAP = 0.5
+#: A search may end once all of an image was seen at the finest scale and as many finest glimpses were taken as this
+#: times those that would cover it: with regions at half overlap, every one was seen once.
+COVER_TIMES = 4
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the next regions are chosen."""
+
+    stop: float | None = 0.95
+    """Confidence at which the search ends; None = spend the budget. Of several labels, that of the least sure."""
+    width: int = 1
+    """Regions looked at per step and image; more is faster on a GPU and less exact in its order."""
+    random: bool = False
+    """Choose cells at random, whatever the scorer gives: the control."""
+    seed: int = 0
+    """Of the random choice, which is the same for every image."""
+    max_overlap: float = MAX_OVERLAP
+    """Intersection over union above which two regions of a depth show the same."""
+    suppression: float = SUPPRESSION
+    """Largest log-priority penalty for cells that resemble a known background region. 0 = none. Needs a network with
+    a background class."""
+    temperature: float = 1.0
+    """What the logits are divided by before they are a confidence."""
+
+
+class ImageSearch:
+    """The state of one image's search.
+
+    Args:
+        facts: Of the network.
+        budget: Of this image.
+        policy: How to choose, and when to stop.
+        roots: Root regions ``[r 4]``.
+        frame: The rectangle classified ``[4]``, level-0 px.
+        started: Reading of ``time.perf_counter`` when the first was spent on the image, s.
+        bytes_read: Stored bytes read so far; None = unknown, none.
+    """
+
+    def __init__(
+        self,
+        facts: NetFacts,
+        budget: Budget,
+        policy: Policy,
+        *,
+        roots: np.ndarray,
+        frame: np.ndarray,
+        started: float,
+        bytes_read: Callable[[], int] | None = None,
+    ) -> None:
+        roots = np.asarray(roots, np.int64)
+        self.frame = np.asarray(frame, np.int64)
+        self.rng = np.random.default_rng(policy.seed)
+        self.reason = ""
+        self.error: Exception | None = None
+        self._facts, self._budget, self._policy = facts, budget, policy
+        self._roots = ordered_roots(roots, budget)
+        self._root_count = len(roots)
+        self._started, self._bytes_read = started, bytes_read
+        self._table, self._pool = GlimpseTable(), pool_for(facts)
+        self._open_cells, self._visited = OpenCells(facts.grid.size), Visited(policy.max_overlap)
+        self._opened: list[
+            tuple[OpenRegion, float]
+        ] = []  # root regions: their cells open when all were looked at
+        self._measured, self._finest = 0.0, 0
+        height, width = (int(side) for side in self.frame[2:])
+        self._check_cover_at = COVER_TIMES * place_count(height, width, facts.finest)
+        self._covered = False
+
+    @property
+    def _roots_left(self) -> int:
+        """Root regions not looked at yet; they come before all others."""
+        return max(len(self._roots) - len(self._table), 0)
+
+    def choose(self) -> list[Choice]:
+        """What is looked at next; nothing where the search ends, which sets its reason."""
+        budget, looked = self._budget, len(self._table)
+        spent = self._spent()
+        if looked and (spent >= 1 or looked == budget.glimpses):
+            self.reason = "budget"
+            return []
+        if self._roots_left:
+            roots = self._roots[looked : looked + roots_at_once(budget, looked, spent)]
+            return [Choice(tuple(root)) for root in roots.tolist()]
+        width = self._policy.width
+        if budget.glimpses is not None:
+            width = min(width, budget.glimpses - looked)
+        choices: list[Choice] = []
+        while len(choices) < width and (choice := self._open_cells.next()) is not None:
+            if not self._visited.shows(choice.depth, choice.region):
+                self._visited.add(choice.depth, choice.region)
+                choices.append(choice)
+        if not choices:
+            self.reason = "exhausted"
+        return choices
+
+    def take_in(
+        self,
+        columns: dict[str, np.ndarray],
+        choices: list[Choice],
+        found: Outputs,
+        first: int,
+        divided: dict[int, OpenRegion],
+    ) -> None:
+        """Append what was found to the table, pool it, open cells, and see whether the search ends.
+
+        Args:
+            columns: The new rows of the table.
+            choices: What was looked at.
+            found: What the network gave in this step, other images included.
+            first: Row in ``found`` of the first choice.
+            divided: The regions of this step that can be divided, by row in ``found``.
+        """
+        offset = len(self._table) - first
+        self._table.append(columns)
+        self._measured += float(columns["coverage"].sum())
+        worth = (-np.logaddexp(0, -columns["value"].astype(np.float64))).tolist()
+        finest = columns["finest"].tolist()
+        for number, choice in enumerate(choices):
+            row = first + number
+            self._pool.add(found, row, log_prior=choice.log_prior, finest=finest[number])
+            region = divided.get(row)
+            if region is not None:
+                region.row, region.depth, region.path = row + offset, choice.depth, choice.path
+                region.log_prior = choice.log_prior + worth[number]
+                region.appearance = None if found.appearance is None else found.appearance[row]
+                self._open(region, worth[number])
+            elif finest[number]:
+                self._finest += 1
+                if choice.appearance is not None:
+                    self._learn_background(choice.appearance, found.class_logits[row])
+        if not self._roots_left:
+            self._open_roots()
+            self._conclude()
+
+    def result(self) -> tuple[Traversal, str, tuple[str, ...]]:
+        """The traversal, why the search ended, and what the user should know of it, a sentence each."""
+        notes = []
+        if (seen := min(len(self._table), len(self._roots))) < self._root_count:
+            notes.append(
+                f"the budget ended among the {self._root_count:,} root regions: {seen:,} of them, spread out over "
+                "the image, were seen; raise the budget to see all of it"
+            )
+        if self._covered:
+            notes.append(
+                f"the budget is larger than the image: after {len(self._table):,} glimpses every part of it was "
+                "seen at the finest scale"
+            )
+        traversal = traversal_of(self._table, self._pool.weights(self._table), self._pool.logits())
+        return traversal, self.reason, tuple(notes)
+
+    def _spent(self) -> float:
+        """The share of the budget's bytes or seconds that is spent."""
+        spent = 0.0
+        if self._budget.bytes is not None and self._bytes_read is not None:
+            spent = self._bytes_read() / self._budget.bytes
+        if self._budget.seconds is not None:
+            spent = max(spent, (time.perf_counter() - self._started) / self._budget.seconds)
+        return spent
+
+    def _open(self, region: OpenRegion, worth: float) -> None:
+        """Open a region's cells; those of root regions only when all of these were looked at."""
+        if region.depth == 0:
+            self._opened.append((region, worth))
+            return
+        if not self._policy.random:
+            region.raise_cost(-worth)
+        self._open_cells.open(region)
+
+    def _open_roots(self) -> None:
+        """Open the cells of the root regions. They cover the image, so the best of all counts as worth it."""
+        if not self._opened:
+            return
+        values = self._table["value"][: len(self._roots)].astype(np.float64)
+        best = float(np.max(-np.logaddexp(0, -values)))
+        for region, worth in self._opened:
+            if not self._policy.random:
+                region.raise_cost(best - worth)
+            self._open_cells.open(region)
+        self._opened = []
+
+    def _learn_background(self, appearance: np.ndarray, logits: np.ndarray) -> None:
+        """Note what a finest region looked like from afar, and how surely it is background."""
+        shares = np.exp(logits - logits.max())
+        sure = float(shares[self._facts.background] / shares.sum())
+        self._open_cells.known.add(appearance, self._policy.suppression * sure)
+
+    def _conclude(self) -> None:
+        """End a search that is sure, that saw nothing measured, or that saw all there is."""
+        stop = self._policy.stop
+        if self._measured == 0:
+            self.reason = "no_valid_pixels"
+        elif stop is not None and self._confidence() >= stop:
+            self.reason = "confidence"
+        elif self._finest >= self._check_cover_at:
+            self._check_cover_at = 1 + int(1.1 * self._check_cover_at)
+            finest = self._table["region"][self._table["finest"]]
+            self._covered = covered(finest, self.frame, self._facts.finest)
+            if self._covered:
+                self.reason = "exhausted"
+
+    def _confidence(self) -> float:
+        return confidence(self._pool.logits() / self._policy.temperature, self._facts)

@@ -1,0 +1,135 @@
+"""Pool glimpses one by one: the cost of one more doesn't depend on how many came before. NumPy only."""
+
+import math
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float
+
+from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.inference.table import GlimpseTable
+
+#: Least mean probability of a class where the scorer's head predicts, so that its logarithm is finite.
+LEAST_PROBABILITY = 1e-12
+
+
+class Pool(Protocol):
+    """The glimpses of one image so far, pooled."""
+
+    def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:
+        """Pool one more glimpse.
+
+        Args:
+            found: What the network gave for some crops.
+            row: Which of them.
+            log_prior: Log of the chance, before looking, that the region shows what decides the image.
+            finest: Whether the region can't be divided further.
+        """
+
+    def logits(self) -> Float[np.ndarray, " K"]:
+        """Class logits of the image."""
+
+    def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
+        """Weight of each glimpse in the prediction; they sum to 1."""
+
+
+class WeightedMean:
+    """The weighted mean of the glimpses' class logits, or of the probabilities by a scorer's own head.
+
+    A linear classifier of the weighted mean of features is the weighted mean of their logits, for weights sum
+    to 1: neither features nor the classifier are needed again.
+    """
+
+    def __init__(self, *, scorer_head: bool = False) -> None:
+        self._scorer_head = scorer_head
+        self._top, self._total = -math.inf, 0.0
+        self._sum: np.ndarray | float = 0.0
+
+    def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:  # noqa: ARG002 - common interface
+        """Pool one more glimpse: see ``Pool``."""
+        if self._scorer_head and found.class_log_prob is not None:
+            values = np.exp(found.class_log_prob[row].astype(np.float64))
+        else:
+            values = found.class_logits[row].astype(np.float64)
+        logit = float(found.weight_logits[row])
+        if logit > self._top:
+            scale = math.exp(self._top - logit)
+            self._total, self._sum, self._top = self._total * scale + 1, self._sum * scale + values, logit
+        else:
+            weight = math.exp(logit - self._top)
+            self._total, self._sum = self._total + weight, self._sum + weight * values
+
+    def logits(self) -> Float[np.ndarray, " K"]:
+        """Class logits of the image."""
+        mean = np.asarray(self._sum / self._total)
+        return np.log(np.maximum(mean, LEAST_PROBABILITY)) if self._scorer_head else mean
+
+    def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
+        """The softmax of the aggregator's logits."""
+        return np.asarray(np.exp(table["weight_logit"].astype(np.float64) - self._top) / self._total)
+
+
+class EvidenceSum:
+    """The sum over finest glimpses of prior x p(glimpse | class) / p(glimpse | background), as a logarithm.
+
+    As long as there is no finest glimpse, all count (see ``model.aggregators.pool_evidence``).
+
+    Args:
+        background: Index of the background class.
+        prior_weight: What a glimpse's log prior is multiplied by.
+    """
+
+    def __init__(self, background: int, prior_weight: float) -> None:
+        self._background, self._prior_weight = background, prior_weight
+        self._any_finest = False
+        self._sum: np.ndarray | float = -math.inf
+
+    def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:
+        """Pool one more glimpse: see ``Pool``."""
+        if finest and not self._any_finest:  # from now on only finest glimpses count
+            self._any_finest, self._sum = True, -math.inf
+        if finest or not self._any_finest:
+            self._sum = np.logaddexp(self._sum, self._ratio(found.class_logits[row], log_prior))
+
+    def logits(self) -> Float[np.ndarray, " K"]:
+        """Class logits of the image, that of the background 0."""
+        pooled = np.array(self._sum)
+        pooled[self._background] = 0.0
+        return pooled
+
+    def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
+        """Each glimpse's share of the evidence for the likeliest class besides the background."""
+        pooled = self.logits()
+        pooled[self._background] = -math.inf
+        best = int(pooled.argmax())
+        ratio = self._ratio(table["class_logits"], table["log_prior"][:, None])[:, best]
+        counts = table["finest"] if self._any_finest else np.ones(len(ratio), bool)
+        return np.where(counts, np.exp(ratio - pooled[best]), 0.0)
+
+    def _ratio(self, logits: np.ndarray, log_prior: np.ndarray | float) -> np.ndarray:
+        """Log of the evidence for each class over that for the background."""
+        logits = logits.astype(np.float64)
+        background = logits[..., self._background, None]
+        return np.asarray(logits - background + self._prior_weight * log_prior)
+
+
+def pool_for(facts: NetFacts) -> Pool:
+    """An empty pool, as the network pools."""
+    if facts.background is not None:
+        return EvidenceSum(facts.background, facts.prior_weight)
+    return WeightedMean(scorer_head=facts.head == "scorer")
+
+
+def confidence(logits: Float[np.ndarray, " K"], facts: NetFacts) -> float:
+    """How sure a prediction is, 0 to 1.
+
+    Of one class: the largest probability, that of the background left out, for what was not found yet may still be
+    found. Of several labels: the probability of being right about the least sure one.
+    """
+    if facts.multi_label:
+        return float(1 / (1 + np.exp(-np.abs(logits).min())))
+    shares = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    if facts.background is not None:
+        shares[facts.background] = 0.0
+    return float(shares.max())
