@@ -22,7 +22,7 @@ import needle
 import needle_model
 from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import root_regions
 from hiresattn.inference.budget import Budget

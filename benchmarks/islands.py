@@ -21,7 +21,8 @@ import torch
 
 from hiresattn import classify, load_model, open_pyramid
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.record import Prediction, VisitedRegion
 from hiresattn.training.fit import fit

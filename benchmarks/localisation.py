@@ -32,7 +32,8 @@ from hiresattn import load_model
 from hiresattn.attention_maps.export import export_attention, first_look, loader_of
 from hiresattn.attention_maps.memory import load_attention
 from hiresattn.attention_maps.render import RegionMap, compose
-from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.training.data import Item
 from hiresattn.training.fit import fit
 from islands import LOOKING

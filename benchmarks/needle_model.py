@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 import torch
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.training.fit import fit
 from hiresattn.training.log import EpochRecord
 from hiresattn.training.options import TrainOptions

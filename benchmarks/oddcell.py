@@ -34,7 +34,7 @@ import numpy as np
 import torch
 
 from hiresattn import classify, load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.inference.locate import locate
 from hiresattn.inference.record import Prediction
 from hiresattn.training.fit import fit

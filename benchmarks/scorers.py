@@ -27,7 +27,7 @@ import oddcell
 from hiresattn import load_model
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.config import ScorerConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.evaluation.outcomes import Pass, outcomes
 from hiresattn.geometry import cells_on_target

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from hiresattn.datasets.manifest import SPLITS
+from hiresattn.datasets.example import SPLITS
 from hiresattn.files import atomic_write
 from scenes import fmow_tree, islands
 from scenes.cells import CLASSES, ZIP

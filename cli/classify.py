@@ -19,7 +19,7 @@ from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
     from hiresattn.inference.record import Prediction
 
     Source = str | Example | Unusable
@@ -215,7 +215,7 @@ def _opened(output: str) -> IO[str]:
 
 
 def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
 
     if len(sources) != 1 or isinstance(sources[0], Example):
         raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
@@ -227,7 +227,7 @@ def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], 
 
 def _scaled(source: "Source", mpp: float) -> "Source":
     """A source with another scale than its file, or its manifest, says."""
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
 
     if isinstance(source, Unusable):
         return source

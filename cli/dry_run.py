@@ -10,7 +10,7 @@ from hiresattn_cli.sources import Unusable
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
     from hiresattn.inference.budget import Budget
 
 

@@ -13,7 +13,7 @@ from hiresattn_cli.output import json_line, one_line
 from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
     from hiresattn.pyramid import Pyramid
 
 #: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
@@ -29,7 +29,7 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
     from hiresattn.pyramid import open_pyramid
 
     sources = list(_images(expand_sources(words)))

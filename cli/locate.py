@@ -15,7 +15,7 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
 
 COLUMNS = ("path", "label", "split", "y", "x", "height", "width", "boxes", "group", "mpp", "fold")
 

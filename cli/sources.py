@@ -13,7 +13,7 @@ from hiresattn.datasets.tables import SUFFIXES as TABLES
 from hiresattn.errors import HiresattnError
 
 if TYPE_CHECKING:
-    from hiresattn.datasets.manifest import Example, Label
+    from hiresattn.datasets.example import Example, Label
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ def _images(word: str) -> Iterator[str | Unusable]:
 
 def _folder(folder: str) -> Iterator[str | Unusable]:
     """The images of a folder and of those in it; a Zarr directory is one image."""
-    from hiresattn.datasets.folder import images_below, is_zarr
-    from hiresattn.datasets.manifest import IMAGES
+    from hiresattn.datasets.folder import images_below
+    from hiresattn.files import IMAGE_SUFFIXES, is_zarr
 
     if is_zarr(folder):
         yield folder
@@ -127,7 +127,7 @@ def _folder(folder: str) -> Iterator[str | Unusable]:
         yield Unusable(
             folder,
             f"{folder}: a folder with no image in it, and no Zarr (no zarr.json, .zgroup or .zarray); "
-            f"images end in {' '.join(sorted(IMAGES))}",
+            f"images end in {' '.join(sorted(IMAGE_SUFFIXES))}",
         )
 
 

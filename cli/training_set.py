@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from hiresattn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hiresattn.datasets.manifest import Example
+    from hiresattn.datasets.example import Example
     from hiresattn.training.options import TrainOptions
 
 
@@ -28,7 +28,7 @@ def training_set(manifest: str, chosen: "TrainOptions") -> "list[Example]":
 def _check(manifest: str, examples: "list[Example]", fold: int | str | None) -> None:
     """Refuse a set that nothing can be learnt of."""
     from hiresattn.config import did_you_mean
-    from hiresattn.datasets.manifest import classes_in
+    from hiresattn.datasets.example import classes_in
 
     train = [example for example in examples if example.split == "train"]
     if not train:

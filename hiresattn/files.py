@@ -1,4 +1,4 @@
-"""Writing files and directories whole or not at all."""
+"""Files: which of them are images, and writing them whole or not at all."""
 
 import os
 import shutil
@@ -8,8 +8,24 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+_SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
+_RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
+#: Suffixes of image files, in lower case.
+IMAGE_SUFFIXES = frozenset((*_SLIDES, *_RASTERS))
+#: Files of which a Zarr directory has at least one.
+ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
+
 #: Longest wait for threads that still write into a directory whose writer was interrupted, seconds.
 _WRITERS_END = 60.0
+
+
+def is_zarr(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder is a Zarr directory, which is one image: by its name or by what lies in it."""
+    name = os.fspath(folder)
+    return name.lower().rstrip("/").endswith(".zarr") or any(
+        os.path.exists(os.path.join(name, file))  # noqa: PTH110, PTH118 - no name makes these raise
+        for file in ZARR_FILES
+    )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ LAYERS = {
     "hiresattn.geometry": 1,
     "hiresattn.config": 2,
     "hiresattn.pyramid": 3,
-    "hiresattn.datasets": 4,
+    "hiresattn.datasets": 3,
     "hiresattn.model": 4,
     "hiresattn.reading": 4,
     "hiresattn.conversion": 5,

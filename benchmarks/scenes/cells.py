@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiresattn.datasets.manifest import SPLITS
+from hiresattn.datasets.example import SPLITS
 from hiresattn.errors import ConfigError, NotFoundError, OpenError
 
 #: Names of the classes: the folders of the zip.

@@ -19,7 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 
 #: Training scenes per side.

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from hiresattn.datasets.manifest import SPLITS, Example
+from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.errors import ConfigError, RegionError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pixels, Pyramid

@@ -14,7 +14,7 @@ from hiresattn.attention_maps.memory import load_attention
 from hiresattn.attention_maps.render import RegionMap, compose, write_attention
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import did_you_mean
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import Scorer

@@ -7,10 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
-from hiresattn.files import atomic_write
+from hiresattn.files import ZARR_FILES, atomic_write
 from hiresattn.pyramid.formats.gdal import reason
-
-_STORES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 
 def checked_target(source: Any, target: str | os.PathLike[str], *, overwrite: bool) -> Path:
@@ -30,7 +28,7 @@ def checked_target(source: Any, target: str | os.PathLike[str], *, overwrite: bo
     if os.path.lexists(path):
         if not overwrite:
             raise ConfigError(f"{name}: is there already; --overwrite replaces it")
-        if path.is_dir() and not any((path / file).exists() for file in _STORES):
+        if path.is_dir() and not any((path / file).exists() for file in ZARR_FILES):
             raise ConfigError(f"{name}: a directory that is no Zarr is not replaced; give another name")
     return path
 

@@ -13,12 +13,12 @@ _WITH_CLASS = 5
 
 
 class Boxes(NamedTuple):
-    """Where targets are, and what they are."""
+    """Known targets and what they are."""
 
-    places: tuple[tuple[int, int, int, int], ...]
+    boxes: tuple[tuple[int, int, int, int], ...]
     """``(y, x, height, width)`` each, level-0 px."""
     labels: tuple[str, ...] | None
-    """Class of each; None = that isn't said."""
+    """Class of each; None = not known."""
 
 
 def read_boxes(
@@ -33,16 +33,16 @@ def read_boxes(
     """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file in px (x, y).
 
     Args:
-        text: The one or the other; empty = not known.
-        manifest: What the file lies beside.
-        where: What is being read, for messages.
+        text: JSON or a file's name; empty = boxes are not known.
+        manifest: The manifest; the GeoJSON's path is relative to its folder.
+        where: File and line, for messages.
         known: GeoJSON files that were read for other rows of the same manifest; this one is added.
-        named: Whether the features of a GeoJSON are asked for their classes: QuPath's ``classification``, or a
-            property ``label``.
-        strict: Whether it is an error if some of them have one and others don't; else none has.
+        named: Whether to read the classes of a GeoJSON's features: QuPath's ``classification``, or a property
+            ``label``.
+        strict: Whether it is an error if some features have a class and others don't; else none counts.
 
     Returns:
-        Places and classes; None = not known.
+        Boxes and classes; None = not known.
 
     Raises:
         ConfigError: If they can't be read, one is empty, or some have a class and others don't.
@@ -59,7 +59,7 @@ def read_boxes(
         boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
         labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
         if any(len(row) > _WITH_CLASS for row in rows) or len(labels) not in (0, len(rows)):
-            raise ValueError("all need four numbers, or four numbers and a class")  # noqa: TRY301 - told below
+            raise ValueError("all need four numbers, or four numbers and a class")  # noqa: TRY301 - worded below
     except (
         OSError,
         ValueError,
@@ -93,12 +93,12 @@ def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:
     raise ValueError(f"feature {labels.index(None) + 1} has no class, others have, and its row has no label")
 
 
-def _class_of(said: Any) -> Any:
+def _class_of(properties: Any) -> Any:
     """The class that a feature's properties name; None = none. QuPath's derived classes have several names."""
-    kind = said.get("classification") or {}
-    if isinstance(kind, str):
-        return kind
-    return kind.get("name") or ": ".join(kind.get("names") or ()) or said.get("label") or None
+    found = properties.get("classification") or {}
+    if isinstance(found, str):
+        return found
+    return found.get("name") or ": ".join(found.get("names") or ()) or properties.get("label") or None
 
 
 def _name(label: Any) -> str:

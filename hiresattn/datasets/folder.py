@@ -7,34 +7,26 @@ from pathlib import Path
 from typing import NoReturn
 
 from hiresattn.config import did_you_mean
-from hiresattn.datasets.manifest import IMAGES, SPLITS, Example, read_manifest
+from hiresattn.datasets.example import SPLITS, Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
-from hiresattn.pyramid.open import _ZARR_FILES
+from hiresattn.files import IMAGE_SUFFIXES, is_zarr
 
 #: Share of a class's images that validate, and that are kept for testing, where no folder says so.
 SHARE = 0.15
-#: What others call our splits.
+#: Other names of the splits.
 _KNOWN_AS = {"valid": "val", "validation": "val", "dev": "val", "training": "train", "testing": "test"}
-
-
-def is_zarr(path: str | Path) -> bool:
-    """Whether a folder is a Zarr directory, which is one image."""
-    name = str(path)
-    return name.lower().rstrip("/").endswith(".zarr") or any(
-        os.path.exists(os.path.join(name, file))  # noqa: PTH110, PTH118 - no name makes these raise
-        for file in _ZARR_FILES
-    )
 
 
 def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Iterator[str]:
     """The images of a folder and of those in it, sorted folder by folder; a Zarr directory is one image.
 
-    Hidden files and folders are left out; ``unread`` is told of folders that can't be read.
+    Hidden files and folders are left out; ``unread`` is called with the error of a folder that can't be read.
     """
     for root, folders, files in os.walk(folder, onerror=unread):
         zarrs = sorted(name for name in folders if is_zarr(os.path.join(root, name)))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
-        images = [name for name in files if Path(name).suffix.lower() in IMAGES and name[0] != "."]
+        images = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != "."]
         yield from (str(Path(root, name)) for name in sorted(images + zarrs))
 
 
@@ -120,7 +112,7 @@ def _classes(folder: Path) -> dict[str, list[str]]:
     for name, images in found.items():
         if not images:
             raise ConfigError(
-                f"{folder / name}: a class without an image; images end in {' '.join(sorted(IMAGES))}, or are "
+                f"{folder / name}: a class without an image; images end in {' '.join(sorted(IMAGE_SUFFIXES))}, or are "
                 "Zarr directories. Fill the folder, or remove it"
             )
     return found
@@ -140,18 +132,17 @@ def _check_names(root: Path, parts: dict[str, dict[str, list[str]]]) -> None:
 
 
 def _split(root: Path, name: str, images: Sequence[str], seed: int) -> Iterator[Example]:
-    """A class's images, each with its split; one alone is trained on, of two one validates."""
+    """A class's images, each with its split: of one image it is ``train``, of two one is ``val``."""
 
-    def lot(image: str) -> bytes:
+    def rank(image: str) -> bytes:
         return hashlib.sha256(f"{seed}|{Path(image).relative_to(root).as_posix()}".encode()).digest()
 
     count = len(images)
     val = max(round(SHARE * count), 1) if count > 1 else 0
     test = max(round(SHARE * count), 1) if count > 2 else 0
-    drawn = sorted(images, key=lot)
-    place = {image: number for number, image in enumerate(drawn)}
+    position = {image: number for number, image in enumerate(sorted(images, key=rank))}
     for image in images:
-        at = place[image]
+        at = position[image]
         yield Example(image, name, "val" if at < val else "test" if at < val + test else "train")
 
 
@@ -170,7 +161,9 @@ def _images(folder: Path) -> list[str]:
 def _stray(folder: Path) -> Path | None:
     """An image that lies beside the folders."""
     for path in sorted(folder.iterdir()):
-        if path.name[0] != "." and (is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGES):
+        if path.name[0] != "." and (
+            is_zarr(path) if path.is_dir() else path.suffix.lower() in IMAGE_SUFFIXES
+        ):
             return path
     return None
 

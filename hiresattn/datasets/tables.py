@@ -1,4 +1,4 @@
-"""Tables on disk, CSV or Parquet, as rows of text: each with its place for messages."""
+"""Tables on disk, CSV or Parquet, as rows of text: each with its line for messages."""
 
 import csv
 import io
@@ -9,32 +9,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
+from hiresattn.datasets.example import SEPARATOR
 from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError
 
 #: What the names of tables end in; anything else is read as CSV.
 SUFFIXES = (".csv", ".parquet", ".pq")
-#: Between the names where one value holds several.
-SEPARATOR = "|"
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
-_WANTED = "a CSV or Parquet file with the columns path,label[,split]"
+_EXPECTED = "a CSV or Parquet file with the columns path,label[,split]"
 
 
 @dataclass(frozen=True)
 class Table:
-    """The columns, and of each row its place (``line 3`` of a CSV, ``row 2`` of Parquet) and its values."""
+    """The columns, and of each row its line (``line 3`` of a CSV, ``row 2`` of Parquet) and its values."""
 
     columns: tuple[str, ...]
     rows: list[tuple[str, dict[str, str]]]
     """Values without the spaces around them; what is absent is empty."""
 
 
-def read_table(path: Path, wanted: Collection[str]) -> Table:
+def read_table(path: Path, used: Collection[str]) -> Table:
     """Read a table.
 
     Args:
         path: The file; Parquet if its name says so.
-        wanted: Columns whose values are used; a Parquet file's others are not read.
+        used: Columns whose values are used; a Parquet file's others are not read.
 
     Returns:
         The table. Whole numbers are written without a point, lists of text with ``|`` between, other lists as JSON.
@@ -44,7 +43,7 @@ def read_table(path: Path, wanted: Collection[str]) -> Table:
         BackendMissingError: If it is Parquet and pyarrow isn't installed.
         ConfigError: If it can't be read.
     """
-    return _parquet(path, wanted) if path.suffix.lower() in SUFFIXES[1:] else _csv(path)
+    return _parquet(path, used) if path.suffix.lower() in SUFFIXES[1:] else _csv(path)
 
 
 def _csv(path: Path) -> Table:
@@ -72,7 +71,7 @@ def _csv(path: Path) -> Table:
     return Table(tuple(names), rows)
 
 
-def _parquet(path: Path, wanted: Collection[str]) -> Table:
+def _parquet(path: Path, used: Collection[str]) -> Table:
     try:
         import pyarrow as pa
         from pyarrow import parquet
@@ -84,8 +83,8 @@ def _parquet(path: Path, wanted: Collection[str]) -> Table:
     try:
         with path.open("rb") as stream, parquet.ParquetFile(stream) as file:
             stored = {name.strip(): name for name in file.schema_arrow.names}
-            used = {name: name_there for name, name_there in stored.items() if name in wanted}
-            columns = file.read(columns=list(used.values())).to_pydict()
+            kept = {name: name_there for name, name_there in stored.items() if name in used}
+            columns = file.read(columns=list(kept.values())).to_pydict()
             count = file.metadata.num_rows
     except (pa.ArrowException, ValueError) as error:
         if isinstance(error, pa.ArrowException):
@@ -94,7 +93,7 @@ def _parquet(path: Path, wanted: Collection[str]) -> Table:
     except OSError as error:
         _refuse(path, error)
     rows = [
-        (f"row {number + 1}", {name: _text(columns[there][number]) for name, there in used.items()})
+        (f"row {number + 1}", {name: _text(columns[there][number]) for name, there in kept.items()})
         for number in range(count)
     ]
     return Table(tuple(stored), rows)
@@ -102,9 +101,9 @@ def _parquet(path: Path, wanted: Collection[str]) -> Table:
 
 def _refuse(path: Path, error: OSError | ValueError) -> NoReturn:
     if isinstance(error, FileNotFoundError):
-        raise NotFoundError(f"{path}: no such manifest; give {_WANTED}") from error
+        raise NotFoundError(f"{path}: no such manifest; give {_EXPECTED}") from error
     if isinstance(error, IsADirectoryError):
-        raise NotFoundError(f"{path}: a folder, no manifest; give {_WANTED}") from error
+        raise NotFoundError(f"{path}: a folder, no manifest; give {_EXPECTED}") from error
     why = getattr(error, "strerror", None) or error
     raise ConfigError(f"{path}: the manifest can't be read ({why}); check name and permissions") from error
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import did_you_mean
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.classify import classify, known_labels

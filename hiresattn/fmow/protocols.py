@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from hiresattn.config import did_you_mean
-from hiresattn.datasets.manifest import Example, read_manifest
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.fmow.classes import FALSE_DETECTION
 

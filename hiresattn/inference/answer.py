@@ -10,7 +10,7 @@ import torch
 
 import hiresattn
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.manifest import Example, names_of
+from hiresattn.datasets.example import Example, names_of
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region, root_regions
 from hiresattn.inference.budget import Budget

@@ -14,7 +14,7 @@ import torch
 
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import InputConfig, did_you_mean
-from hiresattn.datasets.manifest import Example, Label, names_of
+from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.answer import Job, blank_record, classify_one, frame_of, name_of
 from hiresattn.inference.budget import Budget

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
+from hiresattn.files import ZARR_FILES
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
 
-_ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 _REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
@@ -76,7 +76,7 @@ def _local_readers(name: str) -> _Readers:
     path = Path(name)
     try:
         there, folder = path.exists(), path.is_dir()
-        stores = [file for file in _ZARR_FILES if folder and (path / file).exists()]
+        stores = [file for file in ZARR_FILES if folder and (path / file).exists()]
         head = _first_bytes(path) if there and not folder else b""
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -93,7 +93,7 @@ def _local_readers(name: str) -> _Readers:
     if folder:
         if not stores:
             raise OpenError(
-                f"{name}: a directory without Zarr metadata ({', '.join(_ZARR_FILES)}); give an image file, "
+                f"{name}: a directory without Zarr metadata ({', '.join(ZARR_FILES)}); give an image file, "
                 "the OME-Zarr directory itself, or one file of a DICOM series"
             )
         return [(_zarr, "zarr")]

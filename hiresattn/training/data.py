@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from hiresattn.config import InputConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import HiresattnError, OpenError, ReadError
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.pyramid import Pyramid, open_pyramid

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.datasets.manifest import Example, classes_in, names_of, unlabelled
+from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import SCORERS

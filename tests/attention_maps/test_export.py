@@ -11,7 +11,7 @@ from hiresattn.attention_maps.export import export_attention
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.build import build_model

@@ -6,7 +6,7 @@ import os
 import click
 import pytest
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn_cli.sources import Unusable, expand_sources
 
 

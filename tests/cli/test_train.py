@@ -7,7 +7,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from PIL import Image
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 
 
 @dataclass(frozen=True)

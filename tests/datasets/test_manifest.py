@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from hiresattn.datasets import boxes
-from hiresattn.datasets.manifest import Example, names_of, read_manifest
+from hiresattn.datasets.example import Example, names_of
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import BackendMissingError, ConfigError, HiresattnError, NotFoundError
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.evaluation import metrics
 from hiresattn.evaluation.outcomes import Outcome, Pass, _hit, checked, outcomes, passes

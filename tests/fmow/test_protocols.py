@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.fmow import results
 from hiresattn.fmow.index import rows, write_rows

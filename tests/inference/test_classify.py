@@ -8,7 +8,7 @@ import torch
 
 from hiresattn.checkpoint import Domain, Model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
 from hiresattn.geometry import Grid, cell_regions, expandable, overlaps
 from hiresattn.inference.classify import classify

@@ -6,7 +6,7 @@ import rasterio
 import torch
 
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import _probabilities, locate
 from hiresattn.training.fit import fit

@@ -7,7 +7,7 @@ import pytest
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.training.augment import Change, changes_of

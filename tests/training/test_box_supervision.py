@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.geometry import Grid, cell_regions, cells_on_target, root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.model.select import TopK

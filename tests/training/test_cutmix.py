@@ -8,7 +8,7 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError, ReadError
 from hiresattn.geometry import Grid, cell_regions
 from hiresattn.model.build import build_model

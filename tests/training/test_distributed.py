@@ -25,7 +25,7 @@ from dataclasses import replace
 import numpy as np, torch
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.geometry import Grid
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.model.build import build_model
 from hiresattn.model.select import TopK
 from hiresattn.training.data import Loader

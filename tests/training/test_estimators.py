@@ -10,7 +10,7 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.inference.classify import classify

@@ -9,7 +9,7 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.config import ModelConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.classify import classify
 from hiresattn.training.box_supervision import glimpse_labels, value_loss

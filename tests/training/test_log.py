@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError
 from hiresattn.report.curves import INKS
 from hiresattn.training import fit as loop

@@ -9,7 +9,7 @@ import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory
 from hiresattn.checkpoint import CARD, load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.classify import classify
 from hiresattn.model.select import selector

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, NotFoundError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiresattn.config import InputConfig
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.pyramid.array import ArrayPyramid

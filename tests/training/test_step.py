@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions

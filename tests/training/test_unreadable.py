@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from hiresattn.checkpoint import load_model
-from hiresattn.datasets.manifest import Example
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, OpenError, ReadError
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.training.fit import fit

@@ -1,0 +1,77 @@
+"""One image to learn from or to classify, and its labels."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hiresattn.errors import ConfigError
+
+#: Parts of a data set: trained on, validated on in training, tested on afterwards.
+SPLITS = ("train", "val", "test")
+#: Between the labels where one text holds several.
+SEPARATOR = "|"
+
+Label = str | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image, or one window of one, to train on or to classify."""
+
+    source: Any
+    """A path or URL, an array, or an open pyramid."""
+    label: Label | None = None
+    """Class name, where known. A tuple: every label that the image has (multi-label), empty = it has none."""
+    split: str = "train"
+    """``train``, ``val`` or ``test``."""
+    region: tuple[int, int, int, int] | None = None
+    """``(y, x, height, width)``, level-0 px; None = the whole image."""
+    boxes: tuple[tuple[int, int, int, int], ...] | None = None
+    """Known targets: ``(y, x, height, width)`` each, level-0 px of the image; None = not known, empty = there are
+    none."""
+    box_labels: tuple[str, ...] | None = None
+    """Class of each box; None = the image's. With them an image to train on needs no label of its own."""
+    group: str | None = None
+    """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
+    mpp: float | None = None
+    """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
+    fold: str | None = None
+    """Which part of a cross-validation it is, where the manifest says."""
+
+
+def classes_in(example: Example) -> set[str]:
+    """Every class that an image is known to show: its label or labels, and those of its boxes."""
+    label = example.label
+    own = label if isinstance(label, tuple) else () if label is None else (label,)
+    return {*own, *(example.box_labels or ())}
+
+
+def unlabelled(examples: Sequence[Example]) -> list[int]:
+    """Indices of the images that can't be trained on, or validated on, for want of a class.
+
+    In ``train`` the classes of an image's boxes are enough; where some boxes have classes, an image that is known to
+    have no boxes needs none either.
+    """
+    some = any(example.box_labels for example in examples)
+    return [
+        number
+        for number, example in enumerate(examples)
+        if example.label is None
+        and example.split != "test"
+        and not (example.split == "train" and (example.box_labels or (some and example.boxes == ())))
+    ]
+
+
+def names_of(label: Label | None) -> tuple[str, ...] | None:
+    """The classes that a label names: of ``a|b`` both, of a tuple all; None = not known."""
+    if isinstance(label, str):
+        return split_names(label)
+    return label
+
+
+def split_names(text: str, where: str = "") -> tuple[str, ...]:
+    """The names in a text that has ``|`` between them; ``where`` it is, for messages."""
+    names = tuple(name.strip() for name in text.split(SEPARATOR) if name.strip())
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{where}: a label is there twice: {text!r}")
+    return names
