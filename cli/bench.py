@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_bytes
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:

@@ -5,15 +5,17 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hiresattn.errors import HiresattnError
+from hiresattn.files import make_folder, open_text
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, made_folder, one_line
+from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.sources import Unusable, expand_sources
 
@@ -121,10 +123,10 @@ def classify(
         on_error="record",
         **settings,
     )
-    folder = made_folder(overlay, "--overlay") if overlay else None
+    folder = make_folder(overlay) if overlay else None
     with ExitStack() as stack:
         # Last of all: what the file held is lost only when everything else is in order.
-        out = stack.enter_context(_opened(output)) if output not in (None, "-") else sys.stdout
+        out = stack.enter_context(open_text(output)) if output not in (None, "-") else sys.stdout
         tally = _Tally()
         wanted = ctx.obj >= 0 and not (out is sys.stdout and sys.stdout.isatty())
         update = stack.enter_context(progress_bar("Classifying", len(sources), wanted=wanted))
@@ -151,7 +153,7 @@ def _plan(
     known = {name: settings[name] for name in ("bands", "value_range")}
     failed = 0
     with ExitStack() as stack:
-        out = stack.enter_context(_opened(output)) if output not in (None, "-") else sys.stdout
+        out = stack.enter_context(open_text(output)) if output not in (None, "-") else sys.stdout
         for record in planned(sources, model, budget=budget, **known):
             out.write(json_line(record) + "\n")
             failed += record["status"] == "error"
@@ -205,13 +207,6 @@ def _right(prediction: "Prediction") -> bool:
     if prediction.label is None or prediction.labels is None:
         return prediction.label is not None and prediction.label == prediction.class_name
     return set(prediction.label) == set(prediction.labels)
-
-
-def _opened(output: str) -> IO[str]:
-    try:
-        return Path(output).open("w", encoding="utf-8")
-    except OSError as error:
-        raise click.ClickException(f"{output}: can't be written: {error.strerror}") from error
 
 
 def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":

@@ -5,10 +5,11 @@ from typing import Any
 
 import click
 
+from hiresattn.files import make_folder
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, made_folder
 from hiresattn_cli.progress import progress_bar
 
 
@@ -41,7 +42,7 @@ def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_j
     in coarse levels.
     """
     options.check_budget(budget)
-    folder = made_folder(output, "-o")
+    folder = make_folder(output)
     from hiresattn.demo.run import run
 
     with progress_bar("Demo", 1.0, wanted=ctx.obj >= 0) as update:

@@ -1,28 +1,21 @@
 """``hiresattn evaluate``: a model and labelled images in, how good it is out."""
 
-import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError, HiresattnError
-from hiresattn.files import atomic_write
+from hiresattn.errors import ConfigError
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted, human_seconds, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, made_folder, one_line
+from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
     from hiresattn.evaluation.metrics import Measured
-    from hiresattn.evaluation.outcomes import Outcome, Pass
     from hiresattn.evaluation.summary import Evaluation, Point
-
-    Passed = tuple[Pass, list[Outcome]]
 
 ALL_FAILED, SOME_FAILED = 1, 3
 _WORDS = {
@@ -109,16 +102,9 @@ def evaluate(
     model: str,
     manifest: str,
     *,
-    split: str | None,
-    fold: str | None,
-    budget: str,
-    stop: Any,
     budgets: tuple[int, ...] | None,
     policies: str,
     output: str | None,
-    bootstrap: int,
-    calibrate: bool,
-    on_error: str,
     seed: int | None,
     threads: int | None,
     as_json: bool,
@@ -130,121 +116,26 @@ def evaluate(
     images, --split all takes all.
     Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
     """
-    options.check_budget(budget)
+    options.check_budget(settings["budget"])
+    if settings["fold"] is not None and settings["split"]:
+        raise click.UsageError("--fold and --split both choose the rows to evaluate; give one of them")
     options.use_threads(threads)
-    from hiresattn.checkpoint import load_model, set_temperature
-    from hiresattn.datasets.folder import read_examples
-    from hiresattn.evaluation.calibration import calibrated
-    from hiresattn.evaluation.outcomes import Pass, checked, passes
-    from hiresattn.evaluation.summary import summarize
+    from hiresattn.evaluation.run import evaluate as evaluate_model
 
-    if fold is not None and split:
-        raise click.UsageError("--fold and --split both say which rows to evaluate; give one of them")
-    split = split or ("val" if calibrate or fold is not None else "test")
-    if calibrate and model.startswith("hf:"):
-        raise click.UsageError("--calibrate writes into the model's card; give a local model directory")
-    loaded = load_model(model)
-    if calibrate and settings["scorer"] not in (None, loaded.config.scorer):
-        raise click.UsageError("--calibrate is for the model's own scorer; leave out --scorer")
-    trained = loaded.training.get("options", {})
-    examples = read_examples(
-        manifest, multi=loaded.config.multi_label, fold=fold, seed=trained.get("seed", 0)
-    )
-    chosen = checked(examples, loaded, split)
-    if fold is not None and ctx.obj >= 0 and str(trained.get("fold", fold)) not in ("None", fold):
-        click.echo(
-            f"Warning: {model} was trained with --fold {trained['fold']}: if that was this manifest, it was trained "
-            f"on fold {fold}",
-            err=True,
-        )
-    folder = made_folder(output, "--output") if output else None
-    plain = None if stop == "off" or calibrate else stop
-    planned, left_out = passes(chosen, loaded, budgets, policies.split(",")) if budgets else ([], {})
-    settings |= {
-        "seed": seed or 0,
-        "threads": threads,
-        "on_error": "raise" if on_error == "raise" else "record",
-    }
-    with ExitStack() as stack:
-        log = stack.enter_context(_opened(folder / "predictions.jsonl")) if folder else None
-        total = len(chosen) * (1 + len(planned))
-        update = stack.enter_context(progress_bar("Evaluating", total, wanted=ctx.obj >= 0))
-        passed: list[Passed] = []
-        for run in (Pass("best-first", budget, plain), *planned):
-            passed.append(
-                (run, _passed(chosen, loaded, run, settings, None if passed else log, update, passed))
-            )
-    name = split if fold is None else f"fold {fold}"
-    found = summarize(
-        passed[0], passed[1:], loaded, name, resamples=bootstrap, seed=seed or 0, left_out=left_out
-    )
-    said: dict[str, Any] = {"manifest": manifest, "budget": budget, "stop": plain, "seed": seed or 0}
-    said["scorer"] = settings["scorer"] or loaded.config.scorer
-    said |= found.to_json()
-    refused = None
-    if calibrate and found.answered:
-        try:
-            said["calibration"] = calibrated(passed[0][1], loaded)
-            set_temperature(model, said["calibration"]["temperature"])
-        except HiresattnError as error:  # what was measured is not lost
-            refused = error
-    if folder:
-        _write(folder, found, said)
-    click.echo(json_line(said) if as_json else "\n".join(_table(found, said)))
-    if refused:
-        raise refused
+    settings |= {"budgets": budgets or (), "policies": tuple(policies.split(",")), "seed": seed or 0}
+    with progress_bar("Evaluating", 1.0, wanted=ctx.obj >= 0) as update:
+        found = evaluate_model(model, manifest, output, progress=update, threads=threads, **settings)
+    for failure in found.failures:
+        source, error = failure["source"], one_line(failure["error"])
+        click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
+    click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
+    if found.calibration_error:
+        raise ConfigError(found.calibration_error)
     if found.failed:
         ctx.exit(ALL_FAILED if found.failed == found.images else SOME_FAILED)
 
 
-def _passed(
-    chosen: Sequence[Any],
-    loaded: "Model",
-    run: "Pass",
-    settings: dict[str, Any],
-    log: IO[str] | None,
-    update: Any,
-    before: "Sequence[Passed]",
-) -> "list[Outcome]":
-    """One pass over the images; the first tells its errors and keeps its predictions."""
-    from hiresattn.evaluation.outcomes import outcomes
-
-    kept = []
-    for outcome, prediction in outcomes(chosen, loaded, run, **settings):
-        kept.append(outcome)
-        if log:
-            log.write(json_line(prediction.to_json()) + "\n")
-            log.flush()
-        if outcome.error is not None and not before:
-            named = outcome.error if outcome.source in outcome.error else f"{outcome.source}: {outcome.error}"
-            click.echo(f"Error: {one_line(named)}", err=True)
-        update(len(chosen) * len(before) + len(kept), f"{run.policy} {run.budget or ''}")
-    return kept
-
-
-def _opened(path: Path) -> IO[str]:
-    try:
-        return path.open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
-
-
-def _write(folder: Path, found: "Evaluation", said: dict[str, Any]) -> None:
-    """The report as JSON and as plots, each whole or not at all."""
-    from hiresattn.evaluation.plots import plots
-
-    path = folder / "metrics.json"
-    try:
-        with atomic_write(path) as part:
-            part.write_text(json.dumps(json.loads(json_line(said)), indent=2) + "\n", encoding="utf-8")
-        for name, picture in plots(found).items():
-            with atomic_write(folder / name) as part:
-                picture.save(part, format="PNG")
-    except OSError as error:
-        raise ConfigError(f"{path}: it can't be written ({error.strerror}); check its folder") from error
-
-
-def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:
+def _table(found: "Evaluation") -> Iterator[str]:
     """Lines for people."""
     part = f", {found.failed} failed" if found.failed else ""
     part += f", {found.no_valid_pixels} without valid pixels" if found.no_valid_pixels else ""
@@ -287,14 +178,13 @@ def _table(found: "Evaluation", said: dict[str, Any]) -> Iterator[str]:
         "failed",
     ]
     yield from _columns(
-        [head, *(_line(point, said["stop"] if not n else None) for n, point in enumerate(points))]
+        [head, *(_line(point, found.stop if not n else None) for n, point in enumerate(points))]
     )
     for policy, reason in found.left_out.items():
         yield f"{policy} was left out: {reason}"
     if found.main.boxed:
         yield f"hit: a look at the finest scale held the centre of a box, of {found.main.boxed} images with boxes"
-    if "calibration" in said:
-        facts = said["calibration"]
+    if (facts := found.calibration) is not None:
         yield ""
         yield (
             f"temperature {facts['temperature']:.3f}, written into the card: "

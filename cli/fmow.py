@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from hiresattn.files import make_folder
+from hiresattn.report.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.fmow_evaluate import evaluate
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, made_folder, one_line
+from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -203,7 +205,7 @@ def cog(
     from hiresattn.fmow.cog import Converted, convert
     from hiresattn.fmow.tree import scan
 
-    folder = made_folder(output, "-o")
+    folder = make_folder(output)
     left_out = _LeftOut(ctx.obj)
     counts: Counter[str] = Counter()
     try:

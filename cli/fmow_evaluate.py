@@ -3,16 +3,17 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from hiresattn.errors import ConfigError
-from hiresattn.files import atomic_write
+from hiresattn.files import atomic_write, open_text
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ def evaluate(
     loaded = load_model(model)
     settings |= {"seed": seed or 0, "threads": threads, "stop": None if stop == "off" else stop}
     with ExitStack() as stack:
-        out = stack.enter_context(_opened(output)) if output else None
+        out = stack.enter_context(open_text(output)) if output else None
         update = stack.enter_context(progress_bar(protocol, len(entries), wanted=ctx.obj >= 0))
 
         def told() -> "Iterator[Answer]":
@@ -148,13 +149,6 @@ def _cells(bucket: "Bucket") -> tuple[str, ...]:
         return (bucket.name, f"{bucket.rows:,}", *shares, *[""] * 6)
     read = (human_share(bucket.fraction_read), human_bytes(bucket.bytes_read))
     return (bucket.name, f"{bucket.rows:,}", *shares, f"{bucket.glimpses:.1f}", *read, *times)
-
-
-def _opened(name: str) -> IO[str]:
-    try:
-        return Path(name).open("w", encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(f"{name}: it can't be written ({error.strerror}); check its folder") from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import HiresattnError, OpenError
+from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import json_line, one_line
+from hiresattn_cli.output import one_line
 from hiresattn_cli.sources import Unusable, expand_sources
 
 if TYPE_CHECKING:

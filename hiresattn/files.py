@@ -7,6 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from hiresattn.errors import ConfigError, WriteError
 
 _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
 _RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -26,6 +29,35 @@ def is_zarr(folder: str | os.PathLike[str]) -> bool:
         os.path.exists(os.path.join(name, file))  # noqa: PTH110, PTH118 - no name makes these raise
         for file in ZARR_FILES
     )
+
+
+def make_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a directory and its parents, if it is missing.
+
+    Raises:
+        ConfigError: If it can't be made.
+    """
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise ConfigError(f"{folder}: a file is in the way; give another directory") from error
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"{folder}: the directory can't be made ({why}); give another directory") from error
+    return folder
+
+
+def open_text(path: str | os.PathLike[str]) -> IO[str]:
+    """Open a text file for writing, in UTF-8; what it held is lost.
+
+    Raises:
+        WriteError: If it can't be written.
+    """
+    try:
+        return Path(path).open("w", encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror}); check its folder") from error
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
             continue  # said when it is classified
         count = place_count(*frame[2:], model.config.finest_side, model.config.overlap)
         if count > MOST_PLACES:
-            return f"{example.source} has {count:,} places, and at most {MOST_PLACES:,} of an image are looked at"
+            return f"{example.source} has {count:,} finest regions, and at most {MOST_PLACES:,} of an image are visited"
     return ""
 
 

@@ -1,6 +1,6 @@
 """The report of an evaluation: metrics with intervals, by policy and budget."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -88,6 +88,19 @@ class Evaluation:
     """Policies that were not run, and why."""
     top_k: int = TOP
     bins: int = BINS
+    manifest: str = ""
+    """Its path; empty = examples were given."""
+    budget: str = ""
+    """What one image may cost, of the pass that the metrics are of."""
+    stop: float | None = None
+    """Probability at which its searches stop; None = they spend the budget."""
+    seed: int = 0
+    scorer: str = ""
+    """What scored the cells: the model's scorer, or ``random``."""
+    calibration: Mapping[str, Any] | None = None
+    """The fitted ``temperature``, and metrics ``before`` and ``after``; see ``calibration.calibrated``."""
+    calibration_error: str | None = None
+    """Why there is no calibration, where one was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -163,6 +176,10 @@ def summarize(
         curve=tuple(_point(run, found, resamples, seed) for run, found in curve),
         left_out=left_out or {},
         top_k=min(TOP, len(model.classes)),
+        budget=run.budget or "",
+        stop=run.stop,
+        seed=seed,
+        scorer=model.config.scorer,
     )
 
 

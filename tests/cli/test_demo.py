@@ -88,7 +88,7 @@ def test_an_output_that_can_be_no_directory_is_one_line_that_says_what_to_do(run
     result = run("demo", "-o", output)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: {output}: ")
-    assert result.stderr.endswith(" with -o\n")
+    assert result.stderr.endswith("give another directory\n")
     assert "Errno" not in result.stderr
     assert result.stderr.count("\n") == 1
 

@@ -276,11 +276,11 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
 def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
     monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_PLACES", 20)
     monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_PLACES", 20)
-    with pytest.raises(ConfigError, match=r"25 places of 64 px .* at most 20"):
+    with pytest.raises(ConfigError, match=r"25 regions of 64 px .* at most 20"):
         next(classify([image()], model, device="cpu", policy="exhaustive"))
     planned, left_out = passes([Example(image(), "dark", "test")], model, [2])
     assert [run.policy for run in planned] == ["best-first", "random", "lowres"]
-    assert "25 places" in left_out["exhaustive"]
+    assert "25 finest regions" in left_out["exhaustive"]
     planned, _ = passes([Example(image(), "dark", "test")], model, [2], ["best-first"])
     assert [run.policy for run in planned] == ["best-first"]
 

@@ -1,0 +1,216 @@
+"""Evaluate a model on labelled images: classify them in one or more passes, summarize, write."""
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+from hiresattn.checkpoint import Model, load_model, set_temperature
+from hiresattn.config import did_you_mean
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.folder import read_examples
+from hiresattn.errors import ConfigError, HiresattnError, WriteError
+from hiresattn.evaluation.calibration import calibrated
+from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
+from hiresattn.evaluation.plots import plots
+from hiresattn.evaluation.summary import Evaluation, summarize
+from hiresattn.files import atomic_write, make_folder, open_text
+from hiresattn.report.lines import json_line
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """How to evaluate.
+
+    Raises:
+        ConfigError: If a value is out of bounds, a name is unknown, or two options exclude each other.
+    """
+
+    split: str | None = None
+    """Rows to evaluate: ``train``, ``val``, ``test`` or ``all``; None = ``test``, or ``val`` to calibrate."""
+    fold: int | str | None = None
+    """Evaluate the rows of this fold, in place of a split."""
+    budget: str | int = 64
+    """What one image may cost: glimpses (``64``), bytes read (``"50MB"``) or seconds (``"2s"``)."""
+    stop: float | str | None = 0.95
+    """Probability of the class at which a search stops; None or "off" = spend the budget."""
+    scorer: str | None = None
+    """``random`` replaces the scorer by random scores (a control); None = the model's."""
+    budgets: tuple[int, ...] = ()
+    """Budgets, in glimpses, at which accuracy is also measured, by policy and without a stop."""
+    policies: tuple[str, ...] = CURVE
+    """Policies of ``budgets``: ``best-first`` (the model's), ``random``, ``lowres`` (root regions only) and
+    ``exhaustive`` (every finest region)."""
+    bootstrap: int = 1000
+    """Resamples of the cases for 95 % intervals; 0 = no intervals."""
+    calibrate: bool = False
+    """Fit a temperature to the split, without a stop, and write it into the model's card."""
+    on_error: str = "skip"
+    """Unreadable image: count it (``skip``), or ``raise``."""
+    bands: tuple[int, ...] | None = None
+    """Bands of the images, counted from 1; None = the model's."""
+    value_range: tuple[float, float] | None = None
+    """Stored values that are darkest and brightest; None = the model's."""
+    device: str = "auto"
+    """Where the model runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    seed: int = 0
+    """Seed of random policies and of the resamples."""
+    threads: int | None = None
+    """Threads that read; None = the machine's cores, at most 8."""
+
+    def __post_init__(self) -> None:
+        if self.fold is not None and self.split is not None:
+            raise ConfigError("fold and split both choose the rows to evaluate; give one of them")
+        if self.on_error not in ("skip", "raise"):
+            raise ConfigError(f"on_error must be 'skip' or 'raise'; got {self.on_error!r}")
+        if self.stop not in (None, "off") and not (isinstance(self.stop, int | float) and 0 < self.stop <= 1):
+            raise ConfigError(f"stop is a probability above 0 and at most 1, or 'off'; got {self.stop!r}")
+        if self.bootstrap < 0 or self.seed < 0:
+            raise ConfigError("bootstrap and seed must be 0 or more")
+        if self.budgets and min(self.budgets) < 1:
+            raise ConfigError(f"budgets are glimpses, 1 or more; got {list(self.budgets)}")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ConfigError(f"bands are counted from 1, such as 3, 2, 1; got {list(self.bands)}")
+        for policy in self.policies:
+            if policy not in CURVE:
+                raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
+
+    @property
+    def stop_at(self) -> float | None:
+        """The probability at which searches stop; calibration needs them to spend the budget."""
+        return None if self.calibrate or self.stop in (None, "off") else float(self.stop)
+
+
+def evaluate(
+    model: Model | str | Path,
+    manifest: str | Path | Iterable[Example],
+    output: str | Path | None = None,
+    options: EvaluateOptions | None = None,
+    *,
+    progress: Callable[[float, str], None] = lambda _share, _step: None,
+    **changes: Any,
+) -> Evaluation:
+    """Measure how good a model is on labelled images: metrics with intervals, cost, accuracy against budget.
+
+    ``evaluate("model", "slides.csv", budgets=(16, 64)).metrics["accuracy"].value`` is the share of right answers.
+
+    Args:
+        model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
+        manifest: A CSV or Parquet file, a folder of classes, or examples. A folder without splits is split as the
+            model's training split it.
+        output: Directory for ``metrics.json``, ``predictions.jsonl`` and plots; made if missing. None = nothing is
+            written.
+        options: How to evaluate; None = the defaults.
+        progress: Called with the share done, 0 to 1, and the pass that is running.
+        changes: Fields of ``options`` to set, such as ``split="val"``.
+
+    Returns:
+        The report; its ``failures`` are the images that could not be classified.
+
+    Raises:
+        ConfigError: If an option, or a row of the manifest, can't be used.
+        HiresattnError: If the model can't be loaded, or with ``on_error="raise"`` an image can't be read.
+        WriteError: If ``output`` can't be written to.
+    """
+    chosen = replace(options or EvaluateOptions(), **changes)
+    if chosen.calibrate and (isinstance(model, Model) or str(model).startswith("hf:")):
+        raise ConfigError("calibrate writes into the model's card; give the path of a model directory")
+    loaded = model if isinstance(model, Model) else load_model(model)
+    if chosen.calibrate and chosen.scorer not in (None, loaded.config.scorer):
+        raise ConfigError("calibrate is for the model's own scorer; leave out scorer")
+    split = chosen.split or ("val" if chosen.calibrate or chosen.fold is not None else "test")
+    examples = checked(_examples(manifest, loaded, chosen), loaded, split)
+    first = Pass("best-first", str(chosen.budget), chosen.stop_at)
+    curve, left_out = (
+        passes(examples, loaded, chosen.budgets, chosen.policies) if chosen.budgets else ([], {})
+    )
+    folder = None if output is None else make_folder(output)
+    done: list[tuple[Pass, list[Outcome]]] = []
+    with ExitStack() as stack:
+        log = None if folder is None else stack.enter_context(open_text(folder / "predictions.jsonl"))
+        for number, one in enumerate((first, *curve)):
+            kept: list[Outcome] = []
+            for outcome in _run(examples, loaded, one, chosen, None if done else log):
+                kept.append(outcome)
+                share = (number + len(kept) / len(examples)) / (1 + len(curve))
+                progress(share, f"{one.policy} {one.budget or ''}".strip())
+            done.append((one, kept))
+    found = summarize(
+        done[0], done[1:], loaded, split if chosen.fold is None else f"fold {chosen.fold}",
+        resamples=chosen.bootstrap, seed=chosen.seed, left_out=left_out,
+    )  # fmt: skip
+    found = replace(
+        found,
+        manifest=str(manifest) if isinstance(manifest, str | Path) else "",
+        scorer=chosen.scorer or loaded.config.scorer,
+    )
+    if chosen.calibrate and found.answered:
+        found = _calibrated(found, done[0][1], loaded, str(model))
+    if folder is not None:
+        _write(folder, found)
+    return found
+
+
+def _examples(
+    manifest: str | Path | Iterable[Example], model: Model, options: EvaluateOptions
+) -> Iterable[Example]:
+    if not isinstance(manifest, str | Path):
+        return manifest
+    trained = model.training.get("options", {})
+    if options.fold is not None and str(trained.get("fold", options.fold)) not in ("None", str(options.fold)):
+        _log.warning(
+            "%s was trained with --fold %s: if that was this manifest, it was trained on fold %s",
+            model.name, trained["fold"], options.fold,
+        )  # fmt: skip
+    return read_examples(
+        manifest, multi=model.config.multi_label, fold=options.fold, seed=trained.get("seed", 0)
+    )
+
+
+def _run(
+    examples: Sequence[Example], model: Model, one: Pass, options: EvaluateOptions, log: IO[str] | None
+) -> Iterable[Outcome]:
+    """One pass; its predictions go to the log as they come."""
+    settings: dict[str, Any] = {
+        "on_error": "raise" if options.on_error == "raise" else "record",
+        "bands": None if options.bands is None else tuple(band - 1 for band in options.bands),
+    }
+    settings |= {
+        name: getattr(options, name) for name in ("scorer", "value_range", "device", "seed", "threads")
+    }
+    for outcome, prediction in outcomes(examples, model, one, **settings):
+        if log is not None:
+            log.write(json_line(prediction.to_json()) + "\n")
+            log.flush()
+        yield outcome
+
+
+def _calibrated(found: Evaluation, answers: Sequence[Outcome], model: Model, path: str) -> Evaluation:
+    """The report with the calibration, which is written into the card; or why there is none."""
+    try:
+        facts = calibrated(answers, model)
+        set_temperature(path, facts["temperature"])
+    except HiresattnError as error:  # the metrics are not lost
+        return replace(found, calibration_error=str(error))
+    return replace(found, calibration=facts)
+
+
+def _write(folder: Path, found: Evaluation) -> None:
+    """The report as JSON and as plots, each whole or not at all."""
+    path = folder / "metrics.json"
+    try:
+        with atomic_write(path) as part:
+            part.write_text(
+                json.dumps(json.loads(json_line(found.to_json())), indent=2) + "\n", encoding="utf-8"
+            )
+        for name, picture in plots(found).items():
+            path = folder / name
+            with atomic_write(path) as part:
+                picture.save(part, format="PNG")
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror}); check its folder") from error
