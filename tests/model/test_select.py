@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hiresattn.geometry import Grid, cell_regions, overlaps, root_regions
-from hiresattn.model.select import GumbelTopK, TopK
+from hiresattn.model.select import GumbelTopK, Threshold, TopK
 
 
 def _cells(rows: int, grid: int = 3) -> torch.Tensor:
@@ -67,3 +67,21 @@ def test_the_gradient_of_a_choice_reaches_the_logits():
     assert logits.grad is not None
     assert logits.grad.sum() == pytest.approx(0.0, abs=1e-6)
     assert logits.grad.abs().max() > 0.5
+
+
+@pytest.mark.parametrize("generator", [None, torch.Generator().manual_seed(0)])
+def test_gates_with_none_open_leave_exactly_the_best_cell(generator):
+    logits = torch.tensor(
+        [[-90.0, -80.0, -70.0, -80.0], [-80.0, -60.0, -70.0, -90.0], [9.0, -9.0, 9.5, -9.0]]
+    )
+    cells = torch.zeros((3, 4, 4), dtype=torch.int64)
+    chosen = Threshold(-4.0, generator)(logits, 3, cells, np.zeros(3))
+    kept = [row[valid].tolist() for row, valid in zip(chosen.cell, chosen.valid, strict=True)]
+    assert kept[:2] == [[2], [1]]
+    assert sorted(kept[2]) == [0, 2]
+
+
+def test_gates_where_nothing_was_measured_leave_no_cell():
+    logits = torch.full((1, 4), -torch.inf)
+    chosen = Threshold(0.0)(logits, 3, torch.zeros((1, 4, 4), dtype=torch.int64), np.zeros(1))
+    assert not chosen.valid.any()
