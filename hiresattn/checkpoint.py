@@ -8,16 +8,19 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
 from hiresattn.files import atomic_write
 from hiresattn.model.build import build_model
+from hiresattn.model.embed import embed, scaled
 from hiresattn.model.net import GlimpseNet
+from hiresattn.reading.crops import NativeCrops
 
 FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
@@ -27,16 +30,16 @@ CARD = "card.json"
 
 @dataclass(frozen=True)
 class Domain:
-    """What the training images were like; a model used outside of it warns."""
+    """Properties of the training images; a model that is used outside of them warns."""
 
     mpp: tuple[float, float] | None = None
-    """Smallest and largest micrometres per level-0 px; None where the images didn't say."""
+    """Smallest and largest µm per level-0 px; None = not known of the images."""
     resolution: tuple[float, float] | None = None
     """Smallest and largest ground size of a level-0 px, in units of the CRS."""
     low: tuple[float, ...] | None = None
-    """Smallest mean of a band over a whole image, native values, per band taken."""
+    """Smallest mean of each band over a whole image, stored values."""
     high: tuple[float, ...] | None = None
-    """Largest mean of a band over a whole image."""
+    """Largest mean of each band over a whole image, stored values."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +53,44 @@ class Model:
     """Of the weights file; empty for a model that was never saved."""
     domain: Domain = field(default_factory=Domain)
     k: tuple[int, ...] = (4, 2)
-    """Cells per region and depth that it was trained with."""
+    """Cells per region, per depth, in training."""
     training: Mapping[str, Any] = field(default_factory=dict)
-    """How it came to be: seed, images, accuracy, versions."""
+    """About the training: seed, accuracy, options, versions."""
     temperature: float = 1.0
-    """What the logits are divided by before they become probabilities: calibration."""
+    """Divisor of the logits, from calibration."""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names, in the order of the logits."""
         return self.config.classes
+
+    def embed(self, crops: np.ndarray | NativeCrops, *, batch_size: int = 32) -> np.ndarray:
+        """Compute the encoder's feature vectors of crops, for retrieval, clustering or a classifier of your own.
+
+        Features have no position. The model's mode and device stay as they are.
+
+        Args:
+            crops: Float32 ``[n c s s]``: the model's bands, scaled as ``config.input`` defines (-1 to 1, invalid px
+                0). Or the result of ``read_crops`` of an image that the model can classify: stored values of all
+                bands, which are selected and scaled here. The model was trained with crops of ``config.input.size``
+                px.
+            batch_size: Crops that are encoded at once.
+
+        Returns:
+            Float32 ``[n d]``, on the CPU.
+
+        Raises:
+            DomainError: If the crops' shape, bands or data type aren't the model's.
+        """
+        if isinstance(crops, NativeCrops):
+            return embed(self.net, scaled(crops.pixels, self.config.input), batch_size)
+        bands = len(self.config.input.bands)
+        if crops.dtype != np.float32 or crops.ndim != 4 or crops.shape[1] != bands:
+            raise DomainError(
+                f"embed takes float32 crops [n {bands} height width], or the result of read_crops; got {crops.dtype} "
+                f"{list(crops.shape)}"
+            )
+        return embed(self.net, crops, batch_size)
 
 
 def save_model(model: Model, path: str | Path) -> Model:
@@ -76,58 +107,65 @@ def save_model(model: Model, path: str | Path) -> Model:
         CheckpointError: If the directory can't be written.
     """
     path = Path(path)
-    if not all(bool(torch.isfinite(value).all()) for value in model.net.state_dict().values()):
+    weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
+    if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise CheckpointError(
-            f"{path}: the weights hold values that are no numbers; nothing was written. Train with a lower "
-            "learning rate (--lr)"
+            f"{path}: some weights are NaN or infinite; nothing was written. Train with a lower learning rate (--lr)"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)
-        # The weights take their place first and the card, which holds their hash, last.
+        # The weights are replaced first and the card, which holds their hash, last.
         with atomic_write(path / CARD) as card_file, atomic_write(path / WEIGHTS) as weights_file:
-            weights = {
-                name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()
-            }
             weights_file.write_bytes(save(weights))
             sha256 = _sha256(weights_file)
-            card = {
-                "format": FORMAT,
-                "format_version": FORMAT_VERSION,
-                "name": model.name,
-                "classes": list(model.classes),
-                "scorer": model.config.scorer,
-                "config": model.config.to_json(),
-                "read": {
-                    "filter": model.config.input.filter,
-                    "level": f"the coarsest with {model.config.input.oversample:g} px or more per px of a crop",
-                },
-                "k": list(model.k),
-                "domain": {k: list(v) if v else None for k, v in vars(model.domain).items()},
-                "training": dict(model.training),
-                "temperature": model.temperature,
-                "weights": {"file": WEIGHTS, "sha256": sha256},
-                "version": hiresattn.__version__,
-            }
-            _write_card(card_file, card)
+            _write_card(card_file, card_of(model, sha256))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
     return replace(model, sha256=sha256)
 
 
+def card_of(model: Model, sha256: str) -> dict[str, Any]:
+    """The card of a model, as JSON types.
+
+    Args:
+        model: The model.
+        sha256: Of its weights file.
+    """
+    rule = model.config.input
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "name": model.name,
+        "classes": list(model.classes),
+        "scorer": model.config.scorer,
+        "config": model.config.to_json(),
+        "read": {
+            "filter": rule.filter,
+            "level": f"the coarsest with {rule.oversample:g} px or more per px of a crop",
+        },
+        "k": list(model.k),
+        "domain": {name: list(value) if value else None for name, value in vars(model.domain).items()},
+        "training": dict(model.training),
+        "temperature": model.temperature,
+        "weights": {"file": WEIGHTS, "sha256": sha256},
+        "version": hiresattn.__version__,
+    }
+
+
 def set_temperature(path: str | Path, temperature: float) -> None:
-    """Write a calibration into the card of a model directory; the weights, and the rest of the card, stay.
+    """Replace the temperature, a calibration, in the card of a model directory; nothing else changes.
 
     Args:
         path: The directory.
-        temperature: What the logits are to be divided by; finite and above 0.
+        temperature: Divisor of the logits; finite and above 0.
 
     Raises:
-        ConfigError: If the temperature is no such number.
+        ConfigError: If the temperature is not finite or not above 0.
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, or the card can't be written.
     """
     if not 0 < temperature < math.inf:
-        raise ConfigError(f"a temperature is a number above 0; got {temperature}")
+        raise ConfigError(f"the temperature must be a finite number above 0; got {temperature}")
     path = Path(path)
     card = _card(path) | {"temperature": temperature}
     try:
@@ -157,11 +195,11 @@ def load_model(path: str | Path) -> Model:
     try:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
         name, k, sha256 = str(card["name"]), tuple(int(n) for n in card["k"]), str(card["weights"]["sha256"])
-        stored = {key: tuple(v) if v else None for key, v in card.get("domain", {}).items()}
+        stored = {key: tuple(v) if v else None for key, v in card["domain"].items()}
         domain = _domain(stored, len(config.input.bands))
         if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
-            raise ValueError("classes or scorer differ between their two places")  # noqa: TRY301 - as the rest
-        training, temperature = dict(card.get("training", {})), _temperature(card)
+            raise ValueError("classes or scorer differ from those in config")  # noqa: TRY301 - as the rest
+        training, temperature = dict(card["training"]), _temperature(card["temperature"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise CheckpointError(f"{error}; the model was made by another version or edited") from error
@@ -176,17 +214,19 @@ def load_model(path: str | Path) -> Model:
             f"{file}: not the weights that the card names (sha256 differs); copy the model directory anew"
         )
     try:
-        weights = load_file(file)
         net = build_model(config)
-        net.load_state_dict(weights)
-    except (SafetensorError, RuntimeError, HiresattnError) as error:
+    except HiresattnError as error:
+        raise CheckpointError(f"{path / CARD}: the model can't be built: {error}") from error
+    try:
+        net.load_state_dict(load_file(file))
+    except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
     return Model(net.eval(), config, name, sha256, domain, k, training, temperature)
 
 
 def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
-    """What the card of a model directory says of its parts, and its cells per region and depth. No weights.
+    """Read a model's configuration, and its cells per region and depth, from its card; no weights.
 
     Raises:
         NotFoundError: If there is no such directory.
@@ -202,11 +242,9 @@ def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
         ) from error
 
 
-def _temperature(card: Mapping[str, Any]) -> float:
-    """The card's temperature; 1 in cards from before there was one."""
-    value = card.get("temperature", 1.0)
+def _temperature(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"temperature {value!r} is no number above 0")
+        raise ValueError(f"temperature {value!r} is not a finite number above 0")
     return float(value)
 
 
@@ -215,7 +253,7 @@ def _write_card(file: Path, card: Mapping[str, Any]) -> None:
 
 
 def _domain(stored: dict[str, Any], bands: int) -> Domain:
-    """A domain whose spans are pairs and whose band values are one per band."""
+    """Check that spans are pairs, and that band values are one per band."""
     domain = Domain(**stored)
     for name, length in {"mpp": 2, "resolution": 2, "low": bands, "high": bands}.items():
         values = getattr(domain, name)
@@ -274,9 +312,7 @@ def _download(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=[CARD, WEIGHTS]))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         first = str(error).splitlines()[0]
-        raise NotFoundError(
-            f"hf:{name}: can't be had from the hub: {first}; give a local directory"
-        ) from error
+        raise NotFoundError(f"hf:{name}: the hub can't be read: {first}; give a local directory") from error
 
 
 def _sha256(file: Path) -> str:

@@ -1,6 +1,6 @@
-"""Values that say how an image becomes a network's input and how a model is built. Frozen; JSON in and out.
+"""Configuration of a model and of its input: frozen values, JSON in and out.
 
-A configuration stops at the builders (``build_model``, ``train``); modules take plain parameters.
+Configurations are for the builders (``build_model``, ``train``); modules take plain parameters.
 """
 
 import difflib
@@ -58,35 +58,34 @@ class _Json:
 
 @dataclass(frozen=True)
 class InputConfig(_Json):
-    """How pixels become the network's input, in training and prediction alike.
+    """How px become the network's input, in training and in use.
 
-    A value ``v`` of band ``b`` becomes ``2 * (v - low[b]) / (high[b] - low[b]) - 1``; what isn't valid
-    (nodata, absent tiles) becomes 0, the middle. A mean and standard deviation are ``low = mean - std`` and
-    ``high = mean + std``.
+    A value ``v`` of band ``b`` becomes ``2 * (v - low[b]) / (high[b] - low[b]) - 1``; invalid px (nodata, absent
+    tiles) become 0, the middle. For a mean and a standard deviation, ``low = mean - std`` and ``high = mean + std``.
     """
 
     size: int = 64
     """Side of a crop, px."""
     bands: tuple[int, ...] = (0, 1, 2)
-    """Bands of the image that the model takes, counted from 0, in this order."""
+    """Bands of the image that the model uses, counted from 0, in this order."""
     low: tuple[float, ...] = (0.0, 0.0, 0.0)
-    """Native value that becomes -1, per band taken."""
+    """Stored value that becomes -1, per band used."""
     high: tuple[float, ...] = (255.0, 255.0, 255.0)
-    """Native value that becomes +1, per band taken."""
+    """Stored value that becomes +1, per band used."""
     dtype: str = "uint8"
-    """Data type of the images the model was made for."""
+    """Data type of the images."""
     filter: str = "area"
     """Resampling filter: ``area``, the antialiased average over valid pixels; or, with ``squash``, ``bilinear``
     without antialiasing, as the paper resizes."""
     squash: int | None = None
-    """Side, px, of the square that a whole image is first resized to, its proportions lost, as the paper does;
-    None = pixels as stored, oblong images covered by squares."""
+    """Side, px, of the square that a whole image is first resized to, whatever its proportions, as the paper does;
+    None = crops are read from the file, proportions kept."""
     oversample: float = 1.0
-    """Px of the stored level per px of a crop, at least. 1 reads the coarsest level that does not upsample;
-    2 reads up to four times the px and averages them: for files whose overviews lost small things."""
+    """Least number of stored px per px of a crop, along a side. 1 reads the coarsest level that isn't upsampled; 2
+    reads up to four times the px and averages them, for files whose overviews lost small objects."""
 
     channels: int | None = None
-    """Bands of the images that the model was made for; None = any that has ``bands``."""
+    """Number of bands that an image must have; None = any that has ``bands``."""
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1)
@@ -99,7 +98,7 @@ class InputConfig(_Json):
         try:
             np.dtype(self.dtype)
         except TypeError as error:
-            raise ConfigError(f"dtype {self.dtype!r} is no data type of NumPy's") from error
+            raise ConfigError(f"dtype {self.dtype!r} is not a data type of NumPy's") from error
         if not len(self.bands) == len(self.low) == len(self.high) >= 1:
             raise ConfigError(
                 f"bands, low and high need one entry per band; got {self.bands}, {self.low} and {self.high}"
@@ -159,9 +158,9 @@ class ScorerConfig(_Json):
 
     def __post_init__(self) -> None:
         if not _finite(self.area) or not 0 < self.area <= 1:
-            raise ConfigError(f"area is a share above 0 and up to 1; got {self.area!r}")
+            raise ConfigError(f"area must be above 0 and at most 1; got {self.area!r}")
         if not _finite(self.floor) or not 0 <= self.floor < 1:
-            raise ConfigError(f"floor is an attention of 0 to below 1; got {self.floor!r}")
+            raise ConfigError(f"floor must be at least 0 and below 1; got {self.floor!r}")
         if not self.encoder_stages or not all(isinstance(stage, int) for stage in self.encoder_stages):
             raise ConfigError(
                 f"encoder_stages are indices of maps, such as -3 and -1; got {self.encoder_stages!r}"
@@ -189,43 +188,44 @@ class ModelConfig(_Json):
     input: InputConfig = field(default_factory=InputConfig)
     """How pixels become the network's input."""
     encoder: str = "small"
-    """``small``, ``small-6``, ``bagnet77`` (built in) or the name of a timm backbone."""
+    """``small``, ``small-6``, either with ``-bn``, ``bagnet77``, a name given to ``register_encoder``, or a timm
+    backbone."""
     encoder_drop: float = 0.0
-    """What the encoder leaves out in training, at most: share of blocks per image (timm: stochastic depth) or of
-    channels (``bagnet77``)."""
+    """Largest drop rate inside the encoder in training: of blocks (timm: stochastic depth) or of channels
+    (``bagnet77``)."""
     init: str = "torch"
-    """How fresh weights are drawn: ``torch`` (each library's own way), ``glorot`` or ``fan-out`` (the paper's)."""
+    """Initialisation of the weights: ``torch`` (each library's own), ``glorot`` or ``fan-out`` (the paper's)."""
     scorer: str = "location"
-    """What scores the cells of a region."""
+    """Network that scores the cells of a region; see ``hiresattn.model.scorers``."""
     location: LocationConfig = field(default_factory=LocationConfig)
-    """What the scorer is made of."""
+    """Settings of TNet's location module."""
     scoring: ScorerConfig = field(default_factory=ScorerConfig)
-    """Settings of the scorers that are not TNet's."""
+    """Settings of single scorers."""
     grid: Grid = field(default_factory=Grid)
     """How a region is divided into cells."""
     aggregator: str = "attention"
     """``attention`` (gated attention, Ilse 2018) or ``mean``."""
-    position: bool | str = True
-    """How a glimpse's feature is told where it was: True or ``frame`` (centre and zoom, added), ``path-sum`` or
-    ``path-concat`` (the paper's path indices, for fMoW and ImageNet); False = not at all."""
+    position: str | None = "frame"
+    """Positional encoding of a glimpse's feature: ``frame`` (centre and zoom, added), ``path-sum`` or ``path-concat``
+    (the paper's path indices, for fMoW and ImageNet); None = none."""
     background: str | None = None
-    """Class that means that there is nothing to find. With it, evidence is pooled in place of vectors: an image's
-    answer is the mean likelihood ratio of its finest glimpses, each class against this one."""
+    """Class of images that show nothing to find. With it, the evidence of single glimpses is pooled: the prediction is
+    the sum of their likelihood ratios, each class against this one."""
     head: str = "classifier"
     """Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own (saol, ltpa, oaa), its
     probabilities averaged over glimpses with the aggregator's weights."""
     coarse_encoder: bool = False
-    """Whether regions that are divided further have an encoder of their own: one says where, the other what."""
+    """Whether regions that are divided further have an encoder of their own."""
     dropout: float = 0.0
     """Share of a vector's values dropped before the classifier, in training."""
     value: bool = True
-    """Whether the network learns which regions are worth a closer look."""
+    """Whether the network has a value head, which predicts whether a region is worth dividing."""
     finest: int | None = None
     """Side of the smallest region, level-0 px; None = a crop's side, which is native resolution."""
     root_size: int | None = None
-    """Largest side of a region of the first look, level-0 px; None = the image's short side."""
+    """Largest side of a root region, level-0 px; None = the image's short side."""
     overlap: float = 0.0
-    """Least share of its side that a region of the first look has in common with the next."""
+    """Least share of its side that a root region has in common with the next."""
 
     def __post_init__(self) -> None:
         if not _finite(self.overlap) or not 0 <= self.overlap < 1:
@@ -242,18 +242,18 @@ class ModelConfig(_Json):
                 raise ConfigError(f"{name} is a share of at least 0 and below 1; got {getattr(self, name)!r}")
         if self.multi_label and self.background is not None:
             raise ConfigError(
-                f"background {self.background!r} weighs each class against one that excludes the others, and with "
-                "several labels none does; leave out --background or --multi-label"
+                f"background {self.background!r} excludes all other classes, which does not go with several labels per "
+                "image; leave out --background or --multi-label"
             )
         if self.head not in ("classifier", "scorer"):
             raise ConfigError(f"head is 'classifier' or 'scorer'; got {self.head!r}")
         if self.head == "scorer" and self.scorer not in CLASSIFYING:
             raise ConfigError(
-                f"the scorer {self.scorer!r} is no classifier; head 'scorer' is for {', '.join(CLASSIFYING)}"
+                f"the scorer {self.scorer!r} is no classifier; head 'scorer' needs one of {', '.join(CLASSIFYING)}"
             )
         if self.head == "scorer" and (self.background is not None or self.multi_label):
             raise ConfigError(
-                "head 'scorer' gives one class of several; leave out background and multi-label, or take the head "
+                "head 'scorer' predicts exactly one class; leave out background and multi-label, or use head "
                 "'classifier'"
             )
         if len(set(self.classes)) < len(self.classes):
@@ -266,7 +266,7 @@ class ModelConfig(_Json):
 
 
 def did_you_mean(name: str, known: Any) -> str:
-    """The tail of an error message: the nearest known name, or all of them."""
+    """End of an error message: the nearest known name, or all of them."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
@@ -280,7 +280,7 @@ def _finite(value: Any) -> bool:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-#: Scorers that are classifiers as well.
+#: Scorers with a classification head of their own.
 CLASSIFYING = ("saol", "ltpa", "oaa")
 _SCORING = {
     "compatibility": ("dot", "gated", "parametrised"),

@@ -2,14 +2,31 @@
 
 import json
 import pickle
+from dataclasses import fields
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from hiresattn.checkpoint import CARD, WEIGHTS, Domain, Model, load_model, save_model, set_temperature
+import hiresattn
+from hiresattn import open_pyramid, read_crops
+from hiresattn.checkpoint import (
+    CARD,
+    WEIGHTS,
+    Domain,
+    Model,
+    card_of,
+    load_model,
+    save_model,
+    set_temperature,
+)
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
+from hiresattn.training.options import TrainOptions
+
+DEMO = Path(hiresattn.__file__).parent / "demo" / "model"
 
 
 @pytest.fixture
@@ -54,6 +71,12 @@ def test_the_card_names_the_scorer_and_the_weights(saved):
 def _edit(saved, **changes):
     card = json.loads((saved / CARD).read_text())
     card.update(changes)
+    (saved / CARD).write_text(json.dumps(card))
+
+
+def _without(saved, key):
+    card = json.loads((saved / CARD).read_text())
+    del card[key]
     (saved / CARD).write_text(json.dumps(card))
 
 
@@ -121,6 +144,9 @@ def _other_classes(saved):
         (lambda saved: _edit(saved, format_version=99), "upgrade"),
         (lambda saved: _edit(saved, weights={}), "damaged"),
         (lambda saved: _edit(saved, config=None), "damaged"),
+        (lambda saved: _without(saved, "temperature"), "damaged"),
+        (lambda saved: _without(saved, "domain"), "damaged"),
+        (lambda saved: _edit_config(saved, encoder="mine"), r"hiresattn.register_encoder\('mine', build\)"),
         (lambda saved: (saved / CARD).write_text("[]"), "not the card"),
         (lambda saved: (saved / CARD).write_bytes(b"\xff\xfe\x00"), "JSON"),
     ],
@@ -143,6 +169,13 @@ def test_weights_that_are_a_pickle_are_never_unpickled(saved, monkeypatch):
         load_model(saved)
 
 
+def test_the_card_of_the_demo_is_the_one_that_would_be_saved_today():
+    model = load_model(DEMO)
+    card = json.loads((DEMO / CARD).read_text())
+    assert (DEMO / CARD).read_text() == json.dumps(card_of(model, model.sha256), indent=2) + "\n"
+    assert card["training"]["options"].keys() <= {one.name for one in fields(TrainOptions)}
+
+
 def test_a_missing_directory_is_not_found(tmp_path):
     with pytest.raises(NotFoundError, match="nowhere"):
         load_model(tmp_path / "nowhere")
@@ -154,10 +187,50 @@ def test_a_hub_name_that_can_not_be_had_is_one_clear_error(monkeypatch):
         load_model("hf:owner/name")
 
 
-def test_weights_that_are_no_numbers_are_not_saved(model, tmp_path):
+def test_embed_gives_the_encoders_vectors_in_batches_and_leaves_the_network_as_it_was(model):
+    crops = np.random.default_rng(0).normal(size=(5, 2, 64, 64)).astype(np.float32)
+    net = model.net.train()
+    net.encoder.layers[0].eval()
+    found = model.embed(crops, batch_size=2)
+    assert (found.dtype, found.shape) == (np.float32, (5, net.encoder.feature_width))
+    assert net.training
+    assert net.encoder.training
+    assert not net.encoder.layers[0].training
+    with torch.no_grad():
+        expected = net.eval().encoder(torch.from_numpy(crops)).features.numpy()
+    assert np.allclose(found, expected, atol=1e-5)
+    assert model.embed(crops[:0]).shape == (0, net.encoder.feature_width)
+
+
+def test_embed_selects_and_scales_the_bands_of_stored_crops(model):
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 9, (4, 128, 160)).astype("uint16")
+    with open_pyramid(np.moveaxis(image, 0, -1)) as pyramid:
+        stored = read_crops(pyramid, [(0, 0), (5, 70)], 64)
+    scaled = np.stack(
+        [
+            np.stack([2 * one[3] / 1.0 - 1, 2 * (one[1].astype(float) - 5) / 4 - 1])
+            for one in (image[:, :64, :64], image[:, 5:69, 70:134])
+        ]
+    ).astype(np.float32)
+    assert np.allclose(model.embed(stored), model.embed(scaled), atol=1e-5)
+
+
+def test_embed_refuses_crops_that_are_not_the_models(model):
+    with pytest.raises(DomainError, match=r"float32 crops \[n 2 height width\]"):
+        model.embed(np.zeros((1, 3, 64, 64), np.float32))
+    with pytest.raises(DomainError, match="float32 crops"):
+        model.embed(np.zeros((1, 2, 64, 64)))
+    with open_pyramid(np.zeros((64, 64, 3), np.uint8)) as pyramid:
+        stored = read_crops(pyramid, [(0, 0)], 64)
+    with pytest.raises(DomainError, match="4 or more bands of uint16; these crops have 3 of uint8"):
+        model.embed(stored)
+
+
+def test_weights_that_are_not_finite_are_not_saved(model, tmp_path):
     with torch.no_grad():
         model.net.classifier.bias.fill_(float("nan"))
-    with pytest.raises(CheckpointError, match="no numbers"):
+    with pytest.raises(CheckpointError, match="NaN"):
         save_model(model, tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -168,20 +241,16 @@ def test_a_directory_that_can_not_be_written_is_a_checkpoint_error(model, tmp_pa
         save_model(model, tmp_path / "file")
 
 
-def test_a_temperature_is_kept_in_the_card_and_a_card_without_one_has_1(model, saved):
+def test_a_temperature_is_kept_in_the_card(model, saved):
     assert load_model(saved).temperature == 1
     set_temperature(saved, 2.5)
     assert load_model(saved).temperature == 2.5
     again = save_model(load_model(saved), saved.parent / "again")
     assert (again.temperature, load_model(saved.parent / "again").temperature) == (2.5, 2.5)
-    card = json.loads((saved / CARD).read_text())
-    del card["temperature"]
-    (saved / CARD).write_text(json.dumps(card))
-    assert load_model(saved).temperature == 1
 
 
-@pytest.mark.parametrize("value", [0, -1.0, "warm", None, True, float("inf"), float("nan")])
-def test_a_temperature_that_is_none_damages_the_card(saved, value):
+@pytest.mark.parametrize("value", [0, -1.0, "hot", None, True, float("inf"), float("nan")])
+def test_a_temperature_that_can_not_be_is_a_damaged_card(saved, value):
     _edit(saved, temperature=value)
     with pytest.raises(CheckpointError, match="the card is damaged"):
         load_model(saved)
@@ -189,7 +258,7 @@ def test_a_temperature_that_is_none_damages_the_card(saved, value):
 
 def test_a_temperature_is_refused_before_the_card_is_touched(saved):
     before = (saved / CARD).read_text()
-    with pytest.raises(ConfigError, match="a number above 0"):
+    with pytest.raises(ConfigError, match="above 0"):
         set_temperature(saved, 0.0)
     assert (saved / CARD).read_text() == before
     assert sorted(path.name for path in saved.iterdir()) == [CARD, WEIGHTS]

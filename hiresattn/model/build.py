@@ -48,12 +48,11 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
     Raises:
         ConfigError: If a part's name is unknown, with its nearest neighbour, or parts don't fit together.
     """
-    position = "frame" if config.position is True else config.position
     for what, name, known in (
         ("scorer", config.scorer, SCORERS),
         ("aggregator", config.aggregator, AGGREGATORS),
         ("init", config.init, INITS),
-        ("position", position or "frame", POSITIONS),
+        ("position", config.position or "frame", POSITIONS),
     ):
         if name not in known:
             raise ConfigError(f"unknown {what} {name!r}{did_you_mean(str(name), known)}")
@@ -79,7 +78,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         aggregator=AGGREGATORS[config.aggregator](width=width),
         classifier=Classifier(width, len(config.classes), drop=config.dropout),
         value=nn.Linear(width, 1) if config.value else None,
-        position=POSITIONS[position](width=width) if position else None,
+        position=POSITIONS[config.position](width=width) if config.position else None,
         coarse_encoder=copy.deepcopy(encoder) if config.coarse_encoder else None,
     )
     net = GlimpseNet(

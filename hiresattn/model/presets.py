@@ -44,7 +44,7 @@ def _alone(encoder: str, side: int, *, init: str, dropout: float = 0.0, drop: fl
         encoder_drop=drop,
         init=init,
         scorer="random",
-        position=False,
+        position=None,
         dropout=dropout,
     )
 

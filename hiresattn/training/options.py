@@ -276,7 +276,7 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         aggregator=options.aggregator,
         background=options.background,
         coarse_encoder=options.coarse_encoder,
-        position=options.position,
+        position="frame" if options.position else None,
         finest=options.finest,
         root_size=options.root_size,
         overlap=options.overlap,

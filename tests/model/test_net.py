@@ -179,7 +179,7 @@ def test_a_coarse_encoder_encodes_the_regions_that_are_divided_and_no_others():
 def test_with_a_background_the_finest_glimpses_give_the_prediction():
     torch.manual_seed(0)
     rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,))
-    config = ModelConfig(classes=("a", "b", "c"), input=rule, background="b", position=False)
+    config = ModelConfig(classes=("a", "b", "c"), input=rule, background="b", position=None)
     net = build_model(config).eval()
     roots, frames = _roots((256, 256))
     found = net(_fetch, roots, frames, select=TopK(), k=(3,))

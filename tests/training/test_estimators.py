@@ -43,7 +43,7 @@ SMALL = ModelConfig(
     grid=Grid(2, 0.5, "tnet"),
     aggregator="mean",
     value=False,
-    position=False,
+    position=None,
     location=LocationConfig(detach=True),
 )
 ROOTS, FRAME = [np.array([[0, 0, 128, 128]])], np.array([[0, 0, 128, 128]])

@@ -1,0 +1,60 @@
+"""Feature vectors of crops, outside of a search."""
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from hiresattn.config import InputConfig
+from hiresattn.errors import DomainError
+from hiresattn.model.net import GlimpseNet
+
+
+def embed(
+    net: GlimpseNet, crops: Float32[np.ndarray, "n c h w"], batch_size: int
+) -> Float32[np.ndarray, "n d"]:
+    """Encode crops in batches, without gradients, in evaluation mode; the mode is restored.
+
+    Args:
+        net: The network; its ``encoder`` is used, which encodes the finest regions.
+        crops: Scaled values.
+        batch_size: Crops at once.
+
+    Returns:
+        The encoder's vectors, without position, on the CPU.
+    """
+    modes = [(module, module.training) for module in net.encoder.modules()]
+    net.encoder.eval()
+    found: list[Tensor] = []
+    try:
+        with torch.inference_mode():
+            for start in range(0, len(crops), batch_size):
+                part = np.ascontiguousarray(crops[start : start + batch_size])
+                found.append(net.encoder(torch.from_numpy(part).to(net.device)).features.float().cpu())
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not found:
+        return np.zeros((0, int(net.encoder.feature_width)), np.float32)  # type: ignore[arg-type]
+    return torch.cat(found).numpy()
+
+
+def scaled(pixels: np.ndarray, rule: InputConfig) -> Float32[np.ndarray, "n c h w"]:
+    """Select the model's bands of stored values ``[n h w c]`` and scale them to -1 to 1; NaN becomes 0.
+
+    Raises:
+        DomainError: If the bands or the data type aren't those of the model's images.
+    """
+    channels = pixels.shape[3]
+    if (
+        str(pixels.dtype) != rule.dtype
+        or max(rule.bands) >= channels
+        or rule.channels not in (None, channels)
+    ):
+        needed = rule.channels or f"{max(rule.bands) + 1} or more"
+        raise DomainError(
+            f"the model takes images of {needed} bands of {rule.dtype}; these crops have {channels} of {pixels.dtype}"
+        )
+    low, high = (np.array(values, np.float64) for values in (rule.low, rule.high))
+    values = (pixels[..., list(rule.bands)] - low) * (2 / (high - low)) - 1
+    return np.nan_to_num(values, nan=0.0).astype(np.float32).transpose(0, 3, 1, 2)
