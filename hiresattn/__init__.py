@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import load_model as load_model
     from hiresattn.inference.classify import classify as classify
     from hiresattn.inference.record import Prediction as Prediction
+    from hiresattn.model.encoders import register_encoder as register_encoder
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
     from hiresattn.reading.crops import read_crops as read_crops
@@ -28,6 +29,7 @@ _HOME = {
     "load_model": "hiresattn.checkpoint",
     "open_pyramid": "hiresattn.pyramid",
     "read_crops": "hiresattn.reading.crops",
+    "register_encoder": "hiresattn.model.encoders",
 }
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "load_model",
     "open_pyramid",
     "read_crops",
+    "register_encoder",
 ]
 
 

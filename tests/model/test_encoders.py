@@ -1,12 +1,22 @@
-"""Encoders: the built-in one and timm's."""
+"""Encoders: the built-in ones, timm's and a user's own."""
 
+import numpy as np
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
-from hiresattn.errors import ConfigError
-from hiresattn.model.encoders import build_encoder
+from hiresattn.checkpoint import load_model
+from hiresattn.config import ModelConfig
+from hiresattn.datasets.manifest import Example
+from hiresattn.errors import CheckpointError, ConfigError
+from hiresattn.model import encoders
+from hiresattn.model.build import build_model
+from hiresattn.model.describe import describe
+from hiresattn.model.encoders import Encoded, build_encoder, register_encoder
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
 
 
 @pytest.mark.parametrize(
@@ -59,3 +69,84 @@ def test_further_convolutions_widen_what_a_px_of_the_last_map_sees():
         encoder(crop).stages[-1][0, :, 8, 8].sum().backward()
         seen = crop.grad[0, 0].abs().sum(0).nonzero()[:, 0]
         assert seen.max() - seen.min() + 1 == across
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    monkeypatch.setattr(encoders, "_REGISTERED", {})
+
+
+class Own(nn.Module):
+    """Two maps, and whatever ``out`` makes of them."""
+
+    def __init__(self, channels, out=lambda maps: maps):
+        super().__init__()
+        self.fine = nn.Conv2d(channels, 6, 3, stride=4, padding=1)
+        self.norm = nn.BatchNorm2d(6)
+        self.coarse = nn.Conv2d(6, 10, 3, stride=2, padding=1)
+        self.out = out
+
+    def forward(self, crops):
+        fine = self.norm(self.fine(crops))
+        return self.out([fine, self.coarse(fine)])
+
+
+@pytest.mark.parametrize(
+    ("out", "stages", "width"),
+    [
+        (lambda maps: maps, (6, 10), 10),
+        (lambda maps: maps[1], (10,), 10),
+        (lambda maps: Encoded(tuple(maps), maps[0].amax((2, 3))), (6, 10), 6),
+    ],
+)
+def test_a_registered_encoder_may_return_a_map_or_maps_or_maps_and_vectors(registry, out, stages, width):
+    register_encoder("own", lambda channels: Own(channels, out))
+    encoder = build_encoder("own", channels=2, size=48)
+    assert (encoder.stage_channels, encoder.feature_width, encoder.training) == (stages, width, True)
+    assert encoder.body.norm.num_batches_tracked == 0  # measuring the widths trains nothing
+    seen = encoder.eval()(torch.randn(3, 2, 48, 48))
+    assert tuple(stage.shape[1] for stage in seen.stages) == stages
+    assert seen.features.shape == (3, width)
+    if width == 10:
+        assert torch.equal(seen.features, seen.stages[-1].mean((2, 3)))
+    config = ModelConfig(classes=("a", "b"), encoder="own")
+    assert build_model(config).scorer.local.in_channels == stages[-1]
+    parts = describe(config, 256, (2,)).parts
+    assert sum(part.params_trainable for part in parts if part.name.startswith("encoder")) == sum(
+        p.numel() for p in Own(3).parameters()
+    )
+
+
+def test_a_model_with_a_registered_encoder_trains_and_loads_once_it_is_registered(registry, tmp_path):
+    register_encoder("own", Own)
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 255, (64, 64, 3)).astype(np.uint8) for _ in range(4)]
+    examples = [Example(image, "ab"[number % 2]) for number, image in enumerate(images)]
+    options = TrainOptions(encoder="own", epochs=1, k=(0,), threads=0, device="cpu")
+    list(fit(examples, tmp_path / "model", options))
+    model = load_model(tmp_path / "model")
+    assert model.embed(np.zeros((1, 3, 64, 64), np.float32)).shape == (1, 10)
+    encoders._REGISTERED.clear()
+    with pytest.raises(CheckpointError, match=r"call hiresattn.register_encoder\('own', build\) first"):
+        load_model(tmp_path / "model")
+
+
+def test_encoders_that_do_not_fit_are_config_errors(registry):
+    with pytest.raises(ConfigError, match="built-in"):
+        register_encoder("small", Own)
+    for out, words in (
+        (lambda maps: maps[0].mean(), r"returned a tensor \[\]"),
+        (lambda _: [], "returned a list of nothing"),
+        (lambda _: "maps", "returned a str"),
+        (lambda maps: (maps[0], None), r"a tensor \[1, 6, 12, 12\], a NoneType"),
+    ):
+        register_encoder("own", lambda channels, out=out: Own(channels, out))
+        with pytest.raises(ConfigError, match=words):
+            build_encoder("own", channels=3, size=48)
+    register_encoder("own", lambda _: Own(5))
+    with pytest.raises(ConfigError, match=r"can't take crops \[n 3 48 48\]"):
+        build_encoder("own", channels=3, size=48)
+    with pytest.raises(ConfigError, match="no pretrained weights"):
+        build_encoder("own", channels=3, pretrained=True)
+    with pytest.raises(ConfigError, match="encoder_drop"):
+        build_encoder("own", channels=3, drop=0.1)
