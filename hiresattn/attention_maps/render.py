@@ -13,7 +13,7 @@ from PIL import Image
 
 from hiresattn.conversion.target import beside, writing
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.report.view import Region, display_range, picture, read_view
+from hiresattn.report.view import Region, display_range, read_view, to_image
 
 #: Longest side of a raster, px.
 _LONGEST = 4096
@@ -145,7 +145,7 @@ def write_attention(pyramid: Pyramid, attention: Attention, folder: Path, stem: 
         WriteError: If a file can't be written; there is nothing of it then.
     """
     view = read_view(pyramid, attention.frame, _SIDE)
-    plain = picture(view, *display_range(view, pyramid.dtype))
+    plain = to_image(view, *display_range(view, pyramid.dtype))
     written = []
     for name, values in zip(attention.classes, attention.values, strict=True):
         path = folder / f"{stem}.{_plain(name)}.png"

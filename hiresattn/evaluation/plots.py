@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from hiresattn.evaluation.summary import Evaluation
-from hiresattn.report.curves import FAINT, INKS, Chart, matrix
+from hiresattn.report.curves import GRID_COLOUR, LINE_COLOURS, Chart, confusion_matrix
 
 _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
 
@@ -17,7 +17,7 @@ def plots(found: Evaluation) -> dict[str, Image.Image]:
     pictures = {"reliability.png": _reliability(found)}
     if found.confusion:
         counts = np.array(found.confusion)
-        pictures["confusion.png"] = matrix(title, "label", "answer", found.classes, counts)
+        pictures["confusion.png"] = confusion_matrix(title, "label", "answer", found.classes, counts)
     if found.curve:
         pictures["budget.png"] = _budget(found)
     return pictures
@@ -33,11 +33,11 @@ def _reliability(found: Evaluation) -> Image.Image:
     chart = Chart(title, (words[0], _SHARES), (words[1], _SHARES))
     count = sum(part["images"] for part in found.reliability)
     for part in found.reliability:
-        chart.bar(part["low"], part["high"], part["images"] / count, FAINT)
-    chart.key(words[2], FAINT)
+        chart.bar(part["low"], part["high"], part["images"] / count, GRID_COLOUR)
+    chart.legend_entry(words[2], GRID_COLOUR)
     chart.line("as sure as right", [(0, 0), (1, 1)], "#8a8f9c")
-    chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], INKS[0])
-    return chart.finished()
+    chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], LINE_COLOURS[0])
+    return chart.image()
 
 
 def _budget(found: Evaluation) -> Image.Image:
@@ -46,16 +46,16 @@ def _budget(found: Evaluation) -> Image.Image:
     ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
     chart = Chart("Accuracy by budget", ("glimpses per image, at most", ticks), ("accuracy", _SHARES))
     for number, policy in enumerate(dict.fromkeys(point.policy for point in found.curve)):
-        ink = INKS[number % len(INKS)]
+        colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         mine = [p for p in found.curve if p.policy == policy and p.accuracy.value is not None]
         flat = [p for p in mine if p.budget is None]
         if flat:
-            chart.level(f"{policy} ({flat[0].glimpses:.0f})", flat[0].accuracy.value or 0.0, ink)
+            chart.horizontal_line(f"{policy} ({flat[0].glimpses:.0f})", flat[0].accuracy.value or 0.0, colour)
             continue
         points = [(float(np.log2(int(p.budget or 1))), p.accuracy.value or 0.0) for p in mine]
         spans = [
             None if p.accuracy.low is None or p.accuracy.high is None else (p.accuracy.low, p.accuracy.high)
             for p in mine
         ]
-        chart.line(policy, points, ink, spans)
-    return chart.finished()
+        chart.line(policy, points, colour, spans)
+    return chart.image()

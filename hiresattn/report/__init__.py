@@ -1,1 +1,1 @@
-"""Records, overlays and what people look at."""
+"""Pictures and numbers for people: overlays, charts, human-readable units."""

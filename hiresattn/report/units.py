@@ -1,4 +1,4 @@
-"""Numbers that people read."""
+"""Numbers as people read them: bytes, pixels, shares, seconds."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""A region of an image as a picture for people: any data type, any number of bands, at most so many px."""
+"""A region of an image as an RGB picture of a given size, whatever its data type and number of bands."""
 
 from dataclasses import dataclass
 
@@ -12,27 +12,27 @@ from hiresattn.reading.fetch import CropFetcher
 
 Region = tuple[int, int, int, int]
 
-_COLOURS = 3
+_RGB = 3
 _HATCH = 8
-_LEAST = 8
+_MIN_SIDE = 8
 _BRIGHTEST, _DARK, _DARKEST = 99.8, 128, 64
 
 
 @dataclass(frozen=True)
 class View:
-    """Pixels of a region, in the image's own values."""
+    """Pixels of a region, in the image's own values, and which of them are valid."""
 
     values: np.ndarray
     """``[h w c]`` float32; one band or three."""
-    measured: np.ndarray
+    valid: np.ndarray
     """``[h w]`` bool."""
 
 
 def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
-    """Read a region, averaged to ``side`` px along its longer side, from the coarsest level that serves.
+    """Read a region, averaged to ``side`` px along its longer side, from the coarsest level that is fine enough.
 
-    Memory holds a few tiles at a time, however large the region is. Of more than three bands the first
-    three are taken, of two the first; a palette becomes its colours.
+    Memory holds a few tiles at a time, however large the region is. Three bands or more: the first three are shown;
+    two: the first. A palette image is shown in its colours.
 
     Args:
         pyramid: The image.
@@ -40,55 +40,55 @@ def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
         side: Longer side of the view, px. A smaller region is enlarged.
 
     Returns:
-        The view.
+        Its pixels.
 
     Raises:
         ReadError: If a tile can't be decoded.
     """
     y, x, height, width = region
     short = min(height, width)
-    size = max(round(side * short / max(height, width)), _LEAST)
-    colours = pyramid.palette is not None or pyramid.channels >= _COLOURS
-    bands = (0, 1, 2) if colours else (0,)
+    size = max(round(side * short / max(height, width)), _MIN_SIDE)
+    rgb = pyramid.palette is not None or pyramid.channels >= _RGB
+    bands = (0, 1, 2) if rgb else (0,)
     dtype = np.dtype(np.uint8) if pyramid.palette is not None else pyramid.dtype.newbyteorder("=")
-    as_they_are = {"low": (-1.0,) * len(bands), "high": (1.0,) * len(bands)}  # 2 * (v + 1) / 2 - 1 = v
-    config = InputConfig(size=size, bands=bands, dtype=str(dtype), **as_they_are)  # type: ignore[arg-type]
+    unscaled = {"low": (-1.0,) * len(bands), "high": (1.0,) * len(bands)}  # 2 * (v + 1) / 2 - 1 = v
+    config = InputConfig(size=size, bands=bands, dtype=str(dtype), **unscaled)  # type: ignore[arg-type]
     squares = root_regions(height, width, y, x)
     shape = (round(height * size / short), round(width * size / short))
     values = np.zeros((*shape, len(bands)), np.float32)
-    measured = np.zeros(shape, np.bool_)
+    valid = np.zeros(shape, np.bool_)
     with CropFetcher([pyramid], config) as fetch:
         for square in squares:
             pixels, coverage = fetch(np.zeros(1, np.int64), square[None])
             top, left = (round((square[axis] - region[axis]) * size / short) for axis in (0, 1))
             top, left = min(top, shape[0] - size), min(left, shape[1] - size)
-            place = (slice(top, top + size), slice(left, left + size))
-            values[place] = pixels[0].transpose(1, 2, 0)
-            measured[place] = coverage[0] > 0
-    return View(values, measured)
+            window = (slice(top, top + size), slice(left, left + size))
+            values[window] = pixels[0].transpose(1, 2, 0)
+            valid[window] = coverage[0] > 0
+    return View(values, valid)
 
 
 def display_range(view: View, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
-    """Values to show as black and white, per band.
+    """Values to show as black and as white, float64 ``[bands]`` each.
 
-    For uint8 0 to 255, of a dark image 0 to its brightest values (64 at least); else the 2nd to 98th percentile.
+    uint8: 0 and 255, of a dark image 0 and its brightest values (at least 64). Else the 2nd and 98th percentile.
     """
     bands = view.values.shape[2]
-    if not view.measured.any():
+    if not view.valid.any():
         return np.zeros(bands), np.full(bands, 255.0)
     if dtype == np.uint8:
-        brightest = float(np.percentile(view.values[view.measured], _BRIGHTEST))
+        brightest = float(np.percentile(view.values[view.valid], _BRIGHTEST))
         return np.zeros(bands), np.full(bands, 255.0 if brightest > _DARK else max(brightest, _DARKEST))
-    low, high = np.percentile(view.values[view.measured], (2, 98), axis=0)
+    low, high = np.percentile(view.values[view.valid], (2, 98), axis=0)
     return low, np.where(high > low, high, low + 1)
 
 
-def picture(view: View, low: np.ndarray, high: np.ndarray) -> Image.Image:
-    """The view in colour; what was not measured is hatched grey."""
+def to_image(view: View, low: np.ndarray, high: np.ndarray) -> Image.Image:
+    """The view as an RGB image; invalid pixels are hatched grey."""
     scaled = np.clip((view.values - low) * (255.0 / (high - low)), 0, 255).astype(np.uint8)
-    colours = np.broadcast_to(scaled, (*scaled.shape[:2], 3)).copy()
-    colours[~view.measured] = hatch(*view.measured.shape)[~view.measured]
-    return Image.fromarray(colours)
+    rgb = np.broadcast_to(scaled, (*scaled.shape[:2], 3)).copy()
+    rgb[~view.valid] = hatch(*view.valid.shape)[~view.valid]
+    return Image.fromarray(rgb)
 
 
 def hatch(height: int, width: int) -> np.ndarray:

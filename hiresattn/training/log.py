@@ -11,7 +11,7 @@ from typing import Any
 from PIL import Image
 
 from hiresattn.files import atomic_write
-from hiresattn.report.curves import INKS, Chart
+from hiresattn.report.curves import LINE_COLOURS, Chart
 
 
 @dataclass(frozen=True)
@@ -100,11 +100,11 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
         values = [value for line in points.values() for _, value in line] if title == "Loss" else [1.0]
         chart = Chart(title, ("epoch", across), (axis, _ticks(max(values), min(*values, 0))))
         for epoch in stages:
-            chart.mark(epoch)
-        for (name, line), ink in zip(points.items(), INKS, strict=False):
+            chart.vertical_line(epoch)
+        for (name, line), colour in zip(points.items(), LINE_COLOURS, strict=False):
             if line:
-                chart.line(name, line, ink, dots=len(line) == 1)
-        panels.append(chart.finished())
+                chart.line(name, line, colour, dots=len(line) == 1)
+        panels.append(chart.image())
     whole = Image.new("RGB", (panels[0].width, sum(panel.height for panel in panels)))
     for number, panel in enumerate(panels):
         whole.paste(panel, (0, number * panel.height))

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 
 from hiresattn import open_pyramid
-from hiresattn.report.view import display_range, picture, read_view
+from hiresattn.report.view import display_range, read_view, to_image
 
 
 def test_a_view_of_the_same_size_is_the_region_itself():
     pixels = np.random.default_rng(0).integers(0, 255, (60, 90, 3), dtype=np.uint8)
     view = read_view(open_pyramid(pixels), (10, 20, 32, 32), 32)
     np.testing.assert_allclose(view.values, pixels[10:42, 20:52], atol=1e-4)
-    assert view.measured.all()
+    assert view.valid.all()
 
 
 @pytest.mark.parametrize("shape", [(64, 200), (200, 64), (33, 1000)])
@@ -19,7 +19,7 @@ def test_a_view_of_an_oblong_region_is_its_area_average_everywhere(shape):
     y, x = np.mgrid[: shape[0], : shape[1]]
     ramp = (y * 3.0 + x).astype(np.float32)[..., None]
     view = read_view(open_pyramid(ramp), (0, 0, *shape), max(shape) // 2)
-    height, width = view.measured.shape
+    height, width = view.valid.shape
     assert height / width == pytest.approx(shape[0] / shape[1], rel=0.05)
     scale_y, scale_x = shape[0] / height, shape[1] / width
     expected = (np.arange(height)[:, None] + 0.5) * scale_y * 3 + (np.arange(width) + 0.5) * scale_x - 2
@@ -38,15 +38,15 @@ def test_the_first_three_bands_or_the_first_are_shown(bands, shown):
     view = read_view(open_pyramid(pixels), (0, 0, 16, 16), 16)
     assert view.values[0, 0].tolist() == list(range(shown))
     low, high = np.zeros(shown), np.full(shown, 255.0)
-    assert picture(view, low, high).mode == "RGB"
+    assert to_image(view, low, high).mode == "RGB"
 
 
 def test_what_was_not_measured_is_hatched_not_black():
     pixels = np.full((32, 32, 1), 50.0, np.float32)
     pixels[:, :16] = np.nan
     view = read_view(open_pyramid(pixels), (0, 0, 32, 32), 32)
-    shown = np.asarray(picture(view, np.zeros(1), np.full(1, 100.0)))
-    assert view.measured.tolist() == [[False] * 16 + [True] * 16] * 32
+    shown = np.asarray(to_image(view, np.zeros(1), np.full(1, 100.0)))
+    assert view.valid.tolist() == [[False] * 16 + [True] * 16] * 32
     assert set(np.unique(shown[:, :16])) == {150, 195}
     assert set(np.unique(shown[:, 16:])) == {127}
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageColor
 
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError
-from hiresattn.report.curves import INKS
+from hiresattn.report.curves import LINE_COLOURS
 from hiresattn.training import fit as loop
 from hiresattn.training.fit import fit
 from hiresattn.training.log import curves
@@ -47,10 +47,10 @@ def _record(epoch, **more):
     } | more
 
 
-def _height(picture, ink, column):
-    """Rows at which a column has an ink, from above."""
+def _height(picture, colour, column):
+    """Rows at which a column has a colour, from the top."""
     pixels = np.asarray(picture)[:, column]
-    return np.flatnonzero((pixels == ImageColor.getrgb(ink)).all(1))
+    return np.flatnonzero((pixels == ImageColor.getrgb(colour)).all(1))
 
 
 def test_every_epoch_leaves_the_curves(tmp_path):
@@ -70,7 +70,7 @@ def test_a_curve_is_where_its_numbers_are():
     picture = curves(records)
     # epochs 1 to 4 of 4: the axis from px 70 to 530, accuracies from px 424 (0) up to 64 (1)
     for epoch in (2, 3):
-        rows = _height(picture.crop((0, 0, 720, 480)), INKS[0], 70 + 460 * epoch // 4)
+        rows = _height(picture.crop((0, 0, 720, 480)), LINE_COLOURS[0], 70 + 460 * epoch // 4)
         assert rows.mean() == pytest.approx(424 - 360 * 0.25 * epoch, abs=3)
 
 
@@ -78,13 +78,13 @@ def test_the_curriculums_steps_are_marked_and_what_is_missing_is_not_drawn():
     plain, marked = (curves([_record(1), _record(2, stage=stage)]) for stage in (1, 2))
     assert not np.array_equal(np.asarray(plain), np.asarray(marked))
     validated = curves([_record(1, val_accuracy=0.5), _record(2)])
-    assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(INKS[1])}
+    assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(LINE_COLOURS[1])}
 
 
 def test_a_loss_below_zero_is_drawn_below_zero():
     losses = (2.0, 0.0, -1.0)  # REINFORCE's can be; the axis goes from -1 (px 424) to 2 (px 64)
     panel = curves([_record(i + 1, loss=loss) for i, loss in enumerate(losses)]).crop((0, 480, 720, 960))
-    found = [_height(panel, INKS[0], 70 + 460 * epoch // 4) for epoch in (1, 2, 3)]
+    found = [_height(panel, LINE_COLOURS[0], 70 + 460 * epoch // 4) for epoch in (1, 2, 3)]
     assert [rows.mean() for rows in found] == pytest.approx([64, 304, 424], abs=4)
 
 
