@@ -35,12 +35,6 @@ LAYERS = {
 ALLOWED: set[tuple[str, str]] = set()
 #: Import cycles that are still there; may only get shorter.
 CYCLES = [
-    {
-        "hiresattn.pyramid.base",
-        "hiresattn.pyramid.storage.ranges",
-        "hiresattn.pyramid.storage.tifftiles",
-        "hiresattn.pyramid.storage.tiles",
-    },
     {"hiresattn.training.augment", "hiresattn.training.cutmix"},
 ]
 NO_TORCH = (

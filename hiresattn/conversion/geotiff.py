@@ -11,7 +11,7 @@ from hiresattn.conversion.image import Image
 from hiresattn.conversion.levels import Block
 from hiresattn.errors import ConfigError
 from hiresattn.pyramid.formats.gdal import GdalFile
-from hiresattn.pyramid.quiet import quiet
+from hiresattn.pyramid.formats.quiet import quiet
 
 #: What ``compression`` may be.
 COMPRESSIONS = ("deflate", "zstd", "lzw", "jpeg", "none")

@@ -91,7 +91,7 @@ def _write(source: Path, target: Path, metadata: Metadata | None, options: dict[
     from rasterio.errors import NotGeoreferencedWarning
 
     from hiresattn.pyramid.formats.gdal import reason
-    from hiresattn.pyramid.quiet import quiet
+    from hiresattn.pyramid.formats.quiet import quiet
 
     with ExitStack() as stack:
         try:

@@ -8,7 +8,8 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
-from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.pixels import Pixels
 
 #: Tile side given to arrays that have no chunks of their own, px.
 PLAIN_TILE = 512

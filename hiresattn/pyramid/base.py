@@ -1,25 +1,21 @@
 """A pyramid reads pixels of one image; it has no policy."""
 
-import os
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.geometry import Level, check_region
+from hiresattn.pyramid.pixels import Pixels, measured
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.ranges import Ledger
     from hiresattn.pyramid.storage.tiles import Tiles
-
-HandleT = TypeVar("HandleT")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,18 +42,6 @@ class Metadata:
     """Colours of a palette image, uint8 ``[entries, 3]``; ``read`` returns the indices."""
     nbytes: int = 0
     """Stored size of the image, bytes (0 where unknown)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pixels:
-    """What one read returned."""
-
-    data: np.ndarray
-    """``[h w c]``, native dtype. Where not valid: the format's declared fill value, not a measurement."""
-    valid: np.ndarray | None = None
-    """``[h w]`` bool, True = measured; None = all of it."""
-    missing_tiles: int = 0
-    """Tiles of this read that the file leaves out (sparse TIFF tiles, absent Zarr chunks)."""
 
 
 class Pyramid(ABC):
@@ -185,7 +169,7 @@ class Pyramid(ABC):
                 f"{pixels.data.dtype} where {(height, width, self.channels)} {self.dtype} was announced; "
                 "the file's header and its pixels disagree"
             )
-        return Pixels(pixels.data, _measured(pixels, self.nodata), pixels.missing_tiles)
+        return Pixels(pixels.data, measured(pixels, self.nodata), pixels.missing_tiles)
 
     def tile_window(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
         """Window ``(y, x, height, width)`` of a tile, px of its level.
@@ -266,41 +250,6 @@ class Pyramid(ABC):
         )
 
 
-class PerThread(Generic[HandleT]):
-    """One handle per thread, opened on first use, never carried into a forked process."""
-
-    def __init__(self, open_handle: Callable[[], HandleT], close_handle: Callable[[HandleT], None]) -> None:
-        self._open = open_handle
-        self._close = close_handle
-        self._lock = threading.Lock()
-        self._handles: dict[tuple[int, int], HandleT] = {}
-
-    def get(self) -> HandleT:
-        """This thread's handle."""
-        key = (os.getpid(), threading.get_ident())
-        handle = self._handles.get(key)
-        if handle is None:
-            handle = self._open()
-            with self._lock:
-                self._handles[key] = handle
-        return handle
-
-    def drop(self) -> None:
-        """Close this thread's handle: after a read error some libraries' handles are dead."""
-        with self._lock:
-            handle = self._handles.pop((os.getpid(), threading.get_ident()), None)
-        if handle is not None:
-            self._close(handle)
-
-    def close(self) -> None:
-        """Close every handle of this process."""
-        with self._lock:
-            handles, self._handles = self._handles, {}
-        for (pid, _), handle in handles.items():
-            if pid == os.getpid():
-                self._close(handle)
-
-
 class _LevelView:
     """What ``dask.array.from_array`` needs: shape, dtype, ndim and slicing."""
 
@@ -324,24 +273,6 @@ class _LevelView:
 
 def _reopen(kind: type[Pyramid], source: str, given: dict[str, Any]) -> Pyramid:
     return kind(source, **given)
-
-
-def _measured(pixels: Pixels, nodata: float | None) -> np.ndarray | None:
-    """The mask of a read, less the places where every band is nodata or any band is NaN or infinite."""
-    data, valid = pixels.data, pixels.valid
-    if nodata is not None and _representable(nodata, data.dtype):
-        measured = (data != data.dtype.type(nodata)).any(axis=2)
-        valid = measured if valid is None else measured & valid
-    if data.dtype.kind == "f":
-        finite = np.isfinite(data).all(axis=2)
-        valid = finite if valid is None else finite & valid
-    return None if valid is None or valid.all() else valid
-
-
-def _representable(value: float, dtype: np.dtype[Any]) -> bool:
-    if dtype.kind == "f":
-        return bool(np.isfinite(value))
-    return float(value).is_integer() and bool(np.iinfo(dtype).min <= value <= np.iinfo(dtype).max)
 
 
 def _modified(source: str) -> float | None:

@@ -8,7 +8,8 @@ import numpy as np
 
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region
-from hiresattn.pyramid.base import Pixels, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.pixels import Pixels
 
 #: How far a donor's downsample may exceed that of the level it is pasted into.
 _SLACK = 0.01

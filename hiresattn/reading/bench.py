@@ -17,7 +17,7 @@ from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.errors import ConfigError, RegionError
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.omezarr import ZarrPyramid
-from hiresattn.pyramid.quiet import quiet
+from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.reading.crops import read_crops
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.plan import plan_windows

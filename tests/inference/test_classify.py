@@ -14,7 +14,7 @@ from hiresattn.geometry import Grid, cell_regions, expandable, overlaps
 from hiresattn.inference.classify import classify
 from hiresattn.model.build import build_model
 from hiresattn.pyramid.array import ArrayPyramid
-from hiresattn.pyramid.base import Pixels
+from hiresattn.pyramid.pixels import Pixels
 
 
 def _model(bands=1, dtype="uint8", **domain):

@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
-from hiresattn.pyramid.quiet import quiet
+from hiresattn.pyramid.formats.quiet import quiet
 
 #: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
 ALONE = 2048

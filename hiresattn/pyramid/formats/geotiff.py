@@ -10,10 +10,12 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
-from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
 from hiresattn.pyramid.storage.tiffheader import check_tiff

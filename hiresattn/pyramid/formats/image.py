@@ -10,9 +10,10 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.mpp import choose_mpp
-from hiresattn.pyramid.quiet import quiet
+from hiresattn.pyramid.pixels import Pixels
 
 #: Biggest image that is decoded whole, px: twice Pillow's own limit, above which it refuses to open.
 MAX_PX = 2 * 89_478_485

@@ -8,10 +8,11 @@ import numpy as np
 
 from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
-from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
 from hiresattn.pyramid.formats.geozarr import ZarrPlace
 from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.tiles import agrees
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
 from hiresattn.pyramid.storage.zarrtiles import ZarrTiles

@@ -8,9 +8,11 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, snapped_downsample
-from hiresattn.pyramid.base import Metadata, PerThread, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.mpp import choose_mpp
+from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 from hiresattn.pyramid.storage.tiles import agrees
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level, snapped_downsample
-from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.formats.quiet import unlogged
 from hiresattn.pyramid.mpp import choose_mpp, micrometres
-from hiresattn.pyramid.quiet import unlogged
+from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 

@@ -14,9 +14,9 @@ from pathlib import Path
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
-from hiresattn.pyramid.base import PerThread
+from hiresattn.pyramid.storage.handles import PerThread
+from hiresattn.pyramid.storage.spans import MOST, merged
 from hiresattn.pyramid.storage.tiffheader import check_tiff_at
-from hiresattn.pyramid.storage.tifftiles import MOST, merged
 
 #: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
 FIRST = 128 << 10

@@ -10,12 +10,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
+from hiresattn.pyramid.storage.spans import merged
 from hiresattn.pyramid.storage.tiles import Tiles, reason, room
-
-#: Ranges with at most this many unwanted bytes between them are one request.
-GAP = 16 << 10
-#: Most bytes of one merged request.
-MOST = 4 << 20
 
 _JPEG = 7
 _RGB = 2
@@ -23,20 +19,6 @@ _YCBCR = 6
 _PLANAR = 2
 #: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-
-
-def merged(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Ranges ``(start, stop)`` that hold all of some places ``(offset, count)``, neighbours in one."""
-    spans: list[tuple[int, int]] = []
-    for offset, count in sorted(set(places)):
-        stop = offset + count
-        if not count:
-            continue
-        if spans and offset - spans[-1][1] <= GAP and stop - spans[-1][0] <= MOST:
-            spans[-1] = spans[-1][0], max(spans[-1][1], stop)
-        else:
-            spans.append((offset, stop))
-    return spans
 
 
 class ByteSource(Protocol):

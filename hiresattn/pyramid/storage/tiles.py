@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.errors import ReadError
-from hiresattn.pyramid.base import Pixels
+from hiresattn.pyramid.pixels import Pixels
 
 #: Two readers agree on a tile of a lossy format if its px differ by this much on average, of 255: decoders
 #: interpolate subsampled colour in different ways, which shows in single px only.

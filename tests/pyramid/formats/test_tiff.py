@@ -9,7 +9,7 @@ import pytest
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.quiet import unlogged
+from hiresattn.pyramid.formats.quiet import unlogged
 from tests.images import (
     SHAPES,
     TILE,

@@ -186,7 +186,7 @@ def test_redirects_are_followed_but_not_out_of_the_web(server, scene):
 
 def test_fetched_bytes_are_bounded(server, monkeypatch):
     monkeypatch.setattr(ranges, "KEPT", 50_000)
-    monkeypatch.setattr("hiresattn.pyramid.storage.tifftiles.MOST", 20_000)
+    monkeypatch.setattr("hiresattn.pyramid.storage.spans.MOST", 20_000)
     with open_pyramid(server.url) as pyramid:
         yx = np.random.default_rng(0).integers(0, SIDE - 100, (80, 2))
         read_crops(pyramid, yx, 100)
