@@ -5,7 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -70,45 +70,74 @@ class Conversion:
         return {**asdict(self), "notes": list(self.notes)}
 
 
+@dataclass(frozen=True)
+class ConvertOptions:
+    """How to convert.
+
+    Raises:
+        ConfigError: If a value is out of bounds, or a name is unknown.
+    """
+
+    format: str | None = None
+    """``zarr`` (OME-Zarr 0.5) or ``cog``; None = by the target's suffix."""
+    levels: int | None = None
+    """Number of levels, the finest included; None = until the longer side is at most 256 px."""
+    chunk: int = 256
+    """Side of a tile, px; a power of two."""
+    shard: int | None = None
+    """OME-Zarr: side of a shard, a file of many tiles, px; a power of two. None = 2048, less above 16 MB."""
+    compression: str | None = None
+    """OME-Zarr: ``zstd`` (default), ``blosc`` (zstd of shuffled bytes), ``none``. COG: ``deflate`` (default), ``zstd``,
+    ``lzw``, ``none``, or ``jpeg``, which is lossy."""
+    quality: int = 85
+    """Quality of ``jpeg``, 1 to 100."""
+    region: tuple[int, int, int, int] | None = None
+    """Convert this window only, ``(y, x, height, width)``, level-0 px."""
+    mpp: float | None = None
+    """Micrometres per level-0 px, in place of what the source says."""
+    nodata: float | None = None
+    """Stored value of px that were not measured, in place of what the source says."""
+    overwrite: bool = False
+    """Replace a file or a Zarr directory."""
+    threads: int = 1
+    """Threads that read."""
+
+    def __post_init__(self) -> None:
+        if self.format is not None and self.format not in FORMATS:
+            raise ConfigError(f"format {self.format!r}: possible are {', '.join(FORMATS)}")
+        for name, side in (("chunk", self.chunk), ("shard", self.shard)):
+            if side is not None and not (_SMALLEST <= side <= _LARGEST and side & (side - 1) == 0):
+                raise ConfigError(f"{name}={side}: possible are powers of two from {_SMALLEST} to {_LARGEST}")
+        if self.shard is not None and self.shard < self.chunk:
+            raise ConfigError(f"shard={self.shard} is smaller than chunk={self.chunk}")
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"quality={self.quality}: possible are 1 to 100")
+        if self.threads < 1:
+            raise ConfigError(f"threads={self.threads}: at least one must read")
+
+
 def convert(
     source: Any,
     target: str | os.PathLike[str],
+    options: ConvertOptions | None = None,
     *,
-    format: str | None = None,  # noqa: A002 - the word that users know
-    levels: int | None = None,
-    chunk: int = 256,
-    shard: int | None = None,
-    compression: str | None = None,
-    quality: int = 85,
-    region: tuple[int, int, int, int] | None = None,
-    mpp: float | None = None,
-    nodata: float | None = None,
-    overwrite: bool = False,
-    threads: int = 1,
     progress: Callable[[float, str], None] = lambda _share, _step: None,
+    **changes: Any,
 ) -> Conversion:
     """Write an image as OME-Zarr 0.5 or as a cloud-optimised GeoTIFF, with levels down to 256 px.
 
+    ``convert("slide.svs", "slide.ome.zarr", threads=4)``.
+
     The source's finest level is read once, in blocks, and no more than a few blocks are in memory. A px of a
-    coarser level is the mean of the measured level-0 px that it shows. The result appears under its name when
-    it is whole and has been compared with the source; else nothing does.
+    coarser level is the mean of the valid level-0 px below it. The target is written whole, after a comparison with
+    the source, or not at all.
 
     Args:
         source: What ``open_pyramid`` takes: a path, an address, an array (Dask too), a pyramid.
-        target: Where to write; its ending chooses the format, if ``format`` doesn't.
-        format: ``zarr`` (OME-Zarr 0.5) or ``cog``.
-        levels: How many, the finest included; None = until the longer side is at most 256 px.
-        chunk: Side of a tile, px; a power of two.
-        shard: Side of a shard (OME-Zarr), px; a power of two; None = 2048, or less if that is more than 16 MB.
-        compression: OME-Zarr: ``zstd`` (default), ``blosc`` (zstd of shuffled bytes), ``none``. COG:
-            ``deflate`` (default), ``zstd``, ``lzw``, ``none``, or ``jpeg``, which loses something.
-        quality: Of JPEG, 1 to 100.
-        region: ``(y, x, height, width)``, level-0 px: convert only this.
-        mpp: Micrometres per level-0 px, in place of what the source says.
-        nodata: Value that stands for "nothing measured here", in place of what the source says.
-        overwrite: Replace a file or a Zarr directory that is there.
-        threads: Blocks read ahead at once.
+        target: Where to write; its suffix chooses the format, if ``options`` don't.
+        options: How to convert; None = the defaults.
         progress: Called with the share done, 0 to 1, and with what is being done.
+        changes: Fields of ``options`` to set, such as ``compression="blosc"``.
 
     Returns:
         What was made.
@@ -121,36 +150,33 @@ def convert(
         WriteError: If the target can't be written, or isn't what was meant.
     """
     start = time.perf_counter()
-    path = checked_target(source, target, overwrite=overwrite)
-    chosen = _format(path, format)
-    compression = compression or _COMPRESSIONS[chosen][0]
+    asked = replace(options or ConvertOptions(), **changes)
+    path = checked_target(source, target, overwrite=asked.overwrite)
+    chosen = asked.format or _format(path)
+    compression = asked.compression or _COMPRESSIONS[chosen][0]
     if compression not in _COMPRESSIONS[chosen]:
         raise ConfigError(
             f"compression {compression!r}: possible for {chosen} are {', '.join(_COMPRESSIONS[chosen])}"
         )
-    if not 1 <= quality <= 100:
-        raise ConfigError(f"quality={quality}: possible are 1 to 100")
-    if threads < 1:
-        raise ConfigError(f"threads={threads}: at least one must read")
     lossy = compression == "jpeg"
-    with _opened(source, mpp, nodata) as pyramid:
-        image = Image.of(pyramid, region, masked=lossy)
-        count = _level_count(image, levels)
-        side = _block_side(image, chunk, shard)
+    with _opened(source, asked.mpp, asked.nodata) as pyramid:
+        image = Image.of(pyramid, asked.region, masked=lossy)
+        count = _level_count(image, asked.levels)
+        side = asked.shard or _block_side(image, asked.chunk)
         sizes = level_sizes(image.height, image.width, count)
-        with beside(path, overwrite=overwrite) as part:
+        with beside(path, overwrite=asked.overwrite) as part:
             progress(0.0, "reading and averaging")
             writer: omezarr.OmeZarrWriter | geotiff.CogWriter
             with writing(path):
                 if chosen == "zarr":
                     writer = omezarr.OmeZarrWriter(
-                        part, image, sizes, chunk=chunk, shard=side, compression=compression
+                        part, image, sizes, chunk=asked.chunk, shard=side, compression=compression
                     )
                 else:
                     writer = geotiff.CogWriter(
-                        part, image, sizes, chunk=chunk, compression=compression, quality=quality
+                        part, image, sizes, chunk=asked.chunk, compression=compression, quality=asked.quality
                     )
-            _run(image, writer, count, side, threads, path, progress)
+            _run(image, writer, count, side, asked.threads, path, progress)
             progress(0.95, "comparing")
             checked = verify(image, part, path, count, lossy=lossy)
             size = _stored_size(part)
@@ -211,14 +237,13 @@ def _opened(source: Any, mpp: float | None, nodata: float | None) -> Iterator[Py
             pyramid.close()
 
 
-def _format(path: Path, said: str | None) -> str:
-    if said is not None and said not in FORMATS:
-        raise ConfigError(f"format {said!r}: possible are {', '.join(FORMATS)}")
-    known = [name for name, endings in FORMATS.items() if path.name.lower().endswith(endings)]
-    if said is None and not known:
-        endings = ", ".join(ending for names in FORMATS.values() for ending in names)
-        raise ConfigError(f"{path}: its ending names no format; possible are {endings}, or give --format")
-    return said or known[0]
+def _format(path: Path) -> str:
+    """The format that a target's suffix means."""
+    for name, suffixes in FORMATS.items():
+        if path.name.lower().endswith(suffixes):
+            return name
+    known = ", ".join(suffix for suffixes in FORMATS.values() for suffix in suffixes)
+    raise ConfigError(f"{path}: its suffix names no format; possible are {known}; or give a format")
 
 
 def _level_count(image: Image, said: int | None) -> int:
@@ -231,14 +256,8 @@ def _level_count(image: Image, said: int | None) -> int:
     return said
 
 
-def _block_side(image: Image, chunk: int, shard: int | None) -> int:
-    for name, side in (("chunk", chunk), ("shard", chunk if shard is None else shard)):
-        if not (_SMALLEST <= side <= _LARGEST and side & (side - 1) == 0):
-            raise ConfigError(f"{name}={side}: possible are powers of two from {_SMALLEST} to {_LARGEST}")
-    if shard is not None and shard < chunk:
-        raise ConfigError(f"shard={shard} is smaller than chunk={chunk}")
-    if shard is not None:
-        return shard
+def _block_side(image: Image, chunk: int) -> int:
+    """Side of a block or shard that holds at most 16 MB."""
     side = _SIDE
     while side > chunk and side * side * image.channels * image.dtype.itemsize > _BLOCK_BYTES:
         side //= 2

@@ -404,7 +404,7 @@ def test_a_result_that_differs_is_an_error_and_not_left(tmp_path, masked, target
     [
         ("s3://bucket/a.zarr", {}, "written here, not elsewhere"),
         ("/vsimem/a.tif", {}, "written here, not elsewhere"),
-        ("a.jpg", {}, "its ending names no format"),
+        ("a.jpg", {}, "its suffix names no format"),
         ("a.tif", {"format": "png"}, "possible are zarr, cog"),
         ("a.tif", {"compression": "blosc"}, "possible for cog are"),
         ("a.zarr", {"compression": "jpeg"}, "possible for zarr are"),
