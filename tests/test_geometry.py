@@ -39,7 +39,7 @@ def test_roots_are_the_fewest_squares_that_cover_the_rectangle_edge_to_edge(heig
 
 @given(st.integers(64, 3000), st.integers(64, 3000), st.integers(1, 64), st.floats(0, 0.9))
 @settings(deadline=None)
-def test_first_looks_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(height, width, side, overlap):
+def test_root_regions_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(height, width, side, overlap):
     regions = root_regions(height, width, root_size=side, overlap=overlap)
     step = max(round(side * (1 - overlap)), 1)
     assert (regions[:, 2:] == side).all()
@@ -100,7 +100,7 @@ def test_no_region_has_no_cells():
     assert cell_regions(np.zeros((0, 4), np.int64), Grid(3), 64).shape == (0, 9, 4)
 
 
-def test_expandable_looks_at_the_shorter_side():
+def test_expandable_goes_by_the_shorter_side():
     size = 64
     edge = int(EXPAND_FROM * size)
     regions = np.array([[0, 0, edge, edge], [0, 0, edge - 1, 999], [0, 0, 999, edge - 1]])
@@ -117,7 +117,7 @@ def test_depth_count_is_how_often_cells_can_be_opened(side):
     assert depth_count(root_regions(side, 2 * side), Grid(), 64) == count
 
 
-def test_locations_are_shares_of_the_frame_and_log2_of_how_much_closer():
+def test_locations_are_shares_of_the_frame_and_log2_of_the_zoom():
     frame = np.array([[100, 200, 400, 800]])
     regions = np.array([[100, 200, 400, 400], [200, 600, 100, 100]])
     expected = [[0.5, 0.25, 0.0], [150 / 400, 450 / 800, 2.0]]

@@ -1,4 +1,4 @@
-"""What a model is made of: parts, shapes, parameters and multiply-accumulates. Needs no weights."""
+"""Parts of a model with their shapes, parameters and multiply-accumulates. Needs no weights."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -19,32 +19,32 @@ from hiresattn.model.scorers import ScorerInput
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a network and its share of the work for one image."""
+    """A part of a network, and its cost for one image."""
 
     name: str
     output: tuple[int, ...]
-    """Shape of what it gives for one glimpse (pooling, classifier: one image)."""
+    """Shape of its output for one glimpse (pooling, classifier: one image)."""
     params_trainable: int
     params_total: int
-    """With the running statistics of batch normalisation."""
+    """Includes the running statistics of batch normalisation."""
     calls: int
-    """How often one image goes through it."""
+    """Number of forward passes for one image."""
     macs: int
     """Multiply-accumulates of all calls: convolutions and matrix products."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """A network applied to one square image."""
+    """A network and its cost for one square image."""
 
     input: int
     """Side of the image, px."""
     crop: tuple[int, int, int]
-    """Bands, height and width of what the encoder is given."""
+    """Bands, height and width of a crop."""
     locations: tuple[int, ...]
-    """Cells chosen per region, by depth."""
+    """Cells selected per region, by depth."""
     glimpses: tuple[int, ...]
-    """Looks per depth; the first is at the whole."""
+    """Glimpses per depth; the first is the whole image."""
     parts: tuple[Part, ...]
 
     @property
@@ -69,17 +69,18 @@ class Description:
 
 
 def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
-    """Count what a model holds and what one answer costs, on the meta device.
+    """Count the parameters of a model and the operations of one prediction, on the meta device.
 
-    Counted is what an answer needs: every glimpse is encoded, told where it was and pooled; cells are scored
-    where some are chosen, or everywhere where the scorer answers; else the classifier answers once, or for every
-    glimpse where evidence is pooled. A forward
-    pass also records the scores of the last cells and each glimpse's own answer, which cost little.
+    What a prediction needs is counted: every glimpse is encoded, gets its position and is pooled; cells are scored
+    where some are selected, or in every glimpse with the scorer's head; else the classifier predicts once, or for
+    every glimpse where evidence is pooled. A forward pass also records the scores of the finest regions' cells and
+    each glimpse's own prediction, which cost little.
 
     Args:
         config: The model.
         side: Side of a square image, px (of the squashed one, where the model squashes).
-        k: Cells per region and depth; the last one repeats; 0 or nothing = the first look only.
+        k: Cells per region and depth; the last one repeats; all of a region's if it has fewer. 0 or nothing = the
+            root region only.
 
     Returns:
         The description.
@@ -91,9 +92,9 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
         net = build_model(config).eval()
     locations, glimpses, scored, wide = _glimpses(net, side, list(k))
     bands, size = len(config.input.bands), config.input.size
-    looks = sum(glimpses)
+    count = sum(glimpses)
     by_scorer = net.head == "scorer"
-    scored = looks if by_scorer else scored
+    scored = count if by_scorer else scored
     try:
         crop = torch.empty((1, bands, size, size), device="meta")
         coarse = 0 if net.coarse_encoder is None else wide
@@ -102,7 +103,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
             if net.coarse_encoder is None
             else _encoder_parts("coarse_encoder", net.coarse_encoder, crop, coarse)[1]
         )
-        encoded, own = _encoder_parts("encoder", net.encoder, crop, looks - coarse)
+        encoded, own = _encoder_parts("encoder", net.encoder, crop, count - coarse)
         parts += own
     except (RuntimeError, ValueError, AssertionError) as error:
         raise ConfigError(
@@ -111,28 +112,28 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     features, width = encoded.features, encoded.features.shape[1]
     fraction = torch.full((1,), config.grid.fraction, device="meta")
     view = ScorerInput(encoded.stages, features, fraction)
-    where, image = torch.zeros((1, 3), device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
+    location, image = torch.zeros((1, 3), device="meta"), torch.zeros(1, dtype=torch.int64, device="meta")
     if scored or _params(net.scorer)[0]:
         parts.append(_part("scorer", net.scorer, (view,), scored, (config.grid.size,) * 2))
     if net.position is not None:
-        parts.append(_part("position", net.position, (features, where), looks, (width,)))
+        parts.append(_part("position", net.position, (features, location), count, (width,)))
     if net.value is not None:
-        parts.append(_part("value", net.value, (features,), looks, (1,)))
+        parts.append(_part("value", net.value, (features,), count, (1,)))
     evidence = net.prior_weight is not None
-    if looks > 1 or _params(net.aggregator)[0]:
-        calls = 0 if evidence else looks
+    if count > 1 or _params(net.aggregator)[0]:
+        calls = 0 if evidence else count
         parts.append(_part("pooling", net.aggregator, (features, image, 1), calls, (width,)))
-    answers = 0 if by_scorer else looks if evidence else 1
-    parts.append(_part("classifier", net.classifier, (features,), answers, (len(config.classes),)))
+    predictions = 0 if by_scorer else count if evidence else 1
+    parts.append(_part("classifier", net.classifier, (features,), predictions, (len(config.classes),)))
     if evidence:
-        parts.append(Part("trust", (len(config.classes),), 1, 1, looks, 0))
+        parts.append(Part("prior_weight", (len(config.classes),), 1, 1, count, 0))
     return Description(side, (bands, size, size), locations, glimpses, tuple(parts))
 
 
 def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:
-    """Cells per region and depth, looks per depth, regions whose cells are scored, and those that have cells."""
+    """Cells per region and depth, glimpses per depth, regions whose cells are scored, and those that have cells."""
     region = np.array([[0, 0, side, side]])
-    looks, scored = [1], 0
+    glimpses, scored = [1], 0
     chosen: list[int] = []
     while k and expandable(region, net.finest)[0]:
         cells = cell_regions(region, net.grid, net.finest)
@@ -140,15 +141,15 @@ def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...]
         if not number:
             break
         chosen.append(number)
-        scored += looks[-1]
-        looks.append(looks[-1] * number)
+        scored += glimpses[-1]
+        glimpses.append(glimpses[-1] * number)
         region = cells[:, 0]
-    wide = sum(looks) if expandable(region, net.finest)[0] else sum(looks[:-1])
-    return tuple(chosen), tuple(looks), scored, wide
+    wide = sum(glimpses) if expandable(region, net.finest)[0] else sum(glimpses[:-1])
+    return tuple(chosen), tuple(glimpses), scored, wide
 
 
-def _encoder_parts(called: str, encoder: nn.Module, crop: Tensor, looks: int) -> tuple[Any, list[Part]]:
-    """What an encoder gives for a crop, and its parts in the order in which they are used."""
+def _encoder_parts(called: str, encoder: nn.Module, crop: Tensor, calls: int) -> tuple[Any, list[Part]]:
+    """An encoder's output for a crop, and its parts in order of use."""
     shapes: dict[str, tuple[int, ...]] = {}
     pieces = dict(_pieces(encoder))
 
@@ -171,18 +172,18 @@ def _encoder_parts(called: str, encoder: nn.Module, crop: Tensor, looks: int) ->
             f"{called}.{name.removeprefix('body.')}",
             shapes[name],
             *_params(pieces[name]),
-            looks,
-            macs[name] * looks,
+            calls,
+            macs[name] * calls,
         )
         for name in shapes
         if _params(pieces[name])[1] or macs[name]
     ]
     trainable, total = _params(encoder)
-    rest = (  # what pieces that give no single tensor hold and do
+    rest = (  # pieces whose output is not a single tensor
         trainable - sum(part.params_trainable for part in parts),
         total - sum(part.params_total for part in parts),
-        looks,
-        counter.get_total_flops() // 2 * looks - sum(part.macs for part in parts),
+        calls,
+        counter.get_total_flops() // 2 * calls - sum(part.macs for part in parts),
     )
     if rest[1] or rest[3]:
         parts.append(Part(f"{called}.rest", tuple(encoded.features.shape[1:]), *rest))
@@ -190,7 +191,7 @@ def _encoder_parts(called: str, encoder: nn.Module, crop: Tensor, looks: int) ->
 
 
 def _pieces(module: nn.Module, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, nn.Module]]:
-    """Children by name; lists of parts, and a backbone's ``body``, are opened."""
+    """Children by name; of lists of modules, and of a backbone's ``body``, their children."""
     for name, child in module.named_children():
         here = f"{prefix}{name}"
         if depth < 2 and (name == "body" or isinstance(child, nn.ModuleList) or name in ("blocks", "stages")):

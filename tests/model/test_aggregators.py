@@ -45,7 +45,7 @@ def test_evidence_is_the_sum_of_the_likelihood_ratios_of_the_glimpses_that_count
     ratio = chance[:, None] * (logits - logits[:, 2:]).exp()
     assert torch.allclose(pooled[0, :2], (ratio[0] + ratio[2]).log()[:2])
     assert torch.allclose(pooled[1, :2], ratio[3].log()[:2])  # none counts, so all do
-    assert torch.allclose(pooled[2].softmax(0), logits[4].softmax(0))  # one glimpse: what it says
+    assert torch.allclose(pooled[2].softmax(0), logits[4].softmax(0))  # one glimpse: its own prediction
     assert (pooled[:, 2] == 0).all()
     both = ratio[0, 1] + ratio[2, 1]  # class 1 is the likelier one
     assert torch.allclose(
@@ -53,7 +53,7 @@ def test_evidence_is_the_sum_of_the_likelihood_ratios_of_the_glimpses_that_count
     )
 
 
-def test_a_choice_gets_the_responsibility_for_the_label_less_that_for_the_answer():
+def test_a_choice_gets_the_responsibility_for_the_label_less_that_for_the_prediction():
     logits = torch.randn((5, 3), generator=torch.Generator().manual_seed(4))
     image = torch.zeros(5, dtype=torch.long)
     chance = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.1, 0.3])).requires_grad_()
@@ -61,7 +61,7 @@ def test_a_choice_gets_the_responsibility_for_the_label_less_that_for_the_answer
     pooled, _ = pool_evidence(logits, image, rows, 1, background=0, log_prior=chance)
     (gradient,) = torch.autograd.grad(-torch.nn.functional.cross_entropy(pooled, torch.tensor([2])), chance)
     share = (logits[:4] - logits[:4, :1] + chance[:4, None]).softmax(0)
-    answer = pooled.softmax(1)[0]
-    expected = share[:, 2] - answer[1] * share[:, 1] - answer[2] * share[:, 2]
+    predicted = pooled.softmax(1)[0]
+    expected = share[:, 2] - predicted[1] * share[:, 1] - predicted[2] * share[:, 2]
     assert torch.allclose(gradient[:4], expected, atol=1e-6)
     assert gradient[4] == 0

@@ -121,13 +121,13 @@ def _golden():
 
 
 def test_saol_is_the_likelihood_of_a_mixture_not_cross_entropy_of_its_probabilities():
-    answer = mixture(*_golden())
-    assert answer.exp()[0].tolist() == pytest.approx([0.280681, 0.480823, 0.238496], abs=1e-6)
-    loss = label_loss(answer, _target((1,)))
+    predicted = mixture(*_golden())
+    assert predicted.exp()[0].tolist() == pytest.approx([0.280681, 0.480823, 0.238496], abs=1e-6)
+    loss = label_loss(predicted, _target((1,)))
     assert number(loss) == pytest.approx(0.732256, abs=1e-6)
-    wrong = functional.cross_entropy(answer.exp(), torch.tensor([1]))
+    wrong = functional.cross_entropy(predicted.exp(), torch.tensor([1]))
     assert number(wrong) == pytest.approx(0.956824, abs=1e-6)
-    again = functional.cross_entropy(answer, torch.tensor([1]))  # log-probabilities are their own softmax
+    again = functional.cross_entropy(predicted, torch.tensor([1]))  # log-probabilities are their own softmax
     assert number(again) == pytest.approx(0.732256, abs=1e-6)
 
 
@@ -305,7 +305,7 @@ def test_the_hybrid_loss_has_the_published_value_and_gradient():
     assert logits.grad.flatten().tolist() == pytest.approx([-0.059601, -0.075, 0.134471, 0.311230], abs=1e-6)
     plain = torch.zeros(1, requires_grad=True)
     functional.binary_cross_entropy_with_logits(plain, torch.tensor([0.3]), reduction="sum").backward()
-    assert number(plain.grad) / 4 == pytest.approx(0.05)  # cross-entropy would push that place down
+    assert number(plain.grad) / 4 == pytest.approx(0.05)  # cross-entropy would push that px down
 
 
 def test_a_map_that_is_all_or_nothing_has_one_part_of_the_hybrid_loss():

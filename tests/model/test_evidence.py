@@ -131,7 +131,7 @@ def test_the_appearance_of_a_cell_is_that_of_its_best_px():
     maps[0, 1, ::2, ::2] = 1.0
     maps[0, 2, :, 2:] = 2.0  # whatever else is in the cell
     maps[0, 2, ::2, ::2] = 0.0
-    looks = scorer(_view(maps)).appearance
-    assert looks is not None
-    alike = torch.nn.functional.normalize(looks.flatten(2)[0], dim=0)
+    appearance = scorer(_view(maps)).appearance
+    assert appearance is not None
+    alike = torch.nn.functional.normalize(appearance.flatten(2)[0], dim=0)
     assert (alike.T @ alike).min() > 0.98

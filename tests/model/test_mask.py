@@ -51,7 +51,7 @@ def test_hard_concrete_gates_have_the_published_values():
     assert hard_concrete(logits).tolist() == pytest.approx([0.5, 0.0430], abs=5e-5)
 
 
-def test_the_chance_of_an_open_gate_is_that_of_the_noisy_one():
+def test_the_probability_of_an_open_gate_is_that_of_the_noisy_one():
     generator = torch.Generator().manual_seed(0)
     u = torch.rand(400_000, generator=generator)
     for logit in (-2.0, 0.0, 1.0):
@@ -98,7 +98,7 @@ def test_the_allowed_area_falls_from_all_to_the_budget():
     assert slack == pytest.approx([area - 1, area - 0.6, area - 0.2, area - 0.2], abs=1e-5)
 
 
-def test_within_the_budget_nothing_is_pressed():
+def test_within_the_area_the_loss_is_0():
     scorer = _scorer(area=0.5)
     for value, pressed in ((-4.0, False), (4.0, True)):
         scorer.slack.zero_()
@@ -107,7 +107,7 @@ def test_within_the_budget_nothing_is_pressed():
         assert (logits.grad.abs().max() > 0) == pressed
 
 
-def test_only_regions_that_are_divided_pay_for_their_gates():
+def test_only_regions_that_are_divided_count():
     logits = torch.zeros((2, 3, 3), requires_grad=True)
     target = _target(2)._replace(divided=torch.tensor([True, False]))
     _scorer().losses(Scored(logits), target)["area"].backward()
@@ -133,8 +133,8 @@ def _toy(loss_of, steps):
     """25 cells, one of which holds the class and a mark; the mask multiplies the cells: accuracy and open share."""
     torch.manual_seed(1)
     gates = nn.Sequential(nn.Linear(6, 16), nn.ReLU(), nn.Linear(16, 1))
-    answer = nn.Linear(6, 4)
-    optimizer = torch.optim.Adam([*gates.parameters(), *answer.parameters()], lr=0.01)
+    head = nn.Linear(6, 4)
+    optimizer = torch.optim.Adam([*gates.parameters(), *head.parameters()], lr=0.01)
     rows, right, opened = torch.arange(32), [], []
     for number in range(steps):
         label, place = torch.randint(4, (32,)), torch.randint(25, (32,))
@@ -144,7 +144,7 @@ def _toy(loss_of, steps):
         cells[rows, place, label] += 1
         cells[rows, place, 4] += 1
         mask, own = loss_of(gates(cells)[..., 0], number / steps)
-        logits = answer((mask[..., None] * cells).sum(1))
+        logits = head((mask[..., None] * cells).sum(1))
         optimizer.zero_grad()
         (functional.cross_entropy(logits, label) + own).backward()
         optimizer.step()
@@ -174,7 +174,7 @@ def test_the_historical_loss_collapses_where_the_budget_does_not():
     assert accuracy > 0.6
 
 
-def test_collapsed_masks_have_no_gradient_to_come_back_by():
+def test_collapsed_masks_have_no_gradient():
     logits = torch.full((1, 3, 3), -4.0, requires_grad=True)
     loss = _scorer(sparsity=(0.5, 1.0, 1e-6)).losses(Scored(logits), _target(1))["area"]
     loss.backward()
@@ -193,7 +193,7 @@ def test_the_number_of_cells_depends_on_the_gates():
     assert Threshold(0.0)(logits, 2, _cells(2), np.zeros(2)).valid.sum(1).tolist() == [2, 1]  # at most k
 
 
-def test_cells_where_nothing_was_measured_stay_shut():
+def test_cells_without_a_valid_px_stay_closed():
     logits = torch.full((1, 9), -torch.inf)
     assert not Threshold(0.0)(logits, 3, _cells(1), np.zeros(1)).valid.any()
     logits[0, 4] = -1.0
@@ -202,7 +202,7 @@ def test_cells_where_nothing_was_measured_stay_shut():
         assert chosen.cell[0, chosen.valid[0]].tolist() == [4]
 
 
-def test_sampled_gates_open_as_often_as_they_say():
+def test_sampled_gates_open_with_their_probability():
     rows = 100_000
     logits = torch.tensor([[-1.0, 0.5, 2.0]]).repeat(rows, 1)
     cells = torch.zeros((rows, 3, 4), dtype=torch.int64)
@@ -252,8 +252,8 @@ def _blank(image, regions):
     return Crops(np.zeros((len(image), 3, 64, 64), np.float32), np.ones((len(image), 64, 64), np.float32))
 
 
-@pytest.mark.parametrize(("open_cells", "looks"), [([0, 2, 8], 4), ([], 2), ([4], 2)])
-def test_a_search_opens_only_open_gates_and_then_is_done(open_cells, looks):
+@pytest.mark.parametrize(("open_cells", "glimpses"), [([0, 2, 8], 4), ([], 2), ([4], 2)])
+def test_a_search_opens_only_open_gates_and_then_is_done(open_cells, glimpses):
     whole = np.array([[0, 0, 128, 128]])
     net = _net(open_cells)
     with torch.inference_mode():
@@ -269,7 +269,7 @@ def test_a_search_opens_only_open_gates_and_then_is_done(open_cells, looks):
             budget=Budget(glimpses=64),
             policy=Policy(stop=None, random=True, max_overlap=1),
         )
-    assert len(seen.image) == len(flat.image) == looks
+    assert len(seen.image) == len(flat.image) == glimpses
     assert reasons == ["exhausted"]
     assert sorted(seen.cell[1:]) == sorted(flat.cell[1:])
     assert len(anywhere.image) == 10

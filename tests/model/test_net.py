@@ -98,7 +98,7 @@ def test_an_image_without_a_valid_px_has_one_glimpse(net):
     assert len(found.image) == 1
 
 
-def test_the_loss_reaches_the_scorer_through_the_straight_through_gate(net):
+def test_the_loss_reaches_the_scorer_by_straight_through(net):
     roots, frames = _roots((1024, 1024))
     found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
     found.logits[0, 0].backward()
@@ -106,12 +106,12 @@ def test_the_loss_reaches_the_scorer_through_the_straight_through_gate(net):
     assert sum(float(g.abs().sum()) for g in gradients) > 0
 
 
-def test_the_gate_does_not_change_the_features(net):
+def test_straight_through_does_not_change_the_features(net):
     net.eval()
     roots, frames = _roots((1024, 1024))
     found = net(_fetch, roots, frames, select=TopK(), k=(4, 2))
-    look = net.glimpse(_fetch(found.image, found.region), found.region, frames[found.image])
-    assert torch.allclose(found.features, look.features, atol=1e-5)
+    alone = net.glimpse(_fetch(found.image, found.region), found.region, frames[found.image])
+    assert torch.allclose(found.features, alone.features, atol=1e-5)
 
 
 def test_weights_sum_to_one_and_position_starts_without_effect(net):

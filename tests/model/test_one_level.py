@@ -1,4 +1,4 @@
-"""Scorers as classifiers of ordinary images: one look, the setting that they were published in."""
+"""Scorers as classifiers of ordinary images: one glimpse, the setting that they were published in."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_every_scorer_learns_to_classify_small_images(name):
     for _ in range(40):
         pixels, labels = _images(rng)
         seen = _look(net, pixels)
-        assert len(seen.image) == len(labels)  # one look each
+        assert len(seen.image) == len(labels)  # one glimpse each
         on, none = torch.from_numpy(labels), torch.zeros(len(labels), dtype=torch.bool)
         (scored,) = seen.scored
         own = net.scorer.losses(scored, Target(on, torch.ones(len(on)), none, 1.0))
@@ -77,7 +77,7 @@ def test_every_scorer_learns_to_classify_small_images(name):
 
 
 @pytest.mark.parametrize("name", CLASSIFYING)
-def test_the_scorers_answer_is_the_images(name):
+def test_the_scorers_prediction_is_the_images(name):
     net, _ = _net(name, "scorer")
     pixels, _ = _images(np.random.default_rng(0), 4)
     with torch.no_grad():
@@ -89,14 +89,14 @@ def test_the_scorers_answer_is_the_images(name):
     assert torch.allclose(seen.logits, alone, atol=1e-5)
 
 
-def test_a_description_counts_the_scorer_that_answers():
+def test_a_description_counts_the_scorer_whose_head_predicts():
     _, config = _net("saol", "scorer")
     parts = {part.name: part for part in describe(config, 32, ()).parts}
     assert (parts["scorer"].calls, parts["classifier"].calls) == (1, 0)
     assert parts["scorer"].macs > 0
 
 
-def test_several_looks_answer_by_their_mean(tmp_path):
+def test_several_glimpses_predict_by_their_mean(tmp_path):
     net, config = _net("saol", "scorer")
     model = save_model(Model(net.eval(), config, "m", ""), tmp_path / "m")
     assert load_model(tmp_path / "m").net.head == "scorer"
@@ -106,7 +106,7 @@ def test_several_looks_answer_by_their_mean(tmp_path):
     assert sum(found.scores.values()) == pytest.approx(1, abs=1e-5)
 
 
-def test_scorers_that_are_no_classifiers_cant_answer():
+def test_scorers_that_are_no_classifiers_have_no_head():
     for name in ("location", "mask", "random"):
         with pytest.raises(ConfigError, match="is no classifier"):
             ModelConfig(classes=("a", "b"), scorer=name, head="scorer")

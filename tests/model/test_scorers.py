@@ -6,6 +6,7 @@ import torch
 
 from hiresattn.errors import ConfigError
 from hiresattn.model.scorers import LocationScorer, RandomScorer, ScorerInput, pool_cells
+from hiresattn.model.scorers.location import CAP
 
 
 def _view(rows: int = 2, channels: int = 8, side: int = 8, fraction: float = 0.25) -> ScorerInput:
@@ -46,11 +47,11 @@ def test_rows_may_have_cells_of_different_size():
 
 
 def test_location_scores_every_cell_within_its_cap():
-    scorer = LocationScorer(channels=8, grid=7, cap=3.0)
+    scorer = LocationScorer(channels=8, grid=7)
     torch.nn.init.constant_(scorer.out.bias, 1e4)
     logits = scorer(_view()).logits
     assert logits.shape == (2, 7, 7)
-    assert logits.abs().max() <= 3.0
+    assert logits.abs().max() <= CAP
 
 
 def test_normalised_logits_keep_the_probabilities_within_the_published_bounds():

@@ -90,14 +90,14 @@ def test_paths_count_cells_as_if_they_did_not_overlap():
 
 
 def test_the_code_of_a_path_is_the_published_vector():
-    place = torch.tensor([[1.0, 2.0, 1.0]])
-    code = path_code(place, 320)[0]
+    path = torch.tensor([[1.0, 2.0, 1.0]])
+    code = path_code(path, 320)[0]
     assert code[:4].tolist() == pytest.approx([0.841471, 0.792713, 0.743091, 0.693750], abs=1e-5)
     assert code[53:55].tolist() == pytest.approx([0.540302, 0.609595], abs=1e-5)
     assert code[106:108].tolist() == pytest.approx([0.909297, 0.966467], abs=1e-5)
     assert code[318:].tolist() == [0, 0]
     assert code.sum().item() == pytest.approx(183.18331, abs=1e-3)
-    assert path_code(place, 512).sum().item() == pytest.approx(293.99835, abs=1e-3)
+    assert path_code(path, 512).sum().item() == pytest.approx(293.99835, abs=1e-3)
     whole = path_code(torch.zeros(1, 3), 320)[0, :318].reshape(3, 2, 53)
     assert whole[:, 0].abs().max() == 0
     assert whole[:, 1].min() == 1
@@ -122,7 +122,7 @@ SMALL = ModelConfig(
 
 
 @pytest.mark.parametrize("position", ["path-sum", "path-concat"])
-def test_a_search_tells_glimpses_the_path_that_training_tells_them(position):
+def test_a_search_encodes_the_same_paths_as_training(position):
     torch.manual_seed(0)
     net = build_model(replace(SMALL, position=position)).eval()
     roots, frames = [_whole(256)], _whole(256)
@@ -170,7 +170,7 @@ def test_normalised_scores_keep_probabilities_within_the_derived_bounds(name, gr
     assert (chances.amax(1) / chances.amin(1)).max() <= np.exp(2**0.5) + 1e-3
 
 
-def test_units_of_the_map_stand_for_the_cells():
+def test_units_of_the_map_represent_the_cells():
     scorer = SCORERS["location"](channels=1, grid=3, units=(2, 6, 10))
     stage = torch.arange(196.0).reshape(1, 1, 14, 14)
     cells = scorer.cell_features(ScorerInput((stage,), torch.zeros(1, 1), torch.full((1,), 0.5)))
@@ -201,7 +201,7 @@ def test_any_number_of_cells_can_be_visited_without_training_anew(k):
     assert found.logits.isfinite().all()
 
 
-def test_without_the_gate_the_answer_carries_no_gradient_of_the_choice():
+def test_without_straight_through_the_prediction_carries_no_gradient_of_the_choice():
     net = build_model(replace(SMALL, location=replace(SMALL.location, detach=False)))
     for gate in (True, False):
         net.zero_grad()
@@ -328,7 +328,7 @@ def test_what_is_described_is_what_a_forward_pass_computes():
     parts = {part.name: part for part in described.parts}
     leaves = int((found.depth == 2).sum())
     also = parts["scorer"].macs // parts["scorer"].calls * leaves  # leaves are scored, for the record
-    also += parts["classifier"].macs * len(found.image)  # and every glimpse answers on its own
+    also += parts["classifier"].macs * len(found.image)  # and every glimpse is classified on its own
     assert described.glimpses == (1, 4, 8)
     assert counter.get_total_flops() // 2 == described.macs + also
 
@@ -344,7 +344,12 @@ def test_parts_of_any_encoder_add_up_to_its_parameters(name):
     assert found.params_trainable == sum(p.numel() for p in net.parameters())
 
 
-def test_a_scout_and_evidence_are_parts_too():
+def test_no_more_cells_are_described_than_a_region_has():
+    found = describe(ModelConfig(classes=("a", "b"), grid=Grid(3, 0.25)), 1024, (100, 2))
+    assert (found.locations, found.glimpses) == ((9, 2), (1, 9, 18))
+
+
+def test_a_coarse_encoder_and_evidence_are_parts_too():
     config = ModelConfig(classes=("none", "a"), input=SMALL.input, background="none", coarse_encoder=True)
     found = describe(config, 1024, (4, 2))
     calls = {part.name: part.calls for part in found.parts}

@@ -9,6 +9,10 @@ from torch.nn import functional
 from hiresattn.errors import ConfigError
 from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput, pool_cells
 
+#: Without normalisation, logits stay within plus and minus this; else the straight-through gradient, which does not
+#: fade for cells that are never sampled, would drive theirs to minus infinity.
+CAP = 10.0
+
 
 class _CellScorer(Scorer):
     """Shared by the location modules: the cells' local features, their position, and the range of the logits.
@@ -20,8 +24,6 @@ class _CellScorer(Scorer):
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does; they then span at most
             sqrt(2), which makes the policy nearly flat. Default: a learned temperature.
-        cap: Without ``normalize``, logits stay within plus and minus this; else the straight-through gradient,
-            which does not fade for cells that are never sampled, would drive theirs to minus infinity.
     """
 
     def __init__(
@@ -32,7 +34,6 @@ class _CellScorer(Scorer):
         units: Sequence[int] | None = None,
         detach: bool = False,
         normalize: bool = False,
-        cap: float = 10.0,
     ) -> None:
         super().__init__()
         self.grid = grid
@@ -40,7 +41,6 @@ class _CellScorer(Scorer):
         self.units = None if units is None else list(units)
         self.detach = detach
         self.normalize = normalize
-        self.cap = cap
         self.axes = nn.Parameter(torch.tensor([[1.0, 1.0], [0.0, 0.0]]))
         self.log_temperature = None if normalize else nn.Parameter(torch.zeros(()))
 
@@ -72,7 +72,7 @@ class _CellScorer(Scorer):
         """Limit logits ``[n grid grid]`` to their range."""
         if self.log_temperature is not None:
             logits = logits * self.log_temperature.exp()
-            return Scored(self.cap * torch.tanh(logits / self.cap))
+            return Scored(CAP * torch.tanh(logits / CAP))
         return Scored(logits / (logits.flatten(1).norm(dim=1)[:, None, None] + 1e-8))
 
 
@@ -90,7 +90,6 @@ class LocationScorer(_CellScorer):
         units: Rows, and columns, of that map that represent the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does.
-        cap: Without ``normalize``, logits stay within plus and minus this.
 
     Source:
         TNet, location module of the fMoW configuration; differs: temperature in place of the
@@ -107,9 +106,8 @@ class LocationScorer(_CellScorer):
         units: Sequence[int] | None = None,
         detach: bool = False,
         normalize: bool = False,
-        cap: float = 10.0,
     ) -> None:
-        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize, cap=cap)
+        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize)
         hidden = hidden or channels
         self.local = nn.Conv2d(channels, hidden, 1)
         self.squeeze = nn.Linear(hidden, hidden // 2)
@@ -140,7 +138,6 @@ class ContextScorer(_CellScorer):
         units: Rows, and columns, of that map that represent the cells; None = area averages over the cells.
         detach: Stop gradients at the encoder, as the paper does.
         normalize: Divide the logits by their norm over the grid, as the paper does.
-        cap: Without ``normalize``, logits stay within plus and minus this.
 
     Source:
         TNet, location module of the ImageNet configuration; differs as ``LocationScorer``.
@@ -157,9 +154,8 @@ class ContextScorer(_CellScorer):
         units: Sequence[int] | None = None,
         detach: bool = False,
         normalize: bool = False,
-        cap: float = 10.0,
     ) -> None:
-        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize, cap=cap)
+        super().__init__(grid=grid, stage=stage, units=units, detach=detach, normalize=normalize)
         hidden = hidden or context
         self.mix = nn.Conv2d(channels + context + 2, hidden, 1)
         self.out = nn.Conv2d(hidden, 1, 1)
