@@ -35,7 +35,7 @@ import torch
 
 from hiresattn import classify, load_model
 from hiresattn.datasets.example import Example
-from hiresattn.inference.locate import locate
+from hiresattn.inference.locate import located
 from hiresattn.inference.record import Prediction
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
@@ -178,7 +178,7 @@ def distilled(*, labels: bool = True) -> Train:
         started = time.process_time()
         plain = scenes(zip_path, seed, count=600)
         given = [replace(e, boxes=None, label=e.label if labels else None) for e in plain]
-        found = list(locate(given, load_model(teacher), threads=0))
+        found = list(located(given, load_model(teacher), threads=0))
         sure = [(a, b) for a, b in zip(found, plain, strict=True) if a.boxes]
         right = np.mean([any(_holds(place, box) for box in b.boxes) for a, b in sure for place in a.boxes])
         print(

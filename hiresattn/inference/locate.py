@@ -1,13 +1,17 @@
-"""Boxes from image labels: look at every place, and keep those that explain the label."""
+"""Boxes from image labels: visit every finest region, and keep those that explain the label."""
 
+import logging
 import math
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 
-from hiresattn.checkpoint import Model
+from hiresattn.checkpoint import Model, load_model
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere
@@ -15,31 +19,97 @@ from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 
+_log = logging.getLogger(__name__)
+
 #: Least probability that a place shows the image's label, for it to be a box.
 SURE = 0.5
 #: Rounds in which an image's share of such places is estimated.
 ROUNDS = 30
 
 
+@dataclass(frozen=True)
+class Located:
+    """What ``locate`` found."""
+
+    examples: tuple[Example, ...]
+    """All rows of the manifest, with the boxes found."""
+    searched: int
+    """Images that were searched."""
+    found: int
+    """Of these, images in which boxes were found."""
+
+
 def locate(
+    manifest: str | Path | Iterable[Example],
+    model: Model | str | Path,
+    output: str | Path | None = None,
+    *,
+    overlap: float = 0.0,
+    sure: float = SURE,
+    threads: int = 2,
+    progress: Callable[[float, str], None] = lambda _share, _step: None,
+) -> Located:
+    """Find boxes around what shows the label of each training image, by reading every finest region.
+
+    ``locate("slides.csv", "patch-model", "slides-with-boxes.csv")``; a training on that manifest then supervises the
+    scorer with the boxes. Rows of other splits, and rows with boxes, stay as they are.
+
+    Args:
+        manifest: A CSV or Parquet file, or examples.
+        model: A model with a background class: a directory, a hub name or a loaded model.
+        output: Manifest to write, CSV; None = nothing is written.
+        overlap: Least share of its side that a region has in common with the next, 0 to below 1.
+        sure: Least probability that a region shows the label, for it to become a box; see ``located``.
+        threads: Threads that read.
+        progress: Called with the share done, 0 to 1, and the image's name.
+
+    Returns:
+        The rows with boxes, and how many images have some.
+
+    Raises:
+        ConfigError: If the model has no background class, a label is none of its classes, an image has too many
+            regions, or ``output`` is the manifest itself.
+        HiresattnError: If an image can't be read.
+    """
+    if output is not None:
+        _check_output(Path(output), manifest)
+    rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
+    chosen = [rows[n] for n in searched]
+    check(loaded, chosen)  # before anything is read
+    for split, what in (("train", "any class but the background is located"), ("val", "training needs one")):
+        bare = sum(row.label is None and row.split == split and row.boxes is None for row in rows)
+        if bare:
+            _log.warning("%d images of split %s have no label: %s", bare, split, what)
+    found = 0
+    for done, example in enumerate(located(chosen, loaded, overlap=overlap, sure=sure, threads=threads)):
+        rows[searched[done]] = example
+        found += bool(example.boxes)
+        progress((done + 1) / len(searched), Path(str(example.source)).name)
+    if output is not None:
+        write_manifest(output, rows)
+    return Located(tuple(rows), len(searched), found)
+
+
+def located(
     examples: Iterable[Example], model: Model, *, overlap: float = 0.0, sure: float = SURE, threads: int = 2
 ) -> Iterator[Example]:
-    """Find where the evidence for images' labels lies, by looking at every place at the finest scale.
+    """Find the regions that show the labels of images, by reading every finest region.
 
-    A search then learns from these boxes where to look: exhaustive looks are spent on training images, once, and
-    no box is drawn by hand. The model needs to know what single places show, not where to look. In an image without
-    a label, places that show any class but the background are found, each with the class that the model sees.
+    The model must know what single regions show; it needs no scorer. In an image without a label, regions of any
+    class but the background are found, each with the class that the model predicts.
 
     Args:
         examples: Images or windows, labelled or not.
         model: A model with a background class.
-        overlap: Least share of its side that a place has in common with the next.
-        sure: Least probability that a place shows the label; without one, any class but the background. How common
-            such places are is estimated per image (expectation-maximisation of a mixture with the background).
+        overlap: Least share of its side that a region has in common with the next.
+        sure: Least probability that a region shows the label; without one, any class but the background. How common
+            such regions are is estimated per image (expectation-maximisation of a mixture with the background).
         threads: Threads that read.
 
     Yields:
-        The examples, with the places found as their boxes; without boxes where none is sure to show the label; with
+        The examples, with the regions found as their boxes; without boxes where none shows the label; with
         empty boxes where the label is the background. An image without a label in which nothing is found gets that
         label; in one of background a chance look-alike may still be found.
 
@@ -101,6 +171,14 @@ def check(model: Model, examples: Iterable[Example]) -> int:
                 f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
             )
     return model.net.background
+
+
+def _check_output(output: Path, manifest: object) -> None:
+    """Refuse before anything is read what can't be written after it."""
+    if isinstance(manifest, str | Path) and output.resolve() == Path(manifest).resolve():
+        raise ConfigError(f"{output}: that is the manifest itself; give another file")
+    if not output.parent.is_dir():
+        raise ConfigError(f"{output}: there is no folder {output.parent}; make it, or give another file")
 
 
 def _probabilities(evidence: np.ndarray, *, known: bool = True) -> np.ndarray:

@@ -8,7 +8,7 @@ import torch
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
-from hiresattn.inference.locate import _probabilities, locate
+from hiresattn.inference.locate import _probabilities, located
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
@@ -48,7 +48,7 @@ def test_the_box_is_the_place_that_explains_the_label(model):
     both = _image(rng, 128, "bright", (32, 64))
     both[96:112, 16:32] = 20
     examples = [Example(both, "bright"), Example(both, "dark"), Example(both, "plain")]
-    found = [example.boxes for example in locate(examples, model, threads=0)]
+    found = [example.boxes for example in located(examples, model, threads=0)]
     assert found == [((32, 64, 16, 16),), ((96, 16, 16, 16),), ()]
 
 
@@ -56,9 +56,9 @@ def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_i
     rng = np.random.default_rng(2)
     two = _image(rng, 64, "bright", (0, 0))
     two[48:, 48:] = 220
-    (found,) = locate([Example(two, "bright")], model, threads=0)
+    (found,) = located([Example(two, "bright")], model, threads=0)
     assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
-    (found,) = locate([Example(two, "dark")], model, threads=0)
+    (found,) = located([Example(two, "dark")], model, threads=0)
     assert found.boxes is None
 
 
@@ -66,11 +66,11 @@ def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
     rng = np.random.default_rng(2)
     both = _image(rng, 64, "bright", (0, 0))
     both[48:, 48:] = 20
-    (found,) = locate([Example(both)], model, threads=0)
+    (found,) = located([Example(both)], model, threads=0)
     assert found.label is None
     assert found.boxes == ((0, 0, 16, 16), (48, 48, 16, 16))
     assert found.box_labels == ("bright", "dark")
-    (found,) = locate([Example(_image(rng, 64, "plain"))], model, threads=0)
+    (found,) = located([Example(_image(rng, 64, "plain"))], model, threads=0)
     assert found.boxes == ()
     assert found.box_labels is None
     assert found.label == "plain"
@@ -95,7 +95,7 @@ def test_places_without_a_measured_px_are_no_boxes(model, tmp_path):
     try:
         for background in (kept, model.classes.index("bright")):
             model.net.background = background
-            (found,) = locate([Example(str(tmp_path / "half.tif"))], model, threads=0)
+            (found,) = located([Example(str(tmp_path / "half.tif"))], model, threads=0)
             assert found.boxes
             assert all(x >= 32 for _, x, _, _ in found.boxes)
     finally:
@@ -113,17 +113,17 @@ def test_how_common_the_label_is_is_learnt_from_the_image():
 def test_a_window_is_looked_at_in_its_own_place(model):
     rng = np.random.default_rng(3)
     image = _image(rng, 128, "dark", (80, 96))
-    (found,) = locate([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
+    (found,) = located([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
     assert found.boxes == ((80, 96, 16, 16),)
 
 
 def test_a_model_without_a_background_is_refused(model):
     with pytest.raises(ConfigError, match="none of the model's classes"):
-        list(locate([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
+        list(located([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
     model.net.background, kept = None, model.net.background
     try:
         with pytest.raises(ConfigError, match="--background"):
-            list(locate([], model))
+            list(located([], model))
     finally:
         model.net.background = kept
     assert torch.is_grad_enabled()
