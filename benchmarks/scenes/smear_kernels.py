@@ -1,6 +1,6 @@
 """Composing a window of a smear from its cells: loops over px, compiled. Plain arrays in, px out."""
 
-from hiresattn.reading.compiled import compiled
+from hiresattn.pyramid.compiled import compiled
 
 
 @compiled

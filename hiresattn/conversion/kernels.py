@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from hiresattn.reading.compiled import compiled
+from hiresattn.pyramid.compiled import compiled
 
 
 @compiled

@@ -8,13 +8,12 @@ import numpy as np
 
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region
+from hiresattn.pyramid.area import NOISE, area_means
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.pixels import Pixels
 
 #: How far a donor's downsample may exceed that of the level it is pasted into.
 _SLACK = 0.01
-#: A donor's window this close to whole px lies on them. Px of its level.
-_NOISE = 1e-6
 #: Most px along a side that are read of a donor at once, where its px must be averaged.
 _BLOCK = 2048
 
@@ -126,15 +125,9 @@ class Pasted(Pyramid):
         """Area averages of the donor's measured px between lines, px of one of its levels."""
         (y, y1), (x, x1) = ((int(line[0]), int(np.ceil(line[-1]))) for line in (rows, columns))
         pixels = self._donor.read_masked(level, y, x, y1 - y, x1 - x)
-        measured = np.ones((y1 - y, x1 - x)) if pixels.valid is None else pixels.valid.astype(np.float64)
-        down, along = _shares(rows - y, y1 - y), _shares(columns - x, x1 - x)
-        weight = down @ measured @ along.T
-        values = np.where(measured[..., None] > 0, pixels.data, 0).astype(np.float64)
-        total = np.einsum("ih,hwc,jw->ijc", down, values, along, optimize=True)
-        valid = weight > _NOISE
-        mean = np.divide(total, weight[..., None], out=np.zeros_like(total), where=valid[..., None])
+        mean, weight = area_means(pixels.data, pixels.valid, rows - y, columns - x)
         mean = mean if self.dtype.kind == "f" else np.rint(mean)
-        return mean.astype(self.dtype), valid, pixels.missing_tiles
+        return mean.astype(self.dtype), weight > 0, pixels.missing_tiles
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Pasted, (self._host, self._donor, self._box, self._at)
@@ -149,7 +142,7 @@ def _settled(line: np.ndarray, extent: int) -> np.ndarray:
 
     A level may end up to a px before level 0 does.
     """
-    line = np.where(np.abs(line - np.rint(line)) < _NOISE, np.rint(line), line)
+    line = np.where(np.abs(line - np.rint(line)) < NOISE, np.rint(line), line)
     empty = np.flatnonzero(np.diff(line) <= 0)
     if len(empty):
         line = line.copy()
@@ -160,8 +153,3 @@ def _settled(line: np.ndarray, extent: int) -> np.ndarray:
 def _is_whole(line: np.ndarray) -> bool:
     """Whether lines are one px apart, on whole px."""
     return bool((line == np.floor(line)).all() and (np.diff(line) == 1).all())
-
-
-def _shares(line: np.ndarray, length: int) -> np.ndarray:
-    """How much of each px lies between neighbouring lines ``[lines - 1, length]``."""
-    return np.diff(np.clip(line[:, None] - np.arange(length), 0, 1), axis=0)

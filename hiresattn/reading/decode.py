@@ -11,14 +11,12 @@ import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import HiresattnError, ReadError
+from hiresattn.pyramid.area import ALL_VALID, computable
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import taken_bands
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.plan import ReadPlan
 from hiresattn.reading.reads import Read, block_reads, tile_reads
-
-#: Stands for "all of it is valid" in the kernels.
-ALL_VALID = np.ones((0, 0), np.bool_)
 
 
 @dataclass(slots=True)
@@ -155,7 +153,7 @@ class ImageReader:
                 f"columns {x} to {x + width}; without strict it counts as not measured"
             )
         data = taken_bands(pyramid, pixels.data, pixels.valid, self.config.bands)
-        data = np.require(data, _computable(data.dtype), ["C", "W"])
+        data = np.require(data, computable(data.dtype), ["C", "W"])
         if read.tile is not None and self._cache.limit > 0 and _holds_more(data):
             data = data.copy()  # a kept tile must not hold a larger array
         valid = (
@@ -215,8 +213,3 @@ def largest_tile(pyramid: Pyramid) -> int:
 def _holds_more(data: np.ndarray) -> bool:
     """Whether an array keeps clearly more memory alive than its own px."""
     return data.base is not None and getattr(data.base, "nbytes", 2 * data.nbytes) > data.nbytes + 64
-
-
-def _computable(dtype: np.dtype) -> np.dtype:
-    """The type itself in this machine's byte order; float32 for float16, which the kernels don't know."""
-    return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")

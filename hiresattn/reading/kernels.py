@@ -1,107 +1,8 @@
-"""The loops over pixels. Arrays and numbers only, no randomness; ``.py_func`` is the specification.
-
-One resampling filter: the area average. A crop's px shows the mean of what it covers, each source px
-counting with the area covered, whatever the ratio; px that were not measured don't count.
-"""
-
-import math
+"""The loops that turn averages, or px as they are stored, into crops. ``.py_func`` is the specification."""
 
 import numpy as np
 
-from hiresattn.reading.compiled import compiled
-
-#: Overlaps up to this many source px are rounding noise.
-NOISE = 1e-6
-
-
-@compiled
-def accumulate(  # noqa: PLR0912 - one loop nest: numbers in, and all of the specification
-    data: np.ndarray,
-    valid: np.ndarray,
-    tile_y: int,
-    tile_x: int,
-    window_y: float,
-    window_x: float,
-    window_h: float,
-    window_w: float,
-    total: np.ndarray,
-    weight: np.ndarray,
-) -> None:
-    """Add what a tile contributes to a crop.
-
-    Px ``(i, j)`` of the crop covers rows ``window_y + [i, i + 1) * window_h / s`` and columns likewise. All
-    positions are px of the tile's level. Sums are float64: exact for up to 2**29 px of 24-bit values, so
-    whole ratios give exact means and the order of tiles matters only below float32's precision.
-
-    Args:
-        data: The tile, ``[h w c]``, any number type, C order.
-        valid: Bool ``[h w]``, True = measured; ``[0 0]`` = all of it. Other values are never looked at.
-        tile_y: Row of the level that the tile starts at.
-        tile_x: Column of the level that the tile starts at.
-        window_y: First row shown by the crop.
-        window_x: First column shown by the crop.
-        window_h: Rows shown.
-        window_w: Columns shown.
-        total: Float64 ``[s s c]``; sums of value times area are added to it.
-        weight: Float64 ``[s s]``; areas of measured px are added to it.
-    """
-    height, width, channels = data.shape
-    size = weight.shape[0]
-    masked = valid.shape[0] > 0
-    step_y = window_h / size
-    step_x = window_w / size
-    left = max(math.floor(window_x - tile_x), 0)
-    right = min(math.ceil(window_x - tile_x + window_w), width)
-    lines = data.reshape(height, width * channels)[:, left * channels : right * channels]
-    summed = np.empty(max(right - left, 0) * channels, np.float64)  # one row of the crop, at full width
-    covered = np.empty(max(right - left, 0), np.float64)
-
-    most = covered.size + size + 1
-    pieces = 0  # where columns of the tile and of the crop meet: the same for every row
-    piece_x, piece_j, piece_share = (
-        np.empty(most, np.int64),
-        np.empty(most, np.int64),
-        np.empty(most, np.float64),
-    )
-    for j in range(size):
-        start = max(window_x + j * step_x - tile_x, 0.0)
-        stop = min(window_x + (j + 1) * step_x - tile_x, float(width))
-        for x in range(int(start), min(math.ceil(stop), width)):
-            share = min(stop, x + 1.0) - max(start, float(x))
-            if share > NOISE:
-                piece_x[pieces], piece_j[pieces], piece_share[pieces] = x - left, j, share
-                pieces += 1
-
-    for i in range(size):
-        top = max(window_y + i * step_y - tile_y, 0.0)
-        bottom = min(window_y + (i + 1) * step_y - tile_y, float(height))
-        if bottom - top <= NOISE:
-            continue
-        summed[:] = 0.0
-        covered[:] = 0.0
-        for y in range(int(top), min(math.ceil(bottom), height)):
-            share = min(bottom, y + 1.0) - max(top, float(y))
-            if share <= NOISE:
-                continue
-            line = lines[y]
-            x = 0
-            while x < covered.size:  # runs of measured px: loops without a branch inside are fast
-                end = covered.size
-                if masked:
-                    end = x
-                    while end < covered.size and valid[y, left + end]:
-                        end += 1
-                covered[x:end] += share
-                run, values = summed[x * channels : end * channels], line[x * channels : end * channels]
-                for k in range(run.size):
-                    run[k] += share * values[k]
-                x = end + 1
-
-        for piece in range(pieces):
-            x, j, share = piece_x[piece], piece_j[piece], piece_share[piece]
-            weight[i, j] += share * covered[x]
-            for channel in range(channels):
-                total[i, j, channel] += share * summed[x * channels + channel]
+from hiresattn.pyramid.compiled import compiled
 
 
 @compiled
@@ -119,8 +20,8 @@ def finish(
     A mean ``v`` becomes ``2 * (v - low) / (high - low) - 1``; a px with nothing measured becomes 0.
 
     Args:
-        total: Float64 ``[s s c]``, from ``accumulate``.
-        weight: Float64 ``[s s]``, from ``accumulate``.
+        total: Float64 ``[s s c]``, from ``area.accumulate``.
+        weight: Float64 ``[s s]``, from ``area.accumulate``.
         area: Area of a px of the crop, in px of the level it was read from.
         low: Float64 ``[c]``, what becomes -1.
         high: Float64 ``[c]``, what becomes +1.
@@ -155,7 +56,7 @@ def place_coded(
 ) -> None:
     """Scale the px of a tile of uint8 straight into the crops that show it px for px.
 
-    Gives what ``accumulate`` and ``finish`` give where a crop's px are the level's: every px of a crop is
+    Gives what ``area.accumulate`` and ``finish`` give where a crop's px are the level's: every px of a crop is
     written once, by the tile that holds it.
 
     Args:

@@ -7,7 +7,8 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from hiresattn.config import InputConfig
-from hiresattn.reading.kernels import accumulate, finish, place, place_coded
+from hiresattn.pyramid.area import accumulate
+from hiresattn.reading.kernels import finish, place, place_coded
 from hiresattn.reading.reads import Read
 
 
@@ -54,7 +55,7 @@ def scatter(
     corners = windows[:, :2].astype(np.int64)
     shown, is_native = windows.tolist(), native.tolist()
     last = {crop: number for number, read in enumerate(reads) for crop in read.crops if not is_native[crop]}
-    sums: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+    sums: dict[int, tuple[np.ndarray, ...]] = {}
     for number, (read, (data, valid)) in enumerate(zip(reads, decoded, strict=True)):
         tile_y, tile_x = read.window[:2]
         low, high, table = scales[read.image]
@@ -70,9 +71,11 @@ def scatter(
                 continue
             y, x, height, width = shown[crop]
             if crop not in sums:
-                sums[crop] = np.zeros((size, size, len(low))), np.zeros((size, size))
-            total, weight = sums[crop]
-            accumulate(data, valid, tile_y, tile_x, y, x, height, width, total, weight)
+                edges = np.arange(size + 1.0)
+                rows, columns = y + edges * (height / size), x + edges * (width / size)
+                sums[crop] = rows, columns, np.zeros((size, size, len(low))), np.zeros((size, size))
+            rows, columns, total, weight = sums[crop]
+            accumulate(data, valid, tile_y, tile_x, rows, columns, total, weight)
             if last[crop] == number:
                 area = (height / size) * (width / size)
                 finish(total, weight, area, low, high, pixels[crop], coverage[crop])

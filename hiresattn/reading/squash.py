@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, ReadError
 from hiresattn.geometry import check_region
+from hiresattn.pyramid.area import area_means
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import check_domain, taken_bands
 from hiresattn.reading.decode import FetchStats
@@ -142,8 +143,11 @@ def resize(planes: Float32[np.ndarray, "c h w"], size: int, how: str) -> Float32
     Returns:
         Float32.
     """
-    along = _bilinear if how == "bilinear" else _area
-    return along(along(planes, size).swapaxes(1, 2), size).swapaxes(1, 2).astype(np.float32, copy=False)
+    if how == "bilinear":
+        return _bilinear(_bilinear(planes, size).swapaxes(1, 2), size).swapaxes(1, 2)
+    rows, columns = (np.arange(size + 1) * (length / size) for length in planes.shape[1:])
+    means, _ = area_means(planes.transpose(1, 2, 0), None, rows, columns)
+    return means.transpose(2, 0, 1).astype(np.float32)
 
 
 def unsquashed(
@@ -195,14 +199,3 @@ def _bilinear(planes: np.ndarray, size: int) -> np.ndarray:
     first = np.floor(at).astype(np.int64)
     part = (at - first).astype(np.float32)[:, None]
     return planes[:, first] * (1 - part) + planes[:, np.minimum(first + 1, length - 1)] * part
-
-
-def _area(planes: np.ndarray, size: int) -> np.ndarray:
-    """Along the rows ``[c h w]`` → ``[c size w]``."""
-    length = planes.shape[1]
-    sums = np.zeros((len(planes), length + 1, planes.shape[2]))
-    np.cumsum(planes, axis=1, dtype=np.float64, out=sums[:, 1:])
-    edges = np.arange(size + 1) * (length / size)
-    whole = np.minimum(edges.astype(np.int64), length - 1)
-    upto = sums[:, whole] + planes[:, whole] * (edges - whole)[:, None]
-    return np.diff(upto, axis=1) * (size / length)

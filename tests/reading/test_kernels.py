@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hiresattn.reading.kernels import accumulate, finish, place, place_coded
+from hiresattn.pyramid.area import accumulate
+from hiresattn.reading.kernels import finish, place, place_coded
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -24,9 +25,14 @@ def oracle(data, valid, window, size):
     return np.einsum("ik,klc,jl->ijc", rows, measured, columns), rows @ valid.astype(float) @ columns.T
 
 
+def edges_of(window, size):
+    edges = np.arange(size + 1.0)
+    return [start + edges * (side / size) for start, side in zip(window[:2], window[2:], strict=True)]
+
+
 def summed(data, window, size, valid=ALL, tile=(0, 0), run=accumulate):
     total, weight = np.zeros((size, size, data.shape[2])), np.zeros((size, size))
-    run(data, valid, *tile, *map(float, window), total, weight)
+    run(data, valid, *tile, *edges_of(window, size), total, weight)
     return total, weight
 
 
@@ -67,7 +73,7 @@ def test_tiles_add_up_to_the_whole(window, size, row, column):
     for y, y_stop in ((0, row), (row, 24)):
         for x, x_stop in ((0, column), (column, 24)):
             tile = np.ascontiguousarray(data[y:y_stop, x:x_stop])
-            accumulate(tile, ALL, y, x, *window, total, weight)
+            accumulate(tile, ALL, y, x, *edges_of(window, size), total, weight)
     whole = summed(data, window, size)
     np.testing.assert_allclose(total, whole[0], rtol=1e-9, atol=2e-3)
     np.testing.assert_allclose(weight, whole[1], rtol=1e-9, atol=8e-6)
@@ -163,7 +169,8 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
         assert (coverage[5] == 7).all()
         for crop in fed.tolist():
             total, weight = np.zeros((size, size, 3)), np.zeros((size, size))
-            accumulate(data, valid, 0, 0, *corners[crop].astype(float), size, size, total, weight)
+            edges = edges_of((*corners[crop], size, size), size)
+            accumulate(data, valid, 0, 0, *edges, total, weight)
             mean, cover = np.empty((3, size, size), np.float32), np.empty((size, size), np.float32)
             finish(total, weight, 1.0, low, high, mean, cover)
             y, x = corners[crop]

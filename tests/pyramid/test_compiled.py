@@ -5,12 +5,12 @@ import sys
 import numpy as np
 import pytest
 
-from hiresattn.reading import compiled as module
+from hiresattn.pyramid import compiled as module
 from hiresattn.reading.cache import TileCache
 
 KERNEL = """
 import numpy as np
-from hiresattn.reading.compiled import compiled
+from hiresattn.pyramid.compiled import compiled
 
 @compiled
 def double(values, out):
