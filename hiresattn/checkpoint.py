@@ -84,7 +84,7 @@ class Model:
         """
         if isinstance(crops, NativeCrops):
             return embed(self.net, scaled(crops.pixels, self.config.input), batch_size)
-        bands = len(self.config.input.bands)
+        bands, crops = len(self.config.input.bands), np.asarray(crops)
         if crops.dtype != np.float32 or crops.ndim != 4 or crops.shape[1] != bands:
             raise DomainError(
                 f"embed takes float32 crops [n {bands} height width], or the result of read_crops; got {crops.dtype} "

@@ -1,4 +1,4 @@
-"""The paper's configurations, and the encoders alone that it compares with: our parts with its options."""
+"""The paper's models, and its baselines: an encoder alone."""
 
 from dataclasses import dataclass, replace
 
@@ -8,7 +8,7 @@ from hiresattn.geometry import Grid
 
 @dataclass(frozen=True)
 class Preset:
-    """A model without classes' names, and how it is used."""
+    """A model without class names, and the number of cells that it visits."""
 
     config: ModelConfig
     classes: int
@@ -17,13 +17,13 @@ class Preset:
     """Cells per region and depth; the last one repeats."""
 
     def at(self, side: int) -> ModelConfig:
-        """The model for images that are resized to ``side`` px; an encoder alone sees all of them at once."""
+        """The model for images resized to ``side`` px; a baseline's crop is the whole image."""
         config = self.config
         rule = replace(config.input, squash=side, size=config.input.size if self.k else side)
         return replace(config, input=rule)
 
     def named(self) -> ModelConfig:
-        """The model with numbers as the classes' names."""
+        """The model with numbers as class names."""
         return replace(self.config, classes=tuple(str(number) for number in range(self.classes)))
 
 
@@ -31,12 +31,12 @@ _PAPER = ModelConfig(aggregator="mean", value=False, location=LocationConfig(det
 
 
 def _reading(side: int, size: int) -> InputConfig:
-    """8-bit values to -1 to 1, the image squashed to ``side`` px, crops of ``size`` px."""
+    """8-bit values scaled to -1 to 1, the image resized to a square of ``side`` px, crops of ``size`` px."""
     return InputConfig(size=size, squash=side, filter="bilinear")
 
 
 def _alone(encoder: str, side: int, *, init: str, dropout: float = 0.0, drop: float) -> ModelConfig:
-    """An encoder that sees the image once, at ``side`` px, and a linear classifier."""
+    """A baseline: an encoder of the whole image at ``side`` px, and a linear classifier."""
     return replace(
         _PAPER,
         input=_reading(side, side),

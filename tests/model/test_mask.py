@@ -22,8 +22,8 @@ from hiresattn.model.scorers.mask import (
     OPEN,
     TEMPERATURE,
     binary_sparsity,
-    chance_of_open,
     hard_concrete,
+    open_probability,
 )
 from hiresattn.model.select import Threshold, selector
 from hiresattn.reading.fetch import Crops
@@ -47,7 +47,7 @@ def _scorer(**options):
 
 def test_hard_concrete_gates_have_the_published_values():
     logits = torch.tensor([0.0, -2.0])
-    assert chance_of_open(logits).tolist() == pytest.approx([0.8318, 0.4010], abs=5e-5)
+    assert open_probability(logits).tolist() == pytest.approx([0.8318, 0.4010], abs=5e-5)
     assert hard_concrete(logits).tolist() == pytest.approx([0.5, 0.0430], abs=5e-5)
 
 
@@ -57,7 +57,7 @@ def test_the_probability_of_an_open_gate_is_that_of_the_noisy_one():
     for logit in (-2.0, 0.0, 1.0):
         m = (torch.sigmoid((u.logit() + logit) / (2 / 3)) * 1.2 - 0.1).clamp(0, 1)
         assert float((m > 0).float().mean()) == pytest.approx(
-            float(chance_of_open(torch.tensor(logit))), abs=0.003
+            float(open_probability(torch.tensor(logit))), abs=0.003
         )
         assert float((m > 0.5).float().mean()) == pytest.approx(1 / (1 + math.exp(-logit)), abs=0.003)
 
@@ -94,7 +94,7 @@ def test_the_allowed_area_falls_from_all_to_the_budget():
         scorer = _scorer(area=0.2)
         scorer.losses(Scored(logits), _target(4, progress))
         slack.append(float(scorer.slack) / 0.01)
-    area = float(chance_of_open(torch.tensor(2.0)))
+    area = float(open_probability(torch.tensor(2.0)))
     assert slack == pytest.approx([area - 1, area - 0.6, area - 0.2, area - 0.2], abs=1e-5)
 
 

@@ -26,7 +26,7 @@ def hard_concrete(logits: Tensor) -> Tensor:
     return (torch.sigmoid(logits) * (HIGH - LOW) + LOW).clamp(0, 1)
 
 
-def chance_of_open(logits: Tensor) -> Tensor:
+def open_probability(logits: Tensor) -> Tensor:
     """Probability that a gate with noise is not 0: sigmoid(logit - T log(-low / high)).
 
     Source:
@@ -106,7 +106,7 @@ class MaskScorer(LocationScorer):
 
     def _over_budget(self, logits: Tensor, progress: float) -> Tensor:
         allowed = 1 - (1 - self.area) * min(1.0, progress / ANNEALED)
-        over = chance_of_open(logits).mean() - allowed
+        over = open_probability(logits).mean() - allowed
         with torch.no_grad():
             self.slack.mul_(KEPT).add_((1 - KEPT) * over)
             multiplier = self.multiplier.clone()
