@@ -3,6 +3,13 @@
 import sys
 from pathlib import Path
 
+from hypothesis import HealthCheck, settings
+
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that tests can import tests.images and the contracts
 sys.path.append(str(ROOT / "benchmarks"))  # and the scenes that benchmarks are run on
+
+
+# Nothing depends on how fast the machine is, or on whether the tree can be written to.
+settings.register_profile("suite", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")

@@ -22,7 +22,6 @@ from hiresattn.geometry import (
 
 
 @given(st.integers(1, 4000), st.integers(1, 4000), st.integers(0, 99), st.integers(0, 99))
-@settings(deadline=None)
 def test_roots_are_the_fewest_squares_that_cover_the_rectangle_edge_to_edge(height, width, y, x):
     regions = root_regions(height, width, y, x)
     side = min(height, width)
@@ -38,7 +37,6 @@ def test_roots_are_the_fewest_squares_that_cover_the_rectangle_edge_to_edge(heig
 
 
 @given(st.integers(64, 3000), st.integers(64, 3000), st.integers(1, 64), st.floats(0, 0.9))
-@settings(deadline=None)
 def test_root_regions_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(height, width, side, overlap):
     regions = root_regions(height, width, root_size=side, overlap=overlap)
     step = max(round(side * (1 - overlap)), 1)
@@ -52,7 +50,6 @@ def test_root_regions_overlap_by_the_share_asked_for_and_are_the_fewest_that_do(
 
 
 @given(st.integers(1, 5000), st.integers(1, 9), st.floats(0.05, 0.95), st.integers(1, 300))
-@settings(deadline=None)
 def test_cells_are_squares_inside_their_parent_that_start_and_end_at_its_edges(side, size, fraction, crop):
     parents = np.array([[0, 0, side, side], [17, 40, side, side]])
     cells = cell_regions(parents, Grid(size, fraction), crop)
@@ -72,7 +69,6 @@ def test_cells_are_squares_inside_their_parent_that_start_and_end_at_its_edges(s
 
 
 @given(st.integers(1, 10**6), st.floats(0.05, 0.95), st.integers(1, 300))
-@settings(deadline=None)
 def test_the_side_of_a_cell_is_the_smallest_on_the_ladder_that_is_not_too_small(side, fraction, crop):
     cell = int(cell_regions(np.array([[0, 0, side, side]]), Grid(1, fraction), crop)[0, 0, 2])
     least = 0.8 * fraction * side
@@ -135,7 +131,7 @@ def painted(box):
 
 
 @given(st.lists(st.tuples(boxes, boxes), min_size=1, max_size=5))
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 def test_overlaps_equal_counting_pixels(pairs):
     ours, theirs = np.array(pairs).transpose(1, 0, 2)
     found = overlaps(ours, theirs)
@@ -167,7 +163,6 @@ def test_downsample_is_the_whole_factor_that_explains_the_rounding(sizes, expect
 
 
 @given(st.integers(1, 50_000), st.integers(1, 50_000), st.integers(1, 64), st.booleans(), st.booleans())
-@settings(deadline=None)
 def test_downsample_of_a_level_rounded_down_or_up_is_exact(width, height, factor, down, right):
     stored = [
         max(side // factor, 1) if low else -(-side // factor)
@@ -178,7 +173,6 @@ def test_downsample_of_a_level_rounded_down_or_up_is_exact(width, height, factor
 
 
 @given(st.integers(1, 3000), st.integers(1, 600))
-@settings(deadline=None)
 def test_tiles_of_a_level_cover_it(side, tile):
     level = Level(side, 2 * side, 1.0, tile, tile)
     assert (level.tile_columns - 1) * tile < side <= level.tile_columns * tile

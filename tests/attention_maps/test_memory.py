@@ -42,7 +42,7 @@ def content(memory):
 
 
 @given(ENTRIES, st.randoms(), st.sampled_from([2, 5, 1000]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_order_and_repetition_do_not_matter(entries, random, most):
     shuffled = entries + entries[: len(entries) // 2]
     random.shuffle(shuffled)
@@ -50,7 +50,7 @@ def test_order_and_repetition_do_not_matter(entries, random, most):
 
 
 @given(ENTRIES, ENTRIES, ENTRIES, st.sampled_from([2, 5, 1000]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_absorbing_is_idempotent_commutative_and_associative(one, two, three, most):
     def joined(*parts):
         out = AttentionMemory(most)
@@ -66,7 +66,7 @@ def test_absorbing_is_idempotent_commutative_and_associative(one, two, three, mo
 
 
 @given(MAPS, MAPS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_recalled_is_the_maximum_but_for_rounding(first, second):
     key = Key("a", 0, (0, 0, 8, 8))
     found = memory_of([(key, first), (key, second)]).recall(key)
@@ -99,7 +99,7 @@ def test_a_map_of_another_shape_is_refused():
 
 
 @given(ENTRIES)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_a_file_holds_what_was_written_and_goes_on_alike(entries):
     stream = io.BytesIO()
     memory = memory_of(entries)

@@ -50,7 +50,7 @@ def windows(draw, side=24):
 
 
 @given(windows(), st.integers(1, 9), st.integers(1, 4), st.booleans(), st.integers(0, 2**31))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_sums_equal_matrix_products_and_the_specification(window, size, channels, masked, seed):
     rng = np.random.default_rng(seed)
     data = rng.integers(0, 65536, (24, 24, channels)).astype(np.uint16)
@@ -66,7 +66,7 @@ def test_sums_equal_matrix_products_and_the_specification(window, size, channels
 
 
 @given(windows(), st.integers(1, 9), st.integers(1, 23), st.integers(1, 23))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_tiles_add_up_to_the_whole(window, size, row, column):
     data = np.random.default_rng(row).integers(0, 256, (24, 24, 3)).astype(np.uint8)
     total, weight = np.zeros((size, size, 3)), np.zeros((size, size))
@@ -99,7 +99,7 @@ def test_ratio_two_is_the_mean_of_two_by_two_bit_for_bit(dtype):
 
 
 @given(windows(), st.integers(1, 9), st.integers(0, 255))
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 def test_constant_image_stays_constant(window, size, value):
     total, weight = summed(np.full((24, 24, 1), value, np.uint8), window, size)
     pixels, coverage = finished(total, weight, window[2] * window[3] / size**2, 0 * ONE, 255 * ONE)

@@ -50,7 +50,7 @@ def brute(regions, levels, size):
 
 
 @given(problems())
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 def test_plan_equals_enumeration_of_every_tile_and_crop(problem):
     regions, levels, size = problem
     plan = plan_reads(regions, levels, size)
@@ -72,7 +72,7 @@ def test_plan_equals_enumeration_of_every_tile_and_crop(problem):
 
 
 @given(problems())
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_reads_cover_every_window_once(problem):
     regions, levels, size = problem
     plan = plan_reads(regions, levels, size)
