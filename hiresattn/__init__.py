@@ -1,4 +1,8 @@
-"""Classify gigapixel images by looking at a fraction of them.
+"""Classify gigapixel images from a fraction of their pixels.
+
+``train`` a model on a manifest of images, ``evaluate`` it, ``classify`` images with it, and ``draw_overlay`` of what it
+visited; ``open_pyramid``, ``read_crops`` and ``convert`` work without a model, too. What the command line does, these
+functions do.
 
 The public names are loaded on first use (PEP 562): ``import hiresattn`` loads neither torch nor a reader.
 """
@@ -12,36 +16,55 @@ from hiresattn.errors import HiresattnError as HiresattnError
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model as Model
     from hiresattn.checkpoint import load_model as load_model
+    from hiresattn.conversion.convert import convert as convert
+    from hiresattn.datasets.manifest import read_manifest as read_manifest
+    from hiresattn.evaluation.run import evaluate as evaluate
+    from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
+    from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.record import Prediction as Prediction
     from hiresattn.model.encoders import register_encoder as register_encoder
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
     from hiresattn.reading.crops import read_crops as read_crops
+    from hiresattn.report.overlay import draw_overlay as draw_overlay
 
 __version__ = "0.1.0"
 
+#: Public name → its module.
 _HOME = {
+    "Budget": "hiresattn.inference.budget",
     "Model": "hiresattn.checkpoint",
     "Prediction": "hiresattn.inference.record",
     "Pyramid": "hiresattn.pyramid",
     "classify": "hiresattn.inference.classify",
+    "convert": "hiresattn.conversion.convert",
+    "draw_overlay": "hiresattn.report.overlay",
+    "evaluate": "hiresattn.evaluation.run",
     "load_model": "hiresattn.checkpoint",
+    "locate": "hiresattn.inference.locate",
     "open_pyramid": "hiresattn.pyramid",
     "read_crops": "hiresattn.reading.crops",
+    "read_manifest": "hiresattn.datasets.manifest",
     "register_encoder": "hiresattn.model.encoders",
 }
 
 __all__ = [
+    "Budget",
     "HiresattnError",
     "Model",
     "Prediction",
     "Pyramid",
     "classify",
+    "convert",
+    "draw_overlay",
     "errors",
+    "evaluate",
     "load_model",
+    "locate",
     "open_pyramid",
     "read_crops",
+    "read_manifest",
     "register_encoder",
 ]
 

@@ -187,6 +187,9 @@ def load_model(path: str | Path) -> Model:
     Raises:
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, is damaged, or was made by a newer version.
+
+    Example:
+        >>> hiresattn.load_model("model").classes
     """
     if str(path).startswith("hf:"):
         path = _download(str(path)[3:])

@@ -126,8 +126,6 @@ def convert(
 ) -> Conversion:
     """Write an image as OME-Zarr 0.5 or as a cloud-optimised GeoTIFF, with levels down to 256 px.
 
-    ``convert("slide.svs", "slide.ome.zarr", threads=4)``.
-
     The source's finest level is read once, in blocks, and no more than a few blocks are in memory. A px of a
     coarser level is the mean of the valid level-0 px below it. The target is written whole, after a comparison with
     the source, or not at all.
@@ -148,6 +146,9 @@ def convert(
         RegionError: If the region isn't inside the image.
         ReadError: If a tile of the source can't be decoded.
         WriteError: If the target can't be written, or isn't what was meant.
+
+    Example:
+        >>> hiresattn.convert("slide.svs", "slide.ome.zarr", threads=4).bytes
     """
     start = time.perf_counter()
     asked = replace(options or ConvertOptions(), **changes)

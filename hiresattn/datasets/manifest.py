@@ -60,6 +60,9 @@ def read_manifest(
         NotFoundError: If there is no such file.
         BackendMissingError: If it is Parquet and pyarrow isn't installed.
         ConfigError: If a column is missing or a value unusable; the message names the line.
+
+    Example:
+        >>> [example.label for example in hiresattn.read_manifest("slides.csv")]
     """
     path = Path(path)
     table = read_table(path, _COLUMNS)

@@ -97,8 +97,6 @@ def evaluate(
 ) -> Evaluation:
     """Measure how good a model is on labelled images: metrics with intervals, cost, accuracy against budget.
 
-    ``evaluate("model", "slides.csv", budgets=(16, 64)).metrics["accuracy"].value`` is the share of right answers.
-
     Args:
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
         manifest: A CSV or Parquet file, a folder of classes, or examples. A folder without splits is split as the
@@ -116,6 +114,10 @@ def evaluate(
         ConfigError: If an option, or a row of the manifest, can't be used.
         HiresattnError: If the model can't be loaded, or with ``on_error="raise"`` an image can't be read.
         WriteError: If ``output`` can't be written to.
+
+    Example:
+        >>> found = hiresattn.evaluate("model", "slides.csv", "evaluation", budgets=(16, 64))
+        >>> found.metrics["accuracy"].value
     """
     chosen = replace(options or EvaluateOptions(), **changes)
     if chosen.calibrate and (isinstance(model, Model) or str(model).startswith("hf:")):

@@ -51,8 +51,8 @@ def locate(
 ) -> Located:
     """Find boxes around what shows the label of each training image, by reading every finest region.
 
-    ``locate("slides.csv", "patch-model", "slides-with-boxes.csv")``; a training on that manifest then supervises the
-    scorer with the boxes. Rows of other splits, and rows with boxes, stay as they are.
+    A training on the manifest written then supervises the scorer with the boxes. Rows of other splits, and rows with
+    boxes, stay as they are.
 
     Args:
         manifest: A CSV or Parquet file, or examples.
@@ -70,6 +70,9 @@ def locate(
         ConfigError: If the model has no background class, a label is none of its classes, an image has too many
             regions, or ``output`` is the manifest itself.
         HiresattnError: If an image can't be read.
+
+    Example:
+        >>> hiresattn.locate("slides.csv", "patch-model", "slides-with-boxes.csv").found
     """
     if output is not None:
         _check_output(Path(output), manifest)

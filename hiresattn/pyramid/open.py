@@ -36,6 +36,10 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         NotFoundError: If there is no such file.
         OpenError: If the file is damaged or no reader knows it; the message says what each one said.
         ConfigError: If ``mpp`` isn't positive.
+
+    Example:
+        >>> with hiresattn.open_pyramid("slide.svs") as slide:
+        ...     print(slide.height, slide.width, slide.mpp)
     """
     if isinstance(source, Pyramid):
         return source

@@ -59,6 +59,10 @@ def read_crops(
     Raises:
         RegionError: If the level or a window doesn't exist, or ``out`` doesn't fit; nothing is read then.
         ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
+
+    Example:
+        >>> hiresattn.read_crops(slide, [(0, 0), (4096, 2048)], 224).pixels.shape
+        (2, 224, 224, 3)
     """
     windows = _windows(pyramid, np.asarray(yx), size, level)
     count = len(windows)
