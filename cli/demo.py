@@ -59,10 +59,10 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     size = f"{facts['width']} x {facts['height']} px"
     yield f"A scene of {size} ({human_px(facts['width'] * facts['height'])}), one small digit in it."
     yield ""
-    yield f"  truth                  {facts['truth']}"
-    yield f"  hiresattn              {_answer(facts['class_name'], facts['truth'])}"
-    yield f"  first glance only      {_answer(facts['lowres'], facts['truth'])}"
-    yield f"  {facts['random_glimpses']:>3} looks at random    {_answer(facts['random'], facts['truth'])}"
+    yield f"  true digit             {facts['truth']}"
+    yield f"  predicted              {_answer(facts['class_name'], facts['truth'])}"
+    yield f"  from coarse view only  {_answer(facts['lowres'], facts['truth'])}"
+    yield f"  {facts['random_glimpses']:>3} random looks       {_answer(facts['random'], facts['truth'])}"
     yield ""
     yield f"  looks                  {facts['glimpses']} (stopped by: {facts['stop_reason']})"
     yield f"  pixels read            {human_share(facts['fraction_read'])}"
@@ -73,7 +73,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     yield f"  time to classify       {facts['seconds']:.2f} s (and {making})"
     yield ""
     yield f"  scene                  {facts['scene']}"
-    yield f"  where it looked        {facts['overlay']}"
+    yield f"  picture of the looks   {facts['overlay']}"
     yield ""
     yield facts["note"]
 

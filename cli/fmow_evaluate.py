@@ -17,7 +17,7 @@ from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.fmow.results import Answer, Bucket, Report
+    from hiresattn.fmow.results import Bucket, ClassifiedEntry, Report
 
 _HEAD = (
     "long side",
@@ -102,8 +102,8 @@ def evaluate(
         out = stack.enter_context(open_text(output)) if output else None
         update = stack.enter_context(progress_bar(protocol, len(entries), wanted=ctx.obj >= 0))
 
-        def told() -> "Iterator[Answer]":
-            for number, answer in enumerate(results.answers(entries, loaded, **settings), 1):
+        def shown() -> "Iterator[ClassifiedEntry]":
+            for number, answer in enumerate(results.classify_entries(entries, loaded, **settings), 1):
                 if out:
                     out.write(json_line(answer.prediction.to_json() | {"box_id": answer.entry.box_id}) + "\n")
                     out.flush()
@@ -112,7 +112,7 @@ def evaluate(
                 update(number, f"{number} of {len(entries)}")
                 yield answer
 
-        found = results.report(told(), protocol, loaded, of=of, edges=sizes or results.EDGES)
+        found = results.report(shown(), protocol, loaded, of=of, edges=sizes or results.EDGES)
     if answers:
         _write(Path(answers), "".join(f"{box},{name}\n" for box, name in sorted(found.categories.items())))
     click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
@@ -124,7 +124,7 @@ def _table(found: "Report") -> Iterator[str]:
     """Lines for people; the protocol first."""
     part = "" if found.rows == found.of else f" (of {found.of:,}: a part, not the protocol's result)"
     formats = ", ".join(f"{count:,} {suffix}" for suffix, count in found.formats.items())
-    yield f"Protocol {found.letter}, {found.words}"
+    yield f"Protocol {found.letter}, {found.description}"
     yield f"window {found.window}, {found.rows:,} rows{part}, {formats}; model {found.model['name']}"
     if found.score:
         yield f"score {found.score.score:.6f} over {found.score.boxes:,} boxes"

@@ -1,1 +1,1 @@
-"""A synthetic gigapixel scene, the model that finds its needle, and the demo command's run."""
+"""A synthetic gigapixel scene with one small target, and the model that finds it."""

@@ -1,15 +1,15 @@
-"""The needle task: one small glyph in a scene of any size, and hints that lead to it. Synthetic.
+"""The needle task: a synthetic scene of any size with one small digit, and faint rings that lead to it.
 
 A scene is a grey image of ``side * side`` px. It holds
 
 * value noise at every octave;
 * distractors: about 54 per 1024 * 1024 px, drawn like the needle and then cut into quadrants and shuffled;
 * one needle: a handwriting-like digit of 28 px whose class is the label;
-* around the needle, a faint ring of radius ``24 * 4**j`` px for every scale ``j`` that fits: the hint that a
-  look from afar can follow; and decoy rings that look the same, one per four squares of ``64 * 4**j`` px.
+* around the needle, a faint ring of radius ``24 * 4**j`` px for every scale ``j`` that fits: a hint that is visible
+  at coarse levels; and decoy rings that look the same, one per four squares of ``64 * 4**j`` px.
 
-Every pixel of every level is a function of the seed, so a scene of 69 gigapixels costs no disk and a crop
-costs as much as its pixels. A coarser level is the scene drawn without what is too fine for it.
+Every pixel of every level is a function of the seed: a scene of 69 gigapixels needs no disk space, and reading a crop
+costs the same whatever the size of the scene. A coarser level is drawn without the details that it can't show.
 """
 
 from dataclasses import dataclass
@@ -42,11 +42,11 @@ _STROKES = {
 
 
 def draw_glyph(label: str, rng: np.random.Generator) -> np.ndarray:
-    """Draw a digit with its own slant, size, pen and wobble.
+    """Draw a digit of random slant, size, stroke width and jitter.
 
     Args:
         label: One of ``CLASSES``.
-        rng: Where the variation comes from.
+        rng: Random generator of the variation.
 
     Returns:
         Ink, float32 ``[28 28]``, 0 to 1.
@@ -65,7 +65,7 @@ def draw_glyph(label: str, rng: np.random.Generator) -> np.ndarray:
 
 
 def draw_distractor(label: str, rng: np.random.Generator) -> np.ndarray:
-    """A glyph whose quadrants are shuffled so that it is no digit; as ``draw_glyph``."""
+    """Draw a digit and shuffle its quadrants, so that it is none any more; arguments as of ``draw_glyph``."""
     half = GLYPH // 2
     glyph = draw_glyph(label, rng)
     parts = [glyph[:half, :half], glyph[:half, half:], glyph[half:, :half], glyph[half:, half:]]
@@ -78,12 +78,12 @@ def draw_distractor(label: str, rng: np.random.Generator) -> np.ndarray:
 
 @dataclass(frozen=True)
 class NeedleScene:
-    """What one scene holds.
+    """The contents of one scene.
 
     Args:
-        seed: Everything follows from it.
+        seed: Seed of everything in it.
         side: Side of the scene, px, at least 64.
-        hint: Strength of the rings, as a share of the value range (0 = no hint).
+        hint: Brightness of the rings, as a share of the value range (0 = no rings).
         split: Scenes of different splits share no glyph, needle or distractor.
     """
 
@@ -109,7 +109,7 @@ class NeedleScene:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """Where the needle is: ``(y, x, height, width)``, level-0 px."""
+        """The needle's box ``(y, x, height, width)``, level-0 px."""
         rng = self._rng
         rng.integers(10)
         y, x = rng.integers(2, self.side - GLYPH - 1, 2)
@@ -130,7 +130,7 @@ class NeedlePyramid(Pyramid):
     def __init__(self, scene: NeedleScene) -> None:
         self.scene = scene
         y, x, _, _ = scene.box
-        self._place = (y, x)
+        self._needle_yx = (y, x)
         self._glyph = scene.glyph
         self._noise_seed = np.uint64(scene.seed * 1000003 + scene.side * 7 + _SPLITS[scene.split])
         levels = []
@@ -153,8 +153,8 @@ class NeedlePyramid(Pyramid):
             int(self.levels[level].downsample),
             self.scene.side,
             self._noise_seed,
-            self._place[0],
-            self._place[1],
+            self._needle_yx[0],
+            self._needle_yx[1],
             self._glyph,
             _bank(self.scene.split),
             np.float32(self.scene.hint * 255),

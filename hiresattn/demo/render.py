@@ -1,4 +1,4 @@
-"""Drawing the needle scene: loops over px, compiled. Plain numbers in, px out; no state, no RNG."""
+"""Compiled kernels that draw the needle scene: numbers in, pixels out; no state, no random generator."""
 
 import numpy as np
 
@@ -34,7 +34,7 @@ def ink(segments, pen):  # type: ignore[no-untyped-def]
 
 @compiled
 def _hash(seed, a, b, c):  # type: ignore[no-untyped-def]
-    """A number in [0, 1) that looks random and depends on its arguments only."""
+    """A pseudo-random number in [0, 1) that depends on its arguments only."""
     h = np.uint64(seed) ^ (np.uint64(a) * np.uint64(0x9E3779B97F4A7C15))
     h = (h ^ (h >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
     h ^= np.uint64(b) * np.uint64(0xD6E8FEB86659FD93)
@@ -46,7 +46,7 @@ def _hash(seed, a, b, c):  # type: ignore[no-untyped-def]
 
 @compiled
 def _noise(seed, wavelength, y, x):  # type: ignore[no-untyped-def]
-    """Value noise of one wavelength at a level-0 place: random values on a lattice, linear between them."""
+    """Value noise of one wavelength at a level-0 position: random values on a lattice, linear between them."""
     v, u = y / wavelength, x / wavelength
     r, c = int(np.floor(v)), int(np.floor(u))
     fv, fu = np.float32(v - r), np.float32(u - c)

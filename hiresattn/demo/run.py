@@ -1,4 +1,4 @@
-"""The demo: write a gigapixel scene with one needle in it, and find the needle while reading almost nothing."""
+"""The demo: write a gigapixel scene with one small target, and classify it from a fraction of its pixels."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -27,12 +27,12 @@ QUALITY = 85
 
 @dataclass(frozen=True)
 class DemoReport:
-    """What the demo found."""
+    """The demo's prediction, the truth, and the cost."""
 
     scene: str
     """The image written, a pyramidal JPEG TIFF."""
     overlay: str
-    """The picture of where the model looked."""
+    """The picture of the visited regions."""
     width: int
     height: int
     bytes: int
@@ -53,13 +53,11 @@ class DemoReport:
     stop_reason: str
     budget: str
     lowres: str | None
-    """The answer of the first glance alone."""
+    """The class predicted from the root regions alone."""
     random: str | None
-    """The answer after glimpses at random places, same budget."""
+    """The class predicted from regions chosen at random, with the same budget."""
     random_glimpses: int
-    note: str = (
-        "The scene is synthetic, and so are its coarse hints: rings that a glance from afar can follow."
-    )
+    note: str = "The scene is synthetic, and so are its hints: faint rings around the digit, visible in coarse levels."
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""
@@ -74,17 +72,17 @@ def run(
     side: int = SIDE,
     progress: Callable[[str, float], None] = lambda _what, _share: None,
 ) -> DemoReport:
-    """Write a scene, classify it with the model that ships with the package, draw where it looked.
+    """Write a scene, classify it with the model that ships with the package, and draw the regions visited.
 
     Args:
         output: Directory for the scene and the overlay; made if missing.
-        seed: Of the scene, which is none that the model was trained on.
+        seed: Seed of the scene, a test scene that the model wasn't trained on.
         budget: As for ``classify``.
         side: Side of the scene, px.
-        progress: Called with what is being done and the share done, 0 to 1.
+        progress: Called with the current step and the share of it that is done, 0 to 1.
 
     Returns:
-        What was found and what it cost.
+        The prediction and its cost.
 
     Raises:
         OpenError: If the directory can't be written.
@@ -148,7 +146,7 @@ def write_scene(
     Args:
         scene: What to write; its side is a multiple of 256.
         path: The file; a half-written one is never left under this name.
-        threads: Threads that render and encode.
+        threads: Number of threads that render and encode.
         progress: Called with the share done, 0 to 1.
     """
     import tifffile

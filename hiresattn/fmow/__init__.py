@@ -1,1 +1,1 @@
-"""Functional Map of the World: its classes, its tree of files, its score, and the protocols of the papers."""
+"""Tools for Functional Map of the World: its classes, files, challenge score, and the protocols of papers."""

@@ -1,4 +1,4 @@
-"""JPEG to cloud-optimised GeoTIFF: so that a look at a part reads a part."""
+"""JPEG to cloud-optimised GeoTIFF, of which a part can be read without decoding the rest."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -27,9 +27,9 @@ class Converted:
     source: Path
     output: Path
     georeferenced: bool
-    """Whether its place is known: only the ground truth says it."""
+    """Whether its location is known; only the ground truth holds it."""
     existed: bool
-    """Whether it was there already and was left."""
+    """Whether the output existed and was kept."""
 
 
 def convert(

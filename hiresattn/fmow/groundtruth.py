@@ -51,7 +51,7 @@ def read_metadata(entry: Entry) -> Metadata:
 
 
 class Truth:
-    """What the ground truth has of each view; nothing, where there is none."""
+    """The ground truth by view; empty where there is none."""
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, str], dict[int, Entry]] = {}

@@ -1,4 +1,4 @@
-"""From views to the rows of a manifest: one per frame, or one per box."""
+"""Turns views into rows of a manifest: one per image or one per box."""
 
 import csv
 import json
@@ -82,13 +82,13 @@ def rows(
 def write_rows(
     found: Iterable[Row | Skipped], output: str | Path, window: str, *, boxes: bool = False
 ) -> Iterator[Row | Skipped]:
-    """Write a manifest as rows come by; it replaces ``output`` when the last has come.
+    """Write rows to a manifest while passing them on; ``output`` is replaced after the last one.
 
     Args:
         found: What ``rows`` yields.
         output: The CSV. Paths in it are relative to it.
         window: What ``rows`` was asked for; written beside each row.
-        boxes: Fill the column ``boxes``, so that training is told where to look. TNet isn't.
+        boxes: Fill the column ``boxes``, with which training supervises the scorer (the paper's doesn't).
 
     Yields:
         What was put in.

@@ -1,4 +1,4 @@
-"""One view's JSON file: what is needed of it, whichever release it is of."""
+"""Reads the JSON file of a view, of any fMoW release."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _POINT = re.compile(rf"({_NUMBER})\s+({_NUMBER})")
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box around a target, clipped to nothing."""
+    """A target's box, px of the image; it may reach beyond the image."""
 
     id: int
     """Of the target, the same in all views of its place; ``CROWD`` = the crowd's box."""
@@ -31,7 +31,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a JSON file says of a view."""
+    """The contents of a view's JSON file."""
 
     height: int
     """Rows of the image, px."""
@@ -49,7 +49,7 @@ class Metadata:
 
 
 def parse_metadata(text: str | bytes, where: str) -> Metadata:
-    """Read the text of a JSON file.
+    """Parse the text of a JSON file.
 
     Args:
         text: The text.

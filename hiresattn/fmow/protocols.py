@@ -16,11 +16,11 @@ from hiresattn.fmow.classes import FALSE_DETECTION
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is classified, and what counts."""
+    """Which images or windows are classified, and which count."""
 
     name: str
     letter: str
-    words: str
+    description: str
     splits: tuple[str, ...]
     windows: tuple[str, ...]
     false_detections: bool = False

@@ -1,4 +1,4 @@
-"""A protocol's result: what was right and what it cost, by size of the image."""
+"""Results of a protocol: accuracy and cost, by image size."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -22,8 +22,8 @@ EDGES = (512, 1024, 2048, 4096, 8192)
 
 
 @dataclass(frozen=True)
-class Answer:
-    """A row and what the model said of it."""
+class ClassifiedEntry:
+    """A row of the manifest and its prediction."""
 
     entry: Entry
     prediction: Prediction
@@ -31,7 +31,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Bucket:
-    """Images of one size. A row that failed counts as wrong; means of costs and times are over the others."""
+    """Accuracy and mean cost of the images of one size. A failed row counts as wrong and in no mean cost."""
 
     name: str
     rows: int
@@ -39,10 +39,10 @@ class Bucket:
     top1: float
     top5: float
     macro: float
-    """Mean over the classes of the share that is right."""
+    """Accuracy averaged over the classes."""
     glimpses: float
     fraction_read: float
-    """Px decoded over px classified; of a JPEG all of the image, at the first of its rows."""
+    """Px decoded over px classified. A JPEG is decoded whole, for the first of its rows."""
     bytes_read: float
     decode_ms: float
     """Opening, reading and decoding."""
@@ -56,32 +56,32 @@ class Report:
 
     protocol: str
     letter: str
-    words: str
+    description: str
     window: str
     """Which windows were classified; see ``rows``."""
     rows: int
     """Rows classified."""
     of: int
-    """Rows that the manifest has for this protocol; with fewer classified the number is not the protocol's."""
+    """Rows of the manifest that belong to the protocol; if fewer were classified, the result isn't the protocol's."""
     formats: dict[str, int]
-    """Rows by suffix of their file: from a JPEG each look costs a whole decode."""
+    """Number of rows by file suffix (a JPEG can only be decoded whole)."""
     unknown_labels: int
     """Rows of classes that the model doesn't have; they count as wrong."""
     model: dict[str, str]
     overall: Bucket
     buckets: tuple[Bucket, ...]
     score: Score | None = None
-    """Protocol A's."""
+    """Protocol A: the challenge's score."""
     categories: Mapping[int, str] = field(default_factory=dict)
-    """Protocol A's answer: the category of each box ID."""
+    """Protocol A: the predicted category of each box ID."""
 
     def to_json(self) -> dict[str, Any]:
         """The report as JSON types."""
         return asdict(self) | {"categories": dict(self.categories)}
 
 
-def answers(entries: Sequence[Entry], model: Model, **options: Any) -> Iterator[Answer]:
-    """Classify rows; the first is classified once more before, so that nothing is compiled within the times.
+def classify_entries(entries: Sequence[Entry], model: Model, **options: Any) -> Iterator[ClassifiedEntry]:
+    """Classify rows. The first one is classified twice, so that no compilation is timed.
 
     Args:
         entries: From ``read_entries``.
@@ -96,19 +96,19 @@ def answers(entries: Sequence[Entry], model: Model, **options: Any) -> Iterator[
         pass
     found = classify(examples, model, on_error="record", **options)
     for entry, prediction in zip(entries, found, strict=True):
-        yield Answer(entry, replace(prediction, label=entry.example.label))
+        yield ClassifiedEntry(entry, replace(prediction, label=entry.example.label))
 
 
 def report(
-    given: Iterable[Answer], protocol: str, model: Model, *, of: int, edges: Sequence[int] = EDGES
+    given: Iterable[ClassifiedEntry], protocol: str, model: Model, *, of: int, edges: Sequence[int] = EDGES
 ) -> Report:
-    """Count what was right and what it cost, by size of the image.
+    """Compute accuracy and cost by image size.
 
     Args:
-        given: From ``answers``; gone through once.
+        given: From ``classify_entries``; gone through once.
         protocol: Its name.
         model: The model.
-        of: Rows that the protocol has in all.
+        of: Number of rows of the protocol, also those that weren't classified.
         edges: Upper ends of the buckets: long side of the image, px, rising.
 
     Returns:
@@ -140,7 +140,7 @@ def report(
     return Report(
         protocol=rule.name,
         letter=rule.letter,
-        words=rule.words,
+        description=rule.description,
         window=window,
         rows=len(everything),
         of=of,
@@ -156,7 +156,7 @@ def report(
 
 @dataclass(frozen=True, slots=True)
 class _Outcome:
-    """What is kept of an answer."""
+    """What is kept of a prediction."""
 
     label: str | None
     right: bool
@@ -165,7 +165,7 @@ class _Outcome:
     """None = failed."""
 
 
-def _outcome(answer: Answer) -> _Outcome:
+def _outcome(answer: ClassifiedEntry) -> _Outcome:
     given, found = answer.entry.example.label, answer.prediction
     label = given if isinstance(given, str) else None
     best = sorted(found.scores, key=lambda name: -found.scores[name])[:5]

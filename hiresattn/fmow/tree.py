@@ -1,4 +1,4 @@
-"""fMoW's tree of files: every view, with what its metadata and the ground truth say of it."""
+"""fMoW's directory tree: finds every view, its metadata and its ground truth."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -36,14 +36,14 @@ class View:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Something that was left out."""
+    """A file or box that was left out."""
 
     path: str
     """What was left out."""
     reason: str
-    """Why, in words that are the same for all of a kind."""
+    """Why; the same text for the same reason, so that reasons can be counted."""
     detail: str = ""
-    """More on this one."""
+    """Details of this one."""
 
 
 def scan(
@@ -54,7 +54,7 @@ def scan(
     splits: tuple[str, ...] = ("train", "val", "test"),
     kind: str = "rgb",
 ) -> Iterator[View | Skipped]:
-    """Go through a release's tree: ``<split>/<category>/<sequence>/<sequence>_<frame>_<kind>.jpg`` and ``.json``.
+    """Yield the views of a release: ``<split>/<category>/<sequence>/<sequence>_<frame>_<kind>.jpg`` and ``.json``.
 
     Test images lie in folders named by numbers; the ground truth's ``test_gt_mapping.json`` says which is
     which. Test images sorted into folders by category, as TNet does, are taken too.

@@ -1,4 +1,4 @@
-"""Which part of a view is classified: the frame, a box, or a box with context."""
+"""The windows that can be classified: the whole image, a box, or a box with context."""
 
 #: The frame; the box; the box with context, each margin by its own axis; the same as the challenge's baseline
 #: computes it, which divides a box's width by the image's height and the other way round.

@@ -53,9 +53,9 @@ def test_the_table_puts_the_answer_beside_the_controls_and_says_that_it_is_synth
     result = run("demo")
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["hiresattn", "7", "right"] in lines
-    assert ["first", "glance", "only", "3", "wrong"] in lines
-    assert ["80", "looks", "at", "random", "none"] in lines
+    assert ["predicted", "7", "right"] in lines
+    assert ["from", "coarse", "view", "only", "3", "wrong"] in lines
+    assert ["80", "random", "looks", "none"] in lines
     for part in (
         "1.1 Gpx",
         "33",

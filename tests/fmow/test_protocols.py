@@ -10,7 +10,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.fmow import results
 from hiresattn.fmow.index import rows, write_rows
 from hiresattn.fmow.protocols import PROTOCOLS, Entry, read_entries
-from hiresattn.fmow.results import Answer, report
+from hiresattn.fmow.results import ClassifiedEntry, report
 from hiresattn.fmow.tree import scan
 from hiresattn.inference.record import Cost, Prediction, Seconds
 
@@ -48,7 +48,7 @@ def answer(label, scores, *, box=None, side=300, status="ok", seconds=None, suff
     entry = Entry(Example(f"a{suffix}", label, "test"), box, "frame", "test", (side, side // 2))
     best = max(scores, key=scores.get) if scores else None
     cost = Cost(glimpses=4, fraction_read=0.5, bytes_read=100, seconds=seconds or Seconds())
-    return Answer(entry, Prediction("a", status, class_name=best, scores=scores, cost=cost))
+    return ClassifiedEntry(entry, Prediction("a", status, class_name=best, scores=scores, cost=cost))
 
 
 def test_protocol_b_takes_the_frames_of_test_and_nothing_else(tree, manifest):
@@ -145,7 +145,7 @@ def test_buckets_are_by_the_long_side_and_hold_everything_once():
 def test_an_image_of_unknown_size_is_opened_for_it(image_of):
     entry = Entry(Example(image_of(700, 300), "dam"), None, "frame", "test", None)
     lost = Entry(Example("none.jpg", "dam"), None, "frame", "test", None)
-    given = [Answer(one, answer("dam", {"dam": 1.0}).prediction) for one in (entry, lost)]
+    given = [ClassifiedEntry(one, answer("dam", {"dam": 1.0}).prediction) for one in (entry, lost)]
     names = [bucket.name for bucket in report(given, "tnet-test", MODEL, of=2).buckets]
     assert names == ["up to 1024 px", "unknown"]
 
@@ -213,7 +213,7 @@ def test_rows_are_classified_without_their_labels_and_the_first_twice(monkeypatc
 
     monkeypatch.setattr(results, "classify", classify)
     entries, of = read_entries(manifest(), "tnet-test")
-    found = list(results.answers(entries, MODEL, budget=7))
+    found = list(results.classify_entries(entries, MODEL, budget=7))
     assert [one.entry for one in found] == entries
     assert [one.prediction.label for one in found] == [entry.example.label for entry in entries]
     (warm, first), (everything, second) = seen
