@@ -512,6 +512,9 @@ def test_an_image_that_the_model_can_not_take_is_refused_with_the_remedy():
         check_domain(rgb, replace(config, bands=(0, 1, 3)))
     with pytest.raises(DomainError, match=r"values are uint16.* made for uint8.*--value-range LO,HI"):
         CropFetcher([Counting(noise(dtype=np.uint16))], config)
+    for has, takes in (("int16", "uint16"), ("float32", "uint32"), ("uint8", "int8")):
+        with pytest.raises(DomainError, match=f"values are {has} and the model was made for {takes}"):
+            check_domain(Counting(noise(dtype=has)), replace(config, dtype=takes))
     coloured = Counting([np.zeros((64, 64, 1), np.uint16)], palette=np.zeros((9, 3), np.uint8))
     check_domain(coloured, config)
     with pytest.raises(DomainError, match="palette"):

@@ -116,11 +116,10 @@ class Tiles(ABC):
             data = self.decode(level, row, column, stored, buffer)[:rows, :columns]
         except Exception as error:
             raise self.damaged(level, row, column, f"it can't be decoded ({reason(error)})") from error
-        if data.shape != (rows, columns, self.bands):
-            expected = (rows, columns, self.bands)
-            raise self.damaged(
-                level, row, column, f"it decodes to {data.shape} where {expected} was announced"
-            )
+        expected = (rows, columns, self.bands)
+        if data.shape != expected or data.dtype != self.dtype:
+            found, announced = f"{data.shape} {data.dtype}", f"{expected} {self.dtype}"
+            raise self.damaged(level, row, column, f"it decodes to {found} where {announced} was announced")
         return Pixels(data)
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
@@ -175,10 +174,8 @@ def reason(error: Exception) -> str:
 def agrees(tiles: Tiles, read: Callable[[int, int, int, int, int], Pixels], *, lossy: bool) -> bool:
     """Whether another reader of the same file sees what the tiles hold.
 
-    Looks at the middle of level 0, and at the start of a middle and of the coarsest level, where no reader
-    rounds places.
-
-    Tiles that the file leaves out, or that one of the two can't read, say nothing.
+    Compares a tile in the middle of level 0, and the first of a middle and of the coarsest level, where no reader
+    rounds positions. Tiles that the file leaves out, or that one of the two can't read, are passed over.
 
     Args:
         tiles: The native tiles.
@@ -195,7 +192,7 @@ def agrees(tiles: Tiles, read: Callable[[int, int, int, int, int], Pixels], *, l
             theirs = read(level, row * rows, column * columns, *ours.data.shape[:2]).data
         except Exception:  # noqa: BLE001, S112 - damage is for the read that asks for this tile
             continue
-        if theirs.shape != ours.data.shape:
+        if (theirs.shape, theirs.dtype) != (ours.data.shape, ours.data.dtype):
             return False
         if lossy:
             if np.abs(ours.data.astype(np.float32) - theirs).mean() > LOSSY:

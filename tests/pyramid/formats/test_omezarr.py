@@ -6,6 +6,7 @@ import shutil
 import numcodecs
 import numpy as np
 import pytest
+import zarr
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
@@ -47,8 +48,6 @@ class TestPlainZarr(PyramidContract):
 
 
 def _plain(path, image, **options):
-    import zarr
-
     chunks = tuple(min(TILE, side) for side in image.shape)
     array = zarr.create_array(path, shape=image.shape, chunks=chunks, dtype=image.dtype, **options)
     array[:] = image
@@ -79,8 +78,6 @@ def test_a_missing_chunk_is_counted_and_not_valid(store):
 
 
 def test_a_chunk_missing_inside_a_shard_is_seen_too(tmp_path):
-    import zarr
-
     path = tmp_path / "image.zarr"
     shape, chunks = (512, 512, 3), (TILE, TILE, 3)
     array = zarr.create_array(path, shape=shape, chunks=chunks, shards=(256, 256, 3), dtype="uint8")
@@ -124,7 +121,6 @@ def test_a_damaged_chunk_is_a_read_error_that_names_it(store, harm):
 
 def _compressed(path, codec, layout):
     """Noise in four chunks of a plain array; returns it and the file of its first chunk or shard."""
-    import zarr
     from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 
     if layout == "v2":
@@ -268,8 +264,6 @@ def test_malformed_or_lost_array_metadata_are_an_open_error(store):
 
 @pytest.mark.parametrize("axis", ["z", "t"])
 def test_a_stack_is_an_open_error_that_names_its_axis(tmp_path, axis):
-    import zarr
-
     group = zarr.open_group(tmp_path / "image.zarr", mode="w", zarr_format=2)
     group.create_array("0", shape=(5, 30, 40), dtype="uint8")
     axes = [{"name": axis}, {"name": "y"}, {"name": "x"}]
@@ -316,3 +310,16 @@ def test_a_store_that_vanished_is_missing_everywhere_not_black(store):
         pixels = pyramid.read_masked(0, 0, 0, 50, 60)
     assert not pixels.valid.any()
     assert pixels.missing_tiles == 1
+
+
+@pytest.mark.parametrize(("first", "second"), [("uint16", "int16"), ("float32", "uint32")])
+def test_levels_of_two_data_types_of_the_same_size_are_an_open_error(tmp_path, first, second):
+    group = zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=3)
+    for name, side, dtype in (("0", 64, first), ("1", 32, second)):
+        group.create_array(name, shape=(3, side, side), chunks=(3, 32, 32), dtype=dtype)[:] = 1
+    axes = [{"name": "c", "type": "channel"}, *({"name": name, "type": "space"} for name in "yx")]
+    scales = [{"type": "scale", "scale": [1, factor, factor]} for factor in (1, 2)]
+    datasets = [{"path": str(n), "coordinateTransformations": [scale]} for n, scale in enumerate(scales)]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": axes, "datasets": datasets}]}
+    with pytest.raises(OpenError, match="differ in bands or type"):
+        open_pyramid(tmp_path / "a.zarr")

@@ -91,7 +91,7 @@ def test_a_slide_through_openslide_is_read_by_tile_so_that_bytes_are_counted_onc
         with CropFetcher([pyramid], InputConfig(size=64), threads=2) as fetch:
             for _ in range(2):
                 fetch(np.zeros(len(everywhere), np.int64), everywhere)
-            (stats,) = fetch.stats
+            (stats,) = fetch.stats.values()
         level = pyramid.levels[0]
         assert stats.tiles == stats.unique_tiles == level.tile_rows * level.tile_columns
         assert 0.5 * slide.stat().st_size < stats.bytes < slide.stat().st_size

@@ -6,6 +6,7 @@ from itertools import product
 
 import numpy as np
 import pytest
+import tifffile
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
@@ -234,3 +235,15 @@ def test_tiles_are_decoded_where_the_decoder_keeps_them_in_the_caches(tmp_path):
             assert np.shares_memory(tiles[0], buffer)
             for tile in tiles:
                 assert tile.ctypes.data % 32 == 16
+
+
+@pytest.mark.parametrize(("first", "second"), [("uint16", "int16"), ("float32", "uint32")])
+def test_a_page_of_another_data_type_of_the_same_size_is_no_level(tmp_path, first, second):
+    for dtype, count in ((first, 2), (second, 1)):
+        path = tmp_path / f"{dtype}.tif"
+        with tifffile.TiffWriter(path) as writer:
+            writer.write(np.ones((64, 64), first), tile=(32, 32))
+            writer.write(np.ones((32, 32), dtype), tile=(32, 32), subfiletype=1)
+        with open_pyramid(path) as pyramid:
+            assert len(pyramid.levels) == count
+            assert pyramid.read(0, 0, 0, 64, 64).dtype == first
