@@ -1,7 +1,7 @@
 """One image to learn from or to classify, and its labels."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hiresattn.errors import ConfigError
@@ -37,6 +37,8 @@ class Example:
     """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
     fold: str | None = None
     """Which part of a cross-validation it is, where the manifest says."""
+    origin: str = field(default="", compare=False)
+    """Where it was read, such as ``slides.csv, line 3``; for messages."""
 
 
 def classes_in(example: Example) -> set[str]:

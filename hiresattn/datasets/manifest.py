@@ -205,6 +205,7 @@ def _example(
         boxes=boxes and boxes.boxes,
         box_labels=boxes and boxes.labels,
         group=row.get(columns.group) or None,
+        origin=where,
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,
     )

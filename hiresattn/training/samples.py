@@ -81,7 +81,8 @@ def check_boxes(example: Example, pyramid: Pyramid) -> None:
     last = boxes[:, :2] + boxes[:, 2:]
     outside = ((boxes[:, :2] >= (pyramid.height, pyramid.width)) | (last <= 0)).any(axis=1)
     if outside.any():
+        row = f"{example.origin}: " if example.origin else ""
         raise ConfigError(
-            f"{pyramid.source}: box {boxes[outside][0].tolist()} (y, x, height, width) lies outside the image of "
+            f"{row}{pyramid.source}: box {boxes[outside][0].tolist()} (y, x, height, width) lies outside the image of "
             f"{pyramid.height} x {pyramid.width} px; boxes are in level-0 px of the whole image"
         )

@@ -29,13 +29,6 @@ def test_version(run):
     assert run("--version").stdout == f"hiresattn, version {__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["info", "classify", "train", "demo"])
-def test_every_command_has_help_without_a_word_of_code(run, command):
-    result = run(command, "--help")
-    assert result.exit_code == 0
-    assert "Args:" not in result.stdout
-
-
 def test_a_missing_file_is_one_line_on_stderr_and_exit_1():
     done = subprocess.run([*COMMAND, "info", "absent.tif"], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, done.stdout) == (1, "")

@@ -211,6 +211,7 @@ def test_images_whose_boxes_alone_have_classes_train_resume_classify_and_say_wha
     ):
         said = run("train", write(text.replace(old, new, 1)), "-o", tmp_path / "n", *QUICK, "--force").stderr
         assert says in said
+        assert "outside" not in says or "m.csv, line 2: " in said
     unboxed = "path,label\n{0},dark\n{1},light\n"
     said = run(
         "train", write(unboxed), "-o", tmp_path / "n", *QUICK, "--scorer", "evidence", "--force"
