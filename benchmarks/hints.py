@@ -20,7 +20,7 @@ import torch
 
 import needle
 import needle_model
-from hiresattn import classify, load_model
+from hiresattn import classify_all, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.example import Example
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
@@ -97,7 +97,7 @@ def found(model: Model, given: list[Example]) -> list[Example]:
     asked = [example for example in given if example.split == "train"]
     told = []
     for example, answer in zip(
-        asked, classify(asked, model, budget=needle.BUDGET, device="cpu", threads=0), strict=True
+        asked, classify_all(asked, model, budget=needle.BUDGET, device="cpu", threads=0), strict=True
     ):
         best = max(answer.regions, key=lambda region: region.attention)
         sure = answer.class_name == example.label and (answer.score or 0) >= 0.95

@@ -19,12 +19,12 @@ import click
 import numpy as np
 import torch
 
-from hiresattn import classify, load_model, open_pyramid
+from hiresattn import classify, classify_all, load_model, open_pyramid
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.inference.budget import Budget
-from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from scenes.islands import write_manifest
@@ -60,10 +60,10 @@ def measure(model: Model, tests: list[Example], policy: str, seed: int) -> dict[
     if policy == "exhaustive":
         options |= {"budget": Budget(), "policy": "best-first", "stop": None}
     started = time.process_time()
-    answers = list(classify(tests, model, **options))
+    answers = list(classify_all(tests, model, **options))
     spent = time.process_time() - started
     places = [example for example in tests if example.boxes]
-    looks = list(classify(places, model, **(options | {"stop": None})))
+    looks = list(classify_all(places, model, **(options | {"stop": None})))
     depths = range(max(r.depth for found in looks for r in found.regions) + 1)
     return {
         "policy": policy,
@@ -78,12 +78,12 @@ def measure(model: Model, tests: list[Example], policy: str, seed: int) -> dict[
     }
 
 
-def _best(found: Prediction) -> Prediction:
+def _best(found: Record) -> Record:
     """The same with the look of the largest weight only."""
     return replace(found, regions=(max(found.regions, key=lambda r: r.attention),))
 
 
-def _share(looks: list[Prediction], places: list[Example], counts: Callable[[VisitedRegion], bool]) -> float:
+def _share(looks: list[Record], places: list[Example], counts: Callable[[VisitedRegion], bool]) -> float:
     """Of windows with islands: in how many a visited region that counts holds an island's centre."""
     hits = []
     for found, example in zip(looks, places, strict=True):
@@ -97,7 +97,7 @@ def _share(looks: list[Prediction], places: list[Example], counts: Callable[[Vis
 
 def draw(model: Model, example: Example) -> None:
     """A picture of where a model looks in one window, the islands marked."""
-    found = next(classify([example], model, budget=BUDGET, stop=None, device="cpu", threads=1))
+    found = classify(example, model, budget=BUDGET, stop=None, device="cpu", threads=1)
     with open_pyramid(example.source) as pyramid:
         print(store_picture("islands", pyramid, found, example.boxes or ()))
 

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hiresattn import classify, load_model
+from hiresattn import classify, classify_all, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.geometry import cells_on_boxes, root_regions
 from hiresattn.model.scorers import SCORERS
@@ -211,7 +211,7 @@ def measure(model: Model, tests: Sequence[Scene], digits: Path, **how: Any) -> d
     """Classify scenes: accuracy, hit (a finest region holds half of a digit), share of the digits seen, cost."""
     images = [MegaPyramid(digits, scene) for scene in tests]
     started = time.process_time()
-    found = list(classify(images, model, device="cpu", threads=0, **how))
+    found = list(classify_all(images, model, device="cpu", threads=0, **how))
     seconds = time.process_time() - started
     shown = [
         seen(
@@ -265,9 +265,8 @@ def keep(work: Path, digits: Path) -> None:
     ]
     scene = Scene(0, 768, "test")
     image = MegaPyramid(digits, scene)
-    found = next(
-        classify([image], load_model(work / "location-0"), budget=BUDGETS[768], stop=None, nms=APART)
-    )
+    found = classify(image, load_model(work / "location-0"), budget=BUDGETS[768], stop=None, nms=APART)
+
     print(store_picture("megamnist", image, found, scene.boxes))
     print(store("megamnist", scenes=SCENES, budgets=BUDGETS, rows=rows))
 

@@ -45,7 +45,7 @@ def measure(path: Path) -> dict[str, float | int]:
     """Classify in a process of its own and ask the system for its peak."""
     code = (
         "import json, resource, sys; from hiresattn import classify;"
-        "p = next(classify([sys.argv[1]], sys.argv[2], budget=64, stop=None, device='cpu'));"
+        "p = classify(sys.argv[1], sys.argv[2], budget=64, stop=None, device='cpu');"
         "print(json.dumps({'rss': resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,"
         "'glimpses': p.cost.glimpses, 'tiles': p.cost.tiles, 'fraction_read': p.cost.fraction_read,"
         "'seconds': p.cost.seconds.total}))"

@@ -17,11 +17,11 @@ import click
 import numpy as np
 import torch
 
-from hiresattn import classify, load_model
+from hiresattn import classify, classify_all, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.geometry import EXPAND_FROM
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
 from store import store, store_picture
 
 BUDGET = 80
@@ -47,13 +47,13 @@ def measure(
     """Classify scenes of one side, rendered or (`sources`) from files."""
     asked = {"budget": BUDGET, "device": "cpu", "threads": 1} | options
     started = time.process_time()
-    found = list(classify(map(NeedlePyramid, scenes) if sources is None else sources, model, **asked))
+    found = list(classify_all(map(NeedlePyramid, scenes) if sources is None else sources, model, **asked))
     seconds = time.process_time() - started
     return {"side": scenes[0].side, "scenes": len(scenes), **figures(found, scenes, model.config.finest_side),
             "cpu_ms": 1000 * seconds / len(scenes)}  # fmt: skip
 
 
-def figures(found: Sequence[Prediction], scenes: Sequence[NeedleScene], finest: int) -> dict[str, Any]:
+def figures(found: Sequence[Record], scenes: Sequence[NeedleScene], finest: int) -> dict[str, Any]:
     """What searches found and what they cost."""
     pairs = list(zip(found, scenes, strict=True))
     deepest = max(r.depth for p in found for r in p.regions)
@@ -71,7 +71,7 @@ def figures(found: Sequence[Prediction], scenes: Sequence[NeedleScene], finest: 
     }
 
 
-def holding(found: Prediction, box: tuple[int, int, int, int]) -> list[Any]:
+def holding(found: Record, box: tuple[int, int, int, int]) -> list[Any]:
     """The visited regions that hold all of a box."""
     y, x, height, width = box
     return [
@@ -98,7 +98,7 @@ def main(model: str | None, scenes: int, name: str, *, picture: bool) -> None:
     loaded = load_model(model or str(files("hiresattn.demo") / "model"))
     if picture:
         scene = NeedleScene(0, 16384, split="test")
-        found = next(classify([NeedlePyramid(scene)], loaded, budget=BUDGET, device="cpu", threads=1))
+        found = classify(NeedlePyramid(scene), loaded, budget=BUDGET, device="cpu", threads=1)
         print(store_picture(name, NeedlePyramid(scene), found, [scene.box]))
         return
     warm_up(loaded)

@@ -23,7 +23,7 @@ from hiresattn import classify, load_model
 from hiresattn.checkpoint import Model
 from hiresattn.demo.needle import NeedleScene
 from hiresattn.demo.run import write_scene
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
 from store import store
 
 COUNTS = "1024:100,4096:30,16384:6,65536:2"
@@ -37,7 +37,7 @@ def measure(model: Model, exhaustive: Model | None, side: int, count: int) -> It
     asked = {policy: (model, options) for policy, options in needle.POLICIES.items()}
     if exhaustive and side <= LARGEST:
         asked["exhaustive"] = (exhaustive, ALL)
-    found: dict[str, list[Prediction]] = {policy: [] for policy in asked}
+    found: dict[str, list[Record]] = {policy: [] for policy in asked}
     spent = dict.fromkeys(asked, 0.0)
     size = 0
     for scene in scenes:
@@ -50,7 +50,7 @@ def measure(model: Model, exhaustive: Model | None, side: int, count: int) -> It
                     continue
                 started = time.process_time()
                 given = {"budget": needle.BUDGET, "device": "cpu", "threads": 1} | options
-                found[policy] += classify([path], chosen, **given)
+                found[policy] += [classify(path, chosen, **given)]
                 spent[policy] += time.process_time() - started
     for policy, (chosen, _) in asked.items():
         yield {

@@ -33,10 +33,10 @@ import click
 import numpy as np
 import torch
 
-from hiresattn import classify, load_model
+from hiresattn import classify, classify_all, load_model
 from hiresattn.datasets.example import Example
 from hiresattn.inference.locate import located
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from scenes import smear
@@ -256,7 +256,7 @@ RECIPES = {
 }
 
 
-def odd_class(found: Prediction) -> str:
+def odd_class(found: Record) -> str:
     """The answer: every scene has an odd cell, so it is the likeliest of the classes that one can have."""
     return max(
         (name for name in found.scores if name != smear.BACKGROUND), key=lambda name: found.scores[name]
@@ -269,7 +269,7 @@ def measure(model: Path, tests: list[Example], budget: int, **how: Any) -> dict[
     ``named`` is the accuracy if the model may say that there is no odd cell, ``nothing`` how often it would.
     """
     started = time.process_time()
-    found = list(classify(tests, load_model(model), budget=budget, device="cpu", threads=0, **how))
+    found = list(classify_all(tests, load_model(model), budget=budget, device="cpu", threads=0, **how))
     seconds = time.process_time() - started
     pairs = list(zip(found, tests, strict=True))
     return {
@@ -289,10 +289,12 @@ def in_files(zip_path: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
     loaded = {recipe: load_model(path) for recipe, path in models.items()}
     rows = []
     for model in loaded.values():  # compile
-        list(classify(smear.examples(zip_path, "val", 1, grid=4), model, budget=8, device="cpu", threads=1))
+        list(
+            classify_all(smear.examples(zip_path, "val", 1, grid=4), model, budget=8, device="cpu", threads=1)
+        )
     for form, grid, count in (("tiff", 16, 40), ("zarr", 16, 40), ("cog", 16, 40), ("tiff", 64, 2)):
         write, suffix = WRITERS[form]
-        found: dict[str, list[Prediction]] = {recipe: [] for recipe in models}
+        found: dict[str, list[Record]] = {recipe: [] for recipe in models}
         size, seconds = 0, dict.fromkeys(models, 0.0)
         tests = smear.examples(zip_path, "test", count, grid=grid, seed0=TEST)
         for example in tests:
@@ -302,7 +304,7 @@ def in_files(zip_path: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
                 size += sum(f.stat().st_size for f in [file, *file.rglob("*")] if f.is_file())
                 for recipe, model in loaded.items():
                     started = time.process_time()
-                    found[recipe] += classify([file], model, budget=BUDGETS[grid], device="cpu", threads=1)
+                    found[recipe] += [classify(file, model, budget=BUDGETS[grid], device="cpu", threads=1)]
                     seconds[recipe] += time.process_time() - started
         for recipe, answers in found.items():
             right = [odd_class(a) == e.label for a, e in zip(answers, tests, strict=True)]
@@ -335,12 +337,12 @@ def keep(work: Path, zip_path: Path) -> None:
     told_where = work / "boxes-0"
     files = in_files(zip_path, {recipe: work / f"{recipe}-0" for recipe in ("boxes", "boxes-jpeg")})
     shown = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST + 2)  # of the first, one that is found
-    (found,) = classify(shown, load_model(told_where), budget=BUDGETS[32], device="cpu")
+    found = classify(shown, load_model(told_where), budget=BUDGETS[32], device="cpu")
     store_picture("oddcell", shown[0].source, found, shown[0].boxes or ())
     print(store("oddcell", budgets=BUDGETS, stop=0.95, rows=rows, files=files))
 
 
-def _hit(found: Prediction, example: Example) -> bool:
+def _hit(found: Record, example: Example) -> bool:
     """Whether a finest window that was visited holds the whole odd cell."""
     assert example.boxes is not None
     looked = [(r.y, r.x, r.height, r.width) for r in found.regions if r.height <= WINDOW]

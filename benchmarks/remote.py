@@ -18,7 +18,8 @@ import hiresattn
 from hiresattn import open_pyramid
 from hiresattn.checkpoint import load_model
 from hiresattn.geometry import root_regions
-from hiresattn.inference.classify import classify, input_for
+from hiresattn.inference.classify import classify
+from hiresattn.inference.sources import input_for
 from hiresattn.reading.fetch import CropFetcher
 from scenes.canvas import Canvas
 from scenes.writers import write_cog
@@ -29,7 +30,7 @@ BUDGET = 32
 #: The search, and looks anywhere: the dearest that 32 looks can be.
 POLICIES = ("best-first", "random")
 #: The demo's model is made for one band; what it finds in tissue means nothing, what it reads does.
-BANDS = (0,)
+BANDS = (1,)
 
 
 def look(url: str, model: Any) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def search(url: str, model: Any, policy: str) -> dict[str, Any]:
     started = time.perf_counter()
     with open_pyramid(url) as pyramid:
         assert pyramid.ledger is not None
-        (found,) = classify(pyramid, model, budget=BUDGET, stop="off", bands=BANDS, policy=policy)
+        found = classify(pyramid, model, budget=BUDGET, stop="off", bands=BANDS, policy=policy)
         return {
             "glimpses": found.cost.glimpses,
             "tiles": found.cost.tiles,

@@ -20,7 +20,7 @@ from typing import Any
 import click
 import torch
 
-import hiresattn.inference.classify as module
+import hiresattn.inference.sources as module
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.inference.classify import classify
@@ -96,9 +96,7 @@ def profile(slide: Path, model: Model) -> dict[str, dict[str, float]]:
     module.Opened.take = clock.timed("open", opened)
     CropFetcher.__call__ = clock.timed("read", read)
     try:
-        whole = clock.timed(
-            "total", lambda: next(classify(slide, model, budget=BUDGET, stop="off", threads=1))
-        )
+        whole = clock.timed("total", lambda: classify(slide, model, budget=BUDGET, stop="off", threads=1))
         cost = whole().cost
     finally:
         module.Opened.take, CropFetcher.__call__ = opened, read

@@ -22,7 +22,7 @@ from hiresattn_cli.sources import Unusable, expand_sources
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.example import Example
-    from hiresattn.inference.record import Prediction
+    from hiresattn.inference.record import Record
 
     Source = str | Example | Unusable
 
@@ -106,12 +106,12 @@ def classify(
         raise click.UsageError("--nms keeps chosen cells apart, and --policy lowres chooses none")
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
-    from hiresattn.inference.classify import classify as classify_sources
+    from hiresattn.inference.classify import classify_all
 
     loaded = load_model(model)
     if dry_run:
         ctx.exit(_plan(sources, loaded, output, budget=budget, **settings))
-    answers = classify_sources(
+    answers = classify_all(
         [source for source in sources if not isinstance(source, Unusable)],
         loaded,
         budget=budget,
@@ -178,7 +178,7 @@ class _Tally:
             return 0
         return ALL_FAILED if self.failed == self.done else SOME_FAILED
 
-    def add(self, prediction: "Prediction") -> None:
+    def add(self, prediction: "Record") -> None:
         if prediction.status == "error":
             self.failed += 1
         elif prediction.status != "ok":
@@ -202,7 +202,7 @@ class _Tally:
         return "; ".join(parts)
 
 
-def _right(prediction: "Prediction") -> bool:
+def _right(prediction: "Record") -> bool:
     """Whether the answer is the label; of several, all of them and no other."""
     if prediction.label is None or prediction.labels is None:
         return prediction.label is not None and prediction.label == prediction.class_name
@@ -229,16 +229,14 @@ def _scaled(source: "Source", mpp: float) -> "Source":
     return replace(source if isinstance(source, Example) else Example(source), mpp=mpp)
 
 
-def _in_order(
-    sources: "list[Source]", answers: "Iterator[Prediction]", model: "Model"
-) -> "Iterator[Prediction]":
+def _in_order(sources: "list[Source]", answers: "Iterator[Record]", model: "Model") -> "Iterator[Record]":
     """The answers, and between them the errors of what can't be used, in the order of the sources."""
     import hiresattn
-    from hiresattn.inference.record import Prediction
+    from hiresattn.inference.record import Record
 
     for source in sources:
         if isinstance(source, Unusable):
-            yield Prediction(
+            yield Record(
                 source=source.source,
                 status="error",
                 error=source.error,
@@ -252,7 +250,7 @@ def _in_order(
             yield next(answers)
 
 
-def _tell(prediction: "Prediction", verbosity: int) -> None:
+def _tell(prediction: "Record", verbosity: int) -> None:
     """The error or the warnings of one source, a line on stderr."""
     said = []
     if prediction.status == "error":
@@ -264,7 +262,7 @@ def _tell(prediction: "Prediction", verbosity: int) -> None:
         click.echo(f"{kind}: {named}", err=True)
 
 
-def _draw(prediction: "Prediction", folder: Path, values: Any, tally: _Tally) -> None:
+def _draw(prediction: "Record", folder: Path, values: Any, tally: _Tally) -> None:
     """The overlay of one source; that it can't be drawn doesn't undo the answer."""
     from hiresattn.pyramid import open_pyramid
     from hiresattn.report.overlay import draw_overlay
@@ -278,7 +276,7 @@ def _draw(prediction: "Prediction", folder: Path, values: Any, tally: _Tally) ->
         click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
 
 
-def _names(prediction: "Prediction") -> Iterator[str]:
+def _names(prediction: "Record") -> Iterator[str]:
     """File names for an overlay, the plain one first."""
     name = Path(prediction.source.split("?")[0].rstrip("/")).name or "image"
     if prediction.region:

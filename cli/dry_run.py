@@ -64,7 +64,7 @@ def _plan(
 ) -> tuple[dict[str, Any], str | None]:
     """What one image would cost, and advice."""
     from hiresattn.geometry import check_region
-    from hiresattn.inference.classify import input_for
+    from hiresattn.inference.sources import input_for
     from hiresattn.pyramid import open_pyramid
     from hiresattn.reading.bands import check_domain
     from hiresattn.reading.estimate import advice, preview

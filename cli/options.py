@@ -94,11 +94,6 @@ def use_threads(count: int | None) -> None:
         torch.set_num_threads(count)
 
 
-def _from_0(_ctx: click.Context, _option: click.Parameter, bands: tuple[int, ...] | None) -> Any:
-    """Bands as the library counts them."""
-    return None if bands is None else tuple(band - 1 for band in bands)
-
-
 model = click.option(
     "-m", "--model", required=True, metavar="MODEL", help="Model directory, or hf:owner/name."
 )
@@ -142,7 +137,6 @@ device = click.option(
 bands = click.option(
     "--bands",
     type=BANDS,
-    callback=_from_0,
     metavar="1,2,3",
     help="Bands of the image, counted from 1. [default: the model's]",
 )

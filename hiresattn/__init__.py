@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from hiresattn.evaluation.run import evaluate as evaluate
     from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
+    from hiresattn.inference.classify import classify_all as classify_all
     from hiresattn.inference.locate import locate as locate
-    from hiresattn.inference.record import Prediction as Prediction
+    from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
+    from hiresattn.inference.record import Record as Record
     from hiresattn.model.encoders import register_encoder as register_encoder
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
@@ -34,10 +36,12 @@ __version__ = "0.1.0"
 #: Public name → its module.
 _HOME = {
     "Budget": "hiresattn.inference.budget",
+    "ClassifyOptions": "hiresattn.inference.options",
     "Model": "hiresattn.checkpoint",
-    "Prediction": "hiresattn.inference.record",
     "Pyramid": "hiresattn.pyramid",
+    "Record": "hiresattn.inference.record",
     "classify": "hiresattn.inference.classify",
+    "classify_all": "hiresattn.inference.classify",
     "convert": "hiresattn.conversion.convert",
     "draw_overlay": "hiresattn.report.overlay",
     "evaluate": "hiresattn.evaluation.run",
@@ -51,11 +55,13 @@ _HOME = {
 
 __all__ = [
     "Budget",
+    "ClassifyOptions",
     "HiresattnError",
     "Model",
-    "Prediction",
     "Pyramid",
+    "Record",
     "classify",
+    "classify_all",
     "convert",
     "draw_overlay",
     "errors",

@@ -150,7 +150,7 @@ def test_no_module_is_named_after_nothing(path):
 
 
 #: What of ``inference`` needs torch: the engine, and what loads or runs models in other ways than by a search.
-WITH_TORCH = {"torch_engine", "classify", "answer"}
+WITH_TORCH = {"torch_engine", "session", "batching", "classify"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "hiresattn/inference").glob("*.py")), ids=dotted)

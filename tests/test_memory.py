@@ -42,7 +42,7 @@ def crops(path, count=32, calls=20):
 
 def classify(path):
     model = hiresattn.load_model(Path(hiresattn.__file__).parent / "demo" / "model")
-    (record,) = hiresattn.classify([path], model, budget=64, stop="off", device="cpu", threads=THREADS)
+    record = hiresattn.classify(path, model, budget=64, stop="off", device="cpu", threads=THREADS)
     return record.cost.tiles, 64 * 64 * 64 * 2 * 4 + (64 << 20)  # at most all glimpses at once; the default cache
 
 run = {"crops": crops, "classify": classify}[way]

@@ -15,7 +15,7 @@ from hiresattn.demo.needle import NeedlePyramid, NeedleScene
 from hiresattn.errors import OpenError
 from hiresattn.files import atomic_write
 from hiresattn.inference.classify import classify
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
 from hiresattn.pyramid import open_pyramid
 from hiresattn.report.overlay import draw_overlay
 
@@ -99,10 +99,10 @@ def run(
     written = time.perf_counter() - started
     with as_file(files("hiresattn.demo") / "model") as directory:
         model = load_model(directory)
-    answers: dict[str, Prediction] = {}
+    answers: dict[str, Record] = {}
     for number, policy in enumerate(("best-first", "lowres", "random")):
         progress("classifying", number / 3)
-        answers[policy] = next(classify([path], model, budget=budget, policy=policy, device="cpu", seed=seed))
+        answers[policy] = classify(path, model, budget=budget, policy=policy, device="cpu", seed=seed)
     progress("classifying", 1.0)
     found = answers["best-first"]
     overlay = path.with_suffix(".png")

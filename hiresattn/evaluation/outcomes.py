@@ -11,10 +11,11 @@ from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
-from hiresattn.inference.classify import classify, known_labels
+from hiresattn.inference.classify import classify_all
 from hiresattn.inference.cover import place_count
 from hiresattn.inference.exhaustive import MOST_PLACES
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
+from hiresattn.inference.sources import known_labels
 from hiresattn.pyramid import open_pyramid
 
 #: Policies of the curve; ``best-first`` is the learned one.
@@ -85,7 +86,7 @@ def passes(
 
 def outcomes(
     examples: Sequence[Example], model: Model, run: Pass, *, on_error: str = "record", **settings: Any
-) -> Iterator[tuple[Outcome, Prediction]]:
+) -> Iterator[tuple[Outcome, Record]]:
     """Classify labelled images in one pass.
 
     Args:
@@ -93,12 +94,12 @@ def outcomes(
         model: A loaded model.
         run: Policy, budget and stop rule.
         on_error: ``record``: an image that can't be classified is counted; ``raise``: it ends the evaluation.
-        settings: Further options of ``hiresattn.classify``.
+        settings: Further options of ``hiresattn.classify_all``.
 
     Yields:
         One per image, in order: what is kept, and the prediction.
     """
-    found = classify(
+    found = classify_all(
         examples,
         model,
         policy=run.policy,
@@ -156,7 +157,7 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
     return ""
 
 
-def _outcome(example: Example, found: Prediction, model: Model) -> Outcome:
+def _outcome(example: Example, found: Record, model: Model) -> Outcome:
     return Outcome(
         case=str(example.source) if example.group is None else example.group,
         truth=_truth(example, model),
@@ -178,7 +179,7 @@ def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
     return model.classes.index(names[0])
 
 
-def _hit(example: Example, found: Prediction, model: Model) -> bool | None:
+def _hit(example: Example, found: Record, model: Model) -> bool | None:
     """Whether a look at the finest scale held the centre of a box; those of the background's class are none."""
     kinds = example.box_labels or (None,) * len(example.boxes or ())
     own = [

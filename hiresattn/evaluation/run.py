@@ -180,7 +180,7 @@ def _run(
     """One pass; its predictions go to the log as they come."""
     settings: dict[str, Any] = {
         "on_error": "raise" if options.on_error == "raise" else "record",
-        "bands": None if options.bands is None else tuple(band - 1 for band in options.bands),
+        "bands": options.bands,
     }
     settings |= {
         name: getattr(options, name) for name in ("scorer", "value_range", "device", "seed", "threads")

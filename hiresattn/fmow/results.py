@@ -13,8 +13,8 @@ from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.fmow.classes import FALSE_DETECTION, WEIGHTS
 from hiresattn.fmow.protocols import PROTOCOLS, Entry
 from hiresattn.fmow.score import Score, challenge_score
-from hiresattn.inference.classify import classify
-from hiresattn.inference.record import Cost, Prediction
+from hiresattn.inference.classify import classify_all
+from hiresattn.inference.record import Cost, Record
 from hiresattn.pyramid import open_pyramid
 
 #: Upper ends of the buckets: long side of the image, px.
@@ -26,7 +26,7 @@ class ClassifiedEntry:
     """A row of the manifest and its prediction."""
 
     entry: Entry
-    prediction: Prediction
+    prediction: Record
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,15 @@ def classify_entries(entries: Sequence[Entry], model: Model, **options: Any) -> 
     Args:
         entries: From ``read_entries``.
         model: A loaded model.
-        options: Of ``hiresattn.classify``.
+        options: Of ``hiresattn.classify_all``.
 
     Yields:
         One per row, in order; a row that fails has a prediction of status ``error``.
     """
     examples = [replace(entry.example, label=None) for entry in entries]
-    for _ in classify(examples[:1], model, on_error="record", **options):
+    for _ in classify_all(examples[:1], model, on_error="record", **options):
         pass
-    found = classify(examples, model, on_error="record", **options)
+    found = classify_all(examples, model, on_error="record", **options)
     for entry, prediction in zip(entries, found, strict=True):
         yield ClassifiedEntry(entry, replace(prediction, label=entry.example.label))
 

@@ -1,8 +1,8 @@
-"""Classify sources: open, search, and say what was found, where it was, and what that cost."""
+"""Classify sources: open them, search them side by side, and record what was found, where, and what it cost."""
 
-import copy
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,290 +12,272 @@ from typing import Any
 import numpy as np
 import torch
 
-from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import InputConfig, did_you_mean
-from hiresattn.datasets.example import Example, Label, names_of
-from hiresattn.errors import ConfigError, HiresattnError
-from hiresattn.inference.answer import Job, blank_record, classify_one, frame_of, name_of
-from hiresattn.inference.budget import Budget
-from hiresattn.inference.image_search import MAX_OVERLAP, Policy
-from hiresattn.inference.record import Prediction
-from hiresattn.inference.roots import MOST_AT_ONCE
-from hiresattn.model.device import pick_device
-from hiresattn.model.scorers import RandomScorer
+from hiresattn.checkpoint import Model
+from hiresattn.datasets.example import Example
+from hiresattn.errors import ConfigError
+from hiresattn.inference.batching import BYTES_PER_IMAGE, batch_images
+from hiresattn.inference.domain import band_means
+from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.record import Record
+from hiresattn.inference.search import Search
+from hiresattn.inference.session import Session, start_session
+from hiresattn.inference.sources import Opener, Source
+from hiresattn.inference.to_record import error_record, to_record
+from hiresattn.model.select import selector
+from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
-from hiresattn.reading.fetch import CropFetcher
-from hiresattn.reading.prefetch import Opened, one_ahead
-from hiresattn.reading.squash import SquashFetcher
+from hiresattn.reading.fetch import CropFetcher, Crops
+from hiresattn.reading.prefetch import prepared_ahead
 
-POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
+#: Sources that may wait for an earlier one to end, as a multiple of those searched side by side.
+_WAITING = 4
 
 
 def classify(
-    sources: Iterable[Any],
-    model: Model | str | Path,
-    *,
-    budget: str | int | Budget = 64,
-    stop: float | str | None = 0.95,
-    policy: str = "best-first",
-    device: str = "auto",
-    bands: tuple[int, ...] | None = None,
-    value_range: tuple[float, float] | None = None,
-    strict: bool = False,
-    on_error: str = "raise",
-    seed: int = 0,
-    threads: int | None = None,
-    nms: float = 1.0,
-    scorer: str | None = None,
-) -> Iterator[Prediction]:
-    """Classify images by looking at a fraction of them.
+    source: Any, model: Model | str | Path, options: ClassifyOptions | None = None, **changes: Any
+) -> Record:
+    """Classify one image by looking at a fraction of it.
 
     Args:
-        sources: Paths, URLs, arrays ``[h w c]``, open pyramids, or ``Example``s (a window of an image); or one
-            of these.
-        model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
-        budget: What one image may cost: glimpses (``64``), stored bytes (``"50MB"``) or seconds (``"2s"``).
-        stop: Confidence at which the search ends early, 0 to 1; None or "off" = spend the budget.
-        policy: ``best-first``; ``top-k`` (the training's k cells per region and depth, whatever the budget);
-            ``random`` cells, ``lowres`` (the first glance only) or ``exhaustive`` (every place at the finest
-            scale, whatever the budget), to compare with.
-        device: ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
-        bands: Bands to feed the model, counted from 0, in place of the model's own.
-        value_range: Native values that stand for the model's darkest and brightest; for images of another
-            data type or range than the training's.
-        strict: Whether a tile that a file leaves out is an error; else it counts as not measured.
-        on_error: ``raise``, or ``record`` to yield a record with status ``error`` and go on.
-        seed: Of the random policy.
-        threads: Threads that read; default: the machine's cores, at most 8.
-        nms: Largest overlap (intersection over union) of two chosen cells of a region, or, in a search, of two
-            visited regions of a depth: at most .5 there, whatever this says. 1 = any.
-        scorer: ``random``, a control: random scores in place of the model's, all else as it is. None, or the
-            model's own by name, = the model's.
+        source: A path, a URL, an array ``[h w c]``, an open pyramid, or an ``Example`` (a window of an image).
+        model: A model directory, a hub name (``hf:owner/name``) or a loaded model, which stays as it is.
+        options: How; None = the defaults.
+        changes: Single options, in place of those of ``options``.
 
     Returns:
-        An iterator of one record per source, in order; each is classified when it is asked for. While one is, a
-        thread opens the next and reads its root regions: memory holds two images' caches.
+        The record.
 
     Raises:
-        ConfigError: If an option is unusable.
-        HiresattnError: With ``on_error="raise"``, what is wrong with a source.
+        ConfigError: If an option can't be used.
+        HiresattnError: With ``on_error="raise"``, what is wrong with the source.
     """
-    if policy not in POLICIES:
-        raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, POLICIES)}")
-    if on_error not in ("raise", "record"):
-        raise ConfigError(f"on_error must be 'raise' or 'record'; got {on_error!r}")
-    confidence = None if stop == "off" else stop
-    if confidence is not None and not (isinstance(confidence, (int, float)) and 0 < confidence <= 1):
-        raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {stop!r}")
-    if not 0 <= nms <= 1:
-        raise ConfigError(f"nms is an intersection over union, 0 to 1; got {nms}")
-    if threads is not None and threads < 0:
-        raise ConfigError(f"threads must be 0 or more; got {threads}")
-    if seed < 0:
-        raise ConfigError(f"seed must be 0 or more; got {seed}")
-    if value_range is not None:
-        check_value_range(value_range)
-    if isinstance(sources, (str, Path, Example, Pyramid)) or hasattr(sources, "dtype"):
-        sources = [sources]
-    loaded = with_scorer(model if isinstance(model, Model) else load_model(model), scorer, seed)
-    job = Job(
-        model=loaded,
-        budget=Budget.parse(budget),
-        search=Policy(
-            stop=confidence,
-            random=policy == "random",
-            seed=seed,
-            max_overlap=min(nms, MAX_OVERLAP),
-            temperature=loaded.temperature,
-        ),
-        policy=policy,
-        nms=nms,
-        bands=bands,
-        value_range=value_range,
-        rules={"strict": strict} | ({} if threads is None else {"threads": threads}),
-    )
-    job.model.net.to(pick_device(device)).eval()
-    return _classify(sources, job, on_error)
+    if not _is_one(source):
+        raise ConfigError("classify takes one source and returns one record; for several use classify_all")
+    (record,) = classify_all([source], model, options, **changes)
+    return record
 
 
-def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
-    """A model with another scorer, which can only be the random one: others are a part of what was trained.
+def classify_all(
+    sources: Iterable[Any], model: Model | str | Path, options: ClassifyOptions | None = None, **changes: Any
+) -> Iterator[Record]:
+    """Classify images, several side by side, by looking at a fraction of each.
 
     Args:
-        model: Stays as it is.
-        scorer: ``random``; or the model's own name or None, for the model itself.
-        seed: Of the random scores.
+        sources: As ``classify`` takes one.
+        model: A model directory, a hub name (``hf:owner/name``) or a loaded model, which stays as it is.
+        options: How; None = the defaults.
+        changes: Single options, in place of those of ``options``.
+
+    Returns:
+        An iterator of one record per source, in order. ``batch_images`` of them are searched at a time, while a
+        thread opens the next and reads their root regions.
 
     Raises:
-        ConfigError: If it is another.
+        ConfigError: If an option can't be used.
+        HiresattnError: With ``on_error="raise"``, what is wrong with a source, when its turn comes.
     """
-    if scorer in (None, model.config.scorer):
-        return model
-    if scorer != "random":
-        raise ConfigError(
-            f"the model {model.name!r} was trained with the scorer {model.config.scorer!r}, not {scorer!r}; train "
-            "one with it, or compare with 'random'"
-        )
-    if model.config.head == "scorer":
-        raise ConfigError(
-            f"the model {model.name!r} predicts with its scorer's own head; it can't be replaced"
-        )
-    net = copy.deepcopy(model.net)
-    net.scorer = RandomScorer(grid=model.config.grid.size, seed=seed)
-    return replace(model, net=net, config=replace(model.config, scorer="random"))
+    if _is_one(sources):
+        raise ConfigError("classify_all takes several sources, for example a list; for one use classify")
+    session = start_session(model, replace(options or ClassifyOptions(), **changes))
+    return _records(sources, session)
+
+
+def _is_one(source: Any) -> bool:
+    return isinstance(source, (str, Path, Example, Pyramid)) or hasattr(source, "dtype")
 
 
 @dataclass
 class _Turn:
-    """A source whose turn comes: opened, and its first glance read; or what went wrong."""
+    """A source between its opening and its record."""
 
-    example: Example
-    fetcher: CropFetcher | SquashFetcher | None = None
-    pyramid: Pyramid | None = None
+    source: Source
+    record: Record | None = None
     error: Exception | None = None
-    opened: float = 0.0
-    glanced: float = 0.0
+
+    @property
+    def done(self) -> bool:
+        return self.record is not None or self.error is not None
 
 
-def _classify(sources: Iterable[Any], job: Job, on_error: str) -> Iterator[Prediction]:
-    images = Opened()
+def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
+    options = session.options
+    width = batch_images(session, sources)
+    fetcher = None
+    if session.squash is None:
+        at_once = 2 * width + 1
+        kept = None if width == 1 else at_once * BYTES_PER_IMAGE
+        config = session.model.config.input
+        fetcher = CropFetcher([], config, at_once=at_once, cache_bytes=kept, **session.reading)
+    opener = Opener(session, fetcher)
     examples = (source if isinstance(source, Example) else Example(source) for source in sources)
     try:
-        with closing(one_ahead(examples, partial(_prepared, job, images), partial(_done, images))) as turns:
-            for turn in turns:
-                try:
-                    answer = _answer(turn, job)
-                except (HiresattnError, MemoryError, torch.OutOfMemoryError) as error:
-                    if on_error == "raise":
-                        raise
-                    words = (
-                        str(error) or f"{name_of(turn.example)}: out of memory; lower --budget or --threads"
-                    )
-                    answer = replace(blank_record(turn.example, job.model), status="error", error=words)
-                finally:
-                    _done(images, turn)
-                yield answer
+        with closing(prepared_ahead(examples, opener.open, opener.let_go, most=width)) as coming:
+            run = _side_by_side(coming, session, opener, width)
+            with closing(run if options.searches else _one_by_one(coming, session, opener)) as turns:
+                for turn in turns:
+                    if turn.error is None:
+                        assert turn.record is not None  # noqa: S101 - one or the other
+                        yield turn.record
+                    elif options.on_error == "raise":
+                        raise turn.error
+                    else:
+                        yield error_record(turn.source.example, session.model, turn.error)
     finally:
-        images.close()
+        opener.close()
 
 
-def _prepared(job: Job, images: Opened, example: Example) -> _Turn:
-    """Open a source and read its first glance. Runs in another thread, while the source before is searched."""
-    started = time.perf_counter()
-    turn = _Turn(example)
+def _side_by_side(
+    coming: Generator[Source], session: Session, opener: Opener, width: int
+) -> Generator[_Turn]:
+    """Search the sources, ``width`` at a time: a new one comes in when one ends. In order."""
+    reader = _Reader()
+    search = Search(session.engine, reader, budget=session.budget, policy=session.policy)
+    running: dict[int, _Turn] = {}
+    waiting: deque[_Turn] = deque()
+    more = True
     try:
-        turn.pyramid = pyramid = images.take(_key(example))
-        _check_label(example, pyramid, job.model)
-        config = input_for(job.model.config.input, pyramid, job.bands, job.value_range)
-        turn.fetcher = _fetcher(pyramid, config, example.region, job.rules)
-        turn.opened = time.perf_counter() - started
-        if isinstance(turn.fetcher, CropFetcher) and job.policy != "exhaustive":
-            _, _, roots = frame_of(pyramid, example, None, job.model)
-            if len(roots) <= min(MOST_AT_ONCE, job.budget.glimpses or MOST_AT_ONCE):  # looked at all at once
-                turn.fetcher.prepare(np.zeros(len(roots), np.int64), roots)
-        turn.glanced = time.perf_counter() - started - turn.opened
-    except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
+        while more or waiting:
+            while waiting and waiting[0].done:
+                yield waiting.popleft()
+            while more and len(running) < width and len(waiting) < _WAITING * width:
+                source = next(coming, None)
+                if source is None:
+                    more = False
+                    break
+                turn = _Turn(source, error=source.error)
+                waiting.append(turn)
+                if source.error is None:
+                    running[source.number] = turn
+                    reader.sources[source.number] = source
+                    search.add(
+                        source.number,
+                        source.roots,
+                        source.frame,
+                        seconds=source.opened + source.read,
+                        bytes_read=partial(_bytes_read, opener, source),
+                    )
+                else:
+                    opener.let_go(source)
+            if running:
+                with reader.shared_out():
+                    ended = search.step()
+                for number in ended:
+                    turn = running.pop(number)
+                    del reader.sources[number]
+                    _finish(turn, session, opener, partial(search.take, number))
+    finally:
+        for turn in waiting:
+            if not turn.done:
+                opener.let_go(turn.source)
+
+
+def _one_by_one(coming: Generator[Source], session: Session, opener: Opener) -> Generator[_Turn]:
+    """Look at what a policy names, image by image."""
+    for source in coming:
+        turn = _Turn(source, error=source.error)
+        if source.error is None:
+            _finish(turn, session, opener, partial(_looked_at, source, session))
+        else:
+            opener.let_go(source)
+        yield turn
+
+
+def _finish(turn: _Turn, session: Session, opener: Opener, take: Any) -> None:
+    """Make the record of a source, whatever went wrong, and let go of it."""
+    try:
+        traversal, reason, notes = take()
+        stats = opener.stats(turn.source)
+        turn.record = to_record(turn.source, session, traversal, stop_reason=reason, notes=notes, stats=stats)
+    except Exception as error:  # noqa: BLE001 - raised or recorded when it is this source's turn
         turn.error = error
-    return turn
+    finally:
+        opener.let_go(turn.source)
 
 
-def _answer(turn: _Turn, job: Job) -> Prediction:
-    if turn.error is not None:
-        raise turn.error
-    assert turn.pyramid is not None  # noqa: S101 - there is one where there is no error
-    assert turn.fetcher is not None  # noqa: S101
-    started = time.perf_counter()
-    found = classify_one(turn.pyramid, turn.example, turn.fetcher, job)
-    total = time.perf_counter() - started + turn.opened + turn.glanced
-    seconds = replace(
-        found.cost.seconds,
-        open=round(turn.opened, 4),
-        read=round(found.cost.seconds.read + turn.glanced, 4),
-        total=round(total, 4),
-    )
-    return replace(found, cost=replace(found.cost, seconds=seconds))
+def _bytes_read(opener: Opener, source: Source) -> int:
+    return opener.stats(source).bytes
 
 
-def _done(images: Opened, turn: _Turn) -> None:
-    """Let go of a source."""
-    if isinstance(turn.fetcher, CropFetcher):
-        turn.fetcher.close()
-    if turn.pyramid is not None:
-        images.give_back(_key(turn.example))
-
-
-def _key(example: Example) -> Any:
-    """Windows of one file are one image, however its path was given."""
-    return str(example.source) if isinstance(example.source, Path) else example.source
-
-
-def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
-    """A pair of finite values, the lower one first.
-
-    Raises:
-        ConfigError: If it is not that.
-    """
-    if len(value_range) != 2 or not np.isfinite(value_range).all() or not value_range[0] < value_range[1]:
-        raise ConfigError(f"a value range is two finite values, the lower one first; got {value_range}")
-    return value_range
-
-
-def input_for(
-    config: InputConfig,
-    pyramid: Pyramid,
-    bands: tuple[int, ...] | None,
-    value_range: tuple[float, float] | None,
-) -> InputConfig:
-    """The model's input rule with what the caller says of this image.
-
-    Raises:
-        ConfigError: If the number of bands is not the model's, or the range is empty.
-    """
-    if bands is not None:
-        if len(bands) != len(config.bands):
-            raise ConfigError(
-                f"{pyramid.source}: {len(bands)} bands were named, the model takes {len(config.bands)}; name as "
-                f"many, for example --bands {','.join(str(b + 1) for b in config.bands)}"
+def _looked_at(source: Source, session: Session) -> tuple[Traversal, str, tuple[str, ...]]:
+    """Look at one image by a policy that doesn't search."""
+    reader = _Reader(every_mean=session.options.policy == "exhaustive")
+    reader.sources[source.number] = source
+    net, overlap = session.engine.net, session.model.config.overlap
+    with reader.shared_out(), torch.inference_mode():
+        if session.options.policy == "exhaustive":
+            found = everywhere(
+                session.engine, lambda at, regions: reader(at + source.number, regions), source.frame, overlap=overlap
+            )  # fmt: skip
+        else:
+            k = (0,) if session.options.policy == "lowres" else session.model.k
+            select = selector(net.scorer.gate, nms=session.options.nms)
+            found = net(
+                lambda at, regions: reader(at + source.number, regions),
+                [source.roots],
+                source.frame[None],
+                select=select,
+                k=k,
             )
-        config = replace(config, bands=bands, channels=None)
-    if value_range is not None:
-        low, high = check_value_range(value_range)
-        count = len(config.bands)
-        config = replace(config, low=(low,) * count, high=(high,) * count, dtype=str(pyramid.dtype))
-    return config
+    return found, "depth" if found.coverage.any() else "no_valid_pixels", ()
 
 
-def _fetcher(
-    pyramid: Pyramid, config: InputConfig, region: tuple[int, int, int, int] | None, rules: Mapping[str, Any]
-) -> CropFetcher | SquashFetcher:
-    """What reads the image as the model was trained to see it."""
-    if config.squash is None:
-        return CropFetcher([pyramid], config, **rules)
-    return SquashFetcher(pyramid, config, region, strict=rules["strict"])
+class _Reader:
+    """Fetches crops, and shares out the time among the images that they are of.
 
-
-def _check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
-    """A label that the model doesn't know would count as a wrong answer."""
-    for name in known_labels(example.label, model) or ():
-        if name not in model.classes:
-            raise ConfigError(
-                f"{pyramid.source}: label {name!r} is none of the model's classes "
-                f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest, or leave the "
-                "label empty"
-            )
-
-
-def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
-    """What a model should answer: of one that takes several labels all, else one; None = not known.
-
-    Raises:
-        ConfigError: If there are several labels and the model answers with one.
+    Args:
+        every_mean: Whether the means of the bands are of all crops, in place of those of an image's first call.
     """
-    if model.config.multi_label:
-        return names_of(label)
-    if isinstance(label, tuple):
-        raise ConfigError(
-            f"several labels ({', '.join(label) or 'none'}), and model {model.name!r} answers with one class; give "
-            "a column label in place of labels, or a model trained with --multi-label"
-        )
-    return None if label is None else (label,)
+
+    def __init__(self, *, every_mean: bool = False) -> None:
+        self.sources: dict[int, Source] = {}
+        self._every_mean = every_mean
+        self._crops: Counter[int] = Counter()
+        self._reading = 0.0
+
+    def __call__(self, image: np.ndarray, regions: np.ndarray) -> Crops:
+        """Crops of regions, by the numbers of their images."""
+        started = time.perf_counter()
+        numbers = image.tolist()
+        fetch = self.sources[numbers[0]].fetch
+        assert fetch is not None  # noqa: S101 - they were opened
+        crops = fetch(image, regions)
+        spent = time.perf_counter() - started
+        self._reading += spent
+        counts = Counter(numbers)
+        self._crops += counts
+        for number, count in counts.items():
+            source = self.sources[number]
+            source.read += spent * count / len(numbers)
+            if self._every_mean or not source.band_means:
+                rows = image == number
+                source.band_means.append(band_means(Crops(crops.pixels[rows], crops.coverage[rows])))
+        return crops
+
+    def shared_out(self) -> "_SharedOut":
+        """Within this, what isn't reading counts as computing, shared out by the number of crops."""
+        return _SharedOut(self)
+
+    def begin(self) -> float:
+        """Start counting; the reading of the clock."""
+        self._crops.clear()
+        self._reading = 0.0
+        return time.perf_counter()
+
+    def end(self, started: float) -> None:
+        """Share out what was spent since."""
+        computing = time.perf_counter() - started - self._reading
+        total = self._crops.total()
+        for number, count in self._crops.items():
+            self.sources[number].computed += computing * count / total
+
+
+class _SharedOut:
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    def __enter__(self) -> None:
+        self._started = self._reader.begin()
+
+    def __exit__(self, *_: object) -> None:
+        self._reader.end(self._started)

@@ -15,6 +15,7 @@ from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.session import ready_net
 from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
@@ -121,7 +122,7 @@ def located(
             places than ``exhaustive.MOST_PLACES``.
         HiresattnError: If an image can't be read.
     """
-    engine = TorchEngine(model.net.eval())
+    engine = TorchEngine(ready_net(model.net, model.net.device))
     background = check(model, ())
     for example in examples:
         check(model, (example,))

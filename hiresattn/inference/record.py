@@ -1,11 +1,14 @@
-"""What a classification says of one source: frozen records, and their JSON."""
+"""The record of one classified source: prediction, regions and cost. Frozen, and JSON."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from html import escape
 from typing import Any, NoReturn
 
 #: Probability from which on one of several labels is part of an answer.
 LIKELY = 0.5
+#: Regions and classes that are listed.
+_MOST_LISTED = 5
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Cost:
     """Pixels decoded over the level-0 pixels classified."""
     seconds: Seconds = field(default_factory=Seconds)
     stop_reason: str = ""
-    """``confidence``, ``budget``, ``exhausted`` (nothing left to look at), ``depth`` (fixed top-k done)."""
+    """``confidence``, ``budget``, ``exhausted`` (every region was seen), ``depth`` (all that a policy without a search
+    looks at was seen), ``no_valid_pixels``."""
 
 
 class _ReadOnly(dict[str, Any]):
@@ -78,8 +82,8 @@ class _ReadOnly(dict[str, Any]):
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """One source's answer, or why there is none."""
+class Record:
+    """What was predicted for one source, from which regions and at what cost; or why nothing was."""
 
     source: str
     status: str
@@ -104,7 +108,7 @@ class Prediction:
     regions: tuple[VisitedRegion, ...] = ()
     cost: Cost = field(default_factory=Cost)
     warnings: tuple[str, ...] = ()
-    """Where the image leaves the model's domain, or was upsampled."""
+    """Where the image leaves the model's domain, was upsampled, or was seen in part only."""
     model: Mapping[str, str] = field(default_factory=dict)
     """``name`` and ``sha256`` of the weights file. Read-only."""
     version: str = ""
@@ -113,6 +117,41 @@ class Prediction:
         object.__setattr__(self, "scores", _ReadOnly(self.scores))
         object.__setattr__(self, "model", _ReadOnly(self.model))
 
+    def _repr_html_(self) -> str:
+        """A small table for notebooks."""
+        return _html(self)
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types; regions and costs nested."""
         return asdict(self) | {"scores": dict(self.scores), "model": dict(self.model)}
+
+
+def _html(record: Record) -> str:
+    """The table: prediction, cost, and the regions of the largest weight."""
+    facts: list[tuple[str, str]] = [("source", record.source), ("status", record.status)]
+    if record.error is not None:
+        facts.append(("error", record.error))
+    if record.class_name is not None:
+        facts.append(("class", record.class_name))
+    if record.labels is not None:
+        facts.append(("labels", ", ".join(record.labels) or "none"))
+    if record.scores:
+        best = sorted(record.scores.items(), key=lambda item: -item[1])[:_MOST_LISTED]
+        facts.append(("scores", ", ".join(f"{name} {score:.3f}" for name, score in best)))
+    cost = record.cost
+    if cost.glimpses:
+        read = f"{cost.bytes_read / 1e6:.2f} MB, {100 * cost.fraction_read:.2f} % of the pixels"
+        spent = f"{cost.glimpses} glimpses, {read}, {cost.seconds.total:.2f} s; ended by {cost.stop_reason}"
+        facts.append(("cost", spent))
+    if record.warnings:
+        facts.append(("warnings", "; ".join(record.warnings)))
+    rows = [f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts]
+    heaviest = sorted(record.regions, key=lambda region: -region.attention)[:_MOST_LISTED]
+    if heaviest:
+        listed = "".join(
+            f"<li>{region.attention:.3f}: rows {region.y} to {region.y + region.height}, columns {region.x} to "
+            f"{region.x + region.width}</li>"
+            for region in heaviest
+        )
+        rows.append(f"<tr><th>regions by weight</th><td><ol>{listed}</ol></td></tr>")
+    return f"<table>{''.join(rows)}</table>"

@@ -1,6 +1,6 @@
 """One step ahead: what comes next is opened and glanced at while the network works on this."""
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -18,15 +18,20 @@ ItemT = TypeVar("ItemT")
 ReadyT = TypeVar("ReadyT")
 
 
-def one_ahead(
-    items: Iterable[ItemT], prepare: Callable[[ItemT], ReadyT], let_go: Callable[[ReadyT], object]
+def prepared_ahead(
+    items: Iterable[ItemT],
+    prepare: Callable[[ItemT], ReadyT],
+    let_go: Callable[[ReadyT], object],
+    *,
+    most: int = 1,
 ) -> Generator[ReadyT]:
-    """Prepare each item in a thread while the one before it is in use; never more than one ahead.
+    """Prepare items in a thread while those before them are in use.
 
     Args:
         items: What to prepare; the thread asks for them.
         prepare: Called in the thread; its errors are raised where its item's turn is.
         let_go: Called with what was prepared and never used, if the iteration ends early.
+        most: Items prepared and not yet in use, at most.
 
     Yields:
         What was prepared, in order.
@@ -40,14 +45,15 @@ def one_ahead(
         return end
 
     with ThreadPoolExecutor(1, thread_name_prefix="hiresattn-ahead") as pool:
-        future: Future[Any] = pool.submit(step)
+        futures: deque[Future[Any]] = deque(pool.submit(step) for _ in range(most))
         try:
-            while (ready := future.result()) is not end:
-                future = pool.submit(step)
+            while (ready := futures.popleft().result()) is not end:
+                futures.append(pool.submit(step))
                 yield ready
         finally:
-            if not future.cancel() and future.exception() is None and future.result() is not end:
-                let_go(future.result())
+            for future in futures:
+                if not future.cancel() and future.exception() is None and future.result() is not end:
+                    let_go(future.result())
 
 
 class Opened:

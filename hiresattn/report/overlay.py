@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.report.marks import DARK, Marks, depth_colour
 from hiresattn.report.panel import BACKGROUND, INSET, WIDTH, Panel
@@ -18,7 +18,7 @@ _MIN_SHORTER_SIDE = 200
 
 def draw_overlay(
     pyramid: Pyramid,
-    prediction: Prediction,
+    prediction: Record,
     path: str | Path,
     *,
     side: int = 1024,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.report.marks import DARK, TRUTH, depth_colour
 from hiresattn.report.units import counted, human_bytes, human_seconds, human_share
 from hiresattn.report.view import hatch
@@ -28,7 +28,7 @@ class Panel:
         self.y = 0
         """Top of the next part, px."""
 
-    def heading(self, prediction: Prediction) -> None:
+    def heading(self, prediction: Record) -> None:
         """Add source, class and score."""
         self._text(Path(prediction.source).name or prediction.source, 15)
         if prediction.region:
@@ -76,7 +76,7 @@ class Panel:
             self._key("no valid pixels", None)
         self.y += 8
 
-    def costs(self, prediction: Prediction) -> None:
+    def costs(self, prediction: Record) -> None:
         """Add looks, share of pixels read, bytes, seconds, and why the search stopped."""
         cost = prediction.cost
         looks, tiles = counted(cost.glimpses, "look"), counted(cost.tiles, "tile")

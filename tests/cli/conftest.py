@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from hiresattn.inference.record import Cost, Prediction, VisitedRegion
+from hiresattn.inference.record import Cost, Record, VisitedRegion
 from hiresattn_cli.main import cli
 
 
@@ -48,18 +48,18 @@ def prediction(source, **changes):
         "regions": regions,
         "cost": Cost(glimpses=2, tiles=3, fraction_read=0.5, stop_reason="confidence"),
     }
-    return Prediction(**{**values, **changes})
+    return Record(**{**values, **changes})
 
 
 @pytest.fixture
 def classified(monkeypatch):
-    """Replaces the model and ``inference.classify.classify``: sources named ``bad*`` fail. Records the call."""
+    """Replaces the model and ``inference.classify.classify_all``: sources named ``bad*`` fail. Records the call."""
     calls = SimpleNamespace(sources=None, model=None, options=None, record=prediction)
 
     def load_model(name):
         return SimpleNamespace(name=name, sha256="0" * 64, config=SimpleNamespace(scorer="location"))
 
-    def classify(sources, model, **options):
+    def classify_all(sources, model, **options):
         calls.sources, calls.model, calls.options = list(sources), model.name, options
         return answers(calls.sources)
 
@@ -73,7 +73,7 @@ def classified(monkeypatch):
                 yield prediction(name, region=region, label=label)
 
     module = ModuleType("hiresattn.inference.classify")
-    module.classify = classify
+    module.classify_all = classify_all
     monkeypatch.setitem(sys.modules, "hiresattn.inference.classify", module)
     monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
     return calls

@@ -45,7 +45,7 @@ def test_all_failed_is_exit_1(run, classified):
 def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatch):
     monkeypatch.setattr(
         sys.modules["hiresattn.inference.classify"],
-        "classify",
+        "classify_all",
         lambda sources, model, **options: iter([classified.record("a.tif", status="no_valid_pixels")]),
     )
     result = run("classify", "a.tif", "-m", "m")
@@ -63,7 +63,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "stop": None,
         "policy": "top-k",
         "nms": 0.3,
-        "bands": (2, 1, 0),
+        "bands": (3, 2, 1),
         "value_range": (0.0, 10000.0),
         "strict": True,
         "seed": 7,
@@ -122,7 +122,7 @@ def test_a_model_that_cant_be_loaded_is_exit_1_and_one_line(run, classified, mon
 
 
 @pytest.mark.parametrize(
-    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.inference.classify", "classify")]
+    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.inference.classify", "classify_all")]
 )
 def test_the_output_keeps_what_it_held_until_model_device_and_overlays_are_fine(
     run, classified, monkeypatch, tmp_path, broken
@@ -148,7 +148,7 @@ def test_what_worked_is_kept_when_the_run_is_interrupted(run, classified, monkey
         yield classified.record("a.tif")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(sys.modules["hiresattn.inference.classify"], "classify", classify)
+    monkeypatch.setattr(sys.modules["hiresattn.inference.classify"], "classify_all", classify)
     out = tmp_path / "out.jsonl"
     result = run("classify", "a.tif", "b.tif", "-m", "m", "-o", out)
     assert result.exit_code == 130
@@ -190,7 +190,7 @@ def test_an_overlay_that_cant_be_drawn_is_a_warning(run, classified, tmp_path):
 def test_a_warning_names_its_source_once(run, classified, monkeypatch, warning):
     monkeypatch.setattr(
         sys.modules["hiresattn.inference.classify"],
-        "classify",
+        "classify_all",
         lambda *_, **__: iter([classified.record("a.tif", warnings=(warning,))]),
     )
     assert "Warning: a.tif: values above the card's\n" in run("classify", "a.tif", "-m", "m").stderr
@@ -200,7 +200,7 @@ def test_the_warnings_of_one_image_are_one_line(run, classified, monkeypatch):
     warnings = ("band 1 has a mean of 9;\nthe training images had 5", "band 2 has a mean of 3")
     monkeypatch.setattr(
         sys.modules["hiresattn.inference.classify"],
-        "classify",
+        "classify_all",
         lambda *_, **__: iter([classified.record("a.tif", warnings=warnings)]),
     )
     result = run("classify", "a.tif", "-m", "m")

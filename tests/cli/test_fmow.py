@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from hiresattn.datasets.manifest import read_manifest
-from hiresattn.inference.record import Prediction
+from hiresattn.inference.record import Record
 from scenes import fmow_tree
 
 TRUTH = "1,airport\n2,tower\n3,dam\n4,false_detection\n5,tower\n"
@@ -115,13 +115,13 @@ def evaluated(monkeypatch):
     """Replaces the model: it calls everything a zoo, and can't read what lies in a folder ``bad``."""
     model = SimpleNamespace(name="m", sha256="0" * 64, classes=("zoo", "dam"))
 
-    def classify(examples, _model, **options):
+    def classify_all(examples, _model, **options):
         for example in examples:
             bad = "/bad/" in str(example.source)
             said = {"error": "broken"} if bad else {"class_name": "zoo", "scores": {"zoo": 0.9, "dam": 0.1}}
-            yield Prediction(str(example.source), "error" if bad else "ok", **said)
+            yield Record(str(example.source), "error" if bad else "ok", **said)
 
-    monkeypatch.setattr("hiresattn.fmow.results.classify", classify)
+    monkeypatch.setattr("hiresattn.fmow.results.classify_all", classify_all)
     monkeypatch.setattr("hiresattn.checkpoint.load_model", lambda name: model)
 
 

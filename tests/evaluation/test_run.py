@@ -17,7 +17,7 @@ from hiresattn.evaluation.summary import summarize
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.inference.cover import place_count
-from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.model.build import build_model
 
 
@@ -255,7 +255,7 @@ def test_a_policy_looks_as_often_as_its_budget_says(model):
 
 def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_or_many(model, monkeypatch):
     pixels = image(3, 500, 330)
-    (found,) = classify([pixels], model, device="cpu", policy="exhaustive", threads=1)
+    found = classify(pixels, model, device="cpu", policy="exhaustive", threads=1)
     seen = {(r.y, r.x, r.height, r.width) for r in found.regions}
     assert seen == {tuple(place) for place in root_regions(500, 330, root_size=64).tolist()}
     covered = np.zeros((500, 330), bool)
@@ -263,12 +263,12 @@ def test_exhaustive_looks_at_every_place_and_gives_the_same_answer_in_one_batch_
         covered[y : y + h, x : x + w] = True
     assert covered.all()
     monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_AT_ONCE", 7)
-    (again,) = classify([pixels], model, device="cpu", policy="exhaustive", threads=1)
+    again = classify(pixels, model, device="cpu", policy="exhaustive", threads=1)
     assert again.scores == pytest.approx(found.scores, abs=1e-6)
     # one place is one look: the answer is that of the first glance
     small = image(4, 64, 64)
-    (whole,), (glance,) = (
-        classify([small], model, device="cpu", policy=p, threads=1) for p in ("exhaustive", "lowres")
+    whole, glance = (
+        classify(small, model, device="cpu", policy=p, threads=1) for p in ("exhaustive", "lowres")
     )
     assert whole.scores == pytest.approx(glance.scores)
 
@@ -277,7 +277,7 @@ def test_exhaustive_refuses_an_image_of_too_many_places(model, monkeypatch):
     monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_PLACES", 20)
     monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_PLACES", 20)
     with pytest.raises(ConfigError, match=r"25 regions of 64 px .* at most 20"):
-        next(classify([image()], model, device="cpu", policy="exhaustive"))
+        classify(image(), model, device="cpu", policy="exhaustive")
     planned, left_out = passes([Example(image(), "dark", "test")], model, [2])
     assert [run.policy for run in planned] == ["best-first", "random", "lowres"]
     assert "25 finest regions" in left_out["exhaustive"]
@@ -296,7 +296,7 @@ def test_places_are_counted_as_they_are_laid_out(height, overlap):
 
 def visited(*regions):
     rows = tuple(VisitedRegion(i, None, 0, *region, 0.0, 0.0) for i, region in enumerate(regions))
-    return Prediction("x", "ok", regions=rows)
+    return Record("x", "ok", regions=rows)
 
 
 def test_a_hit_is_the_centre_of_a_box_in_a_look_at_the_finest_scale(model):
@@ -320,14 +320,14 @@ def test_a_hit_is_the_centre_of_a_box_in_a_look_at_the_finest_scale(model):
 
 def test_a_calibrated_model_answers_with_its_temperature_and_stops_by_it(model):
     warm = replace(model, temperature=4.0)
-    (cold_found,), (warm_found,) = (
-        classify([image()], m, device="cpu", policy="lowres", threads=1) for m in (model, warm)
+    cold_found, warm_found = (
+        classify(image(), m, device="cpu", policy="lowres", threads=1) for m in (model, warm)
     )
     logits = np.log([list(found.scores.values()) for found in (cold_found, warm_found)])
     differences = [[row[a] - row[b] for a, b in combinations(range(3), 2)] for row in logits]
     assert differences[1] == pytest.approx(np.array(differences[0]) / 4, abs=1e-5)
     options = {"device": "cpu", "budget": 9, "threads": 1, "stop": (cold_found.score + warm_found.score) / 2}
-    (early,), (late,) = (classify([image(0, 700, 700)], m, **options) for m in (model, warm))
+    early, late = (classify(image(0, 700, 700), m, **options) for m in (model, warm))
     assert late.cost.glimpses > early.cost.glimpses or late.cost.stop_reason == early.cost.stop_reason
 
 
@@ -464,7 +464,7 @@ def test_a_search_for_several_labels_ends_when_the_least_sure_is_sure(several):
         with torch.no_grad():
             several.net.classifier.weight.zero_()
             several.net.classifier.bias.copy_(logits[0])
-        (found,) = classify([image()], several, device="cpu", budget=3, stop=confidence, threads=1)
+        found = classify(image(), several, device="cpu", budget=3, stop=confidence, threads=1)
         assert found.cost.stop_reason == reason
     assert found.labels == ("a", "c")
     assert (found.class_name, found.score) == (None, None)

@@ -12,7 +12,7 @@ from hiresattn.fmow.index import rows, write_rows
 from hiresattn.fmow.protocols import PROTOCOLS, Entry, read_entries
 from hiresattn.fmow.results import ClassifiedEntry, report
 from hiresattn.fmow.tree import scan
-from hiresattn.inference.record import Cost, Prediction, Seconds
+from hiresattn.inference.record import Cost, Record, Seconds
 
 MODEL = SimpleNamespace(name="m", sha256="0", classes=("dam", "tower", "zoo"))
 
@@ -48,7 +48,7 @@ def answer(label, scores, *, box=None, side=300, status="ok", seconds=None, suff
     entry = Entry(Example(f"a{suffix}", label, "test"), box, "frame", "test", (side, side // 2))
     best = max(scores, key=scores.get) if scores else None
     cost = Cost(glimpses=4, fraction_read=0.5, bytes_read=100, seconds=seconds or Seconds())
-    return ClassifiedEntry(entry, Prediction("a", status, class_name=best, scores=scores, cost=cost))
+    return ClassifiedEntry(entry, Record("a", status, class_name=best, scores=scores, cost=cost))
 
 
 def test_protocol_b_takes_the_frames_of_test_and_nothing_else(tree, manifest):
@@ -207,11 +207,11 @@ def test_nothing_and_falling_edges_are_refused():
 def test_rows_are_classified_without_their_labels_and_the_first_twice(monkeypatch, manifest):
     seen = []
 
-    def classify(examples, _model, **options):
+    def classify_all(examples, _model, **options):
         seen.append(([(e.source, e.label) for e in examples], options))
-        return (Prediction(e.source, "ok", class_name="zoo", scores={"zoo": 1.0}) for e in examples)
+        return (Record(e.source, "ok", class_name="zoo", scores={"zoo": 1.0}) for e in examples)
 
-    monkeypatch.setattr(results, "classify", classify)
+    monkeypatch.setattr(results, "classify_all", classify_all)
     entries, of = read_entries(manifest(), "tnet-test")
     found = list(results.classify_entries(entries, MODEL, budget=7))
     assert [one.entry for one in found] == entries

@@ -11,7 +11,7 @@ from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
 from hiresattn.geometry import Grid, cell_regions, expandable, overlaps
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify, classify_all
 from hiresattn.model.build import build_model
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.pixels import Pixels
@@ -29,7 +29,7 @@ def _image(height=700, width=1100, bands=1, dtype=np.uint8):
 
 
 def _one(source, model=None, **options):
-    return next(classify([source], model or _model(), device="cpu", stop=None, **options))
+    return classify(source, model or _model(), device="cpu", stop=None, **options)
 
 
 def test_an_answer_says_what_where_and_what_it_cost():
@@ -122,10 +122,10 @@ def test_an_image_smaller_than_a_glimpse_is_flagged():
 def test_wrong_bands_name_the_option():
     with pytest.raises(DomainError, match="--bands"):
         _one(_image(bands=1), _model(bands=3))
-    found = _one(_image(bands=4), _model(bands=3), bands=(3, 0, 1))
+    found = _one(_image(bands=4), _model(bands=3), bands=(4, 1, 2))
     assert found.status == "ok"
     with pytest.raises(ConfigError, match="2 bands were named"):
-        _one(_image(bands=4), _model(bands=3), bands=(3, 0))
+        _one(_image(bands=4), _model(bands=3), bands=(4, 1))
 
 
 def test_an_image_with_more_bands_than_the_training_images_needs_a_choice():
@@ -136,7 +136,7 @@ def test_an_image_with_more_bands_than_the_training_images_needs_a_choice():
         _one(_image(bands=4), model)
     with pytest.raises(DomainError, match="too few"):
         _one(_image(bands=1), model)
-    assert _one(_image(bands=4), model, bands=(2, 1, 0)).status == "ok"
+    assert _one(_image(bands=4), model, bands=(3, 2, 1)).status == "ok"
     assert _one(_image(bands=3), model).status == "ok"
 
 
@@ -144,16 +144,16 @@ def test_an_answer_that_is_no_number_is_an_error():
     model = _model()
     with torch.no_grad():
         model.net.classifier.bias.fill_(float("nan"))
-    (found,) = classify([_image()], model, device="cpu", on_error="record")
+    found = classify(_image(), model, device="cpu", on_error="record")
     assert (found.status, found.class_name) == ("error", None)
     assert "not a number" in found.error
 
 
 def test_one_source_may_be_given_without_a_list(tmp_path):
     np.save(tmp_path / "x.npy", _image())
-    (found,) = classify(_image(), _model(), device="cpu", budget=3)
+    found = classify(_image(), _model(), device="cpu", budget=3)
     assert found.status == "ok"
-    (found,) = classify(str(tmp_path / "missing.tif"), _model(), device="cpu", on_error="record")
+    found = classify(str(tmp_path / "missing.tif"), _model(), device="cpu", on_error="record")
     assert found.source.endswith("missing.tif")
 
 
@@ -162,7 +162,9 @@ def test_running_out_of_memory_on_one_image_does_not_end_the_run():
         def _read(self, level, y, x, height, width):
             raise MemoryError
 
-    found = list(classify([Huge(_image()), _image()], _model(), device="cpu", budget=3, on_error="record"))
+    found = list(
+        classify_all([Huge(_image()), _image()], _model(), device="cpu", budget=3, on_error="record")
+    )
     assert [p.status for p in found] == ["error", "ok"]
     assert "out of memory" in found[0].error
 
@@ -219,12 +221,12 @@ def test_a_scale_given_with_the_source_stands_for_the_files_own_and_is_recorded(
 
 def test_a_source_that_fails_is_recorded_and_the_others_are_not_lost(tmp_path):
     sources = [_image(), tmp_path / "missing.tif", _image(bands=2), _image()]
-    found = list(classify(sources, _model(), device="cpu", budget=5, on_error="record"))
+    found = list(classify_all(sources, _model(), device="cpu", budget=5, on_error="record"))
     assert [p.status for p in found] == ["ok", "error", "ok", "ok"]
     assert "missing.tif" in found[1].error
     assert found[1].source.endswith("missing.tif")
     with pytest.raises(NotFoundError):
-        list(classify(sources, _model(), device="cpu", budget=5))
+        list(classify_all(sources, _model(), device="cpu", budget=5))
 
 
 def test_a_tile_that_can_not_be_read_is_an_error_not_an_answer():
@@ -232,7 +234,7 @@ def test_a_tile_that_can_not_be_read_is_an_error_not_an_answer():
         def _read(self, level, y, x, height, width):
             raise ReadError("broken tile")
 
-    (found,) = classify([Broken(_image())], _model(), device="cpu", on_error="record")
+    found = classify(Broken(_image()), _model(), device="cpu", on_error="record")
     assert (found.status, found.error, found.class_name) == ("error", "broken tile", None)
 
 
@@ -273,20 +275,20 @@ def test_a_window_outside_the_image_is_a_region_error():
 )
 def test_an_unusable_option_is_a_config_error(options, words):
     with pytest.raises(ConfigError, match=words):  # at once, not when the first record is asked for
-        classify([_image()], _model(), **({"device": "cpu"} | options))
+        classify_all([_image()], _model(), **({"device": "cpu"} | options))
 
 
 def test_stop_is_a_confidence():
     with pytest.raises(ConfigError, match="stop"):
-        classify([_image()], _model(), stop=1.5)
+        classify_all([_image()], _model(), stop=1.5)
     assert (
         _one(_image(), budget=3).scores
-        == next(classify(_image(), _model(), device="cpu", stop="off", budget=3)).scores
+        == classify(_image(), _model(), device="cpu", stop="off", budget=3).scores
     )
     sure = replace(_model())
     with torch.no_grad():
         sure.net.classifier.bias.copy_(torch.tensor([100.0, 0.0]))
-    (found,) = classify([_image()], sure, device="cpu")
+    found = classify(_image(), sure, device="cpu")
     assert (found.cost.stop_reason, found.cost.glimpses) == ("confidence", 2)
 
 
@@ -319,7 +321,7 @@ def test_reading_ahead_changes_nothing_but_the_time(tmp_path, monkeypatch):
     sources = [*windows, paths[1], tmp_path / "absent.tif", paths[0]]
 
     def told():
-        found = classify(sources, _model(bands=3), device="cpu", stop=None, budget=12, on_error="record")
+        found = classify_all(sources, _model(bands=3), device="cpu", stop=None, budget=12, on_error="record")
         records = [record.to_json() for record in found]
         for record in records:
             if record["status"] == "ok":

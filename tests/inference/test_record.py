@@ -7,13 +7,13 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
-from hiresattn.inference.record import Prediction, VisitedRegion
+from hiresattn.inference.record import Record, VisitedRegion
 
 
 @pytest.fixture
 def record():
     region = VisitedRegion(0, None, 0, 0, 0, 64, 64, 1.0, 0.0)
-    return Prediction(
+    return Record(
         "a.tif",
         "ok",
         scores={"sea": 0.75, "land": 0.25},
@@ -67,3 +67,12 @@ def test_json_is_of_plain_dicts(record):
     assert type(facts["scores"]) is type(facts["model"]) is dict
     assert facts == asdict(record)
     assert json.loads(json.dumps(facts))["scores"] == {"sea": 0.75, "land": 0.25}
+
+
+def test_a_record_is_a_small_escaped_table_in_notebooks(record):
+    html = replace(record, source="<a>.tif", class_name="sea & sand", warnings=("1 < 2",))._repr_html_()
+    assert "&lt;a&gt;.tif" in html
+    assert "sea &amp; sand" in html
+    assert "1 &lt; 2" in html
+    assert "rows 0 to 64, columns 0 to 64" in html
+    assert html.count("<table>") == html.count("</table>") == 1

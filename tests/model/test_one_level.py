@@ -101,7 +101,7 @@ def test_several_glimpses_predict_by_their_mean(tmp_path):
     model = save_model(Model(net.eval(), config, "m", ""), tmp_path / "m")
     assert load_model(tmp_path / "m").net.head == "scorer"
     image = np.random.default_rng(0).integers(0, 255, (128, 128, 3)).astype(np.uint8)
-    found = next(classify([image], model, budget=5, stop=None, device="cpu"))
+    found = classify(image, model, budget=5, stop=None, device="cpu")
     assert found.cost.glimpses == 5
     assert sum(found.scores.values()) == pytest.approx(1, abs=1e-5)
 

@@ -281,7 +281,7 @@ def test_an_image_without_a_valid_pixel_has_no_answer():
     config = ModelConfig(classes=("a", "b"), input=RULE)
     model = Model(build_model(config), config, "untrained", "")
     blank = open_pyramid(np.full((200, 200, 3), 7, np.uint8), nodata=7)
-    (record,) = classify([blank], model, device="cpu")
+    record = classify(blank, model, device="cpu")
     assert (record.status, record.class_name) == ("no_valid_pixels", None)
 
 

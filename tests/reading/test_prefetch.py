@@ -7,7 +7,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ReadError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
-from hiresattn.reading.prefetch import Held, Opened, OpenImages, one_ahead
+from hiresattn.reading.prefetch import Held, Opened, OpenImages, prepared_ahead
 from tests.images import write_ome_tiff
 
 
@@ -20,7 +20,7 @@ def test_items_come_in_order_and_one_is_prepared_ahead():
         return item * 10
 
     found = []
-    for ready in one_ahead(range(4), prepare, log.append):
+    for ready in prepared_ahead(range(4), prepare, log.append):
         nth = ready // 10
         if nth < 3:
             assert started[nth + 1].wait(10)  # prepared although nobody asked for it yet
@@ -39,11 +39,11 @@ def test_an_error_of_preparing_or_of_the_items_comes_at_its_turn():
     def prepare(item):
         return 1 // (2 - item)
 
-    turns = one_ahead(items(), prepare, print)
+    turns = prepared_ahead(items(), prepare, print)
     assert next(turns) == 1
     with pytest.raises(ZeroDivisionError):
         next(turns)
-    turns = one_ahead(items(), lambda item: item, print)
+    turns = prepared_ahead(items(), lambda item: item, print)
     assert [next(turns), next(turns)] == [1, 2]
     with pytest.raises(KeyError):
         next(turns)
@@ -57,7 +57,7 @@ def test_what_was_prepared_in_vain_is_let_go():
             second.set()
         return item
 
-    turns = one_ahead([1, 2, 3], prepare, gone.append)
+    turns = prepared_ahead([1, 2, 3], prepare, gone.append)
     assert next(turns) == 1
     assert second.wait(10)
     turns.close()

@@ -8,7 +8,7 @@ from PIL import Image, ImageColor
 
 from hiresattn import open_pyramid
 from hiresattn.errors import ReadError
-from hiresattn.inference.record import Cost, Prediction, VisitedRegion
+from hiresattn.inference.record import Cost, Record, VisitedRegion
 from hiresattn.report.marks import COLOURS, Marks
 from hiresattn.report.overlay import draw_overlay
 from hiresattn.report.panel import Panel
@@ -24,7 +24,7 @@ def answer(regions, **changes):
         "score": 0.9,
         "cost": Cost(glimpses=3),
     }
-    return Prediction(**{**values, "regions": tuple(regions), **changes})
+    return Record(**{**values, "regions": tuple(regions), **changes})
 
 
 WHOLE = VisitedRegion(0, None, 0, 0, 0, 512, 512, 0.1, 0.0)

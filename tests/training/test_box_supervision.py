@@ -9,7 +9,7 @@ import torch
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.geometry import Grid, cell_regions, cells_on_target, root_regions
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify_all
 from hiresattn.model.select import TopK
 from hiresattn.training.augment import AUGMENTATIONS
 from hiresattn.training.box_supervision import Guided, glimpse_labels, hits, location_loss, value_loss
@@ -171,7 +171,7 @@ def test_boxes_teach_where_to_look(tmp_path):
     assert records[-1].hit >= 0.9
     model = load_model(tmp_path / "model")
     test = [example(i, "test") for i in range(20)]
-    found = list(classify(test, model, budget=6, stop=None, device="cpu"))
+    found = list(classify_all(test, model, budget=6, stop=None, device="cpu"))
     seen = [
         any(
             r.y <= y + 16 < r.y + r.height and r.x <= x + 16 < r.x + r.width

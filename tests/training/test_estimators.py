@@ -379,7 +379,7 @@ def test_the_papers_recipe_trains_the_papers_parts(tmp_path, monkeypatch):
     assert (model.config.input.low, model.config.input.high) == ((0.0,), (255.0,))
     assert model.net.value is None
     assert records[-1].glimpses == 3
-    found = next(classify([next(_sides(1)).source], model, policy="top-k", device="cpu"))
+    found = classify(next(_sides(1)).source, model, policy="top-k", device="cpu")
     assert len(found.regions) == 3
 
 

@@ -12,7 +12,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
 from hiresattn.geometry import Grid
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify, classify_all
 from hiresattn.training.augment import AUGMENTATIONS, Change
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
@@ -45,7 +45,7 @@ def test_training_learns_and_the_model_classifies_new_images(tmp_path):
     assert len(records) == 12
     assert records[-1].val_accuracy >= 0.9
     fresh = _spots(20, split="test", seed=9)
-    found = list(classify(fresh, tmp_path / "model", device="cpu", budget=12))
+    found = list(classify_all(fresh, tmp_path / "model", device="cpu", budget=12))
     assert np.mean([p.class_name == p.label for p in found]) >= 0.9
 
 
@@ -282,7 +282,7 @@ def test_without_closer_looks_training_is_a_thumbnail_classifier(tmp_path):
 def test_a_first_look_at_the_finest_regions_is_exhaustive(tmp_path):
     (record,) = fit(_spots(16), tmp_path / "model", replace(QUICK, epochs=1, root_size=32))
     assert record.glimpses == (128 // 32) ** 2
-    (found,) = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
+    found = classify(_spots(1)[0], tmp_path / "model", device="cpu", policy="top-k")
     assert {r.height for r in found.regions} == {32}
 
 

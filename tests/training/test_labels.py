@@ -11,7 +11,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify_all
 from hiresattn.training.box_supervision import glimpse_labels, value_loss
 from hiresattn.training.curriculum import stages_of
 from hiresattn.training.estimators import cross_entropy, published_loss, rewards, rightness, surprise
@@ -132,7 +132,7 @@ def test_training_learns_labels_that_come_alone_together_and_not_at_all(tmp_path
     assert (model.classes, model.config.multi_label) == (("dark", "light"), True)
     assert model.training["options"]["multi_label"] is True
     fresh = _spots(24, "test", seed=9)
-    found = list(classify(fresh, model, device="cpu", budget=16))
+    found = list(classify_all(fresh, model, device="cpu", budget=16))
     assert np.mean([set(p.labels) == set(e.label) for p, e in zip(found, fresh, strict=True)]) >= 0.8
 
 

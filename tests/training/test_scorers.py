@@ -11,7 +11,7 @@ from hiresattn.attention_maps.memory import AttentionMemory
 from hiresattn.checkpoint import CARD, load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify, classify_all
 from hiresattn.model.select import selector
 from hiresattn.training.data import Loader
 from hiresattn.training.estimators import FIRST_BASELINE
@@ -50,7 +50,7 @@ def test_a_training_with_any_scorer_resumes_bit_by_bit_and_its_model_says_which(
     if scorer != "random":  # draws anew
         assert all(torch.equal(value, parts[name]) for name, value in whole.items())
     assert json.loads((tmp_path / "whole" / CARD).read_text())["scorer"] == scorer
-    (found,) = classify(_spots(1)[0].source, tmp_path / "whole", device="cpu", budget=4, stop=None)
+    found = classify(_spots(1)[0].source, tmp_path / "whole", device="cpu", budget=4, stop=None)
     assert found.scorer == scorer
     assert {region.scorer for region in found.regions[1:]} == {scorer}
 
@@ -82,7 +82,9 @@ def test_boxes_that_say_their_classes_teach_where_and_what_without_a_label_of_th
     assert 1 < last.glimpses <= 5
     assert last.losses["evidence"] < 0.3
     assert last.val_accuracy >= 0.9
-    found = list(classify([e.source for e in _spots(16)], tmp_path / "m", device="cpu", budget=2, stop=None))
+    found = list(
+        classify_all([e.source for e in _spots(16)], tmp_path / "m", device="cpu", budget=2, stop=None)
+    )
     seen = [(f.regions[1], e.source) for f, e in zip(found, _spots(16), strict=True)]
     spot = [np.isin(s[r.y : r.y + r.height, r.x : r.x + r.width], (0, 255)).mean() for r, s in seen]
     assert np.mean(np.array(spot) > 0.1) >= 0.9

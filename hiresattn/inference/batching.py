@@ -1,0 +1,92 @@
+"""How many images are searched side by side."""
+
+import os
+import time
+from collections.abc import Iterable, Sized
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import torch
+
+from hiresattn.config import InputConfig
+from hiresattn.inference.session import Session
+from hiresattn.model.net import GlimpseNet
+from hiresattn.reading.fetch import Crops
+
+#: Images side by side where that pays.
+MOST_IMAGES = 16
+#: Memory that an image may take while it is searched: decoded tiles, bytes.
+BYTES_PER_IMAGE = 32 << 20
+#: A batch is worth it on the CPU if it takes at most this share of the time, a crop, of one at a time.
+_WORTH = 0.85
+_REPEATS = 3
+
+_measured: WeakKeyDictionary[GlimpseNet, int] = WeakKeyDictionary()
+
+
+def batch_images(session: Session, sources: Iterable[object]) -> int:
+    """How many images are searched side by side.
+
+    One where the order of looks would depend on it (random scores), where the clock counts (a budget in seconds), and
+    where nothing is searched. Else as many as asked for; ``auto``: 16 on a GPU, on the CPU what a measurement of the
+    encoder says is fastest, and never more than there is memory for.
+
+    Args:
+        session: Model and options.
+        sources: What is to be classified.
+    """
+    options, model = session.options, session.model
+    if not options.searches or session.squash is not None or model.config.scorer == "random":
+        return 1
+    count = len(sources) if isinstance(sources, Sized) else MOST_IMAGES
+    if options.batch_images != "auto":
+        return max(1, min(int(options.batch_images), count))
+    if count < 2 or session.budget.seconds is not None:
+        return 1
+    most = min(MOST_IMAGES, count, _images_in_memory())
+    if most < 2:
+        return 1
+    net = session.engine.net
+    if net.device.type != "cpu":
+        return most
+    if model.net not in _measured:
+        _measured[model.net] = _fastest_batch(net, model.config.input)
+    return min(most, _measured[model.net])
+
+
+def _fastest_batch(net: GlimpseNet, config: InputConfig) -> int:
+    """Crops in a batch that take the least time each: 1, 4 or 16."""
+    best, least = 1, _seconds_per_crop(net, config, 1)
+    alone = least
+    for count in (4, 16):
+        seconds = _seconds_per_crop(net, config, count)
+        if seconds > _WORTH * alone or seconds > least:
+            break
+        best, least = count, seconds
+    return best
+
+
+@torch.inference_mode()
+def _seconds_per_crop(net: GlimpseNet, config: InputConfig, count: int) -> float:
+    """Wall time of a pass, the quickest of some, for each of ``count`` crops."""
+    size = config.size
+    crops = Crops(
+        np.zeros((count, len(config.bands), size, size), np.float32),
+        np.ones((count, size, size), np.float32),
+    )
+    regions = np.tile(np.array([[0, 0, net.finest, net.finest]], np.int64), (count, 1))
+    times = []
+    for _ in range(_REPEATS + 1):
+        started = time.perf_counter()
+        net.glimpse(crops, regions, regions)
+        times.append(time.perf_counter() - started)
+    return min(times[1:]) / count
+
+
+def _images_in_memory() -> int:
+    """Images whose decoded tiles take at most a quarter of the memory that is free; as many come next."""
+    try:
+        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):  # not on this system
+        return MOST_IMAGES
+    return max(1, int(free / 4 / (2 * BYTES_PER_IMAGE)))

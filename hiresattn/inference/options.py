@@ -1,0 +1,107 @@
+"""How images are classified: the options of ``classify`` and ``classify_all``, checked in one place."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from hiresattn.config import did_you_mean
+from hiresattn.errors import ConfigError
+from hiresattn.inference.budget import Budget
+
+POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifyOptions:
+    """How images are classified.
+
+    Raises:
+        ConfigError: If a value can't be used.
+    """
+
+    budget: Budget | str | int = 64
+    """What one image may cost: glimpses (``64``), stored bytes (``"50MB"``) or seconds (``"2s"``)."""
+    stop: float | str | None = 0.95
+    """Confidence at which the search ends early, above 0 and at most 1; None or ``"off"`` = spend the budget."""
+    policy: str = "best-first"
+    """``best-first``; ``top-k`` (the training's k cells per region and depth, whatever the budget); to compare with:
+    ``random`` cells, ``lowres`` (the root regions only), ``exhaustive`` (every finest region, whatever the budget)."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
+    bands: tuple[int, ...] | None = None
+    """Bands to feed the model, counted from 1; None = the model's own."""
+    value_range: tuple[float, float] | None = None
+    """Native values that stand for the model's darkest and brightest, for images of another data type or range than
+    the training's; None = the model's own."""
+    mpp: float | None = None
+    """Micrometres per level-0 px, in place of what files say; a source's own comes first."""
+    strict: bool = False
+    """Whether a tile that a file leaves out is an error; else it counts as not measured."""
+    on_error: str = "raise"
+    """``raise``, or ``record``: a source that fails gives a record with status ``error``."""
+    seed: int = 0
+    """Of random choices and scores."""
+    threads: int | None = None
+    """Threads that read; None = the machine's cores, at most 8."""
+    nms: float = 1.0
+    """Largest overlap (intersection over union) of two chosen cells of a region or, in a search, of two visited
+    regions of a depth: at most .5 there, whatever this says. 1 = any."""
+    scorer: str | None = None
+    """``random``: random scores in place of the model's, a control. None, or the model's own by name = the model's."""
+    batch_images: int | str = "auto"
+    """Images searched side by side, which share batches of the network; ``auto`` = by device, encoder and memory."""
+
+    def __post_init__(self) -> None:
+        self._set("budget", Budget.parse(self.budget))
+        self._set("stop", None if self.stop == "off" else self.stop)
+        if self.stop is not None and not (_is_number(self.stop) and 0 < self.stop <= 1):  # type: ignore[operator]
+            raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {self.stop!r}")
+        if self.policy not in POLICIES:
+            raise ConfigError(f"unknown policy {self.policy!r}{did_you_mean(str(self.policy), POLICIES)}")
+        if not isinstance(self.device, str):
+            raise ConfigError(f"a device is auto, cpu, cuda:N or mps; got {self.device!r}")
+        if self.on_error not in ("raise", "record"):
+            raise ConfigError(f"on_error must be 'raise' or 'record'; got {self.on_error!r}")
+        if self.bands is not None:
+            self._set("bands", tuple(self.bands))
+            if not self.bands or not all(isinstance(band, int) and band >= 1 for band in self.bands):
+                raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.value_range is not None:
+            self._set("value_range", check_value_range(self.value_range))
+        if self.mpp is not None and not (_is_number(self.mpp) and 0 < self.mpp < math.inf):
+            raise ConfigError(f"mpp is a number of micrometres above 0; got {self.mpp!r}")
+        if self.seed < 0:
+            raise ConfigError(f"seed must be 0 or more; got {self.seed}")
+        if self.threads is not None and self.threads < 0:
+            raise ConfigError(f"threads must be 0 or more; got {self.threads}")
+        if not 0 <= self.nms <= 1:
+            raise ConfigError(f"nms is an intersection over union, 0 to 1; got {self.nms}")
+        whole = isinstance(self.batch_images, int) and self.batch_images >= 1
+        if self.batch_images != "auto" and not whole:
+            raise ConfigError(
+                f"batch_images is 'auto' or a number of images from 1; got {self.batch_images!r}"
+            )
+
+    @property
+    def searches(self) -> bool:
+        """Whether regions are chosen one after the other; else what is looked at is fixed."""
+        return self.policy in ("best-first", "random")
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
+    """A pair of finite values, the lower one first.
+
+    Raises:
+        ConfigError: If it is not that.
+    """
+    pair = tuple(value_range)
+    if len(pair) != 2 or not all(math.isfinite(value) for value in pair) or not pair[0] < pair[1]:
+        raise ConfigError(f"a value range is two finite values, the lower one first; got {value_range}")
+    return pair
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,200 @@
+"""Sources on their way: opened, checked against the model, their first crops read."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiresattn.checkpoint import Model
+from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.datasets.example import Example, Label, names_of
+from hiresattn.errors import ConfigError
+from hiresattn.geometry import check_region, root_regions
+from hiresattn.inference.options import check_value_range
+from hiresattn.inference.roots import MOST_AT_ONCE, first_roots
+from hiresattn.inference.session import Session
+from hiresattn.pyramid import Pyramid
+from hiresattn.reading.decode import FetchStats
+from hiresattn.reading.fetch import CropFetcher, Crops
+from hiresattn.reading.prefetch import Opened
+from hiresattn.reading.squash import SquashFetcher
+
+
+@dataclass
+class Source:
+    """A source that was opened, or what went wrong with it; and what it has cost so far."""
+
+    example: Example
+    pyramid: Pyramid | None = None
+    config: InputConfig | None = None
+    """How its pixels become crops."""
+    number: int = -1
+    """What the fetcher knows it by."""
+    fetch: Callable[[np.ndarray, np.ndarray], Crops] | None = None
+    region: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """What is classified, level-0 px."""
+    frame: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
+    """The same as the network is told ``[4]``: where the image is squashed, the square."""
+    roots: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
+    error: Exception | None = None
+    band_means: list[np.ndarray] = field(default_factory=list)
+    """Of the first crops; of all, if every region is looked at."""
+    opened: float = 0.0
+    """Wall time of opening, s."""
+    read: float = 0.0
+    """Of reading, ahead and since; its share where images are read together."""
+    computed: float = 0.0
+    """Of the network and of choosing."""
+
+
+class Opener:
+    """Opens sources for one session, and lets go of them.
+
+    Args:
+        session: Model and options.
+        fetcher: Reads all of them; None = each is squashed and read on its own.
+    """
+
+    def __init__(self, session: Session, fetcher: CropFetcher | None) -> None:
+        self._session = session
+        self._fetcher = fetcher
+        self._images = Opened()
+
+    def open(self, example: Example) -> Source:
+        """Open a source and read its first crops. Errors are kept with it. May run in another thread."""
+        started = time.perf_counter()
+        options, model = self._session.options, self._session.model
+        if options.mpp is not None and example.mpp is None:
+            example = replace(example, mpp=options.mpp)
+        source = Source(example)
+        try:
+            source.pyramid = pyramid = self._images.take(_key(example))
+            check_label(example, pyramid, model)
+            source.config = config = input_for(
+                model.config.input, pyramid, options.bands, options.value_range
+            )
+            source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
+            if self._fetcher is None:
+                source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
+                source.number = 0
+            else:
+                source.number = self._fetcher.add(pyramid, config)
+                source.fetch = self._fetcher
+            source.opened = time.perf_counter() - started
+            if self._fetcher is not None and options.policy != "exhaustive":
+                first = first_roots(source.roots, self._session.budget) if options.searches else source.roots
+                if len(first) <= MOST_AT_ONCE:
+                    self._fetcher.prepare(np.full(len(first), source.number), first)
+            source.read = time.perf_counter() - started - source.opened
+        except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
+            source.error = error
+        return source
+
+    def stats(self, source: Source) -> FetchStats:
+        """What was read of a source so far."""
+        if isinstance(source.fetch, SquashFetcher):
+            return source.fetch.stats[0]
+        assert self._fetcher is not None  # noqa: S101 - all others have it
+        return self._fetcher.stats[source.number]
+
+    def let_go(self, source: Source) -> None:
+        """Close a source, unless it is the caller's or in use."""
+        if self._fetcher is not None and source.number in self._fetcher.stats:
+            self._fetcher.remove(source.number)
+        if source.pyramid is not None:
+            self._images.give_back(_key(source.example))
+
+    def close(self) -> None:
+        """Close all sources."""
+        if self._fetcher is not None:
+            self._fetcher.close()
+        self._images.close()
+
+
+def frame_of(
+    pyramid: Pyramid, example: Example, squash: int | None, model: Model
+) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
+    """The region classified; the rectangle that the network is told ``[4]``; the root regions in that.
+
+    Raises:
+        RegionError: If the example's region leaves the image.
+    """
+    region = example.region or (0, 0, pyramid.height, pyramid.width)
+    check_region(region, pyramid.height, pyramid.width, pyramid.source)
+    seen = region if squash is None else (0, 0, squash, squash)
+    rule = model.config
+    roots = root_regions(*seen[2:], *seen[:2], root_size=rule.root_size, overlap=rule.overlap)
+    return region, np.array(seen, np.int64), roots
+
+
+def input_for(
+    config: InputConfig,
+    pyramid: Pyramid,
+    bands: tuple[int, ...] | None,
+    value_range: tuple[float, float] | None,
+) -> InputConfig:
+    """The model's input rule with what the caller says of this image.
+
+    Args:
+        config: The model's.
+        pyramid: The image.
+        bands: Bands to take, counted from 1; None = the model's.
+        value_range: Native values that stand for darkest and brightest; None = the model's.
+
+    Raises:
+        ConfigError: If the number of bands is not the model's, or the range is empty.
+    """
+    if bands is not None:
+        if len(bands) != len(config.bands):
+            raise ConfigError(
+                f"{pyramid.source}: {len(bands)} bands were named, the model takes {len(config.bands)}; name as "
+                f"many, for example --bands {','.join(str(b + 1) for b in config.bands)}"
+            )
+        config = replace(config, bands=tuple(band - 1 for band in bands), channels=None)
+    if value_range is not None:
+        low, high = check_value_range(value_range)
+        count = len(config.bands)
+        config = replace(config, low=(low,) * count, high=(high,) * count, dtype=str(pyramid.dtype))
+    return config
+
+
+def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
+    """The labels that a model should predict: one, or all where it predicts several; None = not known.
+
+    Raises:
+        ConfigError: If there are several labels and the model predicts one class.
+    """
+    if model.config.multi_label:
+        return names_of(label)
+    if isinstance(label, tuple):
+        raise ConfigError(
+            f"several labels ({', '.join(label) or 'none'}), and model {model.name!r} answers with one class; give "
+            "a column label in place of labels, or a model trained with --multi-label"
+        )
+    return None if label is None else (label,)
+
+
+def check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
+    """Refuse a label that the model doesn't know, which would count as a wrong prediction."""
+    for name in known_labels(example.label, model) or ():
+        if name not in model.classes:
+            raise ConfigError(
+                f"{pyramid.source}: label {name!r} is none of the model's classes "
+                f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest, or leave the "
+                "label empty"
+            )
+
+
+def name_of(example: Example) -> str:
+    """What records and errors call a source."""
+    source = example.source
+    name = source.source if isinstance(source, Pyramid) else source
+    return str(name) if isinstance(name, (str, Path)) else "<array>"
+
+
+def _key(example: Example) -> Any:
+    """Windows of one file are one image, however its path was given."""
+    return str(example.source) if isinstance(example.source, Path) else example.source
