@@ -140,8 +140,8 @@ def _table(found: "Evaluation") -> Iterator[str]:
     part = f", {found.failed} failed" if found.failed else ""
     part += f", {found.no_valid_pixels} without valid pixels" if found.no_valid_pixels else ""
     yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {counted(found.cases, 'case')}"
-    if found.answered < found.images:
-        yield f"Metrics are of the {found.answered} with an answer; accuracy over all: {found.accuracy_of_all:.3f}"
+    if found.classified < found.images:
+        yield f"Metrics are of the {found.classified} classified; accuracy over all: {found.accuracy_of_all:.3f}"
     yield ""
     words = {"top_k": found.top_k, "bins": found.bins}
     named = _WORDS | ({"auroc": "AUROC, mean", "brier": "Brier, 0 to 1"} if found.multi_label else {})
@@ -183,7 +183,7 @@ def _table(found: "Evaluation") -> Iterator[str]:
     for policy, reason in found.left_out.items():
         yield f"{policy} was left out: {reason}"
     if found.main.boxed:
-        yield f"hit: a look at the finest scale held the centre of a box, of {found.main.boxed} images with boxes"
+        yield f"hit: a finest region held the centre of a box, of {found.main.boxed} images with boxes"
     if (facts := found.calibration) is not None:
         yield ""
         yield (
@@ -195,11 +195,11 @@ def _table(found: "Evaluation") -> Iterator[str]:
 
 def _line(point: "Point", stop: float | None) -> list[str]:
     budget = "" if point.budget is None else point.budget
-    told = f"{budget}, stop at {stop:g}" if stop is not None else budget
+    shown = f"{budget}, stop at {stop:g}" if stop is not None else budget
     if point.glimpses is None or point.fraction_read is None or point.seconds is None:
-        return [point.policy, told, *_cells(point.accuracy), "", "", "", "", str(point.failed)]
+        return [point.policy, shown, *_cells(point.accuracy), "", "", "", "", str(point.failed)]
     cost = [f"{point.glimpses:.1f}", human_share(point.fraction_read), human_seconds(point.seconds)]
-    return [point.policy, told, *_cells(point.accuracy), _number(point.hit.value), *cost, str(point.failed)]
+    return [point.policy, shown, *_cells(point.accuracy), _number(point.hit.value), *cost, str(point.failed)]
 
 
 def _cells(measured: "Measured") -> list[str]:

@@ -1,1 +1,1 @@
-"""How good a model is: its answers on labelled images, metrics with intervals, accuracy against budget."""
+"""Evaluate a model on labelled images: metrics with intervals, accuracy against budget, calibration, plots."""

@@ -1,4 +1,4 @@
-"""One temperature for a model, fitted to its answers."""
+"""Temperature scaling of a model, fitted to its predictions on labelled images."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,13 +11,13 @@ from hiresattn.evaluation.outcomes import Outcome
 
 
 def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
-    """Fit the temperature, and say what it does to the answers that it was fitted to.
+    """Fit the temperature, and measure its effect on the predictions that it was fitted to.
 
-    The answers should come from searches without a stop rule: where such a search ends doesn't depend on the
+    They should come from searches without a stop rule: where such a search ends doesn't depend on the
     temperature.
 
     Args:
-        given: Answers of the model; those without probabilities are left out.
+        given: Predictions of the model; those without probabilities are left out.
         model: The model, with the temperature it has now.
 
     Returns:

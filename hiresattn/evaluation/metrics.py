@@ -1,4 +1,4 @@
-"""Metrics of many weightings of the same answers at once, intervals from resampled cases, and calibration."""
+"""Metrics of many weightings of the same predictions at once, bootstrap intervals, and temperature scaling."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from hiresattn.inference.record import LIKELY
 
 #: Bins of the top probability for the expected calibration error.
 BINS = 15
-#: An answer counts for ``top_k`` if the label is among this many best, or all classes if they are fewer.
+#: ``top_k`` counts predictions whose label is among this many likeliest classes.
 TOP = 5
 #: Share of the resampled values that an interval holds.
 LEVEL = 0.95
@@ -32,14 +32,14 @@ class Measured:
 
 
 def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """All metrics, of each weighting of the answers; NaN where one is not defined.
+    """All metrics, for each weighting of the predictions; NaN where one is not defined.
 
-    Own code, since the intervals need each metric of a thousand weightings: here those are one array operation.
+    Bootstrap intervals need each metric for a thousand weightings: here those are one array operation.
 
     Args:
-        truth: Index of the right class ``[n]``; or of several labels which are there, bool ``[n c]``.
+        truth: Index of the class ``[n]``; or, of several labels per image, which ones it has, bool ``[n c]``.
         scores: Probability of each class ``[n c]``.
-        weights: How often each answer counts ``[b n]``; ones for the plain metric.
+        weights: How often each prediction counts ``[b n]``; ones for the plain metric.
 
     Returns:
         Of several labels, see ``_of_labels``; else
@@ -52,27 +52,27 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
         return _of_labels(truth, scores, weights)
     count, classes = scores.shape
     rows = np.arange(count)
-    said = np.eye(classes)[scores.argmax(1)]
-    shown = np.eye(classes)[truth]
+    guesses = np.eye(classes)[scores.argmax(1)]
+    labels = np.eye(classes)[truth]
     own = scores[rows, truth][:, None]
-    before = np.arange(classes) < truth[:, None]  # of equal scores the first class is the answer
+    before = np.arange(classes) < truth[:, None]  # of equal scores the first class is predicted
     rank = (scores > own).sum(1) + ((scores == own) & before).sum(1)
-    confidence, right = scores.max(1), rank == 0
-    gap = np.eye(BINS)[_bin(confidence)] * (right - confidence)[:, None]
+    confidence, correct = scores.max(1), rank == 0
+    gap = np.eye(BINS)[_bin(confidence)] * (correct - confidence)[:, None]
     total = weights.sum(1)
-    support, predicted, hits = weights @ shown, weights @ said, weights @ (shown * said)
+    support, predicted, hits = weights @ labels, weights @ guesses, weights @ (labels * guesses)
     recall, f1 = _ratio(hits, support), _ratio(2 * hits, support + predicted)
-    ranked = [_ranked(shown[:, c] == 1, scores[:, c], weights) for c in range(classes)]
+    ranked = [_ranked(labels[:, c] == 1, scores[:, c], weights) for c in range(classes)]
     auroc, auprc = (np.stack(column, axis=1) for column in zip(*ranked, strict=True))
     return {
-        "accuracy": _ratio(weights @ right, total),
+        "accuracy": _ratio(weights @ correct, total),
         "top_k": _ratio(weights @ (rank < TOP), total),
         "balanced_accuracy": _mean(recall),
         "macro_f1": _mean(f1),
         "auroc": _mean(auroc),
         "auprc": _mean(auprc),
         "ece": _ratio(np.abs(weights @ gap).sum(1), total),
-        "brier": _ratio(weights @ ((scores - shown) ** 2).sum(1), total),
+        "brier": _ratio(weights @ ((scores - labels) ** 2).sum(1), total),
         "nll": _ratio(weights @ -np.log(np.maximum(own[:, 0], _LEAST)), total),
         "recall": recall,
         "precision": _ratio(hits, predicted),
@@ -83,18 +83,18 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
 
 
 def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    """Metrics of answers with several labels, which say what has a probability of ``LIKELY`` or more.
+    """Metrics of predictions with several labels: those with a probability of ``LIKELY`` or more.
 
     Returns:
-        ``exact_match`` (all labels right, and no other), ``micro_f1`` (over all labels of all answers) and ``macro_f1,
+        ``exact_match`` (all labels right, and no other), ``micro_f1`` (over all labels of all images) and ``macro_f1,
         auroc, auprc, ece, brier, nll``: means over the labels that are defined ``[b]``. ``recall, precision, f1,
         class_auroc, class_auprc, class_ece, class_brier`` ``[b c]``: ECE over equal bins of the label's probability,
         Brier the squared error of it (0 to 1), NLL in nats.
     """
     classes = range(scores.shape[1])
-    said = scores >= LIKELY
+    guesses = scores >= LIKELY
     total = weights.sum(1)
-    support, predicted, hits = weights @ truth, weights @ said, weights @ (truth & said)
+    support, predicted, hits = weights @ truth, weights @ guesses, weights @ (truth & guesses)
     f1 = _ratio(2 * hits, support + predicted)
     ranked = [_ranked(truth[:, c], scores[:, c], weights) for c in classes]
     auroc, auprc = (np.stack(column, axis=1) for column in zip(*ranked, strict=True))
@@ -104,7 +104,7 @@ def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> di
     brier = _ratio(squares, np.broadcast_to(total[:, None], squares.shape))
     own = np.where(truth, scores, 1 - scores)
     return {
-        "exact_match": _ratio(weights @ (said == truth).all(1), total),
+        "exact_match": _ratio(weights @ (guesses == truth).all(1), total),
         "micro_f1": _ratio(2 * hits.sum(1), (support + predicted).sum(1)),
         "macro_f1": _mean(f1),
         "auroc": _mean(auroc),
@@ -122,8 +122,8 @@ def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> di
     }
 
 
-def rights(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Which answers are right, in all of their labels: bool ``[n]``."""
+def is_correct(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which predictions are correct, in all of their labels: bool ``[n]``."""
     if truth.ndim == 2:
         return ((scores >= LIKELY) == truth).all(1)
     return scores.argmax(1) == truth
@@ -137,13 +137,13 @@ def confusion(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
 
 
 def reliability(truth: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]:
-    """Per bin of the top probability that holds answers: its ends, how many, how sure and how often right.
+    """Per bin of the largest probability that has predictions: ends, count, mean probability and accuracy.
 
-    Of several labels, every label of every answer is one: its probability, and how often it is there.
+    Of several labels, every label of every image is one prediction.
     """
-    confidence, right = scores.max(1), rights(truth, scores)
+    confidence, correct = scores.max(1), is_correct(truth, scores)
     if truth.ndim == 2:
-        confidence, right = scores.ravel(), truth.ravel()
+        confidence, correct = scores.ravel(), truth.ravel()
     found = []
     at = _bin(confidence)
     for number in np.unique(at).tolist():
@@ -154,7 +154,7 @@ def reliability(truth: np.ndarray, scores: np.ndarray) -> list[dict[str, float]]
                 "high": (number + 1) / BINS,
                 "images": int(inside.sum()),
                 "confidence": float(confidence[inside].mean()),
-                "accuracy": float(right[inside].mean()),
+                "accuracy": float(correct[inside].mean()),
             }
         )
     return found
@@ -164,7 +164,7 @@ def resampled(groups: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndar
     """Weights of cases drawn with replacement, as often as there are cases: the bootstrap.
 
     Args:
-        groups: Which case each answer belongs to, 0 to ``g - 1``, ``[n]``. All of a case's answers are drawn
+        groups: Which case each prediction belongs to, 0 to ``g - 1``, ``[n]``. All of a case's are drawn
             together.
         resamples: How many draws.
         seed: Of the draws.
@@ -190,38 +190,38 @@ def interval(values: np.ndarray) -> tuple[float, float] | None:
 
 
 def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
-    """The temperature at which the probabilities explain the labels best (least NLL): one number, by bisection.
+    """The temperature with the smallest negative log-likelihood of the labels, by bisection.
 
     Args:
-        truth: Index of the right class ``[n]``; or of several labels which are there, bool ``[n c]``.
+        truth: Index of the class ``[n]``; or, of several labels per image, which ones it has, bool ``[n c]``.
         scores: Probability of each class ``[n c]``, before the temperature.
 
     Returns:
-        What to divide the logits by. Above 1: the model was too sure.
+        What to divide the logits by. Above 1: the model was overconfident.
 
     Raises:
-        ConfigError: If none is best, since all answers are right (the surer, the better) or no better than chance.
+        ConfigError: If there is none: all predictions are correct, or they are no better than chance.
 
     Source:
         Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, temperature scaling.
     """
     several = truth.ndim == 2
     logits = logits_of(scores, several=several)
-    shown = truth if several else np.eye(scores.shape[1])[truth]
+    labels = truth if several else np.eye(scores.shape[1])[truth]
 
     def slope(sharpness: float) -> float:
         """Of the NLL, by 1 / temperature; rises."""
-        return float(((probabilities(sharpness * logits, several=several) - shown) * logits).sum())
+        return float(((probabilities(sharpness * logits, several=several) - labels) * logits).sum())
 
-    own = np.where(shown > 0, logits, -np.inf).max(1)
-    if rights(truth, scores).all() if several else bool((own >= logits.max(1)).all()):
+    own = np.where(labels > 0, logits, -np.inf).max(1)
+    if is_correct(truth, scores).all() if several else bool((own >= logits.max(1)).all()):
         raise ConfigError(
-            f"no temperature is best: all {len(truth)} answers are right, and the surer they were, the better; "
+            f"no temperature is best: all {len(truth)} predictions are correct, so the smaller, the better; "
             "calibrate on more or harder images"
         )
     if slope(0.0) >= 0:
         raise ConfigError(
-            f"no temperature is best: the {len(truth)} answers are no better than chance; train the model longer"
+            f"no temperature is best: the {len(truth)} predictions are no better than chance; train the model longer"
         )
     low, high = 1e-3, 1e3  # of 1 / temperature
     for _ in range(100):
@@ -231,7 +231,7 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
 
 
 def logits_of(scores: np.ndarray, *, several: bool) -> np.ndarray:
-    """What probabilities were made of, up to what makes no difference."""
+    """Logits of probabilities, up to a constant per image where there is one label."""
     scores = np.asarray(scores, np.float64)
     logits = np.log(np.maximum(scores, _LEAST))
     return logits - np.log(np.maximum(1 - scores, np.finfo(np.float64).tiny)) if several else logits

@@ -1,4 +1,4 @@
-"""A model's answers on labelled images, pass by pass."""
+"""What a model predicts for labelled images, in one or more passes."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,13 +34,13 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is kept of an answer."""
+    """What is kept of the prediction for one image."""
 
     case: str
     truth: int | tuple[int, ...]
     """Index of the class; where images have several labels, 1 for each that is there and 0 for the others."""
     scores: tuple[float, ...] | None
-    """Probabilities; None = there is no answer."""
+    """Probability of each class; None = there is no prediction."""
     error: str | None
     source: str
     region: tuple[int, int, int, int] | None
@@ -48,7 +48,7 @@ class Outcome:
     fraction_read: float
     seconds: float
     hit: bool | None
-    """Whether a finest look held the centre of a box; None where boxes, or a frame for them, are not known."""
+    """Whether a finest glimpse held the centre of a box; None where boxes, or their position, are not known."""
 
 
 def passes(
@@ -64,7 +64,7 @@ def passes(
 
     Returns:
         The passes, all without a stop rule; and the policies left out, with the reason: exhaustive, where an image
-        has too many places.
+        has too many finest regions.
 
     Raises:
         ConfigError: If a policy is unknown.
@@ -139,7 +139,7 @@ def checked(examples: Iterable[Example], model: Model, split: str) -> list[Examp
 
 
 def _too_many(examples: Sequence[Example], model: Model) -> str:
-    """Why these images can't be looked at exhaustively; empty if they can."""
+    """Why not every finest region of these images can be visited; empty if it can."""
     for example in examples:
         if model.config.input.squash is not None:
             return ""
@@ -150,7 +150,7 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
                 if pyramid is not example.source:
                     pyramid.close()
         except HiresattnError:
-            continue  # said when it is classified
+            continue  # an error of its classification
         count = place_count(*frame[2:], model.config.finest_side, model.config.overlap)
         if count > MOST_PLACES:
             return f"{example.source} has {count:,} finest regions, and at most {MOST_PLACES:,} of an image are visited"
@@ -180,17 +180,17 @@ def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
 
 
 def _hit(example: Example, found: Record, model: Model) -> bool | None:
-    """Whether a look at the finest scale held the centre of a box; those of the background's class are none."""
-    kinds = example.box_labels or (None,) * len(example.boxes or ())
+    """Whether a finest glimpse held the centre of a box; boxes of the background class don't count."""
+    classes = example.box_labels or (None,) * len(example.boxes or ())
     own = [
         box
-        for box, kind in zip(example.boxes or (), kinds, strict=True)
-        if kind is None or kind != model.config.background
+        for box, name in zip(example.boxes or (), classes, strict=True)
+        if name is None or name != model.config.background
     ]
     if not own or found.status == "error" or model.config.input.squash is not None:
         return None
-    looks = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
-    looks = looks[~expandable(looks, model.config.finest_side)]
+    finest = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
+    finest = finest[~expandable(finest, model.config.finest_side)]
     centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in own])[:, None] / 2
-    inside = (looks[:, :2] <= centre) & (centre < looks[:, :2] + looks[:, 2:])
+    inside = (finest[:, :2] <= centre) & (centre < finest[:, :2] + finest[:, 2:])
     return bool(inside.all(2).any())

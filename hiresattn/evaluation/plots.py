@@ -11,23 +11,23 @@ _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
 
 def plots(found: Evaluation) -> dict[str, Image.Image]:
     """Pictures by file name: ``reliability.png``, ``confusion.png`` of single labels, ``budget.png`` of a curve."""
-    if not found.answered:
+    if not found.classified:
         return {}
-    title = f"{found.model['name']}, {found.split}: {found.answered} images"
+    title = f"{found.model['name']}, {found.split}: {found.classified} images"
     pictures = {"reliability.png": _reliability(found)}
     if found.confusion:
         counts = np.array(found.confusion)
-        pictures["confusion.png"] = confusion_matrix(title, "label", "answer", found.classes, counts)
+        pictures["confusion.png"] = confusion_matrix(title, "label", "prediction", found.classes, counts)
     if found.curve:
         pictures["budget.png"] = _budget(found)
     return pictures
 
 
 def _reliability(found: Evaluation) -> Image.Image:
-    """How often answers are right, by how sure they are; bars: how many there are of them."""
+    """Accuracy by predicted probability; bars: the share of the images in each bin."""
     error = found.metrics["ece"].value
     title = f"Reliability; ECE {error:.3f}, temperature {found.model['temperature']:.3g}"
-    words = ("probability of the answer", "share that is right", "share of the images")
+    words = ("probability of the class", "accuracy", "share of the images")
     if found.multi_label:
         words = ("probability of a label", "share that has it", "share of all labels")
     chart = Chart(title, (words[0], _SHARES), (words[1], _SHARES))
@@ -35,7 +35,7 @@ def _reliability(found: Evaluation) -> Image.Image:
     for part in found.reliability:
         chart.bar(part["low"], part["high"], part["images"] / count, GRID_COLOUR)
     chart.legend_entry(words[2], GRID_COLOUR)
-    chart.line("as sure as right", [(0, 0), (1, 1)], "#8a8f9c")
+    chart.line("perfect calibration", [(0, 0), (1, 1)], "#8a8f9c")
     chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], LINE_COLOURS[0])
     return chart.image()
 

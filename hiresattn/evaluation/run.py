@@ -151,7 +151,7 @@ def evaluate(
         manifest=str(manifest) if isinstance(manifest, str | Path) else "",
         scorer=chosen.scorer or loaded.config.scorer,
     )
-    if chosen.calibrate and found.answered:
+    if chosen.calibrate and found.classified:
         found = _calibrated(found, done[0][1], loaded, str(model))
     if folder is not None:
         _write(folder, found)
@@ -192,10 +192,10 @@ def _run(
         yield outcome
 
 
-def _calibrated(found: Evaluation, answers: Sequence[Outcome], model: Model, path: str) -> Evaluation:
+def _calibrated(found: Evaluation, kept: Sequence[Outcome], model: Model, path: str) -> Evaluation:
     """The report with the calibration, which is written into the card; or why there is none."""
     try:
-        facts = calibrated(answers, model)
+        facts = calibrated(kept, model)
         set_temperature(path, facts["temperature"])
     except HiresattnError as error:  # the metrics are not lost
         return replace(found, calibration_error=str(error))

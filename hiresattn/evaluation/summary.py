@@ -14,10 +14,10 @@ from hiresattn.evaluation.metrics import (
     Measured,
     confusion,
     interval,
+    is_correct,
     measure,
     reliability,
     resampled,
-    rights,
 )
 from hiresattn.evaluation.outcomes import Outcome, Pass
 
@@ -33,11 +33,11 @@ OVERALL = (
     "nll",
 )
 PER_CLASS = ("recall", "precision", "f1", "class_auroc", "class_auprc")
-#: The same of models that answer with several labels.
+#: The same of models that predict several labels.
 OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll")
 PER_LABEL = (*PER_CLASS, "class_ece", "class_brier")
 _NOT_ONE_CASE = "one case: there is nothing to resample"
-_NONE = "no image has an answer"
+_NONE = "no image was classified"
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Point:
     images: int
     failed: int
     accuracy: Measured
-    """Share of right answers; of several labels, of those right in all of them."""
+    """Share of correct predictions; of several labels, correct in all of them."""
     glimpses: float | None
     fraction_read: float | None
     seconds: float | None
@@ -68,7 +68,8 @@ class Evaluation:
     multi_label: bool
     split: str
     images: int
-    answered: int
+    classified: int
+    """Images that the metrics are of."""
     failed: int
     no_valid_pixels: int
     failures: tuple[dict[str, Any], ...]
@@ -76,11 +77,11 @@ class Evaluation:
     resamples: int
     level: float
     accuracy_of_all: float
-    """Right answers over all images: one without an answer counts as wrong."""
+    """Correct predictions over all images: one that was not classified counts as wrong."""
     metrics: dict[str, Measured]
     per_class: dict[str, dict[str, Any]]
     confusion: tuple[tuple[int, ...], ...]
-    """Rows: the label; columns: the answer. Empty where images have several labels."""
+    """Rows: the label; columns: the predicted class. Empty where images have several labels."""
     reliability: tuple[dict[str, float], ...]
     main: Point
     curve: tuple[Point, ...] = ()
@@ -139,32 +140,32 @@ def summarize(
     several = model.config.multi_label
     truth = np.array([outcome.truth for outcome in known], bool if several else np.int64)
     scores = np.array([outcome.scores for outcome in known], np.float64).reshape(-1, len(model.classes))
-    shown = truth.reshape(scores.shape) if several else np.eye(len(model.classes), dtype=bool)[truth]
+    labels = truth.reshape(scores.shape) if several else np.eye(len(model.classes), dtype=bool)[truth]
     values, spans, cases = _measured(known, truth, scores, resamples, seed)
-    right = int(rights(truth, scores).sum()) if known else 0
+    correct = int(is_correct(truth, scores).sum()) if known else 0
     return Evaluation(
         model={"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
         classes=model.classes,
         multi_label=several,
         split=split,
         images=len(given),
-        answered=len(known),
+        classified=len(known),
         failed=len(failures),
         no_valid_pixels=len(given) - len(known) - len(failures),
         failures=failures,
         cases=cases,
         resamples=resamples,
         level=LEVEL,
-        accuracy_of_all=right / len(given),
+        accuracy_of_all=correct / len(given),
         metrics={
-            name: _one(values, spans, name, _about(name, shown, model, cases))
+            name: _one(values, spans, name, _about(name, labels, model, cases))
             for name in (OVERALL_LABELS if several else OVERALL)
         },
         per_class={
-            name: {"images": int(shown[:, index].sum())}
+            name: {"images": int(labels[:, index].sum())}
             | {
                 metric.removeprefix("class_"): _one(
-                    values, spans, metric, _why(metric, shown[:, index]), index
+                    values, spans, metric, _why(metric, labels[:, index]), index
                 )
                 for metric in (PER_LABEL if several else PER_CLASS)
             }
@@ -226,15 +227,15 @@ def _one(
     return Measured(value, low, high, reason or None)
 
 
-def _about(name: str, shown: np.ndarray, model: Model, cases: int) -> str:
-    """What is to be known of a metric over classes: those that it can't be of; ``shown [n c]`` is what is there."""
-    alike = [label for index, label in enumerate(model.classes) if len(np.unique(shown[:, index])) < 2]
-    absent = [label for index, label in enumerate(model.classes) if not shown[:, index].any()]
+def _about(name: str, labels: np.ndarray, model: Model, cases: int) -> str:
+    """Note on a metric that is a mean over classes: the classes that it leaves out. ``labels [n c]`` are one-hot."""
+    alike = [label for index, label in enumerate(model.classes) if len(np.unique(labels[:, index])) < 2]
+    absent = [label for index, label in enumerate(model.classes) if not labels[:, index].any()]
     if model.config.multi_label:
         if alike and name in ("auroc", "auprc"):
             return f"without the labels that all images of the split or none have: {', '.join(alike)}"
-    elif name in ("auroc", "auprc") and len(shown) and shown.all(0).any():
-        return f"all images are of class {model.classes[int(shown[0].argmax())]}"
+    elif name in ("auroc", "auprc") and len(labels) and labels.all(0).any():
+        return f"all images are of class {model.classes[int(labels[0].argmax())]}"
     elif absent and name in ("balanced_accuracy", "auroc", "auprc"):
         return f"without the classes that the split has no images of: {', '.join(absent)}"
     return _NOT_ONE_CASE if cases == 1 else ""
@@ -254,13 +255,13 @@ def _why(metric: str, mine: np.ndarray) -> str:
 def _point(run: Pass, given: Sequence[Outcome], resamples: int, seed: int) -> Point:
     known = [outcome for outcome in given if outcome.scores is not None]
     boxed = [outcome for outcome in given if outcome.hit is not None]
-    right = [float(rights(np.array([o.truth]), np.array([o.scores]))[0]) for o in known]
+    correct = [float(is_correct(np.array([o.truth]), np.array([o.scores]))[0]) for o in known]
     return Point(
         policy=run.policy,
         budget=run.budget,
         images=len(known),
         failed=sum(outcome.error is not None for outcome in given),
-        accuracy=_share(known, right, resamples, seed, _NONE),
+        accuracy=_share(known, correct, resamples, seed, _NONE),
         glimpses=float(np.mean([o.glimpses for o in known])) if known else None,
         fraction_read=float(np.mean([o.fraction_read for o in known])) if known else None,
         seconds=float(np.median([o.seconds for o in known])) if known else None,

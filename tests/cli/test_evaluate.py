@@ -148,7 +148,7 @@ def test_a_calibration_that_has_no_answer_loses_no_metrics(run, work, tmp_path):
     (tmp_path / "m.csv").write_text(rows)
     result = run("evaluate", work / "model", tmp_path / "m.csv", *WORDS, "--calibrate", "--json")
     assert result.exit_code == 1
-    assert "all 2 answers are right" in result.stderr
+    assert "all 2 predictions are correct" in result.stderr
     assert json.loads(result.stdout)["metrics"]["accuracy"]["value"] == 1
     assert load_model(work / "model").temperature == 1
 

@@ -112,7 +112,7 @@ def test_calibration_of_labels_is_written_or_says_why_not(run, work, model, tmp_
     assert load_model(model).temperature == facts["temperature"]
     result = run("evaluate", model, work / "m.csv", *WORDS, "--bootstrap", 0, "--calibrate")
     assert result.exit_code == 1
-    assert "all 8 answers are right" in result.stderr
+    assert "all 8 predictions are correct" in result.stderr
 
 
 def test_a_column_label_is_several_labels_where_multi_label_is_asked_for(run, work, tmp_path):

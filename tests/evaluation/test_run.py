@@ -175,7 +175,7 @@ def test_the_temperature_that_made_the_answers_too_sure_is_found():
 
 def test_a_temperature_that_has_no_best_is_an_error():
     right = np.array([[0.9, 0.1], [0.2, 0.8]])
-    with pytest.raises(ConfigError, match="all 2 answers are right"):
+    with pytest.raises(ConfigError, match="all 2 predictions are correct"):
         metrics.fit_temperature(np.array([0, 1]), right)
     with pytest.raises(ConfigError, match="no better than chance"):
         metrics.fit_temperature(np.array([1, 0]), right)
@@ -208,7 +208,13 @@ def test_a_report_counts_every_image_and_says_why_something_is_not_known(model, 
     ]
     main = passed(model, examples, Pass("best-first", "4"))
     found = summarize(main, [], model, "test", resamples=50)
-    assert (found.images, found.answered, found.failed, found.no_valid_pixels, found.cases) == (6, 4, 2, 0, 2)
+    assert (found.images, found.classified, found.failed, found.no_valid_pixels, found.cases) == (
+        6,
+        4,
+        2,
+        0,
+        2,
+    )
     assert "absent.tif" in found.failures[0]["error"]
     assert found.accuracy_of_all == pytest.approx(found.metrics["accuracy"].value * 4 / 6)
     assert np.array(found.confusion).sum() == 4
@@ -405,7 +411,7 @@ def test_the_temperature_that_made_labels_too_sure_is_found():
     logits = rng.normal(size=(20_000, 3)) * 2
     truth = rng.random(logits.shape) < 1 / (1 + np.exp(-logits))
     assert metrics.fit_temperature(truth, 1 / (1 + np.exp(-3 * logits))) == pytest.approx(3, rel=0.05)
-    with pytest.raises(ConfigError, match="all 2 answers are right"):
+    with pytest.raises(ConfigError, match="all 2 predictions are correct"):
         metrics.fit_temperature(np.array([[True], [False]]), np.array([[0.9], [0.2]]))
     with pytest.raises(ConfigError, match="no better than chance"):
         metrics.fit_temperature(np.array([[True], [False]]), np.array([[0.1], [0.8]]))
@@ -426,7 +432,7 @@ def test_a_report_of_labels_counts_them_and_says_which_can_not_be_ranked(several
     found = summarize(
         passed(several, checked(examples, several, "test"), Pass("best-first", "3")), [], several, "test"
     )
-    assert (found.multi_label, found.answered, found.failed, found.confusion) == (True, 4, 1, ())
+    assert (found.multi_label, found.classified, found.failed, found.confusion) == (True, 4, 1, ())
     assert {name: facts["images"] for name, facts in found.per_class.items()} == {"a": 4, "b": 2, "c": 0}
     assert found.per_class["a"]["auroc"].reason == "no images without it"
     assert found.per_class["c"]["recall"].reason == "no images of this class"
