@@ -17,7 +17,7 @@ import click
 import numpy as np
 
 from hiresattn import open_pyramid, read_crops
-from hiresattn.reading.bench import PATTERNS, bench_reading, crop_places
+from hiresattn.reading.bench import PATTERNS, bench_reading, crop_corners
 from scenes.canvas import Canvas
 from scenes.writers import write_tiff, write_zarr
 from store import store
@@ -153,13 +153,13 @@ def main(data: str, side: int, zarr_side: int, crops: int, folder: str | None) -
                     fit = (pyramid.height // SIZE) * (pyramid.width // SIZE)
                     wanted = min(crops, fit) if pattern == "grid" else crops
                     found = bench_reading(pyramid, pattern, crops=wanted, size=SIZE).to_json()
-                    yx = crop_places(pattern, pyramid.height, pyramid.width, wanted, SIZE)
+                    yx = crop_corners(pattern, pyramid.height, pyramid.width, wanted, SIZE)
                     row = {"file": kind, "side": pyramid.height, **found}
                     if kind == "slide":
                         row["others"] = list(others(str(path), yx, read_crops(pyramid, yx, SIZE).pixels))
                 rows.append(row)
                 print(row, flush=True)
-        places = crop_places("clustered", side, side, crops, SIZE)
+        places = crop_corners("clustered", side, side, crops, SIZE)
         threads = two_threads(str(slide), places)
     print(threads)
     print(store("reading", rows=rows, threads=threads))

@@ -1,12 +1,10 @@
-"""How fast a file can be read here: our reader, the library that people usually loop over, and the floor.
+"""Times reading crops of a file: this library, the usual loop over another one, and a lower bound.
 
-The floor is the decoding that nobody can save: each different tile under the crops once, its stored bytes
-in memory already.
+The lower bound ("floor") is decoding each different tile under the crops once, from stored bytes in memory.
 """
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import starmap
 from typing import Any
@@ -16,8 +14,7 @@ import numpy as np
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.errors import ConfigError, RegionError
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.pyramid.formats.omezarr import ZarrPyramid
-from hiresattn.pyramid.formats.quiet import quiet
+from hiresattn.reading.baselines import BASELINES
 from hiresattn.reading.crops import read_crops
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.plan import plan_windows
@@ -31,8 +28,6 @@ _FAST = 3
 _CENTRES, _SIGMA = 10, 400.0
 
 Progress = Callable[[float, str], None]
-#: ``cut(y, x) -> [h w c]``, a crop of level 0.
-_Cut = Callable[[int, int], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Ours(Timing):
 
 @dataclass(frozen=True)
 class Loop(Timing):
-    """One read per crop by the library that is usual for the format."""
+    """One call per crop of the usual library for the format."""
 
     name: str
 
@@ -113,8 +108,8 @@ def bench_reading(
 ) -> ReadBench:
     """Time reading crops of level 0 on one thread, beside the usual library and the floor.
 
-    All ways read the same crops, in turns; their px are compared. What is compiled on first use is compiled
-    before, the file is in the system's cache, and the arrays that crops are put into are used again.
+    All read the same crops, in turns, and their px are compared. Kernels are compiled and the file is in the system's
+    cache before, and the arrays that crops are written to are used again.
 
     Args:
         pyramid: The image.
@@ -127,26 +122,26 @@ def bench_reading(
         The times.
 
     Raises:
-        ConfigError: If the pattern is unknown, or nothing else reads this kind of source.
+        ConfigError: If the pattern is unknown, or there is no other library for this source.
         RegionError: If the image is too small for the crops.
         ReadError: If a tile can't be decoded.
     """
-    say = progress or (lambda _done, _what: None)
-    yx = crop_places(pattern, pyramid.height, pyramid.width, crops, size, what=pyramid.source)
-    if pyramid.backend not in _LOOPS:
+    report = progress or (lambda _done, _what: None)
+    yx = crop_corners(pattern, pyramid.height, pyramid.width, crops, size, what=pyramid.source)
+    if pyramid.backend not in BASELINES:
         raise ConfigError(f"{pyramid.source}: there is no usual way to read this; give a file")
-    name, opened = _LOOPS[pyramid.backend]
+    name, opened = BASELINES[pyramid.backend]
     decode = _floor(pyramid, yx, size)
     config = _as_it_is(pyramid, size)
-    places = np.concatenate([yx, np.full_like(yx, size)], axis=1)
+    regions = np.concatenate([yx, np.full_like(yx, size)], axis=1)
     image = np.zeros(len(yx), np.int64)
 
-    say(0, "first reads")
+    report(0, "first reads")
     read = read_crops(pyramid, yx, size)
     with opened(pyramid, size) as cut:
         difference = max(map(_difference, read.pixels, starmap(cut, yx.tolist())))
     with CropFetcher([pyramid], config, threads=1, cache_bytes=0) as fetch:
-        fused = fetch(image, places)
+        fused = fetch(image, regions)
         back = _unscaled_difference(read.pixels, fused.pixels, pyramid, config)
 
         def loop() -> None:
@@ -156,7 +151,7 @@ def bench_reading(
 
         ways: dict[str, Callable[[], Any]] = {
             "ours": lambda: read_crops(pyramid, yx, size, out=read.pixels),
-            "fused": lambda: fetch(image, places, fused),
+            "fused": lambda: fetch(image, regions, fused),
             name: loop,
         }
         if decode is not None:
@@ -165,9 +160,9 @@ def bench_reading(
         best = {way: Timing(np.inf, np.inf) for way in ways}
         for done in range(ROUNDS * len(turns)):
             way = turns[done % len(turns)]
-            say(done / len(turns), way)
+            report(done / len(turns), way)
             best[way] = min(best[way], _timed(ways[way], len(yx)), key=lambda timing: timing.cpu_ms)
-    say(ROUNDS, "done")
+    report(ROUNDS, "done")
     native = pyramid.native_tiles
     floor = None if native is None else Floor(native.decoder, best["floor"].cpu_ms)
     return ReadBench(
@@ -188,7 +183,7 @@ def bench_reading(
     )
 
 
-def crop_places(
+def crop_corners(
     pattern: str, height: int, width: int, count: int, size: int, *, seed: int = 0, what: str = "the image"
 ) -> np.ndarray:
     """First rows and columns of crops, int64 ``[n 2]``.
@@ -199,7 +194,7 @@ def crop_places(
         width: Columns of the image.
         count: How many crops.
         size: Side of a crop, px.
-        seed: Same seed, same places.
+        seed: Same seed, same crops.
         what: Name of the image, for messages.
 
     Raises:
@@ -218,8 +213,8 @@ def crop_places(
         return random.integers(0, room + 1, (count, 2))
     if pattern == "clustered":
         centres = random.random((_CENTRES, 2)) * room
-        places = centres[np.arange(count) % _CENTRES] + random.normal(0, _SIGMA, (count, 2))
-        return np.clip(np.rint(places), 0, room).astype(np.int64)
+        corners = centres[np.arange(count) % _CENTRES] + random.normal(0, _SIGMA, (count, 2))
+        return np.clip(np.rint(corners), 0, room).astype(np.int64)
     columns = min(int(np.ceil(np.sqrt(count))), width // size)
     rows = -(-count // columns)
     if rows * size > height:
@@ -282,73 +277,3 @@ def _unscaled_difference(ours: np.ndarray, fused: np.ndarray, pyramid: Pyramid, 
         difference = np.abs(native - back)[(scaled != 0).any(axis=0)]
         worst = max(worst, float(difference.max(initial=0.0)))
     return worst
-
-
-@contextmanager
-def _by_openslide(pyramid: Pyramid, size: int) -> Iterator[_Cut]:
-    import openslide
-
-    with openslide.OpenSlide(pyramid.source) as slide:
-        yield lambda y, x: np.asarray(slide.read_region((x, y), 0, (size, size)).convert("RGB"))
-
-
-@contextmanager
-def _by_rasterio(pyramid: Pyramid, size: int) -> Iterator[_Cut]:
-    import rasterio
-    from rasterio.windows import Window
-
-    bands = list(range(1, pyramid.channels + 1))
-    with quiet(rasterio.errors.NotGeoreferencedWarning):
-        raster = rasterio.open(pyramid.source)
-    with raster:
-        yield lambda y, x: np.moveaxis(raster.read(bands, window=Window(x, y, size, size)), 0, 2)
-
-
-@contextmanager
-def _by_tifffile(pyramid: Pyramid, size: int) -> Iterator[_Cut]:
-    import tifffile
-    import zarr
-
-    with tifffile.TiffFile(pyramid.source) as tif:
-        series = max(tif.series, key=lambda series: int(np.prod(series.shape)))
-        with series.aszarr(level=0) as store:
-            yield _slices(zarr.open_array(store, mode="r"), series.axes.replace("S", "C"), pyramid, size)
-
-
-@contextmanager
-def _by_zarr(pyramid: Pyramid, size: int) -> Iterator[_Cut]:
-    import zarr
-
-    assert isinstance(pyramid, ZarrPyramid)  # noqa: S101 - the backend's name says so
-    array, axes = pyramid.array(0)
-    yield _slices(zarr.open_array(array.store_path, mode="r"), axes.upper(), pyramid, size)
-
-
-@contextmanager
-def _by_pillow(pyramid: Pyramid, size: int) -> Iterator[_Cut]:
-    from PIL import Image
-
-    with Image.open(pyramid.source) as image:
-        yield lambda y, x: np.asarray(image.crop((x, y, x + size, y + size))).reshape(size, size, -1)
-
-
-def _slices(array: Any, axes: str, pyramid: Pyramid, size: int) -> _Cut:
-    """``z[y:y+h, x:x+w]``, whatever the order of the axes."""
-    order = [axes.replace("T", "").replace("Z", "").index(axis) for axis in "YXC" if axis in axes]
-
-    def cut(y: int, x: int) -> np.ndarray:
-        places = {"Y": slice(y, y + size), "X": slice(x, x + size), "C": slice(None)}
-        part = array[tuple(places.get(axis, 0) for axis in axes)]
-        return part.transpose(order).reshape(size, size, -1)[:, :, : pyramid.channels]
-
-    return cut
-
-
-#: Backend → what people write to read crops of such a file: its name, and what opens the file.
-_LOOPS: dict[str, tuple[str, Callable[[Pyramid, int], AbstractContextManager[_Cut]]]] = {
-    "openslide": ("openslide read_region", _by_openslide),
-    "rasterio": ("rasterio windows", _by_rasterio),
-    "tiff": ("tifffile + zarr", _by_tifffile),
-    "zarr": ("zarr z[y:y+h, x:x+w]", _by_zarr),
-    "image": ("Pillow crop", _by_pillow),
-}

@@ -97,7 +97,7 @@ def test_looking_everywhere_at_a_real_slide_reads_no_more_than_the_file(name):
             places = [(y, x) for y in range(0, 700 - side, 50) for x in range(0, 1150 - side, 50)]
             looks = np.array([(y, x, side, side) for y, x in places])
             fetch(np.zeros(len(looks), np.int64), looks)
-        (stats,) = fetch.stats
+        (stats,) = fetch.stats.values()
         assert pyramid.by_tile
         assert stats.tiles == stats.unique_tiles
         assert 0 < stats.bytes <= 1.01 * path.stat().st_size

@@ -6,22 +6,22 @@ import pytest
 
 from hiresattn import open_pyramid
 from hiresattn.errors import ConfigError, RegionError
-from hiresattn.reading.bench import PATTERNS, bench_reading, crop_places
+from hiresattn.reading.bench import PATTERNS, bench_reading, crop_corners
 from tests.images import write_geotiff, write_image, write_ome_tiff, write_ome_zarr, write_svs
 
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_places_lie_inside_and_are_the_same_each_time(pattern):
-    places = crop_places(pattern, 5000, 9000, 300, 224)
+    places = crop_corners(pattern, 5000, 9000, 300, 224)
     assert places.shape == (300, 2)
     assert places.dtype == np.int64
     assert (places >= 0).all()
     assert (places <= [5000 - 224, 9000 - 224]).all()
-    assert np.array_equal(places, crop_places(pattern, 5000, 9000, 300, 224))
+    assert np.array_equal(places, crop_corners(pattern, 5000, 9000, 300, 224))
 
 
 def test_the_grid_is_contiguous_and_shuffled():
-    places = crop_places("grid", 4000, 4000, 100, 50)
+    places = crop_corners("grid", 4000, 4000, 100, 50)
     assert len(np.unique(places, axis=0)) == 100
     offsets = places - places.min(axis=0)
     assert sorted(map(tuple, (offsets // 50).tolist())) == [(y, x) for y in range(10) for x in range(10)]
@@ -29,7 +29,7 @@ def test_the_grid_is_contiguous_and_shuffled():
 
 
 def test_clusters_are_as_wide_as_said():
-    places = crop_places("clustered", 100_000, 100_000, 5000, 224)
+    places = crop_corners("clustered", 100_000, 100_000, 5000, 224)
     groups = [places[k::10] for k in range(10)]
     assert np.mean([group.std(axis=0) for group in groups]) == pytest.approx(400, rel=0.05)
     assert places.std(axis=0).min() > 4000
@@ -37,11 +37,11 @@ def test_clusters_are_as_wide_as_said():
 
 def test_places_that_do_not_exist_are_errors():
     with pytest.raises(ConfigError, match=r"unknown pattern 'girt'.*grid"):
-        crop_places("girt", 500, 500, 5, 50)
+        crop_corners("girt", 500, 500, 5, 50)
     with pytest.raises(RegionError, match="500 x 40 px"):
-        crop_places("random", 500, 40, 5, 50)
+        crop_corners("random", 500, 40, 5, 50)
     with pytest.raises(RegionError, match="4 crops of 50 px lie side by side"):
-        crop_places("grid", 100, 120, 5, 50)
+        crop_corners("grid", 100, 120, 5, 50)
 
 
 @pytest.mark.parametrize(
