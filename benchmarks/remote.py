@@ -37,16 +37,16 @@ def look(url: str, model: Any) -> dict[str, Any]:
     """Open, take the first glance, then classify: requests, bytes, seconds."""
     started = time.perf_counter()
     with open_pyramid(url) as pyramid:
-        assert pyramid.ledger is not None
-        opened = pyramid.ledger.requests
+        assert pyramid.requests is not None
+        opened = pyramid.requests.count
         config = input_for(model.config.input, pyramid, BANDS, None)
         with CropFetcher([pyramid], config) as fetch:
             roots = root_regions(pyramid.height, pyramid.width)
             fetch(np.zeros(len(roots), np.int64), roots)
         glance = {
             "open_requests": opened,
-            "requests": pyramid.ledger.requests,
-            "bytes": pyramid.ledger.bytes,
+            "requests": pyramid.requests.count,
+            "bytes": pyramid.requests.bytes,
             "seconds": time.perf_counter() - started,
         }
     return {"glance": glance, **{policy: search(url, model, policy) for policy in POLICIES}}
@@ -56,15 +56,15 @@ def search(url: str, model: Any, policy: str) -> dict[str, Any]:
     """Classify with all of the budget."""
     started = time.perf_counter()
     with open_pyramid(url) as pyramid:
-        assert pyramid.ledger is not None
+        assert pyramid.requests is not None
         found = classify(pyramid, model, budget=BUDGET, stop="off", bands=BANDS, policy=policy)
         return {
             "glimpses": found.cost.glimpses,
             "tiles": found.cost.tiles,
             "tile_bytes": found.cost.bytes_read,
-            "requests": pyramid.ledger.requests,
-            "bytes": pyramid.ledger.bytes,
-            "share": pyramid.ledger.bytes / pyramid.meta.nbytes,
+            "requests": pyramid.requests.count,
+            "bytes": pyramid.requests.bytes,
+            "share": pyramid.requests.bytes / pyramid.meta.nbytes,
             "seconds": time.perf_counter() - started,
         }
 

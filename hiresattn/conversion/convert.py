@@ -1,4 +1,4 @@
-"""From a source to a finished file: choose, write beside, check, move into place."""
+"""From a source to a finished file: choose, write, check, move to the target."""
 
 import math
 import os
@@ -25,7 +25,7 @@ _COMPRESSIONS = {"zarr": omezarr.COMPRESSIONS, "cog": geotiff.COMPRESSIONS}
 #: Level sides up to this need no coarser level, px.
 _COARSEST = 256
 
-#: Largest side of a block, px, and bytes of one where it isn't said.
+#: Largest side of a block, px, and bytes of one where none is asked for.
 _SIDE, _BLOCK_BYTES = 2048, 1 << 24
 
 #: Smallest and largest side of a chunk or shard, px.
@@ -247,14 +247,14 @@ def _format(path: Path) -> str:
     raise ConfigError(f"{path}: its suffix names no format; possible are {known}; or give a format")
 
 
-def _level_count(image: Image, said: int | None) -> int:
+def _level_count(image: Image, asked: int | None) -> int:
     longer = max(image.height, image.width)
     most = (longer - 1).bit_length() + 1
-    if said is None:
+    if asked is None:
         return max(math.ceil(math.log2(longer / _COARSEST)), 0) + 1
-    if not 1 <= said <= most:
-        raise ConfigError(f"levels={said}: possible for {image.height} x {image.width} px are 1 to {most}")
-    return said
+    if not 1 <= asked <= most:
+        raise ConfigError(f"levels={asked}: possible for {image.height} x {image.width} px are 1 to {most}")
+    return asked
 
 
 def _block_side(image: Image, chunk: int) -> int:

@@ -69,9 +69,9 @@ class CogWriter:
         self._levels: list[Any] = []
         self._valid: list[Any] = []
         for k, size in enumerate(sizes):
-            place = {} if k else _place(image)
+            profile = {} if k else _profile(image)
             self._levels.append(
-                _file(path.with_name(f"level{k}.tif"), size, image.channels, image.dtype, place)
+                _file(path.with_name(f"level{k}.tif"), size, image.channels, image.dtype, profile)
             )
             self._valid.append(_file(path.with_name(f"valid{k}.tif"), size, 1, np.dtype(np.uint8), {}))
         with environment():
@@ -148,7 +148,9 @@ def _check(image: Image, compression: str) -> None:
         )
 
 
-def _file(path: Path, size: tuple[int, int], bands: int, dtype: np.dtype[Any], place: dict[str, Any]) -> Any:
+def _file(
+    path: Path, size: tuple[int, int], bands: int, dtype: np.dtype[Any], profile: dict[str, Any]
+) -> Any:
     """An intermediate file, open for writing."""
     import rasterio
     from rasterio.errors import NotGeoreferencedWarning
@@ -168,22 +170,22 @@ def _file(path: Path, size: tuple[int, int], bands: int, dtype: np.dtype[Any], p
             **layout,
             **packed,
             **plain,
-            **place,
+            **profile,
         )
 
 
-def _place(image: Image) -> dict[str, Any]:
+def _profile(image: Image) -> dict[str, Any]:
     """CRS, transform and nodata."""
     import rasterio
 
-    said: dict[str, Any] = {}
+    profile: dict[str, Any] = {}
     if image.pyramid.crs is not None:
-        said["crs"] = rasterio.crs.CRS.from_user_input(image.pyramid.crs)
+        profile["crs"] = rasterio.crs.CRS.from_user_input(image.pyramid.crs)
     if image.transform is not None:
-        said["transform"] = rasterio.Affine(*image.transform)
+        profile["transform"] = rasterio.Affine(*image.transform)
     if image.mark is not None:
-        said["nodata"] = image.mark
-    return said
+        profile["nodata"] = image.mark
+    return profile
 
 
 def _describe(file: Any, image: Image) -> None:

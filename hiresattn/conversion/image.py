@@ -22,7 +22,7 @@ class Image:
     region: tuple[int, int, int, int]
     """``(y, x, height, width)``, level-0 px of the source."""
     mark: float | None
-    """Value that says "not measured" in the data (a nodata value); None = a mask says it."""
+    """Nodata value in the data; None = a mask says what was measured."""
 
     @classmethod
     def of(
@@ -116,17 +116,17 @@ class Image:
         """
         if valid is None:
             return data, None
-        said = np.zeros(valid.shape, bool)  # not measured, and the data say so
+        marked = np.zeros(valid.shape, bool)  # not measured, and marked as such in the data
         if data.dtype.kind == "f":
-            said |= ~np.isfinite(data).all(axis=0)
+            marked |= ~np.isfinite(data).all(axis=0)
         if self.mark is not None:
             value = data.dtype.type(self.mark)
-            said |= (data == value).all(axis=0)
-            silent = ~valid & ~said
-            if silent.any():
-                data[:, silent] = value
+            marked |= (data == value).all(axis=0)
+            unmarked = ~valid & ~marked
+            if unmarked.any():
+                data[:, unmarked] = value
             return data, None
-        return data, None if (valid | said).all() else valid
+        return data, None if (valid | marked).all() else valid
 
     def kept_apart(self, data: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
         """Averages that don't look like nodata by chance: one band of such a px moves to the next value.

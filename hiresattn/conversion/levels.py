@@ -166,34 +166,34 @@ def _pixels(image: Image, total: np.ndarray, weight: np.ndarray) -> tuple[np.nda
 def _order(image: Image, side: int) -> list[tuple[int, int]]:
     """First row and column of each square, so that blocks of all levels are whole as early as may be."""
     rows, columns = -(-image.height // side), -(-image.width // side)
-    places = [(row, column) for row in range(rows) for column in range(columns)]
+    corners = [(row, column) for row in range(rows) for column in range(columns)]
     if not image.in_strips:
-        places.sort(key=_along_the_curve)
-    return [(row * side, column * side) for row, column in places]
+        corners.sort(key=_along_the_curve)
+    return [(row * side, column * side) for row, column in corners]
 
 
-def _along_the_curve(place: tuple[int, int]) -> int:
+def _along_the_curve(corner: tuple[int, int]) -> int:
     """Position on the Z-order curve: the bits of row and column in turn."""
-    row, column = place
+    row, column = corner
     return sum(((row >> bit & 1) * 2 + (column >> bit & 1)) << 2 * bit for bit in range(32))
 
 
 def _read_ahead(
-    image: Image, places: list[tuple[int, int]], side: int, threads: int
+    image: Image, corners: list[tuple[int, int]], side: int, threads: int
 ) -> Iterator[tuple[tuple[int, int], tuple[np.ndarray, np.ndarray | None]]]:
     """The squares in order, ``threads`` of them read while the caller works."""
     waiting: deque[tuple[tuple[int, int], Future[tuple[np.ndarray, np.ndarray | None]]]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for y, x in places:
+            for y, x in corners:
                 size = min(side, image.height - y), min(side, image.width - x)
                 waiting.append(((y, x), pool.submit(image.read, y, x, *size)))
                 if len(waiting) > threads:
-                    place, read = waiting.popleft()
-                    yield place, read.result()
+                    corner, read = waiting.popleft()
+                    yield corner, read.result()
             while waiting:
-                place, read = waiting.popleft()
-                yield place, read.result()
+                corner, read = waiting.popleft()
+                yield corner, read.result()
         finally:
             for _, read in waiting:
                 read.cancel()

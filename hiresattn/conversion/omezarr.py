@@ -74,8 +74,8 @@ class OmeZarrWriter:
     def write(self, block: Block) -> None:
         """Write one block."""
         height, width = block.data.shape[1:]
-        place = slice(block.y, block.y + height), slice(block.x, block.x + width)
-        self._arrays[block.level][:, *place] = block.data
+        window = slice(block.y, block.y + height), slice(block.x, block.x + width)
+        self._arrays[block.level][:, *window] = block.data
         if block.valid is not None and not self._valid:
             self._valid = [
                 self._array(f"valid/{k}", k, None, np.dtype(np.uint8)) for k in range(len(self._sizes))
@@ -83,8 +83,8 @@ class OmeZarrWriter:
             for level, *where in self._written:
                 self._valid[level][tuple(where)] = 1
         if self._valid:
-            self._valid[block.level][place] = 1 if block.valid is None else block.valid
-        self._written.append((block.level, *place))
+            self._valid[block.level][window] = 1 if block.valid is None else block.valid
+        self._written.append((block.level, *window))
 
     def finish(self) -> None:
         """Write what the arrays are."""
@@ -160,22 +160,22 @@ def _channel(label: str, colour: str) -> dict[str, Any]:
 
 def _place(image: Image) -> dict[str, Any]:
     """Coordinate system and transform, as the GeoZarr conventions write them."""
-    said: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
     conventions = []
     crs = image.pyramid.crs
     if crs is not None:
         name, _, code = crs.partition(":")
         short = name.isalnum() and code.isalnum()
-        said["proj:code" if short else "proj:wkt2"] = crs if short else _wkt2(crs)
+        attributes["proj:code" if short else "proj:wkt2"] = crs if short else _wkt2(crs)
         conventions.append(_PROJ)
     if image.transform is not None:
-        said |= {
+        attributes |= {
             "spatial:dimensions": ["y", "x"],
             "spatial:transform": list(image.transform),
             "spatial:shape": [image.height, image.width],
         }
         conventions.append(_SPATIAL)
-    return {**said, "zarr_conventions": conventions} if conventions else {}
+    return {**attributes, "zarr_conventions": conventions} if conventions else {}
 
 
 def _wkt2(crs: str) -> str:

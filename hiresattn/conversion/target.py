@@ -1,4 +1,4 @@
-"""Where a result goes: written beside, moved into place when it is whole, or nothing at all."""
+"""Where the result of a conversion goes, and what may be replaced."""
 
 import os
 from collections.abc import Iterator

@@ -33,7 +33,7 @@ class Checked:
 
 
 def verify(image: Image, path: Path, target: Path, count: int, *, lossy: bool, seed: int = 0) -> Checked:
-    """Open a written file as any other, and compare what it says and windows of every level.
+    """Open a written file as any other, and compare its metadata and windows of every level.
 
     Args:
         image: What was written.
@@ -54,9 +54,9 @@ def verify(image: Image, path: Path, target: Path, count: int, *, lossy: bool, s
     except HiresattnError as error:
         if not isinstance(error, WriteError) and str(path) not in str(error):  # the source's
             raise
-        said = str(error).replace(str(path), "it")
+        message = str(error).replace(str(path), "it")
         raise WriteError(
-            f"{target}: what was written is not what was read ({said}); nothing was left there"
+            f"{target}: what was written is not what was read ({message}); nothing was left there"
         ) from error
 
 
@@ -146,9 +146,9 @@ def _means(
             rows = (np.arange(row, row + data.shape[1]) // factor) - y
             columns = (np.arange(column, column + data.shape[2]) // factor) - x
             first, second = (np.flatnonzero(np.diff(at, prepend=-1)) for at in (rows, columns))
-            place = np.ix_(rows[first], columns[second])
-            weight[place] += np.add.reduceat(np.add.reduceat(ones, first, 0), second, 1)
+            cells = np.ix_(rows[first], columns[second])
+            weight[cells] += np.add.reduceat(np.add.reduceat(ones, first, 0), second, 1)
             sums = np.add.reduceat(np.add.reduceat(values, first, 1), second, 2)
-            total[place] += np.moveaxis(sums, 0, 2)
+            total[cells] += np.moveaxis(sums, 0, 2)
     measured = weight > 0
     return np.divide(total, weight[..., None], where=measured[..., None], out=total), measured

@@ -69,7 +69,7 @@ def read_folder(folder: str | Path, *, seed: int = 0, train: bool = True) -> lis
         The examples, in the order of the names.
 
     Raises:
-        ConfigError: If the folder isn't laid out like that; the message names what is wrong.
+        ConfigError: If the folder isn't arranged like that; the message names what is wrong.
     """
     root = Path(folder)
     if is_zarr(root):

@@ -14,18 +14,18 @@ from hiresattn.geometry import Level, check_region
 from hiresattn.pyramid.pixels import Pixels, measured
 
 if TYPE_CHECKING:
-    from hiresattn.pyramid.storage.ranges import Ledger
+    from hiresattn.pyramid.storage.ranges import RequestStats
     from hiresattn.pyramid.storage.tiles import Tiles
 
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a file says about its image, before any pixel is read."""
+    """What the header of a file says about its image."""
 
     levels: tuple[Level, ...]
     """Stored resolutions, finest first; level 0 has downsample 1."""
     channels: int
-    """Bands that ``read`` returns (alpha is not a band: it says what is valid)."""
+    """Bands that ``read`` returns (alpha is not a band: it marks what is valid)."""
     dtype: np.dtype[Any]
     """Native data type."""
     mpp: float | None = None
@@ -52,12 +52,12 @@ class Pyramid(ABC):
     What the format lets a reader notice of damage is an error, never blank pixels: a file or tile cut short,
     and whatever the decoder refuses. Deflate, gzip and PNG have checksums. Uncompressed, LZW, JPEG, JPEG 2000,
     WebP and, as most programs write it, zstd and Blosc have none: changed bytes in the middle of a tile may
-    decode to other pixels, and nobody can tell.
+    decode to other pixels unnoticed.
 
     Args:
         source: Path or address, as shown in messages and records.
         meta: What the file says.
-        given: What the caller said in place of the file (``mpp``, ``nodata``); used to open it anew.
+        given: What the caller gives in place of the file's (``mpp``, ``nodata``); used to open it anew.
     """
 
     backend: ClassVar[str]
@@ -68,7 +68,7 @@ class Pyramid(ABC):
     """The stored tiles, where they are read and decoded natively."""
     by_window: bool = False
     """Whether its library cuts windows out of tiles faster than it returns the tiles themselves."""
-    ledger: "Ledger | None" = None
+    requests: "RequestStats | None" = None
     """What was asked of a server, where that is counted."""
     exact_bytes: bool = False
     """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
@@ -117,8 +117,8 @@ class Pyramid(ABC):
             width: Columns.
 
         Returns:
-            ``[h w c]`` in the file's native dtype. Places the file leaves out hold its declared fill value;
-            ``read_masked`` says which they are.
+            ``[h w c]`` in the file's native dtype. Px that the file leaves out hold its declared fill value;
+            ``read_masked`` returns which they are.
 
         Raises:
             RegionError: If the level or the window doesn't exist.
@@ -229,8 +229,8 @@ class Pyramid(ABC):
         try:
             return list(map(index, values))
         except TypeError as error:
-            said = ", ".join(map(repr, values))
-            raise RegionError(f"{self.source}: {what} is given in whole numbers; got {said}") from error
+            got = ", ".join(map(repr, values))
+            raise RegionError(f"{self.source}: {what} is given in whole numbers; got {got}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self.source, self._given)

@@ -38,7 +38,7 @@ def choose_mpp(
         given: What the caller says, µm per level-0 px; wins.
         y: What the file says along rows, µm per level-0 px.
         x: What the file says along columns.
-        where: The place in the file, for the record.
+        where: Where in the file, for messages.
 
     Returns:
         ``(mpp, mpp_source)``.
@@ -60,7 +60,7 @@ def choose_mpp(
 
 
 def micrometres(value: str | float | None, unit: str | None) -> float | None:
-    """A length in µm; None if the value or the unit says nothing. No unit means µm."""
+    """A length in µm; None if the value or the unit is unusable. No unit means µm."""
     factor = _MICROMETRES.get((unit or "um").strip().lower())
     try:
         return None if value is None or factor is None else float(value) * factor

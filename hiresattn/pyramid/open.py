@@ -30,11 +30,11 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         nodata: Value that stands for "nothing measured here", in place of what the file says.
 
     Returns:
-        A pyramid; ``pyramid.backend`` says what reads it.
+        A pyramid; ``pyramid.backend`` is the name of its reader.
 
     Raises:
         NotFoundError: If there is no such file.
-        OpenError: If the file is damaged or no reader knows it; the message says what each one said.
+        OpenError: If the file is damaged or no reader knows it; the message has what each one reported.
         ConfigError: If ``mpp`` isn't positive.
 
     Example:

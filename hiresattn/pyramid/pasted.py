@@ -23,7 +23,7 @@ class Pasted(Pyramid):
 
     It has the levels, tiles and scale of ``host``. On each level the box is rounded to whole px: where its
     edges lie on them already, the level is exactly that of the mixed image. The donor's px come as stored where it
-    has a level of this downsample and the places agree, else as area averages of its finer px. A window wholly
+    has a level of this downsample and px boundaries coincide, else as area averages of its finer px. A window wholly
     inside the box, or wholly outside, is read from one of the two. The two images stay the caller's.
 
     Args:
@@ -42,11 +42,11 @@ class Pasted(Pyramid):
     def __init__(
         self, host: Pyramid, donor: Pyramid, box: tuple[int, int, int, int], at: tuple[int, int]
     ) -> None:
-        kinds = [(image.channels, image.dtype, _colours(image)) for image in (host, donor)]
-        if kinds[0] != kinds[1]:
+        formats = [(image.channels, image.dtype, _colours(image)) for image in (host, donor)]
+        if formats[0] != formats[1]:
             raise DomainError(
                 f"{donor.source} can't be pasted into {host.source}: {donor.channels} bands {donor.dtype} and "
-                f"{host.channels} bands {host.dtype}, or other palettes; convert them to the same kind"
+                f"{host.channels} bands {host.dtype}, or other palettes; convert one to the other's"
             )
         check_region(box, host.height, host.width, host.source)
         check_region((*at, *box[2:]), donor.height, donor.width, donor.source)

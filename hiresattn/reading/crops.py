@@ -16,7 +16,7 @@ _RUN = 8
 
 
 class NativeCrops(NamedTuple):
-    """What ``read_crops`` returns for ``n`` places."""
+    """What ``read_crops`` returns for ``n`` windows."""
 
     pixels: np.ndarray
     """``[n h w c]``, the file's data type. Where the file leaves a tile out: its declared fill value."""
@@ -149,7 +149,7 @@ class _Job:
         return tile.missing_tiles
 
     def _buffer(self) -> np.ndarray | None:
-        """This thread's room for a tile."""
+        """This thread's memory for a tile."""
         if self.pyramid.native_tiles is None:
             return None
         if not hasattr(self.buffers, "tile"):
@@ -176,7 +176,7 @@ def _windows(pyramid: Pyramid, yx: np.ndarray, size: int | tuple[int, int], leve
         yx = np.empty((0, 2), np.int64)
     if yx.ndim != 2 or yx.shape[1] != 2 or yx.dtype.kind not in "iu":
         raise RegionError(
-            f"{pyramid.source}: places are whole numbers [n 2] (y, x); got {yx.dtype} {yx.shape}"
+            f"{pyramid.source}: first rows and columns are whole numbers [n 2] (y, x); got {yx.dtype} {yx.shape}"
         )
     has = pyramid.levels[level]
     windows = np.empty((len(yx), 4), np.int64)

@@ -1,4 +1,4 @@
-"""What a run would read of an image, before it reads a pixel; and what to do where that is too much."""
+"""Estimates what a run would read of an image, without reading a pixel; and what to do where that is too much."""
 
 import shlex
 from dataclasses import asdict, dataclass
@@ -20,10 +20,10 @@ _UNTILED = 2048
 
 @dataclass(frozen=True)
 class Preview:
-    """About what a run would read: looks shared evenly over the depths, spread evenly in each."""
+    """About what a run would read: glimpses shared evenly over the depths, spread evenly in each."""
 
     budget: int
-    """Looks assumed."""
+    """Glimpses assumed."""
     tiles: int
     """Different tiles under them."""
     bytes: int
@@ -31,7 +31,7 @@ class Preview:
     fraction: float
     """Px decoded over px of level 0."""
     requests: int
-    """Reads of the file, or requests to its server: a look's tiles that lie side by side come in one."""
+    """Reads of the file, or requests to its server: tiles of one glimpse that lie side by side come in one."""
 
     def to_json(self) -> dict[str, Any]:
         """The values as JSON types."""
@@ -53,12 +53,12 @@ def preview(
 
     Args:
         pyramid: The image.
-        budget: Looks.
+        budget: Glimpses.
         config: How pixels become crops; default: crops of 64 px.
         grid: How a region is divided.
         finest: Side of the smallest region, level-0 px; None = a crop's side.
-        root_size: Largest side of a region of the first look, level-0 px.
-        overlap: Least share of its side that a region of the first look has in common with the next.
+        root_size: Largest side of a root region, level-0 px.
+        overlap: Least share of its side that a root region has in common with the next.
         region: ``(y, x, height, width)`` searched, level-0 px; None = all of the image.
 
     Returns:
@@ -67,16 +67,16 @@ def preview(
     config, grid = config or InputConfig(), grid or Grid()
     y, x, height, width = region or (0, 0, pyramid.height, pyramid.width)
     least = finest or config.size
-    looks = [root_regions(height, width, y, x, root_size=root_size, overlap=overlap)[:budget]]
-    depths = depth_count(looks[0], grid, least)
-    left = budget - len(looks[0])
+    glimpses = [root_regions(height, width, y, x, root_size=root_size, overlap=overlap)[:budget]]
+    depths = depth_count(glimpses[0], grid, least)
+    left = budget - len(glimpses[0])
     for depth in range(1, depths):
-        parents = looks[-1][expandable(looks[-1], least)]
+        parents = glimpses[-1][expandable(glimpses[-1], least)]
         cells = np.unique(cell_regions(parents, grid, least).reshape(-1, 4), axis=0)
         share = min(left // (depths - depth), len(cells))
-        looks.append(cells[np.linspace(0, len(cells) - 1, share).astype(np.int64)])
+        glimpses.append(cells[np.linspace(0, len(cells) - 1, share).astype(np.int64)])
         left -= share
-    regions = np.concatenate(looks)
+    regions = np.concatenate(glimpses)
     px_per_side = round(config.size * config.oversample)
     plan = plan_reads(regions, pyramid.levels, px_per_side, pyramid.source)
     tiles = plan.tiles.tolist()
@@ -89,12 +89,12 @@ def preview(
         tiles=len(tiles),
         bytes=sum(pyramid.tile_bytes(*tile) for tile in tiles),
         fraction=sum(rows * columns for rows, columns in shown) / (height * width),
-        requests=_requests(pyramid, looks, px_per_side),
+        requests=_requests(pyramid, glimpses, px_per_side),
     )
 
 
 def advice(pyramid: Pyramid) -> str | None:
-    """Why an image is slow to look into, and the command that mends it; None where all is well."""
+    """Why an image is slow to read in crops, and the command that converts it; None where it isn't."""
     first, last = pyramid.levels[0], pyramid.levels[-1]
     wrong = None
     side = max(pyramid.height, pyramid.width)
@@ -104,7 +104,7 @@ def advice(pyramid: Pyramid) -> str | None:
         wrong = "it is stored in strips, so every crop decodes rows from edge to edge"
     elif max(last.height, last.width) > COARSEST:
         wrong = (
-            f"it has no overviews (its coarsest level is {last.width} x {last.height} px), so the first look reads "
+            f"it has no overviews (its coarsest level is {last.width} x {last.height} px), so the root regions read "
             "all of that"
         )
     if wrong is None or pyramid.backend == "array":
@@ -116,11 +116,11 @@ def advice(pyramid: Pyramid) -> str | None:
     )
 
 
-def _requests(pyramid: Pyramid, looks: list[np.ndarray], px_per_side: int) -> int:
-    """Reads, one look after another; the first look at once."""
+def _requests(pyramid: Pyramid, glimpses: list[np.ndarray], px_per_side: int) -> int:
+    """Reads, one glimpse after another; the root regions at once."""
     read: set[tuple[int, ...]] = set()
     count = 0
-    for regions in [looks[0], *(region[None] for depth in looks[1:] for region in depth)]:
+    for regions in [glimpses[0], *(region[None] for depth in glimpses[1:] for region in depth)]:
         plan = plan_reads(regions, pyramid.levels, px_per_side, pyramid.source)
         new = [tile for tile in map(tuple, plan.tiles.tolist()) if tile not in read]
         read.update(new)

@@ -43,7 +43,7 @@ def finish(
 
 
 @compiled
-def place_coded(
+def copy_uint8(
     data: np.ndarray,
     valid: np.ndarray,
     tile_y: int,
@@ -95,7 +95,7 @@ def place_coded(
 
 
 @compiled
-def place(
+def copy_scaled(
     data: np.ndarray,
     valid: np.ndarray,
     tile_y: int,
@@ -107,7 +107,7 @@ def place(
     pixels: np.ndarray,
     coverage: np.ndarray,
 ) -> None:
-    """As ``place_coded``, for any number type: a value ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
+    """As ``copy_uint8``, for any number type: a value ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
 
     Args are its own, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1.
     """

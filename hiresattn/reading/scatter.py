@@ -8,7 +8,7 @@ from jaxtyping import Float32, Float64
 
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import finish, place, place_coded
+from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
 from hiresattn.reading.reads import Read
 
 
@@ -63,9 +63,9 @@ def scatter(
         if own:
             fed = np.array(own, np.int64)
             if data.dtype == np.uint8:
-                place_coded(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
+                copy_uint8(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
             else:
-                place(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
+                copy_scaled(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
         for crop in read.crops:
             if is_native[crop]:
                 continue

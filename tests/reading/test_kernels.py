@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import finish, place, place_coded
+from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -159,9 +159,9 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
     table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
     fed = np.array([4, 0, 1, 2, 3])
     out = [np.full((6, 3, size, size), 7, np.float32), np.full((6, size, size), 7, np.float32)]
-    runs = [(place, (low, high)), (place.py_func, (low, high))]
+    runs = [(copy_scaled, (low, high)), (copy_scaled.py_func, (low, high))]
     if dtype == "uint8":
-        runs += [(place_coded, (table,)), (place_coded.py_func, (table,))]
+        runs += [(copy_uint8, (table,)), (copy_uint8.py_func, (table,))]
     for run, scale in runs:
         pixels, coverage = (part.copy() for part in out)
         run(data, valid, 100, 200, corners + np.array([100, 200]), fed, *scale, pixels, coverage)

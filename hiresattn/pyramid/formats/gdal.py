@@ -68,13 +68,13 @@ class GdalFile:
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
                 raster = self.open(None)
         except Exception as error:
-            said = reason(error)
-            if "404" in said or "No such file" in said or "does not exist" in said:
-                raise NotFoundError(f"{self.source}: there is no such file ({said}); {CHECK}") from error
+            message = reason(error)
+            if "404" in message or "No such file" in message or "does not exist" in message:
+                raise NotFoundError(f"{self.source}: there is no such file ({message}); {CHECK}") from error
             remedy = "convert it to a tiled GeoTIFF or OME-TIFF"
-            if self.remote and "supported file format" not in said:
+            if self.remote and "supported file format" not in message:
                 remedy = CHECK
-            raise OpenError(f"{self.source}: GDAL can't open it ({said}); {remedy}") from error
+            raise OpenError(f"{self.source}: GDAL can't open it ({message}); {remedy}") from error
         self._quiet = raster.transform.is_identity
         return raster
 
@@ -95,12 +95,12 @@ class GdalFile:
         import rasterio
         from rasterio.env import getenv, hasenv
 
-        said = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ONE_THREAD.keys()
-        return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in said})
+        given = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ONE_THREAD.keys()
+        return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given})
 
 
 def reason(error: BaseException) -> str:
-    """The first error of a chain: rasterio's own says only that reading failed."""
+    """The first error of a chain: rasterio's own only states that reading failed."""
     while error.__cause__ is not None:
         error = error.__cause__
     return (str(error) or type(error).__name__).splitlines()[0]

@@ -35,7 +35,7 @@ _SMALL = 128
 class RasterioPyramid(Pyramid):
     """A raster that GDAL reads, with its overviews as levels; ``[h w bands]`` in its native dtype.
 
-    An alpha band isn't a band here: it says what is valid, as do an internal mask, the nodata value and
+    An alpha band isn't a band here: it marks what is valid, as do an internal mask, the nodata value and
     blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
 
     Tiles of local GeoTIFF, and of cloud-optimised ones behind http and https, are read and decoded natively: GDAL
@@ -67,7 +67,7 @@ class RasterioPyramid(Pyramid):
     def _described(
         self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
     ) -> bool:
-        """Learn what the file says; False if what GDAL says of its header isn't enough to read it by ranges."""
+        """Read the header; False if it isn't enough to read the file by ranges."""
         self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
         if not self._file.remote:
             check_tiff(self._file.source)
@@ -90,12 +90,12 @@ class RasterioPyramid(Pyramid):
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
         ]
-        self.ledger = None
+        self.requests = None
         if ranges is not None:
             if self._tiles is None or self._mask or alone:
                 ranges.close()
                 return False
-            self.ledger = ranges.ledger
+            self.requests = ranges.requests
         elif self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
             self._tiles = None
         self.native_tiles = None if self._mask else self._tiles
@@ -178,8 +178,8 @@ class RasterioPyramid(Pyramid):
 
     def _tag(self, raster: Any, tag: str, level: int, row: int, column: int, band: int) -> str | None:
         overview = self._overviews[level]
-        place = {} if overview is None else {"ovr": overview}
-        return raster.get_tag_item(f"BLOCK_{tag}_{column}_{row}", "TIFF", bidx=band, **place)
+        extra = {} if overview is None else {"ovr": overview}
+        return raster.get_tag_item(f"BLOCK_{tag}_{column}_{row}", "TIFF", bidx=band, **extra)
 
     def _levels(self, raster: Any) -> tuple[list[int | None], tuple[Level, ...], bool]:
         """Overview number of each level (None: the image), the levels, whether tiles are stored blocks."""
@@ -286,9 +286,9 @@ def _metadata(
     if raster.colorinterp[bands[0] - 1] == ColorInterp.palette and len(bands) == 1:
         colours = raster.colormap(bands[0])
         palette = np.array([colours[i][:3] for i in range(max(colours) + 1)], np.uint8)
-    said = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
-    if nodata is None and len(said) == 1:
-        (nodata,) = said.values()
+    values = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
+    if nodata is None and len(values) == 1:
+        (nodata,) = values.values()
     chosen, where = choose_mpp(mpp, *_resolution(raster), "TIFF resolution")
     path = Path(raster.name)
     return Metadata(
@@ -306,7 +306,7 @@ def _metadata(
 
 
 def _resolution(raster: Any) -> tuple[float | None, float | None]:
-    """Micrometres per px along y and x, of a TIFF file that has no place on earth."""
+    """Micrometres per px along y and x, of a TIFF file that isn't georeferenced."""
     tags = raster.tags()
     unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
     if unit is None or raster.crs or not raster.transform.is_identity:

@@ -1,4 +1,4 @@
-"""What a Zarr group says of its image besides OME-Zarr: place on earth, nodata, where it is measured."""
+"""Attributes of a Zarr group besides OME-Zarr's: georeference, nodata, and which px were measured."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +7,7 @@ from hiresattn.errors import OpenError
 
 
 @dataclass(frozen=True, slots=True)
-class ZarrPlace:
+class Georeference:
     """Attributes of GeoZarr (``proj:``, ``spatial:``) and of ``hiresattn convert`` (``hiresattn``)."""
 
     crs: str | None = None
@@ -20,7 +20,7 @@ class ZarrPlace:
     """Path of a group with an array ``[y x]`` per level, not 0 where px are measured."""
 
     @classmethod
-    def of(cls, attributes: dict[str, Any], source: str) -> "ZarrPlace":
+    def of(cls, attributes: dict[str, Any], source: str) -> "Georeference":
         """Read them.
 
         Raises:
@@ -43,11 +43,11 @@ class ZarrPlace:
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise OpenError(
-                f"{source}: its attributes of place or nodata are damaged ({error}); write the store again"
+                f"{source}: its attributes of georeference or nodata are damaged ({error}); write the store again"
             ) from error
 
     def masks(self, node: Any, shapes: list[tuple[int, int]], source: str) -> list[Any]:
-        """The arrays of ``valid``, one per level; none if it isn't said.
+        """The arrays of ``valid``, one per level; none if the group has none.
 
         Raises:
             OpenError: If one is missing, or of another size than its level.

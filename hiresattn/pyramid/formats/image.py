@@ -46,7 +46,7 @@ class ImagePyramid(Pyramid):
 
     Such formats can't be read in parts, so this suits fields and photographs; big scenes belong in a tiled
     format. JPEG is decoded strictly: a damaged or short file is an error, not grey. PNG's checksums
-    are compared. Alpha says what is valid.
+    are compared. Alpha marks what is valid.
     Pixels lie as they are stored: the orientation that a camera notes in EXIF is ignored.
 
     Args:

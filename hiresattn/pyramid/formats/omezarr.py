@@ -10,7 +10,7 @@ from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, Read
 from hiresattn.geometry import Level, snapped_downsample
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
-from hiresattn.pyramid.formats.geozarr import ZarrPlace
+from hiresattn.pyramid.formats.geozarr import Georeference
 from hiresattn.pyramid.mpp import choose_mpp, micrometres
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.tiles import agrees
@@ -30,7 +30,7 @@ class ZarrPyramid(Pyramid):
     Axes are found by name, dataset paths and scales in the metadata, never guessed. A chunk that the store
     leaves out is not valid, holds the array's fill value and is counted, inside shards too (unless the
     shard's index is stored in an unusual way: then only whole missing shards are seen). What GeoZarr
-    attributes, and those of ``hiresattn convert``, say of place, nodata and mask holds.
+    attributes, and those of ``hiresattn convert``, state of georeference, nodata and mask holds.
 
     Args:
         source: Path of a directory, or an address that fsspec knows.
@@ -49,12 +49,12 @@ class ZarrPyramid(Pyramid):
 
         node = _opened(source)
         arrays, axes, scales, units = _described(node, source)
-        place = ZarrPlace.of(dict(node.attrs), source)
+        georeference = Georeference.of(dict(node.attrs), source)
         self._arrays = [checked(array) for array in arrays]
         self._axes = axes
         self._chunks = [ChunkIndex(array) for array in arrays]
         rows, columns = axes.index("y"), axes.index("x")
-        self._valid = place.masks(
+        self._valid = georeference.masks(
             node, [(array.shape[rows], array.shape[columns]) for array in arrays], source
         )
         first = arrays[0]
@@ -91,9 +91,9 @@ class ZarrPyramid(Pyramid):
                 dtype=np.dtype(first.dtype).newbyteorder("="),
                 mpp=chosen,
                 mpp_source=where,
-                crs=place.crs,
-                transform=place.transform,
-                nodata=place.nodata if nodata is None else nodata,
+                crs=georeference.crs,
+                transform=georeference.transform,
+                nodata=georeference.nodata if nodata is None else nodata,
             ),
             mpp=mpp,
             nodata=nodata,
@@ -157,9 +157,9 @@ class ZarrPyramid(Pyramid):
             raise self._damaged(level, *tiles[0], error) from error
 
     def _decode(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
-        places: dict[str, Any] = {"y": slice(y, y + height), "x": slice(x, x + width), "c": slice(None)}
-        part = np.asarray(self._arrays[level][tuple(places.get(axis, 0) for axis in self._axes)])
-        kept = [axis for axis in self._axes if axis in places]
+        window: dict[str, Any] = {"y": slice(y, y + height), "x": slice(x, x + width), "c": slice(None)}
+        part = np.asarray(self._arrays[level][tuple(window.get(axis, 0) for axis in self._axes)])
+        kept = [axis for axis in self._axes if axis in window]
         part = part.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
         return np.ascontiguousarray(part.reshape(height, width, -1), self.dtype)
 
@@ -167,8 +167,8 @@ class ZarrPyramid(Pyramid):
         """Positions in the chunk grid of all that holds a tile: one chunk, or one per group of bands."""
         array = self._arrays[level]
         groups = 1 if self._bands is None else -(-array.shape[self._bands] // array.chunks[self._bands])
-        places = ({"y": row, "x": column, "c": group} for group in range(groups))
-        return [tuple(place.get(axis, 0) for axis in self._axes) for place in places]
+        chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
+        return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
 
     def _name_the_tile(self, level: int, tiles: list[tuple[int, int]]) -> None:
         """Find which tile of a failed window is the damaged one."""
@@ -206,17 +206,17 @@ def _opened(source: str) -> Any:
 def _described(
     node: Any, source: str
 ) -> tuple[list[Any], list[str], list[list[float]] | None, list[str | None]]:
-    """Arrays finest first, axis names, scale per level and axis (None: not said), unit per axis."""
+    """Arrays finest first, axis names, scale per level and axis (None: not known), unit per axis."""
     if hasattr(node, "shape"):
         axes = _plain_axes(node, source)
         return [node], axes, None, [None] * len(axes)
     attributes = dict(node.attrs)
-    said = attributes.get("ome", attributes)
-    multiscales = said.get("multiscales") if isinstance(said, dict) else None
+    ome = attributes.get("ome", attributes)
+    multiscales = ome.get("multiscales") if isinstance(ome, dict) else None
     if not multiscales:
         inside = ", ".join(sorted(node.keys())[:5]) or "nothing"
         raise OpenError(
-            f"{source}: a Zarr group that says nothing of multiscales; it holds {inside}; give the path of "
+            f"{source}: a Zarr group without multiscales; it holds {inside}; give the path of "
             "the image inside it"
         )
     try:
@@ -295,14 +295,14 @@ def _downsample(
     here = [arrays[level].shape[axis] for axis in plane]
     if scales is None:
         return snapped_downsample(whole[1], whole[0], here[1], here[0])
-    said = [scales[level][axis] / scales[0][axis] for axis in plane]
-    for factor, big, small in zip(said, whole, here, strict=True):
+    factors = [scales[level][axis] / scales[0][axis] for axis in plane]
+    for factor, big, small in zip(factors, whole, here, strict=True):
         if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
             raise OpenError(
                 f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
                 "its metadata are wrong, write the store again"
             )
-    return max((said[0] + said[1]) / 2, 1.0)
+    return max((factors[0] + factors[1]) / 2, 1.0)
 
 
 def _scale(

@@ -68,11 +68,11 @@ class OpenSlidePyramid(Pyramid):
             ) from error
         with slide:
             properties = slide.properties  # a damaged file has some whose names can't be looked up
-            said = {key: properties[key] for key in properties if key.startswith("openslide.")}
+            tags = {key: properties[key] for key in properties if key.startswith("openslide.")}
             sizes = [(height, width) for width, height in slide.level_dimensions]
             self._downsamples = tuple(slide.level_downsamples)
-            self._background = _colour(said.get("openslide.background-color"))
-            self._tiles = _native_tiles(source, said.get("openslide.vendor"), sizes, self._background)
+            self._background = _colour(tags.get("openslide.background-color"))
+            self._tiles = _native_tiles(source, tags.get("openslide.vendor"), sizes, self._background)
             if self._tiles is not None and not agrees(self._tiles, partial(self._by, slide), lossy=True):
                 self._tiles = None
         self.native_tiles = self._tiles
@@ -80,9 +80,9 @@ class OpenSlidePyramid(Pyramid):
         cache = openslide.OpenSlideCache(_CACHE_BYTES)  # one for the handles of all threads
         self._slides: PerThread[Any] = PerThread(partial(_opened, source, cache), _close)
         chosen, where = choose_mpp(
-            mpp, _number(said.get("openslide.mpp-y")), _number(said.get("openslide.mpp-x")), "openslide.mpp"
+            mpp, _number(tags.get("openslide.mpp-y")), _number(tags.get("openslide.mpp-x")), "openslide.mpp"
         )
-        tiles = self._tiles.sides if self._tiles else [_tile(said, k) for k in range(len(sizes))]
+        tiles = self._tiles.sides if self._tiles else [_tile(tags, k) for k in range(len(sizes))]
         levels = tuple(
             Level(
                 width=width,
@@ -102,7 +102,7 @@ class OpenSlidePyramid(Pyramid):
                 mpp=chosen,
                 mpp_source=where,
                 nodata=nodata,
-                nbytes=self._tiles.nbytes if self._tiles else _stored_size(source, said),
+                nbytes=self._tiles.nbytes if self._tiles else _stored_size(source, tags),
             ),
             mpp=mpp,
             nodata=nodata,
@@ -187,26 +187,26 @@ def _number(value: str | None) -> float | None:
 
 
 def _colour(value: str | None) -> tuple[int, int, int]:
-    """``RRGGBB`` in hexadecimal; white if the slide says nothing."""
+    """``RRGGBB`` in hexadecimal; white where the slide has none."""
     red, green, blue = bytes.fromhex(value or "ffffff")
     return red, green, blue
 
 
-def _tile(said: dict[str, str], level: int) -> tuple[int, int]:
-    sides = [int(said.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
+def _tile(tags: dict[str, str], level: int) -> tuple[int, int]:
+    sides = [int(tags.get(f"openslide.level[{level}].tile-{side}", 0)) for side in ("height", "width")]
     if all(_TILE // 4 <= side <= _TILE * 4 for side in sides):
         return sides[0], sides[1]
     return _TILE, _TILE
 
 
-def _stored_size(source: str, said: dict[str, str]) -> int:
-    """Bytes of all files of a slide; 0 where they can't be told."""
+def _stored_size(source: str, tags: dict[str, str]) -> int:
+    """Bytes of all files of a slide; 0 where not known."""
     main = Path(source)
-    vendor = said.get("openslide.vendor")
+    vendor = tags.get("openslide.vendor")
     if vendor == "mirax":
         files = [main, *main.with_suffix("").glob("*")]
     elif vendor == "dicom":
-        series = said.get("dicom.SeriesInstanceUID", "").encode()
+        series = tags.get("dicom.SeriesInstanceUID", "").encode()
         files = [file for file in main.parent.iterdir() if file == main or _mentions(file, series)]
     elif main.suffix.lower() in _INDEXES:
         return 0

@@ -25,7 +25,7 @@ class TiffPyramid(Pyramid):
     """A tiled TIFF file without georeference.
 
     Levels are OME-TIFF's, or the reduced images that follow the first, of the same bands, type and aspect.
-    Label, macro and mask images are never read. Pixels of an alpha band say what is valid.
+    Label, macro and mask images are never read. An alpha band marks what is valid.
 
     Args:
         source: Path of a local file.
@@ -143,7 +143,7 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
     series = tif.series[index]
     if tif.is_ome and series.kind != "ome":
         raise OpenError(
-            f"{source}: its OME-XML is damaged, so its planes can't be told apart; export it again"
+            f"{source}: its OME-XML is damaged, so its planes can't be identified; export it again"
         )
     stack = {
         axis: side
@@ -214,13 +214,13 @@ def _has_alpha(page: Any) -> bool:
 
 
 def _scale(tif: Any, page: Any, index: int) -> tuple[float | None, float | None, str]:
-    """What the file says about its scale: µm along y, along x, and where it says so."""
+    """The scale in the file: µm along y, along x, and where it was found."""
     if tif.is_ome:
         images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or "")
         if index < len(images):
-            said = dict(re.findall(r'(\w+)="([^"]*)"', images[index]))
+            attributes = dict(re.findall(r'(\w+)="([^"]*)"', images[index]))
             y, x = (
-                micrometres(said.get(f"PhysicalSize{axis}"), said.get(f"PhysicalSize{axis}Unit"))
+                micrometres(attributes.get(f"PhysicalSize{axis}"), attributes.get(f"PhysicalSize{axis}Unit"))
                 for axis in "YX"
             )
             if y and x:

@@ -48,9 +48,9 @@ class _CheckedBloscCodec(BloscCodec):
 
 def check_size(header: bytes, stored: int) -> None:
     """Raise ``ValueError`` if the first 16 bytes of a Blosc chunk announce another size than is stored."""
-    said = int.from_bytes(header[12:16], "little")
-    if len(header) < _HEADER or said != stored:
-        raise ValueError(f"{stored} bytes are stored of a Blosc chunk of {said or 'unknown size'}")
+    announced = int.from_bytes(header[12:16], "little")
+    if len(header) < _HEADER or announced != stored:
+        raise ValueError(f"{stored} bytes are stored of a Blosc chunk of {announced or 'unknown size'}")
 
 
 def _checked(codec: Any) -> Any:

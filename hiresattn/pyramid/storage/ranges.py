@@ -31,13 +31,13 @@ _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 @dataclass(slots=True)
-class Ledger:
+class RequestStats:
     """What was asked of a server so far."""
 
-    requests: int = 0
+    count: int = 0
     """Requests sent, repeated and redirected ones included."""
     bytes: int = 0
-    """Bytes of answers received."""
+    """Bytes of responses received."""
 
 
 @dataclass(slots=True)
@@ -54,7 +54,7 @@ class RangeFile:
     """A file behind ``http://`` or ``https://``, read by byte ranges from any thread.
 
     Connections are kept, one per thread. What fails on the way is tried again on a new connection, 3 times; a
-    short or shifted answer counts as failed. A file that changes while it is read is an error. The start of the
+    short or shifted response counts as failed. A file that changes while it is read is an error. The start of the
     file is mirrored in a sparse local file, for libraries that want to look at its header.
 
     Args:
@@ -63,12 +63,12 @@ class RangeFile:
     Raises:
         NotFoundError: If the server says that there is no such file.
         OpenError: If the server can't be reached.
-        RefusedError: If it refuses, or doesn't answer ranges.
+        RefusedError: If it refuses, or doesn't serve ranges.
     """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.ledger = Ledger()
+        self.requests = RequestStats()
         self._at = url
         self._tag: str | None = None
         self._connections: PerThread[http.client.HTTPConnection] = PerThread(
@@ -109,11 +109,11 @@ class RangeFile:
                 self._forget()
             return span.data[offset - span.start : offset - span.start + count]
 
-    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+    def expect(self, reads: Iterable[tuple[int, int]]) -> None:
         """Announce reads ``(offset, count)``, so that neighbours come in one request. Fetches nothing yet."""
         wanted = [
             (offset, count)
-            for offset, count in places
+            for offset, count in reads
             if offset + count > len(self._head) and self._span(offset, offset + count) is None
         ]
         spans = [_Span(start, stop, threading.Lock()) for start, stop in merged(wanted)]
@@ -214,32 +214,32 @@ class RangeFile:
             path = self._at if proxy and parts.scheme == "http" else _path(parts)
             connection = self._connections.get()
             with self._lock:
-                self.ledger.requests += 1
+                self.requests.count += 1
             connection.request("GET", path, headers=headers)
-            answer = connection.getresponse()
-            if answer.status not in (301, 302, 303, 307, 308):
-                return self._body(answer, offset, count)
-            answer.read()
-            self._at = urljoin(self._at, answer.headers["Location"] or "")
+            response = connection.getresponse()
+            if response.status not in (301, 302, 303, 307, 308):
+                return self._body(response, offset, count)
+            response.read()
+            self._at = urljoin(self._at, response.headers["Location"] or "")
             self._connections.drop()
-        raise RefusedError(answer.status, "it redirects for ever")
+        raise RefusedError(response.status, "it redirects for ever")
 
-    def _body(self, answer: http.client.HTTPResponse, offset: int, count: int) -> bytes:
-        if answer.status in (408, 429) or answer.status >= 500:
-            raise OSError(f"HTTP {answer.status} {answer.reason}")
-        if answer.status == 200:
+    def _body(self, response: http.client.HTTPResponse, offset: int, count: int) -> bytes:
+        if response.status in (408, 429) or response.status >= 500:
+            raise OSError(f"HTTP {response.status} {response.reason}")
+        if response.status == 200:
             self._connections.drop()  # the whole file would follow
             raise RefusedError(200, "the server doesn't answer byte ranges")
-        if answer.status != 206:
-            raise RefusedError(answer.status, f"HTTP {answer.status} {answer.reason}")
-        said = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
-        body = answer.read()
+        if response.status != 206:
+            raise RefusedError(response.status, f"HTTP {response.status} {response.reason}")
+        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
+        body = response.read()
         with self._lock:
-            self.ledger.bytes += len(body)
-        if said is None:
-            raise OSError("an answer without Content-Range")
-        start, last, size = map(int, said.groups())
-        tag = answer.headers.get("ETag")
+            self.requests.bytes += len(body)
+        if found is None:
+            raise OSError("a response without Content-Range")
+        start, last, size = map(int, found.groups())
+        tag = response.headers.get("ETag")
         if (self.size and size != self.size) or (self._tag and tag and tag != self._tag):
             raise _ChangedError("the file changed while it was read")
         self.size, self._tag = size, tag or self._tag
@@ -282,7 +282,7 @@ def cloud_optimised(url: str) -> RangeFile | None:
 
 
 class RefusedError(OSError):
-    """The server answered, and asking again won't change its answer."""
+    """The server answered, and asking again won't change that."""
 
     def __init__(self, status: int, words: str) -> None:
         super().__init__(words)

@@ -11,7 +11,7 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid.storage.spans import merged
-from hiresattn.pyramid.storage.tiles import Tiles, reason, room
+from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer, reason
 
 _JPEG = 7
 _RGB = 2
@@ -27,7 +27,7 @@ class ByteSource(Protocol):
     def pread(self, count: int, offset: int) -> bytes:
         """Up to ``count`` bytes from an offset; fewer only at the end. Raises ``OSError``."""
 
-    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+    def expect(self, reads: Iterable[tuple[int, int]]) -> None:
         """Announce reads ``(offset, count)``."""
 
     def close(self) -> None:
@@ -50,7 +50,7 @@ class LocalFile:
                     self._fd = os.open(self._path, os.O_RDONLY)
         return os.pread(self._fd, count, offset)
 
-    def expect(self, places: Iterable[tuple[int, int]]) -> None:
+    def expect(self, reads: Iterable[tuple[int, int]]) -> None:
         """The system reads ahead by itself."""
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class TiffTiles(Tiles):
         path: The file, for messages.
         levels: For each level, finest first, the ``tifffile`` pages that hold its bands (one, or one per
             band). Strips count as tiles as wide as the level.
-        fill: Value of places that the file leaves out, one per band or one for all.
+        fill: Value of px that the file leaves out, one per band or one for all.
         file: Where the bytes come from; None = the local file of that path.
 
     Raises:
@@ -124,7 +124,7 @@ class TiffTiles(Tiles):
         """What decodes level 0's tiles."""
         return self._levels[0][0].decoder
 
-    def places(self, level: int, row: int, column: int) -> list[tuple[int, int]]:
+    def ranges(self, level: int, row: int, column: int) -> list[tuple[int, int]]:
         """Offset and stored bytes of each piece of a tile; a count of 0 is a piece that is left out."""
         (height, width), (tile_height, tile_width) = self.shapes[level], self.sides[level]
         across, down = -(-width // tile_width), -(-height // tile_height)
@@ -138,15 +138,15 @@ class TiffTiles(Tiles):
 
     def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:
         """Announce reads of tiles, so that what lies side by side can come together."""
-        self._file.expect(place for tile in tiles for place in self.places(*tile))
+        self._file.expect(found for tile in tiles for found in self.ranges(*tile))
 
     def requests(self, tiles: Iterable[tuple[int, int, int]]) -> int:
         """In how many pieces tiles can be fetched: neighbours come together."""
-        return len(merged(place for tile in tiles for place in self.places(*tile)))
+        return len(merged(found for tile in tiles for found in self.ranges(*tile)))
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of one tile."""
-        return sum(count for _, count in self.places(level, row, column))
+        return sum(count for _, count in self.ranges(level, row, column))
 
     def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
         """The stored bytes of a tile, a piece for each group of bands; None if the file leaves one out.
@@ -155,7 +155,7 @@ class TiffTiles(Tiles):
             ReadError: If they can't be read.
         """
         pieces = []
-        for offset, count in self.places(level, row, column):
+        for offset, count in self.ranges(level, row, column):
             if not count:
                 return None
             try:
@@ -257,7 +257,7 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
         # A JFIF segment says YCbCr, whatever TIFF's photometric tag says.
         marked = prefix + _ADOBE_RGB if rgb and stored[2:4] != b"\xff\xe0" else prefix
         if buffer is None:
-            buffer = room((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
+            buffer = empty_buffer((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
         return decode_jpeg(b"".join((marked, memoryview(stored)[2:])), colorspace, buffer=buffer, strict=True)
 
     return decode

@@ -24,7 +24,7 @@ class Tiles(ABC):
         sides: Rows and columns of a tile of each level.
         bands: Bands of a px, alpha included.
         dtype: Data type of the px.
-        fill: Value of places that the file leaves out, one per band or one for all.
+        fill: Value of px that the file leaves out, one per band or one for all.
     """
 
     def __init__(
@@ -68,7 +68,7 @@ class Tiles(ABC):
             row: Which row of tiles.
             column: Which column of tiles.
             stored: What ``stored`` returned for it.
-            buffer: Room for a whole tile ``[h w bands]``, which a decoder may use.
+            buffer: Memory for a whole tile ``[h w bands]``, which a decoder may use.
 
         Returns:
             The px; perhaps ``buffer``.
@@ -89,8 +89,8 @@ class Tiles(ABC):
         """Let go of open files; the next read opens them again."""
 
     def buffer(self, level: int) -> np.ndarray:
-        """Room for a tile of a level, for ``read_tile``."""
-        return room((*self.sides[level], self.bands), self.dtype)
+        """Memory for a tile of a level, for ``read_tile``."""
+        return empty_buffer((*self.sides[level], self.bands), self.dtype)
 
     def read_tile(self, level: int, row: int, column: int, buffer: np.ndarray | None = None) -> Pixels:
         """A tile, cut to the level's edge.
@@ -153,7 +153,7 @@ class Tiles(ABC):
         )
 
 
-def room(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+def empty_buffer(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     """An empty array that starts 16 bytes after a multiple of 32.
 
     Into one that starts at a multiple, libjpeg-turbo writes past the processor's caches: decoding takes a sixth

@@ -42,7 +42,7 @@ class ChunkIndex:
         self._indexes: dict[tuple[int, ...], np.ndarray | None] = {}
 
     def size(self, chunk: tuple[int, ...]) -> int | None:
-        """Stored bytes of a chunk by its place in the grid; None if it is left out.
+        """Stored bytes of a chunk, by its row, column and so on in the grid; None if it is left out.
 
         Raises:
             ReadError: If its shard is cut short.
@@ -51,8 +51,8 @@ class ChunkIndex:
             return self._stored_size(chunk)
         if not self.chunkwise:
             return self._stored_size(self._shard(chunk))
-        place = self._place(chunk)
-        return None if place is None else place[1]
+        span = self._span(chunk)
+        return None if span is None else span[1]
 
     def stored(self, chunk: tuple[int, ...]) -> bytes | None:
         """The stored bytes of a chunk; None if it is left out. Only where ``chunkwise``.
@@ -62,8 +62,8 @@ class ChunkIndex:
         """
         if self._per_shard is None:
             return self._bytes(self._key(chunk))
-        place = self._place(chunk)
-        return None if place is None else self._bytes(self._key(self._shard(chunk)), *place)
+        span = self._span(chunk)
+        return None if span is None else self._bytes(self._key(self._shard(chunk)), *span)
 
     @property
     def chunkwise(self) -> bool:
@@ -73,7 +73,7 @@ class ChunkIndex:
     def _shard(self, chunk: tuple[int, ...]) -> tuple[int, ...]:
         return tuple(i // n for i, n in zip(chunk, self._per_shard or (1,) * len(chunk), strict=True))
 
-    def _place(self, chunk: tuple[int, ...]) -> tuple[int, int] | None:
+    def _span(self, chunk: tuple[int, ...]) -> tuple[int, int] | None:
         """Offset and bytes of an inner chunk in its shard; None if it is left out."""
         shard = self._shard(chunk)
         if shard not in self._indexes:

@@ -15,7 +15,7 @@ from hiresattn.pyramid.storage.tiffheader import MAX_TILE_BYTES
 from hiresattn.pyramid.storage.tiles import Tiles, reason
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
 
-#: ``step(stored, size of what it decodes to if known, room for that) -> bytes or array``
+#: ``step(stored, size of what it decodes to if known, memory for that) -> bytes or array``
 _Step = Callable[[Any, int | None, np.ndarray | None], Any]
 
 
@@ -60,8 +60,8 @@ class ZarrTiles(Tiles):
         """Positions in the chunk grid of all that holds a tile."""
         array = self._arrays[level]
         groups = 1 if self._bands is None else -(-array.shape[self._bands] // array.chunks[self._bands])
-        places = ({"y": row, "x": column, "c": group} for group in range(groups))
-        return [tuple(place.get(axis, 0) for axis in self._axes) for place in places]
+        chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
+        return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
 
     def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
         """The stored bytes of a tile's chunks; None if the store leaves one out.
@@ -91,13 +91,13 @@ class ZarrTiles(Tiles):
         array, dtype = self._arrays[level], self._stored_as[level]
         size = int(np.prod(array.chunks)) * dtype.itemsize
         fits = buffer is not None and len(stored) == 1 and buffer.nbytes == size
-        room = buffer.reshape(-1).view(np.uint8) if fits and buffer is not None else None
+        out = buffer.reshape(-1).view(np.uint8) if fits and buffer is not None else None
         parts = []
         for piece in stored:
             decoded: Any = piece
             for nth, (_, step) in enumerate(self._steps[level]):
                 last = nth == len(self._steps[level]) - 1
-                decoded = step(decoded, size if last else None, room if last else None)
+                decoded = step(decoded, size if last else None, out if last else None)
             if memoryview(decoded).nbytes != size:
                 raise ValueError(f"{memoryview(decoded).nbytes} bytes where a chunk has {size}")
             parts.append(self._as_px(np.frombuffer(decoded, dtype).reshape(array.chunks)))
@@ -149,18 +149,18 @@ def _steps(array: Any) -> list[tuple[str, _Step]]:
         raise ValueError(f"codec {error}") from error
 
 
-def _blosc(stored: Any, size: int | None, room: np.ndarray | None) -> Any:
+def _blosc(stored: Any, size: int | None, out: np.ndarray | None) -> Any:
     header = bytes(memoryview(stored)[:16])
     check_size(header, memoryview(stored).nbytes)
     if size is not None and int.from_bytes(header[4:8], "little") != size:
         raise ValueError(f"a Blosc chunk of {int.from_bytes(header[4:8], 'little')} bytes, not {size}")
-    return Blosc().decode(stored, room)
+    return Blosc().decode(stored, out)
 
 
-def _zstd(stored: Any, size: int | None, room: np.ndarray | None) -> Any:
-    if room is None and size is not None:
-        room = np.empty(size, np.uint8)  # what needs more is refused
-    return Zstd().decode(stored, room)
+def _zstd(stored: Any, size: int | None, out: np.ndarray | None) -> Any:
+    if out is None and size is not None:
+        out = np.empty(size, np.uint8)  # what needs more is refused
+    return Zstd().decode(stored, out)
 
 
 def _gzip(stored: Any, size: int | None, _: np.ndarray | None) -> Any:
@@ -187,8 +187,8 @@ def _inflated(stored: Any, size: int | None, form: int) -> bytes:
 
 
 def _crc32c(stored: Any, _: int | None, __: np.ndarray | None) -> Any:
-    said, held = bytes(stored[-4:]), bytes(stored[:-4])
-    if len(said) < 4 or google_crc32c.value(held) != int.from_bytes(said, "little"):
+    checksum, held = bytes(stored[-4:]), bytes(stored[:-4])
+    if len(checksum) < 4 or google_crc32c.value(held) != int.from_bytes(checksum, "little"):
         raise ValueError("its checksum is another")
     return held
 

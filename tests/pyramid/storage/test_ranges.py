@@ -120,9 +120,9 @@ def test_opening_and_the_first_glance_take_three_requests_at_most(server):
         CropFetcher([pyramid], InputConfig(size=224), threads=2) as fetch,
     ):
         fetch(np.zeros(1, np.int64), root_regions(SIDE, SIDE))
-        assert 1 <= pyramid.ledger.requests == len(server.asked) <= 3
-        assert pyramid.ledger.bytes == sum(min(b, len(server.content)) - a for a, b in server.asked)
-        assert pyramid.ledger.bytes <= ranges.FIRST + 1.02 * fetch.stats[0].bytes
+        assert 1 <= pyramid.requests.count == len(server.asked) <= 3
+        assert pyramid.requests.bytes == sum(min(b, len(server.content)) - a for a, b in server.asked)
+        assert pyramid.requests.bytes <= ranges.FIRST + 1.02 * fetch.stats[0].bytes
 
 
 def test_neighbours_come_in_one_request_and_nothing_twice(server):
