@@ -18,6 +18,7 @@ this kind of map.
 
 import tempfile
 from collections import defaultdict
+from contextlib import closing
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -28,13 +29,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw
 
-from hiresattn import load_model
-from hiresattn.attention_maps.export import export_attention, first_look, loader_of
-from hiresattn.attention_maps.memory import load_attention
+from hiresattn import load_model, open_pyramid
+from hiresattn.attention_maps.export import accumulated_maps, export_attention, root_maps
+from hiresattn.attention_maps.memory import image_name
 from hiresattn.attention_maps.render import RegionMap, compose
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
-from hiresattn.training.data import Item
 from hiresattn.training.fit import fit
 from islands import LOOKING
 from scenes.islands import write_manifest
@@ -52,22 +52,13 @@ SIDE, GAP, COLUMNS = 240, 6, 4
 THRESHOLDS = np.linspace(0.05, 0.95, 19)
 
 
-def remembered(folder: Path, label: int) -> dict[str, list[RegionMap]]:
-    """What the training accumulated of a class, per window."""
-    (file,) = folder.glob("attention-*.npz")
-    found: dict[str, list[RegionMap]] = defaultdict(list)
-    for key, values in load_attention(file):
-        if key.label == label:
-            found[key.image].append((label, key.region, values.astype(np.float32) / 255))
-    return found
-
-
-def judge(maps: list[RegionMap], item: Item, classes: tuple[str, ...]) -> dict[str, Any]:
+def judge(maps: list[RegionMap], example: Example, classes: tuple[str, ...]) -> dict[str, Any]:
     """How well maps lie on the boxes of a window."""
-    y, x, height, width = item.region
+    assert example.region is not None
+    y, x, height, width = example.region
     on = np.zeros((-(-height // STEP), -(-width // STEP)), bool)
     near = on.copy()
-    for top, left, rows, columns in item.example.boxes or ():
+    for top, left, rows, columns in example.boxes or ():
         for plane, margin in ((on, 0), (near, TOLERANCE)):
             edges = [
                 max((top - y - margin) // STEP, 0),
@@ -76,7 +67,7 @@ def judge(maps: list[RegionMap], item: Item, classes: tuple[str, ...]) -> dict[s
                 max(-(-(left - x + columns + margin) // STEP), 0),
             ]
             plane[edges[0] : edges[1], edges[2] : edges[3]] = True
-    shown = compose(maps, item.region, classes, STEP)
+    shown = compose(maps, example.region, classes, STEP)
     values = shown.values[0] if maps else np.zeros(on.shape, np.float32)
     best = values == values.max()
     order = np.argsort(values, axis=None, kind="stable")[::-1][: round(TOP * values.size)]
@@ -93,22 +84,23 @@ def judge(maps: list[RegionMap], item: Item, classes: tuple[str, ...]) -> dict[s
 def measure(folder: Path, examples: list[Example], split: str) -> list[dict[str, Any]]:
     """Each kind of map on the windows of a split that have islands."""
     model = load_model(folder)
-    loader = loader_of(model, 1)
     label = model.classes.index("islands")
     windows = [example for example in examples if example.split == split]
-    memory = remembered(folder, label)
+    accumulated = accumulated_maps(folder)
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for item in loader.items(windows, model.classes):
-        if not item.example.boxes:
+    for number, example in enumerate(windows):
+        if not example.boxes or example.region is None:
             continue
-        kinds = {
-            k: [m for m in first_look(model, loader, item, k) if m[0] == label] for k in ("cam", "integral")
-        }
+        with closing(open_pyramid(example.source)) as pyramid:
+            kinds = {
+                k: [m for m in root_maps(model, pyramid, example.region, k) if m[0] == label]
+                for k in ("cam", "integral")
+            }
         if split == "train":
-            kinds["accumulated"] = memory.get(item.name, [])
+            own = accumulated.get(image_name(example, number), [])
+            kinds["accumulated"] = [m for m in own if m[0] == label]
         for name, maps in kinds.items():
-            found[name].append(judge(maps, item, model.classes))
-    loader.close()
+            found[name].append(judge(maps, example, model.classes))
     rows = []
     for name, judged in found.items():
         iou = np.mean([one["iou"] for one in judged], axis=0)

@@ -60,9 +60,3 @@ def load(name: str) -> dict[str, Any] | None:
     """Stored results, or None."""
     path = RESULTS / f"{name}.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-
-
-def measured(work: Path) -> list[dict[str, Any]]:
-    """Rows of all files ``*-test.json`` in the folder of an interrupted or finished run."""
-    files = sorted(work.glob("*-test.json"))
-    return [row for file in files for row in json.loads(file.read_text(encoding="utf-8"))]

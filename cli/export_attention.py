@@ -57,7 +57,7 @@ def export_attention(
     count = without = 0
     with progress_bar("Writing maps", 1.0, wanted=ctx.obj >= 0) as update:
         skip = report if on_error == "skip" else None
-        for one in export(model, examples, output, threads=threads, lost=skip):
+        for one in export(model, examples, output, threads=threads, on_skip=skip):
             count, without = count + 1, without + (not one.remembered)
             update(one.done, "")
     if ctx.obj >= 0:

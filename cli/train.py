@@ -10,7 +10,6 @@ from hiresattn.errors import ConfigError
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.training_set import training_set
 
 if TYPE_CHECKING:
     from hiresattn.training.log import EpochRecord
@@ -153,20 +152,21 @@ def train(
     if leads:
         _check_folder(folder, resume=resume, force=force)
     chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
-    examples = training_set(manifest, chosen)
     options.use_threads(given["threads"])
 
     from hiresattn.checkpoint import load_model
     from hiresattn.training.fit import fit
+    from hiresattn.training.setup import read_training_set
 
     def say(words: str) -> None:
         if ctx.obj >= 0:
             click.echo(words, err=True)
 
+    examples = read_training_set(manifest, chosen)
     last = None
     with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
         for record in fit(
-            examples, folder, chosen, resume=resume, say=say, progress=lambda share: update(share, "")
+            examples, folder, chosen, resume=resume, on_message=say, progress=lambda share: update(share, "")
         ):
             last = record
             update(record.epoch / record.epochs, "")

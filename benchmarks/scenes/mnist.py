@@ -20,8 +20,8 @@ from typing import ClassVar
 import numpy as np
 
 from hiresattn.datasets.example import Example
-from hiresattn.demo.needle import halved_levels
 from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.pixels import Pixels
 
@@ -175,9 +175,14 @@ class MegaPyramid(Pyramid):
         self._known = glyphs(self.digits, scene.split)
         self._places = scene.places
         self._which = scene.which(self._known)
+        levels, downsample = [], 1
+        while not levels or scene.side // downsample >= 64:
+            side = -(-scene.side // downsample)
+            levels.append(Level(side, side, float(downsample), min(side, 256), min(side, 256)))
+            downsample *= 2
         super().__init__(
             f"megamnist:{scene.split}/{scene.side}/{scene.seed}",
-            Metadata(levels=halved_levels(scene.side), channels=1, dtype=np.dtype(np.uint8)),
+            Metadata(levels=tuple(levels), channels=1, dtype=np.dtype(np.uint8)),
         )
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:

@@ -93,7 +93,7 @@ class SmearScene:
         return first, *others[: self.several - 1]
 
     @property
-    def odd_classes(self) -> tuple[str, ...]:
+    def kinds(self) -> tuple[str, ...]:
         """Class of every odd cell."""
         if not self.mixed:
             return (self.label,) * self.several
@@ -121,8 +121,8 @@ class SmearScene:
         image = int(rng.integers(len(own))) if self.image is None else self.image
         if not 0 <= image < len(own):
             raise ConfigError(f"no image {image}; class {self.label} has {len(own)} in split {self.split}")
-        for number, (place, name) in enumerate(zip(self.positions, self.odd_classes, strict=True)):
-            own = bank.numbers[name]
+        for number, (place, kind) in enumerate(zip(self.positions, self.kinds, strict=True)):
+            own = bank.numbers[kind]
             numbers[place] = own[image if number == 0 and not self.mixed else rng.integers(len(own))]
         return numbers, turns
 
@@ -233,7 +233,7 @@ def examples(
             label=None if mixed else scene.label,
             split=split,
             boxes=scene.boxes,
-            box_labels=scene.odd_classes if mixed else None,
+            box_labels=scene.kinds if mixed else None,
         )
         for scene in scenes
     ]

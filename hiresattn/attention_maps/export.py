@@ -1,37 +1,37 @@
-"""Attention maps of the training images: what a training accumulated, laid over each image."""
+"""Attention maps of the training images: the attention that a training accumulated, laid over each image."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from hiresattn.attention_maps.memory import load_attention
+from hiresattn.attention_maps.memory import image_name, load_attention
 from hiresattn.attention_maps.render import RegionMap, compose, write_attention
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import did_you_mean
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.example import Example, names_of
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
-from hiresattn.model.net import GlimpseNet
+from hiresattn.geometry import check_region, root_regions
 from hiresattn.model.scorers import Scorer
-from hiresattn.training.data import Batch, Loader
-from hiresattn.training.samples import Item
+from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.reading.fetch import CropFetcher
+from hiresattn.reading.squash import SquashFetcher, unsquashed
 
 _NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa, saol or evidence for maps of classes"
 
 
 class Exported(NamedTuple):
-    """What was written of one image."""
+    """The files of one image."""
 
     name: str
-    """Path of the image and, of a window, its place."""
+    """Path of the image and, of a window, its region."""
     files: list[Path]
     remembered: bool
-    """Whether every class of it was accumulated; else the last maps of the trained model stand in."""
+    """Whether attention of every class of it was accumulated; else maps of the trained model stand in."""
     done: float
     """Share of the images done."""
 
@@ -43,26 +43,25 @@ def export_attention(
     *,
     kind: str | None = None,
     threads: int = 1,
-    lost: Callable[[HiresattnError], None] | None = None,
+    on_skip: Callable[[HiresattnError], None] | None = None,
 ) -> Iterator[Exported]:
-    """Write where each training image speaks for its labels (or its boxes' classes), as pictures and as maps on it.
+    """Write the attention of each training image for its labels (or its boxes' classes), as pictures and as rasters.
 
     Of a model whose scorer accumulates attention, that is the maximum over the whole training, from regions of all
-    depths, joined as ``report.attention.compose`` says. Where a class was never accepted (the model never got it
-    right), and of a scorer that tells classes apart without accumulating, it is what the trained model shows at first
-    look.
+    depths, joined as ``render.compose`` says. Where a class was never accepted (the model never predicted it), and of
+    other scorers that tell classes apart, it is that of the trained model in the root regions.
 
     Args:
-        folder: A model directory that ``fit`` made.
+        folder: A model directory that a training made; it holds the accumulated attention.
         examples: What it was trained on, in the same order; those of split ``train`` are written.
         target: Folder for the files; is made.
-        kind: To compare with: these maps of the trained model at first look, by name, in place of what was
+        kind: To compare with: these maps of the trained model in the root regions, by name, in place of what was
             accumulated; see ``Scorer.class_maps``. ``cam`` is plain class activation mapping.
         threads: Threads that read.
-        lost: Is told why an image can't be read, which is then left out; None = that is an error.
+        on_skip: Called with the error of an image that can't be read, which is then left out; None = it is raised.
 
     Yields:
-        What was written, per image; see ``report.attention.write_attention`` for the files.
+        What was written, per image; see ``render.write_attention`` for the files.
 
     Raises:
         ConfigError: If the model's scorer makes no maps of classes.
@@ -72,92 +71,106 @@ def export_attention(
     model, target = load_model(folder), Path(target)
     if type(model.net.scorer).class_maps is Scorer.class_maps:
         raise ConfigError(_NO_MAPS.format(model.config.scorer))
-    remembered: dict[str, list[RegionMap]] = defaultdict(list)
-    for file in sorted(Path(folder).glob("attention-*.npz"))[-1:] if kind is None else ():
-        for key, values in load_attention(file):
-            remembered[key.image].append((key.label, key.region, values.astype(np.float32) / 255))
+    accumulated = accumulated_maps(folder) if kind is None else {}
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise WriteError(f"{target}: can't be made ({error.strerror}); give another folder") from error
-    loader = loader_of(model, threads, lost)
-    try:
-        items = loader.items([e for e in examples if e.split == "train"], model.classes)
-        taken: set[str] = set()
-        for number, item in enumerate(items):
-            maps = remembered.get(item.name, [])
-            missing = set(labels_of(item)) - {label for label, _, _ in maps}
+    train = [example for example in examples if example.split == "train"]
+    stems: set[str] = set()
+    for number, example in enumerate(train):
+        name = image_name(example, number)
+        maps, labels = accumulated.get(name, []), class_indices(example, model)
+        missing = set(labels) - {label for label, _, _ in maps}
+        try:
+            pyramid = open_pyramid(example.source)
+        except (OpenError, ReadError) as error:
+            if on_skip is None:
+                raise
+            on_skip(error)
+            continue
+        try:
+            region = example.region or (0, 0, pyramid.height, pyramid.width)
             if missing:
-                maps = maps + [one for one in first_look(model, loader, item, kind) if one[0] in missing]
-            if not maps:  # it has no labels, or can't be read
+                found = root_maps(model, pyramid, region, kind, threads)
+                maps = maps + [one for one in found if one[0] in missing]
+            if not maps:  # it has no labels
                 continue
-            stem = _stem(item)
-            stem = next(s for s in chain([stem], (f"{stem}-{n}" for n in count(2))) if s not in taken)
-            taken.add(stem)
-            attention = compose(maps, item.region, model.classes)
-            try:
-                files = write_attention(loader.source(item.example.source)[0], attention, target, stem)
-            except (OpenError, ReadError) as error:
-                if lost is None:
-                    raise
-                lost(error)
-                continue
-            yield Exported(item.name, files, not missing, (number + 1) / len(items))
-    finally:
-        loader.close()
+            stem = _stem(example)
+            stem = next(s for s in chain([stem], (f"{stem}-{n}" for n in count(2))) if s not in stems)
+            stems.add(stem)
+            files = write_attention(pyramid, compose(maps, region, model.classes), target, stem)
+        except (OpenError, ReadError) as error:
+            if on_skip is None:
+                raise
+            on_skip(error)
+            continue
+        finally:
+            if pyramid is not example.source:
+                pyramid.close()
+        yield Exported(name, files, not missing, (number + 1) / len(train))
 
 
-def loader_of(model: Model, threads: int, lost: Callable[[HiresattnError], None] | None = None) -> Loader:
-    """What reads images as a model was trained on them."""
-    config = model.config
-    return Loader(
-        config.input,
-        config.grid,
-        threads=threads,
-        finest=config.finest,
-        root_size=config.root_size,
-        overlap=config.overlap,
-        lost=lost,
-    )
+def accumulated_maps(folder: str | Path) -> dict[str, list[RegionMap]]:
+    """The attention that a training accumulated, by name of the image (see ``memory.image_name``).
+
+    Args:
+        folder: A model directory; where nothing was accumulated there are no images.
+
+    Raises:
+        CheckpointError: If its memory is damaged.
+    """
+    found: dict[str, list[RegionMap]] = defaultdict(list)
+    for file in sorted(Path(folder).glob("attention-*.npz"))[-1:]:
+        for key, values in load_attention(file):
+            found[key.image].append((key.label, key.region, values.astype(np.float32) / 255))
+    return found
 
 
-def first_look(model: Model, loader: Loader, item: Item, kind: str | None = None) -> list[RegionMap]:
-    """Where an image speaks for each of the classes at first look.
+def root_maps(
+    model: Model,
+    pyramid: Pyramid,
+    region: tuple[int, int, int, int],
+    kind: str | None = None,
+    threads: int = 1,
+) -> list[RegionMap]:
+    """The trained model's class maps in an image's root regions.
 
     Args:
         model: Its scorer makes maps of classes.
-        loader: Of the model.
-        item: The image.
+        pyramid: The image.
+        region: What is classified, level-0 px.
         kind: Which of the scorer's maps; None = the first.
+        threads: Threads that read.
 
     Returns:
-        A map per region of the first look and class; none of an image that can't be read and may be lost.
+        A map per root region and class.
 
     Raises:
         ConfigError: If the scorer makes no such maps.
         HiresattnError: If the image can't be read.
     """
-    net: GlimpseNet = model.net.eval()
-
-    def look(batch: Batch) -> tuple[np.ndarray, Mapping[str, Tensor]]:
-        assert batch.stored is not None  # noqa: S101 - a loader's batch has it
-        roots = batch.roots[0]
-        image = np.zeros(len(roots), np.int64)
-        with torch.inference_mode():
-            looked = net.glimpse(batch.fetch(image, roots), roots, batch.frames[image])
-            return batch.stored(image, roots), net.scorer.class_maps(looked.scored)
-
-    seen, _ = loader.attempt([item], look)
-    if seen is None:
-        return []
-    where, maps = seen
+    config = model.config
+    check_region(region, pyramid.height, pyramid.width, pyramid.source)
+    side = config.input.squash
+    y, x, height, width = region if side is None else (0, 0, side, side)
+    roots = root_regions(height, width, y, x, root_size=config.root_size, overlap=config.overlap)
+    fetcher: CropFetcher | SquashFetcher = (
+        CropFetcher([pyramid], config.input, threads=threads)
+        if side is None
+        else SquashFetcher(pyramid, config.input, region)
+    )
+    net = model.net.eval()
+    with fetcher, torch.inference_mode():
+        crops = fetcher(np.zeros(len(roots), np.int64), roots)
+        frames = np.repeat(np.array([[y, x, height, width]]), len(roots), axis=0)
+        maps = net.scorer.class_maps(net.glimpse(crops, roots, frames).scored)
     if not maps:
-        raise ConfigError(_NO_MAPS.format(model.config.scorer))
+        raise ConfigError(_NO_MAPS.format(config.scorer))
     if kind is not None and kind not in maps:
-        raise ConfigError(
-            f"the scorer {model.config.scorer!r} makes no maps {kind!r}{did_you_mean(kind, maps)}"
-        )
+        raise ConfigError(f"the scorer {config.scorer!r} makes no maps {kind!r}{did_you_mean(kind, maps)}")
     values = maps[kind or next(iter(maps))].cpu().numpy()
+    where = roots if side is None else unsquashed(roots, region, side)
     return [
         (label, (y, x, h, w), values[row, label])
         for row, (y, x, h, w) in enumerate(where.tolist())
@@ -165,15 +178,24 @@ def first_look(model: Model, loader: Loader, item: Item, kind: str | None = None
     ]
 
 
-def labels_of(item: Item) -> list[int]:
-    """The indices of an image's classes; without a label, of its boxes' classes."""
-    if isinstance(item.label, tuple):
-        return np.flatnonzero(item.label).tolist()
-    return [item.label] if item.label >= 0 else np.unique(np.array(item.kinds)).tolist()
+def class_indices(example: Example, model: Model) -> list[int]:
+    """The indices of an image's classes; without a label, of its boxes' classes.
+
+    Raises:
+        ConfigError: If the model doesn't have one of them.
+    """
+    label = names_of(example.label) if model.config.multi_label else example.label
+    names = label if isinstance(label, tuple) else (label,) if label is not None else example.box_labels or ()
+    for name in names:
+        if name not in model.classes:
+            raise ConfigError(
+                f"{example.source}: label {name!r} is none of the classes {', '.join(model.classes)}"
+            )
+    return sorted({model.classes.index(name) for name in names})
 
 
-def _stem(item: Item) -> str:
+def _stem(example: Example) -> str:
     """How the files of an image, or window, are named."""
-    source, region = item.example.source, item.example.region
+    source, region = example.source, example.region
     stem = Path(str(source)).name.split(".")[0] if isinstance(source, str | Path) else "image"
     return stem if region is None else "_".join([stem, *map(str, region)])

@@ -12,6 +12,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError
 from hiresattn.files import atomic_write
 
@@ -32,6 +33,18 @@ class Key(NamedTuple):
     """Index of the class."""
     region: tuple[int, int, int, int]
     """``(y, x, height, width)``, level-0 px of the image as it is stored."""
+
+
+def image_name(example: Example, number: int) -> str:
+    """What an image, or window, is called in a memory.
+
+    Args:
+        example: The image.
+        number: Its position among the training images, which names those that are given as arrays.
+    """
+    source = example.source
+    name = str(source) if isinstance(source, str | Path) else f"array {number}"
+    return name if example.region is None else f"{name} {list(example.region)}"
 
 
 class AttentionMemory:

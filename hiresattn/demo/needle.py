@@ -133,9 +133,15 @@ class NeedlePyramid(Pyramid):
         self._needle_yx = (y, x)
         self._glyph = scene.glyph
         self._noise_seed = np.uint64(scene.seed * 1000003 + scene.side * 7 + _SPLITS[scene.split])
+        levels = []
+        downsample = 1
+        while downsample == 1 or scene.side // downsample >= 64:
+            side = -(-scene.side // downsample)
+            levels.append(Level(side, side, float(downsample), min(side, 256), min(side, 256)))
+            downsample *= 2
         super().__init__(
             f"needle:{scene.split}/{scene.side}/{scene.seed}",
-            Metadata(levels=halved_levels(scene.side), channels=1, dtype=np.dtype(np.uint8)),
+            Metadata(levels=tuple(levels), channels=1, dtype=np.dtype(np.uint8)),
         )
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
@@ -157,17 +163,6 @@ class NeedlePyramid(Pyramid):
 
     def __reduce__(self) -> tuple[type, tuple[NeedleScene]]:
         return NeedlePyramid, (self.scene,)
-
-
-def halved_levels(side: int) -> tuple[Level, ...]:
-    """Levels of a square image of ``side * side`` px at every power of two, as long as they have 64 px a side."""
-    downsamples = [1]
-    while side // (2 * downsamples[-1]) >= 64:
-        downsamples.append(2 * downsamples[-1])
-    sides = [-(-side // d) for d in downsamples]
-    return tuple(
-        Level(n, n, float(d), min(n, 256), min(n, 256)) for n, d in zip(sides, downsamples, strict=True)
-    )
 
 
 _SPLITS = {"train": 1, "val": 2, "test": 3}

@@ -1,4 +1,4 @@
-"""The classes of fMoW and the challenge's weights."""
+"""The classes of fMoW, the orders in which others number them, and the challenge's weights."""
 
 #: What a box of none of the classes is called. It is no class of protocols B and C.
 FALSE_DETECTION = "false_detection"
@@ -20,6 +20,18 @@ CLASSES: tuple[str, ...] = (
     "waste_disposal", "water_treatment_facility", "wind_farm", "zoo",
 )  # fmt: skip
 
+
+def _late_settlement() -> tuple[str, ...]:
+    late = "impoverished_settlement"
+    rest = [name for name in CLASSES if name != late]
+    at = rest.index("recreational_facility") + 1
+    return (*rest[:at], late, *rest[at:])
+
+
+#: The order of TNet's logits: alphabetical but for ``impoverished_settlement``, which is number 42.
+TNET_ORDER: tuple[str, ...] = _late_settlement()
+#: The order of the challenge baseline's logits: ``false_detection`` first, then TNet's order.
+BASELINE_ORDER: tuple[str, ...] = (FALSE_DETECTION, *TNET_ORDER)
 
 _LIGHT = (
     "wind_farm", "tunnel_opening", "solar_farm", "nuclear_powerplant", "military_facility", "crop_field",

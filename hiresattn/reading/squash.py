@@ -4,6 +4,7 @@ For the published configurations only: every px of the image is read, once, and 
 """
 
 import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -11,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import ConfigError, ReadError
+from hiresattn.errors import ConfigError, HiresattnError, ReadError
 from hiresattn.geometry import check_region
 from hiresattn.pyramid.area import area_means
 from hiresattn.pyramid.base import Pyramid
@@ -130,6 +131,37 @@ class SquashFetcher:
         stats.pixels += height * width
         stats.missing_tiles += missing
         stats.seconds += seconds
+
+
+def squash_reader(
+    pyramids: Sequence[Pyramid], frames: Sequence[tuple[int, int, int, int]], config: InputConfig
+) -> Callable[[np.ndarray, np.ndarray], Crops]:
+    """A fetch of many squashed images: ``(image [n], regions [n 4])`` → crops; each is read at its first crop.
+
+    Args:
+        pyramids: The images.
+        frames: The window that is squashed, of each, level-0 px.
+        config: How pixels become crops; with ``squash``.
+
+    Returns:
+        The fetch; an error's ``image`` is the index of the image that can't be read.
+    """
+    fetchers = [SquashFetcher(one, config, frame) for one, frame in zip(pyramids, frames, strict=True)]
+
+    def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
+        size = config.size
+        pixels = np.empty((len(image), len(config.bands), size, size), np.float32)
+        coverage = np.empty((len(image), size, size), np.float32)
+        for index in np.unique(image).tolist():
+            own = image == index
+            try:
+                pixels[own], coverage[own] = fetchers[index](np.zeros(own.sum(), np.int64), regions[own])
+            except HiresattnError as error:
+                error.image = index
+                raise
+        return Crops(pixels, coverage)
+
+    return fetch
 
 
 def resize(planes: Float32[np.ndarray, "c h w"], size: int, how: str) -> Float32[np.ndarray, "c s s"]:

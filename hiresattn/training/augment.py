@@ -1,34 +1,35 @@
-"""Augmentation that is the same at every depth of an image: turns, brightness and contrast, compression."""
+"""Augmentation that is the same at every depth of an image: orientation, brightness and contrast, JPEG, CutMix."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError
-
-if TYPE_CHECKING:
-    from hiresattn.training.cutmix import Mix
+from hiresattn.reading.fetch import Crops
+from hiresattn.training.cutmix import CutMix, draw_cutmix
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.samples import Sample
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One of the eight ways to lay a picture: transposed or not, then flipped or not along each axis."""
+class Orientation:
+    """One of the eight orientations of an image: transposed or not, then flipped or not along each axis."""
 
     transpose: bool = False
     flip_y: bool = False
     flip_x: bool = False
 
     def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """The turned rectangle; its first corner stays where it was."""
+        """The oriented rectangle; its first corner stays where it was."""
         y, x, height, width = region
         return (y, x, width, height) if self.transpose else region
 
     def stored(self, region: Sequence[int], whole: tuple[int, int, int, int]) -> list[int]:
-        """Where a region of the turned picture lies in the stored one."""
+        """The stored image's region that is shown in a region of the oriented image."""
         top, left, full_height, full_width = self.frame(whole)
         y, x, height, width = region[0] - top, region[1] - left, region[2], region[3]
         if self.flip_y:
@@ -39,8 +40,8 @@ class Turn:
             y, x, height, width = x, y, width, height
         return [top + y, left + x, height, width]
 
-    def seen(self, regions: np.ndarray, whole: tuple[int, int, int, int]) -> np.ndarray:
-        """Where regions ``[m 4]`` of the stored picture lie in the turned one."""
+    def oriented(self, regions: np.ndarray, whole: tuple[int, int, int, int]) -> np.ndarray:
+        """The oriented image's regions that show regions ``[m 4]`` of the stored image."""
         top, left, full_height, full_width = self.frame(whole)
         out = regions - np.array([top, left, 0, 0])
         if self.transpose:
@@ -51,39 +52,39 @@ class Turn:
             out[:, 1] = full_width - out[:, 1] - out[:, 3]
         return out + np.array([top, left, 0, 0])
 
-    def crop(self, stored: np.ndarray) -> np.ndarray:
-        """A stored crop ``[... s s]`` as it looks in the turned picture."""
+    def apply(self, stored: np.ndarray) -> np.ndarray:
+        """A stored crop ``[... s s]``, oriented."""
         if self.transpose:
             stored = stored.swapaxes(-1, -2)
         if self.flip_y:
             stored = stored[..., ::-1, :]
         return stored[..., ::-1] if self.flip_x else stored
 
-    def undone(self, seen: np.ndarray) -> np.ndarray:
-        """A crop or map ``[... s s]`` of the turned picture as it lies in the stored one; undoes ``crop``."""
+    def invert(self, crop: np.ndarray) -> np.ndarray:
+        """An oriented crop or map ``[... s s]`` as it is stored; the inverse of ``apply``."""
         if self.flip_x:
-            seen = seen[..., ::-1]
+            crop = crop[..., ::-1]
         if self.flip_y:
-            seen = seen[..., ::-1, :]
-        return seen.swapaxes(-1, -2) if self.transpose else seen
+            crop = crop[..., ::-1, :]
+        return crop.swapaxes(-1, -2) if self.transpose else crop
 
 
-#: Turns that training may draw from, by the name of the option.
-AUGMENTATIONS: dict[str, tuple[Turn, ...]] = {
-    "none": (Turn(),),
-    "mirror": (Turn(), Turn(flip_x=True)),
-    "flips": tuple(Turn(flip_y=y, flip_x=x) for y in (False, True) for x in (False, True)),
-    "turns": tuple(Turn(t, y, x) for t in (False, True) for y in (False, True) for x in (False, True)),
+#: Orientations that ``TrainOptions.augment`` draws from.
+ORIENTATIONS: dict[str, tuple[Orientation, ...]] = {
+    "none": (Orientation(),),
+    "mirror": (Orientation(), Orientation(flip_x=True)),
+    "flips": tuple(Orientation(flip_y=y, flip_x=x) for y in (False, True) for x in (False, True)),
+    "turns": tuple(Orientation(t, y, x) for t in (False, True) for y in (False, True) for x in (False, True)),
 }
 
 
-#: Qualities of JPEG that are drawn from, and the ways to store its colours: full, or at half the resolution.
+#: JPEG qualities and chroma subsamplings that are drawn from.
 QUALITIES = (40, 95)
 SUBSAMPLINGS = ("444", "420")
 
 
 def check_jpeg(rule: InputConfig, jpeg: float) -> None:
-    """Refuse compression for what JPEG can't store.
+    """Check that JPEG can store what the model takes.
 
     Raises:
         ConfigError: Unless the model takes three bands of 8-bit images.
@@ -94,31 +95,36 @@ def check_jpeg(rule: InputConfig, jpeg: float) -> None:
         )
 
 
-class Change(NamedTuple):
-    """How one image is changed, at every depth."""
+class Augmentation(NamedTuple):
+    """The augmentation of one image, the same at every depth."""
 
-    turn: Turn = Turn()
-    """How it is laid; the network sees the turned image."""
-    tint: NDArray[np.float32] | None = None
+    orientation: Orientation = Orientation()
+    """The network sees the oriented image."""
+    jitter: NDArray[np.float32] | None = None
     """Gain and offset of its bands ``[2 c]``, of values of -1 to 1; None = 1 and 0."""
     jpeg: tuple[int, str] | None = None
-    """Quality and colour subsampling of the compression that its crops pass; None = none."""
-    mix: "Mix | None" = None
-    """What of another image is pasted into it, before it is turned; None = nothing."""
+    """Quality and chroma subsampling of the JPEG compression of its crops; None = none."""
+    cutmix: CutMix | None = None
+    """Rectangle of another image that is pasted into it, before it is oriented; None = nothing."""
 
-    def colour(self, pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        """A crop ``[c s s]``, values of -1 to 1, tinted and compressed.
+    @property
+    def changes_values(self) -> bool:
+        """Whether ``values`` does anything."""
+        return self.jitter is not None or self.jpeg is not None
+
+    def values(self, pixels: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+        """A crop ``[c s s]``, values of -1 to 1, with jitter and compression.
 
         Args:
             pixels: The crop.
-            low: Native value of -1, per band.
-            high: Native value of +1, per band.
+            low: Stored value of -1, per band.
+            high: Stored value of +1, per band.
 
         Returns:
             The changed crop, float32.
         """
-        if self.tint is not None:
-            gain, offset = self.tint[:, :, None, None]
+        if self.jitter is not None:
+            gain, offset = self.jitter[:, :, None, None]
             pixels = pixels * gain + offset
         if self.jpeg is not None:
             import simplejpeg
@@ -132,41 +138,44 @@ class Change(NamedTuple):
         return pixels.astype(np.float32)
 
 
-def changes_of(
-    count: int,
-    bands: int,
-    rng: np.random.Generator,
-    *,
-    turns: str = "none",
-    jitter: float = 0,
-    jpeg: float = 0,
-) -> list[Change]:
-    """Draw how ``count`` images are changed.
+def draw_augmentations(
+    samples: Sequence[Sample], bands: int, options: TrainOptions, rng: np.random.Generator
+) -> list[Augmentation]:
+    """Draw the augmentation of each image of a batch.
 
     Args:
-        count: Images.
+        samples: The batch.
         bands: Bands that the model takes.
-        rng: Where chance comes from.
-        turns: Which of ``AUGMENTATIONS``.
-        jitter: Gains are exp(-jitter) to exp(jitter), offsets -jitter to jitter, per band.
-        jpeg: Share of images that are compressed.
-
-    Returns:
-        A change per image.
+        options: ``augment``, ``jitter``, ``jpeg`` and ``cutmix`` count.
+        rng: Source of random numbers.
     """
-    ways = AUGMENTATIONS[turns]
-    laid = [ways[i] for i in rng.integers(len(ways), size=count)]
-    tints: list[NDArray[np.float32] | None] = [None] * count
-    if jitter:
-        drawn = rng.uniform(-jitter, jitter, (count, 2, bands)).astype(np.float32)
+    count = len(samples)
+    choices = ORIENTATIONS[options.augment]
+    orientations = [choices[i] for i in rng.integers(len(choices), size=count)]
+    jitters: list[NDArray[np.float32] | None] = [None] * count
+    if options.jitter:
+        drawn = rng.uniform(-options.jitter, options.jitter, (count, 2, bands)).astype(np.float32)
         drawn[:, 0] = np.exp(drawn[:, 0])
-        tints = list(drawn)
+        jitters = list(drawn)
     jpegs: list[tuple[int, str] | None] = [None] * count
-    if jpeg:
+    if options.jpeg:
         qualities = rng.integers(QUALITIES[0], QUALITIES[1] + 1, count).tolist()
         halved = rng.integers(len(SUBSAMPLINGS), size=count).tolist()
         jpegs = [
-            (quality, SUBSAMPLINGS[which]) if chance < jpeg else None
+            (quality, SUBSAMPLINGS[which]) if chance < options.jpeg else None
             for quality, which, chance in zip(qualities, halved, rng.random(count), strict=True)
         ]
-    return [Change(*each) for each in zip(laid, tints, jpegs, strict=True)]
+    mixes = draw_cutmix(samples, options.cutmix, rng)
+    return [Augmentation(*each) for each in zip(orientations, jitters, jpegs, mixes, strict=True)]
+
+
+def augment_crops(crops: Crops, augmentations: Sequence[Augmentation], config: InputConfig) -> Crops:
+    """Crops of stored images, each with its own augmentation; px that were not measured stay 0."""
+    low, high = np.array(config.low, np.float32), np.array(config.high, np.float32)
+    out = Crops(np.empty_like(crops.pixels), np.empty_like(crops.coverage))
+    for row, one in enumerate(augmentations):
+        out.pixels[row] = one.orientation.apply(crops.pixels[row])
+        out.coverage[row] = one.orientation.apply(crops.coverage[row])
+        if one.changes_values:
+            out.pixels[row] = np.where(out.coverage[row] > 0, one.values(out.pixels[row], low, high), 0)
+    return out

@@ -1,80 +1,99 @@
-"""The curriculum: images from small to large, which of them come next, and how they are looked at."""
+"""The curriculum: stages of images from small to large, and which images come next."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from hiresattn.geometry import Grid
-from hiresattn.training.augment import Change, changes_of
-from hiresattn.training.cutmix import mixes_of
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.samples import Item
+from hiresattn.training.samples import Sample
 
 #: Images that are one glimpse come in batches this many times larger.
 SMALL_IMAGE_BATCH = 3
-#: Regions of the first look in a batch, about, where an image has many.
-MOST_AT_ONCE = 2048
+#: Root regions in a batch, about, where an image has many.
+MOST_ROOTS = 2048
 
 
-def stages_of(items: Sequence[Item], grid: Grid) -> list[list[Item]]:
-    """Images from small to large, by depths and, in units of what one more depth adds, regions of the first look.
+class Curriculum:
+    """Draws the batches of each stage; the cost of a batch does not depend on the number of images.
 
-    A size that shows fewer than half of the classes is no stage of its own, it would teach which class is large:
-    its images join those one size smaller.
+    Args:
+        samples: The training images.
+        grid: How regions are divided.
+        options: ``batch_size`` and ``seed`` count.
     """
-    sizes = [item.depths + round(np.log(item.looks) / -np.log(grid.fraction) / 2) for item in items]
-    classes = len(_shown(items))
-    pools: list[list[Item]] = []
+
+    def __init__(self, samples: Sequence[Sample], grid: Grid, options: TrainOptions) -> None:
+        self.stages = stages_of(samples, grid)
+        self._sizes = [min(batch_size(stage, options), len(stage)) for stage in self.stages]
+        self._seed = options.seed
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
+
+    def draw(self, stage: int, drawn: list[int]) -> list[Sample]:
+        """The next batch of a stage, which is shuffled anew after each pass.
+
+        Args:
+            stage: Which.
+            drawn: Images drawn so far, per stage; counted on.
+        """
+        samples, out = self.stages[stage], list[Sample]()
+        while len(out) < self._sizes[stage]:
+            number, start = divmod(drawn[stage], len(samples))
+            taken = self._order(stage, number)[start : start + self._sizes[stage] - len(out)]
+            out += [samples[i] for i in taken.tolist()]
+            drawn[stage] += len(taken)
+        return out
+
+    def upcoming(self, stage: int, drawn: Sequence[int]) -> list[Sample]:
+        """What ``draw`` will give next."""
+        return self.draw(stage, list(drawn))
+
+    def _order(self, stage: int, number: int) -> np.ndarray:
+        """The order of a stage's images in a pass; the last two passes of a stage are kept."""
+        if (stage, number) not in self._orders:
+            self._orders.pop((stage, number - 2), None)
+            rng = np.random.default_rng([self._seed, stage, number])
+            self._orders[stage, number] = rng.permutation(len(self.stages[stage]))
+        return self._orders[stage, number]
+
+
+def stages_of(samples: Sequence[Sample], grid: Grid) -> list[list[Sample]]:
+    """Images from small to large, by depths and by root regions, in units of what one more depth adds.
+
+    Sizes that cover under half of the classes join the next smaller stage, so that size doesn't predict the class.
+    """
+    sizes = [
+        sample.depths + round(np.log(sample.root_count) / -np.log(grid.fraction) / 2) for sample in samples
+    ]
+    classes = len(_classes_in(samples))
+    stages: list[list[Sample]] = []
     for size in sorted(set(sizes)):
-        same = [item for item, own in zip(items, sizes, strict=True) if own == size]
-        shown = [2 * len(_shown(pool)) >= classes for pool in (*pools[-1:], same)]
-        if pools and not all(shown):
-            pools[-1] += same
+        same = [sample for sample, own in zip(samples, sizes, strict=True) if own == size]
+        covering = [2 * len(_classes_in(stage)) >= classes for stage in (*stages[-1:], same)]
+        if stages and not all(covering):
+            stages[-1] += same
         else:
-            pools.append(same)
-    return pools
+            stages.append(same)
+    return stages
 
 
-def _shown(items: Sequence[Item]) -> set[int]:
-    """The classes that items show: each its label, or all that it has, and those of its boxes."""
-    labels = np.array([item.label for item in items])
-    of_images = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))
-    of_boxes = (item.kinds.tolist() for item in items if item.kinds is not None)
-    return set(of_images.tolist()).union(*of_boxes) - {-1}
+def batch_size(samples: Sequence[Sample], options: TrainOptions) -> int:
+    """Images per batch: more where an image is one glimpse, fewer where it has many root regions."""
+    roots = max(sample.root_count for sample in samples)
+    single = roots == max(sample.depths for sample in samples) == 1
+    return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_ROOTS // roots, 2))
 
 
-def batch_size(items: Sequence[Item], options: TrainOptions) -> int:
-    """Images per step: more where an image is one glimpse, fewer where the first look has many regions."""
-    looks = max(item.looks for item in items)
-    single = looks == max(item.depths for item in items) == 1
-    return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_AT_ONCE // looks, 2))
-
-
-def draw(pool: list[Item], number: int, size: int, seed: int, drawn: list[int]) -> list[Item]:
-    """The next items of a pool, counted in ``drawn``: it is shuffled anew each time that it has been through."""
-    out: list[Item] = []
-    while len(out) < min(size, len(pool)):
-        turn, place = divmod(drawn[number], len(pool))
-        order = np.random.default_rng([seed, number, turn]).permutation(len(pool))
-        taken = order[place : place + min(size, len(pool)) - len(out)]
-        out += [pool[i] for i in taken]
-        drawn[number] += len(taken)
-    return out
-
-
-def changes_for(
-    drawn: Sequence[Item], bands: int, options: TrainOptions, rng: np.random.Generator
-) -> list[Change]:
-    """How the images of a batch are changed, and what is pasted into them."""
-    plain = changes_of(
-        len(drawn), bands, rng, turns=options.augment, jitter=options.jitter, jpeg=options.jpeg
-    )
-    mixes = mixes_of(drawn, options.cutmix, rng)
-    return [change._replace(mix=mix) for change, mix in zip(plain, mixes, strict=True)]
-
-
-def cells_for(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:
+def draw_k(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:
     """Cells visited per region and depth, for a batch."""
     if not options.vary_k:
         return options.k
     return tuple(int(rng.integers(1, most + 1)) if most else 0 for most in options.k)
+
+
+def _classes_in(samples: Sequence[Sample]) -> set[int]:
+    """The classes of images, and of their boxes."""
+    labels = np.array([sample.label for sample in samples])
+    of_images = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(0))
+    of_boxes = (sample.box_classes.tolist() for sample in samples if sample.box_classes is not None)
+    return set(of_images.tolist()).union(*of_boxes) - {-1}

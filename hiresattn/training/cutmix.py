@@ -1,8 +1,8 @@
-"""CutMix for images that are read lazily: what is pasted where, and what is then known of the mix."""
+"""CutMix for lazily read images: a rectangle of another image of the batch is pasted, and labels are mixed by area."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -10,27 +10,24 @@ from jaxtyping import Float, Int64
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.pasted import Pasted
 from hiresattn.reading.squash import squashed
-
-if TYPE_CHECKING:
-    from hiresattn.training.augment import Change
-    from hiresattn.training.samples import Item
+from hiresattn.training.samples import Sample
 
 Region = tuple[int, int, int, int]
 
 
-class Mix(NamedTuple):
+class CutMix(NamedTuple):
     """A rectangle of another image, pasted into an image at its own resolution."""
 
-    donor: "Item"
-    """Whose px are pasted; they carry its label."""
+    donor: Sample
+    """The image whose px are pasted; they carry its label."""
     box: Region
-    """Where, level-0 px of the image that is pasted into (the host), inside its window."""
+    """The rectangle, level-0 px of the image that is pasted into (the host), inside its window."""
     at: tuple[int, int]
-    """First row and column of what is pasted, level-0 px of the donor, inside its window."""
+    """First row and column of the same px in the donor, level-0 px, inside its window."""
 
     @property
     def shift(self) -> tuple[int, int]:
-        """From the host's px to the donor's."""
+        """Offset from the host's px to the donor's: rows, columns."""
         return self.at[0] - self.box[0], self.at[1] - self.box[1]
 
     def pasted(self, host: Pyramid, donor: Pyramid) -> Pasted:
@@ -38,7 +35,7 @@ class Mix(NamedTuple):
         return Pasted(host, donor, self.box, self.at)
 
     def clean(self, host: Pyramid, donor: Pyramid) -> Pasted:
-        """The donor where the mix shows it and around, as far as it reaches: the host's px beyond."""
+        """The donor alone, laid over the host as it is in the mixed image; the host's px where the donor ends."""
         start = [max(0, -move) for move in self.shift]
         stop = [
             min(side, reach - move)
@@ -49,17 +46,17 @@ class Mix(NamedTuple):
         box = (start[0], start[1], stop[0] - start[0], stop[1] - start[1])
         return Pasted(host, donor, box, (start[0] + self.shift[0], start[1] + self.shift[1]))
 
-    def boxes(self, host: "Item", side: int | None) -> np.ndarray | None:
-        """Where targets are in the mix: the host's that are not covered, the donor's that are shown.
+    def boxes(self, host: Sample, side: int | None) -> np.ndarray | None:
+        """Boxes of the mixed image: the host's that are not covered and the donor's that are pasted.
 
-        A target is covered, or shown, if its centre is; what is pasted of it is cut to the paste.
+        A box is covered, or pasted, if its centre is; the donor's are clipped to the rectangle.
 
         Args:
-            host: What is pasted into.
+            host: The image that is pasted into.
             side: See ``InputConfig.squash``.
 
         Returns:
-            ``[m 4]``, as ``Item.boxes``; None = not known of one of the two.
+            ``[m 4]``, as ``Sample.boxes``; None = not known of one of the two.
         """
         own, others = host.example.boxes, self.donor.example.boxes
         if own is None or others is None:
@@ -77,17 +74,17 @@ class Mix(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pastes:
-    """What is pasted into the images of a batch."""
+class BatchPastes:
+    """The rectangles that are pasted into the images of a batch, as the network sees them."""
 
     box: Int64[np.ndarray, "b 4"]
-    """Where, per image, as the network sees it; a height and width of 0 = nowhere."""
+    """``(y, x, height, width)`` per image; a height and width of 0 = nothing is pasted."""
     labels: np.ndarray
     """The donors' labels, one per image; the image's own where nothing is pasted."""
     share: Float[np.ndarray, " b"]
-    """Share of each image that is pasted: the weight of the donor's label."""
+    """Share of each image's area that is pasted: the weight of the donor's label."""
     clean: Callable[[np.ndarray, np.ndarray], Any]
-    """As ``Batch.fetch``: the donors, laid as they are pasted, of images into which something is."""
+    """As ``Batch.fetch``, but of the donors alone (see ``CutMix.clean``); for images into which something is pasted."""
 
     def within(self, image: np.ndarray, regions: np.ndarray) -> Float[np.ndarray, "n 4"]:
         """The pasted rectangles as shares of regions.
@@ -113,72 +110,58 @@ class Pastes:
         return share
 
 
-def mixes_of(items: Sequence["Item"], probability: float, rng: np.random.Generator) -> list[Mix | None]:
-    """Draw what is pasted into each image of a batch: with some probability, a rectangle of another image of it.
+def draw_cutmix(
+    samples: Sequence[Sample], probability: float, rng: np.random.Generator
+) -> list[CutMix | None]:
+    """Draw, with some probability, a rectangle of another image of the batch for each image.
 
-    With r ~ Beta(1, 1), the rectangle's sides are sqrt(1 - r) of the image's; its centre is anywhere, and what
-    leaves the image is cut off. Its edges are moved to whole px of the levels that are read. It shows the donor
-    at the same place and resolution; where the two differ in size, at the place of the same relative position,
-    and never more than the donor has.
+    With r ~ Beta(1, 1), the rectangle's sides are sqrt(1 - r) of the image's; its centre is uniform, and it is clipped
+    to the image. Its edges are moved to whole px of the levels that are read. The donor's px are those at the same
+    position and resolution; where the two differ in size, at the same relative position, and never more than the
+    donor has.
 
     Args:
-        items: The batch.
+        samples: The batch.
         probability: Of a paste, for each image; 0 draws nothing from ``rng``.
-        rng: Where chance comes from.
+        rng: Source of random numbers.
 
     Returns:
-        Per image; None = nothing is pasted.
+        One per image; None = nothing is pasted.
 
     Source:
         "CutMix" (ICCV 2019), box sampling; "Spatially Attentive Output Layer" (CVPR 2020), which calls the
         pasted rectangle 1: its share is the weight of the donor's label.
     """
-    if not probability or len(items) < 2:
-        return [None] * len(items)
-    return [_drawn(items, row, rng) if rng.random() < probability else None for row in range(len(items))]
+    if not probability or len(samples) < 2:
+        return [None] * len(samples)
+    return [
+        _draw_one(samples, row, rng) if rng.random() < probability else None for row in range(len(samples))
+    ]
 
 
-def boxes_of(
-    items: Sequence["Item"], mixes: Sequence[Mix | None], side: int | None
+def mixed_boxes(
+    samples: Sequence[Sample], mixes: Sequence[CutMix | None], side: int | None
 ) -> list[np.ndarray | None]:
-    """Where the targets are, per image before it is turned ``[m 4]``; None = not known. ``side``: see ``Mix.boxes``."""
-    pairs = zip(items, mixes, strict=True)
-    return [item.boxes if mix is None else mix.boxes(item, side) for item, mix in pairs]
+    """Boxes of each image before it is oriented ``[m 4]``; None = not known. ``side``: see ``CutMix.boxes``."""
+    pairs = zip(samples, mixes, strict=True)
+    return [sample.boxes if mix is None else mix.boxes(sample, side) for sample, mix in pairs]
 
 
-def pastes_of(
-    items: Sequence["Item"],
-    changes: Sequence["Change"],
-    wholes: Sequence[Region],
-    side: int | None,
-    clean: Callable[[np.ndarray, np.ndarray], Any],
-) -> Pastes | None:
-    """What is pasted into a batch, as the network sees it; None = nothing.
-
-    Args:
-        items: The images.
-        changes: How each is changed.
-        wholes: What the network takes for the whole of each, before it is turned.
-        side: See ``InputConfig.squash``.
-        clean: See ``Pastes``.
-    """
-    mixes = [change.mix for change in changes]
-    if not any(mixes):
-        return None
-    box = np.zeros((len(items), 4), np.int64)
-    for row, mix in enumerate(mixes):
+def pasted_rectangles(
+    samples: Sequence[Sample], mixes: Sequence[CutMix | None], side: int | None
+) -> Int64[np.ndarray, "b 4"]:
+    """The rectangle that is pasted into each image before it is oriented; zeros = nothing. ``side`` as above."""
+    out = np.zeros((len(samples), 4), np.int64)
+    for row, (sample, mix) in enumerate(zip(samples, mixes, strict=True)):
         if mix is not None:
             where = np.array([mix.box], np.int64)
-            where = where if side is None else squashed(where, items[row].region, side)
-            box[row] = changes[row].turn.seen(where, wholes[row])[0]
-    labels = [(item if mix is None else mix.donor).label for item, mix in zip(items, mixes, strict=True)]
-    areas = np.array(wholes)[:, 2:].prod(1)
-    return Pastes(box, np.array(labels, np.int64), box[:, 2:].prod(1) / areas, clean)
+            out[row] = where[0] if side is None else squashed(where, sample.region, side)[0]
+    return out
 
 
-def _drawn(items: Sequence["Item"], row: int, rng: np.random.Generator) -> Mix | None:
-    host = items[row]
-    donor = items[(row + 1 + int(rng.integers(len(items) - 1))) % len(items)]
+def _draw_one(samples: Sequence[Sample], row: int, rng: np.random.Generator) -> CutMix | None:
+    host = samples[row]
+    donor = samples[(row + 1 + int(rng.integers(len(samples) - 1))) % len(samples)]
     cut = np.sqrt(1 - rng.beta(1, 1))
     step = max(host.step, donor.step)
     box, at = [], []
@@ -194,7 +177,7 @@ def _drawn(items: Sequence["Item"], row: int, rng: np.random.Generator) -> Mix |
         box.append((first, last - first))
         at.append(_aligned(other + round(room), first, other, other + reach - (last - first), step))
     (y, height), (x, width) = box
-    return Mix(donor, (y, x, height, width), (at[0], at[1])) if height > 0 and width > 0 else None
+    return CutMix(donor, (y, x, height, width), (at[0], at[1])) if height > 0 and width > 0 else None
 
 
 def _near(edge: float, low: int, high: int, step: int) -> int:
@@ -202,10 +185,10 @@ def _near(edge: float, low: int, high: int, step: int) -> int:
     return min(max(round(edge / step) * step, low), high)
 
 
-def _aligned(place: int, like: int, low: int, high: int, step: int) -> int:
-    """A place near another that is as far from a multiple of the step as ``like``, if there is room for one."""
-    moved = place - (place - like) % step
-    return next((near for near in (moved, moved + step) if low <= near <= high), min(max(place, low), high))
+def _aligned(start: int, like: int, low: int, high: int, step: int) -> int:
+    """The nearest start that is congruent to ``like`` modulo the step, if there is one from low to high."""
+    moved = start - (start - like) % step
+    return next((near for near in (moved, moved + step) if low <= near <= high), min(max(start, low), high))
 
 
 def _centred(boxes: np.ndarray, within: Region) -> np.ndarray:

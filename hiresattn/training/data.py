@@ -1,32 +1,34 @@
-"""From examples to batches: what to read, never more than that."""
+"""From samples to batches: images are opened when they are needed, and batches read lazily, all images in one call."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Int64
 
+from hiresattn.attention_maps.memory import image_name
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import HiresattnError, OpenError, ReadError
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
-from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.reading.fetch import CropFetcher, Crops
-from hiresattn.reading.prefetch import Held, OpenImages, source_key
-from hiresattn.reading.squash import SquashFetcher, squashed, unsquashed
-from hiresattn.training.augment import Change
-from hiresattn.training.cutmix import Mix, Pastes, boxes_of, pastes_of
-from hiresattn.training.samples import Item, box_classes_of, check_boxes, label_of
+from hiresattn.pyramid import Pyramid
+from hiresattn.reading.fetch import Crops
+from hiresattn.reading.images import ImagePool, OpenImage
+from hiresattn.reading.squash import squash_reader, squashed, unsquashed
+from hiresattn.training.augment import Augmentation, augment_crops
+from hiresattn.training.cutmix import BatchPastes, mixed_boxes, pasted_rectangles
+from hiresattn.training.samples import Sample, box_class_indices, check_boxes, label_index
 
-#: Images kept open, or as many as a batch has; the least recently used is closed first.
+#: Images kept open, or as many as a batch and the next one have; the least recently used is closed first.
 MOST_OPEN = 32
 #: Bytes of decoded tiles kept over all open images.
 CACHE_BYTES = 512 << 20
 
-
 _Made = TypeVar("_Made")
-_Reader = CropFetcher | SquashFetcher
+_Region = tuple[int, int, int, int]
+#: ``read(image [n], regions [n 4] of the stored images)`` → crops.
+_Read = Callable[[np.ndarray, np.ndarray], Crops]
 
 
 class _UnreadableError(Exception):
@@ -40,29 +42,30 @@ class _UnreadableError(Exception):
 
 @dataclass(frozen=True)
 class Batch:
-    """What ``GlimpseNet.forward`` needs, and the labels."""
+    """What ``GlimpseNet.forward`` needs of ``b`` images, and their labels. Regions are of the oriented images."""
 
     fetch: Any
+    """``fetch(image [n], regions [n 4])`` → crops; reads."""
     roots: list[np.ndarray]
-    frames: np.ndarray
+    """Root regions ``[r 4]``, per image."""
+    frames: Int64[np.ndarray, "b 4"]
+    """The rectangle classified, per image."""
     labels: np.ndarray
-    """int64 ``[b]``, or of several labels ``[b c]``; see ``Item``."""
+    """int64 ``[b]``, or of several labels ``[b c]``; see ``Sample.label``."""
     boxes: list[np.ndarray | None]
-    """Where the targets are, per image, as the network sees it; None = not known."""
-    kinds: Sequence[np.ndarray | None] = ()
-    """Class of each of them; see ``Item``."""
-    items: Sequence[Item] = ()
-    """What is in it."""
-    changes: Sequence[Change] = ()
-    """How each image is changed."""
-    pastes: Pastes | None = None
+    """Known targets ``[m 4]``, per image; None = not known."""
+    box_classes: Sequence[np.ndarray | None] = ()
+    """Class index of each of them; see ``Sample.box_classes``."""
+    samples: Sequence[Sample] = ()
+    augmentations: Sequence[Augmentation] = ()
+    pastes: BatchPastes | None = None
     """What CutMix pasted into them; None = nothing."""
     stored: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """``stored(image [n], regions [n 4])`` → where regions lie in the images as stored, level-0 px ``[n 4]``."""
+    """``stored(image [n], regions [n 4])`` → the regions of the stored images that they show, level-0 px ``[n 4]``."""
 
     @property
-    def main(self) -> np.ndarray:
-        """The labels, per image; of a mixed one those of its larger part."""
+    def main_labels(self) -> np.ndarray:
+        """The labels, per image; of a mixed image those of its larger part."""
         if self.pastes is None:
             return self.labels
         other = (self.pastes.share > 1 / 2).reshape(-1, *[1] * (self.labels.ndim - 1))
@@ -70,16 +73,16 @@ class Batch:
 
 
 class Loader:
-    """Opens images when they are needed and hands out batches that read lazily.
+    """Opens images when they are needed and makes batches that read lazily.
 
     Args:
         config: How pixels become crops.
         grid: How regions are divided.
         finest: Side of the smallest region, level-0 px; None = a crop's side.
-        root_size: Largest side of a region of the first look; None = the image's short side.
-        overlap: Least share of its side that a region of the first look has in common with the next.
+        root_size: Largest side of a root region, level-0 px; None = the image's short side.
+        overlap: Smallest share of its side that a root region has in common with the next.
         threads: Threads that read.
-        lost: Is told why an image can't be read, which is then left out; None = that is an error.
+        on_skip: Called with the error of an image that can't be read, which is then left out; None = it is raised.
     """
 
     def __init__(
@@ -91,7 +94,7 @@ class Loader:
         finest: int | None = None,
         root_size: int | None = None,
         overlap: float = 0.0,
-        lost: Callable[[HiresattnError], None] | None = None,
+        on_skip: Callable[[HiresattnError], None] | None = None,
     ) -> None:
         self.config = config
         self.grid = grid
@@ -99,13 +102,12 @@ class Loader:
         self.root_size = root_size
         self.overlap = overlap
         self.threads = threads
-        self.lost = lost
-        self._sources: set[str | int] = set()
-        self._images = OpenImages(self._opened, MOST_OPEN)
-        self._mixed: list[CropFetcher] = []
+        self.on_skip = on_skip
+        self._images = ImagePool(config, threads=threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES)
+        self._mixed: list[int] = []
 
-    def items(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Item]:
-        """Measure examples: every image is opened once, no pixel is read.
+    def measure(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Sample]:
+        """Make samples of examples: every image is opened once, no pixel is read.
 
         Raises:
             ConfigError: If a label is missing or none of ``classes``, or a box lies outside its image.
@@ -113,14 +115,13 @@ class Loader:
             HiresattnError: If an image can't be opened or isn't what the model takes.
         """
         index = {name: i for i, name in enumerate(classes)}
-        self._sources |= {source_key(example.source) for example in examples}
-        made: list[Item] = []
+        made: list[Sample] = []
         for number, example in enumerate(examples):
-            label = label_of(example, index)
+            label = label_index(example, index)
             try:
-                pyramid = self.source(example.source)[0]
+                pyramid = self.pyramid(example.source)
             except (OpenError, ReadError) as error:
-                self._lose(error)
+                self._skip(error)
                 continue
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             check_region(region, pyramid.height, pyramid.width, pyramid.source)
@@ -133,191 +134,204 @@ class Loader:
                 boxes = squashed(boxes, region, self.config.squash)
             coarse = min(region[2:]) / self.config.size
             step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
-            name = str(example.source) if isinstance(example.source, str | Path) else f"array {number}"
-            name = name if example.region is None else f"{name} {list(region)}"
-            kinds = box_classes_of(example, label, index)
-            made.append(Item(example, label, region, depths, len(roots), boxes, kinds, step, name))
+            box_classes = box_class_indices(example, label, index)
+            name = image_name(example, number)
+            made.append(Sample(example, label, region, depths, len(roots), boxes, box_classes, step, name))
         return made
 
-    def attempt(
+    def process(
         self,
-        items: Sequence[Item],
+        samples: Sequence[Sample],
         work: Callable[[Batch], _Made],
-        changes: Sequence[Change] | None = None,
+        augmentations: Sequence[Augmentation] | None = None,
+        upcoming: Sequence[Sample] = (),
     ) -> tuple[_Made | None, int]:
-        """Do some work with a batch; where images may be lost, without those that can't be read.
+        """Do some work with a batch; where images may be skipped, without those that can't be read.
 
         Args:
-            items: What is in it.
+            samples: The batch.
             work: What to do; done again from its beginning where an image had to be left out.
-            changes: See ``batch``.
+            augmentations: See ``batch``.
+            upcoming: See ``batch``.
 
         Returns:
             What the work made, None if no image was left; and how many were left out.
 
         Raises:
-            HiresattnError: If an image can't be read, and none may be lost.
+            HiresattnError: If an image can't be read, and none may be skipped.
         """
-        rows = list(range(len(items)))
-        made = list(changes or [Change()] * len(items))
+        rows = list(range(len(samples)))
+        made = list(augmentations or [Augmentation()] * len(samples))
         while rows:
             try:
-                batch = self.batch([items[row] for row in rows], [made[row] for row in rows])
-                return work(batch), len(items) - len(rows)
+                batch = self.batch([samples[row] for row in rows], [made[row] for row in rows], upcoming)
+                return work(batch), len(samples) - len(rows)
             except _UnreadableError as error:
                 row = rows[error.row]
-                if made[row].mix is not None:  # perhaps it is the donor that can't be read
-                    made[row] = made[row]._replace(mix=None)
+                if made[row].cutmix is not None:  # perhaps it is the donor that can't be read
+                    made[row] = made[row]._replace(cutmix=None)
                     continue
-                self._images.forget(items[rows[error.row]].example.source)
-                self._lose(error.why)
+                self._images.forget(samples[row].example.source)
+                self._skip(error.why)
                 del rows[error.row]
-        return None, len(items)
+        return None, len(samples)
 
-    def batch(self, items: Sequence[Item], changes: Sequence[Change] | None = None) -> Batch:
-        """A batch; reading happens in its ``fetch``.
+    def batch(
+        self,
+        samples: Sequence[Sample],
+        augmentations: Sequence[Augmentation] | None = None,
+        upcoming: Sequence[Sample] = (),
+    ) -> Batch:
+        """A batch; reading happens in its ``fetch``, of all its images in one call.
 
         Args:
-            items: What is in it.
-            changes: How each is changed, at every depth; None = not at all. The network sees the turned image:
-                its regions are of the turned frame. What was not measured stays 0.
+            samples: The images.
+            augmentations: Of each, the same at every depth; None = none. What was not measured stays 0.
+            upcoming: The next batch, probably: its root regions are read meanwhile, in a thread. With one thread, or
+                squashed images, nothing is read ahead.
 
         Returns:
             The batch.
         """
-        changes = changes or [Change()] * len(items)
-        turns = [change.turn for change in changes]
-        mixes = [change.mix for change in changes]
-        self._forget_mixed()
-        fetchers, cleans = [], []
-        at_once = len(items) + sum(mix is not None for mix in mixes)
-        for row, (item, mix) in enumerate(zip(items, mixes, strict=True)):
-            try:
-                fetchers.append(self._fetcher(item, at_once, None if mix is None else mix.pasted, mix))
-                cleans.append(fetchers[-1] if mix is None else self._fetcher(item, at_once, mix.clean, mix))
-            except (OpenError, ReadError) as error:
-                raise _UnreadableError(row, error) from error
-        wholes = [self.frame(item.region) for item in items]
-        frames = [turn.frame(whole) for turn, whole in zip(turns, wholes, strict=True)]
-        size, bands, side = self.config.size, len(self.config.bands), self.config.squash
-        ends = np.array(self.config.low, np.float32), np.array(self.config.high, np.float32)
+        augmentations = augmentations or [Augmentation()] * len(samples)
+        orientations = [one.orientation for one in augmentations]
+        mixes = [one.cutmix for one in augmentations]
+        side = self.config.squash
+        read, read_clean = self._readers(samples, augmentations)
+        self._read_ahead(upcoming)
+        wholes = [self.frame(sample.region) for sample in samples]
+        frames = [way.frame(whole) for way, whole in zip(orientations, wholes, strict=True)]
 
-        def laid(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
+        def in_frame(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
             pairs = zip(image.tolist(), regions.tolist(), strict=True)
-            return np.array([turns[i].stored(r, wholes[i]) for i, r in pairs], np.int64).reshape(-1, 4)
+            return np.array([orientations[i].stored(r, wholes[i]) for i, r in pairs], np.int64).reshape(-1, 4)
 
         def stored(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
-            out = laid(image, regions)
+            out = in_frame(image, regions)
             if side is None:
                 return out
             parts = zip(image.tolist(), out[:, None], strict=True)
-            return np.concatenate([unsquashed(part, items[i].region, side) for i, part in parts])
+            return np.concatenate([unsquashed(part, samples[i].region, side) for i, part in parts])
 
-        def fetch(image: np.ndarray, regions: np.ndarray, readers: Sequence[_Reader] = fetchers) -> Crops:
-            pixels = np.empty((len(image), bands, size, size), np.float32)
-            coverage = np.empty((len(image), size, size), np.float32)
-            rows: dict[_Reader, list[int]] = {}
-            where = laid(image, regions)
-            for row, index in enumerate(image.tolist()):
-                rows.setdefault(readers[index], []).append(row)
-            for reader, mine in rows.items():
-                try:
-                    crops = reader(np.zeros(len(mine), np.int64), where[mine])
-                except (OpenError, ReadError) as error:
-                    raise _UnreadableError(int(image[mine[0]]), error) from error
-                for row, seen, measured in zip(mine, *crops, strict=True):
-                    turn = turns[image[row]]
-                    pixels[row], coverage[row] = turn.crop(seen), turn.crop(measured)
-            for row, index in enumerate(image.tolist()):
-                change = changes[index]
-                if change.tint is not None or change.jpeg is not None:
-                    pixels[row] = np.where(coverage[row] > 0, change.colour(pixels[row], *ends), 0)
-            return Crops(pixels, coverage)
+        def augmented(read: _Read, image: np.ndarray, regions: np.ndarray) -> Crops:
+            crops = read(image, in_frame(image, regions))
+            return augment_crops(crops, [augmentations[i] for i in image.tolist()], self.config)
 
+        pastes = None
+        if any(mixes):
+            rectangles = pasted_rectangles(samples, mixes, side)
+            for row, (way, whole) in enumerate(zip(orientations, wholes, strict=True)):
+                if mixes[row] is not None:
+                    rectangles[row] = way.oriented(rectangles[row : row + 1], whole)[0]
+            donors = [
+                (own if mix is None else mix.donor).label for own, mix in zip(samples, mixes, strict=True)
+            ]
+            share = rectangles[:, 2:].prod(1) / np.array(wholes)[:, 2:].prod(1)
+            pastes = BatchPastes(
+                rectangles,
+                np.array(donors, np.int64),
+                share,
+                lambda image, regions: augmented(read_clean, image, regions),
+            )
         return Batch(
-            fetch=fetch,
-            roots=[
-                root_regions(h, w, y, x, root_size=self.root_size, overlap=self.overlap)
-                for y, x, h, w in frames
-            ],
+            fetch=lambda image, regions: augmented(read, image, regions),
+            roots=[self._roots(frame) for frame in frames],
             frames=np.array(frames, np.int64),
-            labels=np.array([item.label for item in items], np.int64),
+            labels=np.array([sample.label for sample in samples], np.int64),
             boxes=[
-                None if boxes is None else turn.seen(boxes, whole)
-                for boxes, turn, whole in zip(boxes_of(items, mixes, side), turns, wholes, strict=True)
+                None if boxes is None else way.oriented(boxes, whole)
+                for boxes, way, whole in zip(
+                    mixed_boxes(samples, mixes, side), orientations, wholes, strict=True
+                )
             ],
-            kinds=[item.kinds if mix is None else None for item, mix in zip(items, mixes, strict=True)],
-            items=items,
-            changes=changes,
-            pastes=pastes_of(
-                items, changes, wholes, side, lambda image, regions: fetch(image, regions, cleans)
-            ),
+            box_classes=[
+                own.box_classes if mix is None else None for own, mix in zip(samples, mixes, strict=True)
+            ],
+            samples=samples,
+            augmentations=augmentations,
+            pastes=pastes,
             stored=stored,
         )
 
-    def frame(self, region: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
-        """What the network takes for the whole: the window, or the square that it is squashed to."""
+    def frame(self, region: _Region) -> _Region:
+        """The rectangle that is classified: the window, or the square that it is squashed to."""
         side = self.config.squash
         return region if side is None else (0, 0, side, side)
 
-    def _lose(self, why: HiresattnError) -> None:
-        if self.lost is None:
-            raise why
-        self.lost(why)
-
-    def _fetcher(
-        self,
-        item: Item,
-        at_once: int,
-        mixed: Callable[[Pyramid, Pyramid], Pyramid] | None = None,
-        mix: Mix | None = None,
-    ) -> _Reader:
-        pyramid, fetcher = self.source(item.example.source, at_once)
-        if mixed is not None and mix is not None:
-            pyramid = mixed(pyramid, self.source(mix.donor.example.source, at_once)[0])
-            share = CACHE_BYTES // (2 * at_once)
-            fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
-            self._mixed.append(fetcher)
-        if self.config.squash is None:
-            return fetcher
-        return SquashFetcher(pyramid, self.config, item.region)
+    def pyramid(self, source: Any) -> Pyramid:
+        """An open image."""
+        return self._images.take(source).pyramid
 
     def rescale(self, config: InputConfig) -> None:
-        """Take another rule for values from now on."""
+        """Use another rule for values from now on."""
         self.close()
         self.config = config
-
-    def expect(self, items: Sequence[Item], meanwhile: Sequence[Item]) -> None:
-        """Have first looks at the next batch, probably ``items``, read while this one is worked on.
-
-        Memory holds the next batch's images beside those kept open, and its first crops. With one thread, or
-        images read whole, nothing is read ahead.
-        """
-        if self.threads < 2 or self.config.squash is not None:
-            return
-        looks = []
-        for item in items:
-            y, x, height, width = item.region
-            roots = root_regions(height, width, y, x, root_size=self.root_size, overlap=self.overlap)
-            looks.append((item.example.source, roots))
-        self._images.expect(looks, [item.example.source for item in meanwhile])
-
-    def source(self, source: Any, at_once: int = 1) -> tuple[Pyramid, CropFetcher]:
-        """An open image and its fetcher; ``at_once`` images are needed open together."""
-        return self._images.take(source, at_once)
-
-    def _opened(self, source: Any, at_once: int) -> Held:
-        pyramid = open_pyramid(source)
-        share = CACHE_BYTES // max(min(len(self._sources), max(MOST_OPEN, at_once)), 1)
-        fetcher = CropFetcher([pyramid], self.config, threads=self.threads, cache_bytes=share)
-        return Held(pyramid, fetcher)
-
-    def _forget_mixed(self) -> None:
-        """Let go of what the last batch mixed."""
-        while self._mixed:
-            self._mixed.pop().close()
+        self._images = ImagePool(config, threads=self.threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES)
 
     def close(self) -> None:
         """Close every image."""
         self._forget_mixed()
         self._images.close()
+
+    def _skip(self, why: HiresattnError) -> None:
+        if self.on_skip is None:
+            raise why
+        self.on_skip(why)
+
+    def _roots(self, frame: _Region) -> np.ndarray:
+        y, x, height, width = frame
+        return root_regions(height, width, y, x, root_size=self.root_size, overlap=self.overlap)
+
+    def _read_ahead(self, upcoming: Sequence[Sample]) -> None:
+        if self.config.squash is None:
+            self._images.expect((own.example.source, self._roots(own.region)) for own in upcoming)
+
+    def _readers(
+        self, samples: Sequence[Sample], augmentations: Sequence[Augmentation]
+    ) -> tuple[_Read, _Read]:
+        """What reads the images of a batch with what is pasted into them; and the donors alone."""
+        self._forget_mixed()
+        sources = [sample.example.source for sample in samples]
+        mixes = [one.cutmix for one in augmentations]
+        self._images.begin([*sources, *(mix.donor.example.source for mix in mixes if mix is not None)])
+        shown, alone = [], []
+        for row, (source, mix) in enumerate(zip(sources, mixes, strict=True)):
+            try:
+                host = self._images.take(source)
+                if mix is None:
+                    shown.append(host)
+                    alone.append(host)
+                else:
+                    donor = self.pyramid(mix.donor.example.source)
+                    shown.append(self._add_mixed(mix.pasted(host.pyramid, donor)))
+                    alone.append(self._add_mixed(mix.clean(host.pyramid, donor)))
+            except (OpenError, ReadError) as error:
+                raise _UnreadableError(row, error) from error
+        return self._reader(samples, shown), self._reader(samples, alone)
+
+    def _reader(self, samples: Sequence[Sample], images: Sequence[OpenImage]) -> _Read:
+        """What reads images, by row of the batch."""
+        fetch: _Read = self._images.fetch
+        numbers = np.array([image.number for image in images])
+        if self.config.squash is not None:
+            regions = [sample.region for sample in samples]
+            fetch = squash_reader([image.pyramid for image in images], regions, self.config)
+            numbers = np.arange(len(samples))
+
+        def read(image: np.ndarray, regions: np.ndarray) -> Crops:
+            try:
+                return fetch(numbers[image], regions)
+            except (OpenError, ReadError) as error:
+                rows = np.flatnonzero(numbers == error.image).tolist() or image.tolist()
+                raise _UnreadableError(rows[0], error) from error
+
+        return read
+
+    def _add_mixed(self, pyramid: Pyramid) -> OpenImage:
+        self._mixed.append(self._images.fetcher.add(pyramid))
+        return OpenImage(pyramid, self._mixed[-1])
+
+    def _forget_mixed(self) -> None:
+        """Let go of the mixed images of the last batch."""
+        while self._mixed:
+            self._images.fetcher.remove(self._mixed.pop())

@@ -1,56 +1,145 @@
-"""What a run leaves to look at beside the model: metrics.csv, curves.png, and TensorBoard's scalars."""
+"""The training log: the metrics of an epoch, metrics.csv, curves.png, and TensorBoard's scalars."""
 
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from PIL import Image
 
 from hiresattn.files import atomic_write
+from hiresattn.model.traversal import Traversal
 from hiresattn.report.curves import LINE_COLOURS, Chart
+from hiresattn.training.data import Batch
+from hiresattn.training.distributed import Processes
+from hiresattn.training.estimators import correctness
+from hiresattn.training.targets import hits
 
 
 @dataclass(frozen=True)
 class EpochRecord:
-    """What one epoch gave."""
+    """The metrics of one epoch."""
 
     epoch: int
     """From 1."""
     epochs: int
+    """Epochs of the whole training."""
     stage: int
     """Stage of the curriculum, from 1: images of more and more depths."""
     stages: int
     images: int
+    """Images trained on in this epoch."""
     loss: float
+    """Mean over the epoch's batches."""
     accuracy: float | None
-    """On the training images of this stage that have labels, with sampled glimpses; None without any."""
+    """Share of the training images of this stage that are classified correctly, with sampled glimpses; None if none
+    has a label."""
     val_accuracy: float | None
-    """On the validation images, with the best glimpses; None without any."""
+    """Share of the validation images that are classified correctly by the search that ``classify`` runs by default;
+    None if there are none."""
     glimpses: float
-    """Mean glimpses per image of this stage."""
+    """Mean glimpses per training image of this stage."""
     hit: float | None
-    """Share of the validation images (without any: of the training images, guided) with known boxes in which
-    a finest visited region holds the centre of one; None without boxes."""
+    """Share of the validation images (without any: of the training images) with known boxes in which a visited finest
+    region holds the centre of one; None without boxes."""
     seconds: float
     """Wall time since the training began, earlier sessions included."""
     cpu_seconds: float
+    """CPU time likewise, summed over processes."""
     entropy: float | None = None
-    """How undecided the scores are, 0 to 1; see ``estimators.Choices``. None if nothing was chosen."""
+    """See ``ChoiceDiversity``; None if nothing was chosen. So are the next three."""
     spread: float | None = None
-    """How varied the chosen cells of a batch are, 0 to 1."""
     distinct: float | None = None
-    """Share of an image's chosen regions that differ."""
     open: float | None = None
-    """Share of a region's cells whose gates are open; 1 for scorers without gates."""
     skipped: int = 0
     """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """What the scorer's own losses (``Scorer.losses``), ``location`` and ``value`` add to the loss, by name: means over
     the epoch's images, weights included; 0 of images that have no such part."""
+
+
+@dataclass
+class RunningMetrics:
+    """Counts over some images."""
+
+    correct: int = 0
+    labelled: int = 0
+    """Images whose labels are known."""
+    images: int = 0
+    glimpses: int = 0
+    boxed: int = 0
+    """Images whose boxes are known."""
+    found: int = 0
+    """Those of them in which a visited finest region holds the centre of one."""
+
+    def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
+        """Count a batch."""
+        logits = torch.as_tensor(traversal.logits)
+        labels = torch.from_numpy(batch.main_labels).to(logits.device)
+        self.correct += int((correctness(logits, labels) == 1).sum())
+        self.labelled += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
+        self.images += len(labels)
+        self.glimpses += len(traversal.image)
+        found = hits(traversal, batch.boxes, finest)
+        self.boxed += len(found)
+        self.found += int(found.sum())
+
+    def summed(self, processes: Processes) -> "RunningMetrics":
+        """The counts of all processes."""
+        return RunningMetrics(*map(round, processes.sum(list(asdict(self).values()))))
+
+    @property
+    def accuracy(self) -> float | None:
+        """Share of the labelled images that are classified correctly, in all of their labels; None without any."""
+        return self.correct / self.labelled if self.labelled else None
+
+    @property
+    def hit(self) -> float | None:
+        """Share of the images with boxes in which one was found; None without any."""
+        return self.found / self.boxed if self.boxed else None
+
+
+class ChoiceDiversity(NamedTuple):
+    """How varied the chosen cells of a batch are; the first three fall when a policy collapses."""
+
+    entropy: float
+    """Mean entropy of the cells' probabilities within a region, as a share of the largest possible."""
+    spread: float
+    """Entropy of which cells were chosen over the whole batch, as a share of the largest possible: near 0 if
+    the same cell is chosen in every image."""
+    distinct: float
+    """Share of an image's chosen regions that differ from each other, mean over images."""
+    open: float
+    """Share of a region's cells whose gate is open; 1 without gates. Near 0 or at 1 when a mask collapses."""
+
+
+def choice_diversity(traversal: Traversal, gate: float | None = None) -> ChoiceDiversity | None:
+    """Diversity of the choices of a forward pass; None if nothing was chosen. ``gate`` is the scorer's."""
+    rows = np.flatnonzero(traversal.parent >= 0)
+    if not len(rows):
+        return None
+    logits = traversal.cell_logits.detach()[torch.from_numpy(np.unique(traversal.parent[rows]))]
+    usable = logits.isfinite()
+    log_p = logits.log_softmax(1)
+    entropy = -(log_p.exp() * log_p.masked_fill(~usable, 0)).sum(1)
+    entropy = entropy / usable.sum(1).clamp(min=2).log()
+    share = np.bincount(traversal.cell[rows], minlength=logits.shape[1]) / len(rows)
+    spread = -np.sum(share * np.log(share, where=share > 0, out=np.zeros_like(share)))
+    distinct = []
+    for index in np.unique(traversal.image[rows]):
+        mine = traversal.region[rows][traversal.image[rows] == index]
+        distinct.append(len(np.unique(mine, axis=0)) / len(mine))
+    return ChoiceDiversity(
+        entropy=float(entropy.mean()),
+        spread=float(spread / np.log(max(len(share), 2))),
+        distinct=float(np.mean(distinct)),
+        open=1.0 if gate is None else float((logits > gate).float().mean()),
+    )
 
 
 #: Panels of the curves: title, what the axis says, and its lines as key of the record → name.
@@ -65,7 +154,7 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
 )
 
 
-def write_journal(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
+def write_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
     """Write ``metrics.csv`` and ``curves.png``, each whole or not at all.
 
     A column per value, in the order in which they came up; empty where an epoch has no such value.
@@ -111,7 +200,7 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
     return whole
 
 
-class Board:
+class TensorBoardLog:
     """TensorBoard's scalars, in ``folder/tensorboard``, where TensorBoard is installed; else nothing.
 
     Args:

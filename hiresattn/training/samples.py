@@ -1,4 +1,4 @@
-"""Labelled examples, measured: what training knows of an image before it reads a pixel."""
+"""Labelled images, measured without reading pixels: class, region, depths and boxes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -12,31 +12,31 @@ from hiresattn.pyramid import Pyramid
 
 
 @dataclass(frozen=True)
-class Item:
-    """One labelled example, measured."""
+class Sample:
+    """One labelled image, or window of one, as training uses it."""
 
     example: Example
     label: int | tuple[int, ...]
     """Class index, -1 = not known; where images have several labels, 1 for each class that it has and 0 for the
     others."""
     region: tuple[int, int, int, int]
+    """``(y, x, height, width)``, level-0 px: the window, or the whole image."""
     depths: int
-    """Depths from the first look down to the finest."""
-    looks: int
-    """Regions of the first look."""
+    """Depths from the root regions down to the finest."""
+    root_count: int
+    """Number of root regions."""
     boxes: np.ndarray | None = None
-    """Where the target is, ``[m 4]`` level-0 px; None = not known."""
-    kinds: np.ndarray | None = None
-    """Class of each box ``[m]``: as the example says, else the image's; None = boxes, or which of several labels they
-    are of, are not known."""
+    """Known targets ``[m 4]``, level-0 px (px of the square where images are squashed); None = not known."""
+    box_classes: np.ndarray | None = None
+    """Class index of each box ``[m]``, the image's where the manifest gives none; None = not known."""
     step: int = 1
     """Level-0 px of which multiples lie on whole px of every level that its crops are read from."""
     name: str = ""
-    """What its image, or window, is known by in all runs."""
+    """Name of its image, or window; the same in all runs."""
 
 
-def label_of(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...]:
-    """Class index; of several labels, 1 for each class that it has and 0 for the others."""
+def label_index(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...]:
+    """An example's label as a class index, -1 = not known; of several labels 1 for each that it has, else 0."""
     if example.label is None and (example.box_labels or example.boxes == ()):
         return -1
     several = isinstance(example.label, tuple)
@@ -47,21 +47,21 @@ def label_of(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...
     return tuple(int(name in names) for name in index) if several else index[names[0]]
 
 
-def clear_of(example: Example, background: str | None) -> Example:
-    """An example without the boxes whose class means that there is nothing; without any box it has that class."""
+def without_background_boxes(example: Example, background: str | None) -> Example:
+    """An example without its boxes of the background class; where none is left, its label is that class."""
     if example.boxes is None or background is None:
         return example
-    kinds = example.box_labels or (None,) * len(example.boxes)
-    kept = [(box, kind) for box, kind in zip(example.boxes, kinds, strict=True) if kind != background]
+    names = example.box_labels or (None,) * len(example.boxes)
+    kept = [(box, name) for box, name in zip(example.boxes, names, strict=True) if name != background]
     label = background if example.label is None and not kept else example.label
-    own = example.box_labels and tuple(str(kind) for _, kind in kept)
+    own = example.box_labels and tuple(str(name) for _, name in kept)
     return replace(example, label=label, boxes=tuple(box for box, _ in kept), box_labels=own)
 
 
-def box_classes_of(
+def box_class_indices(
     example: Example, label: int | tuple[int, ...], index: Mapping[str, int]
 ) -> np.ndarray | None:
-    """Class of each box; see ``Item.kinds``."""
+    """Class index of each box; see ``Sample.box_classes``."""
     if example.boxes is None or isinstance(label, tuple):
         return None
     if example.box_labels is None:
@@ -76,7 +76,7 @@ def box_classes_of(
 
 
 def check_boxes(example: Example, pyramid: Pyramid) -> None:
-    """Refuse a box of which the image shows nothing."""
+    """Raise ``ConfigError`` for a box that lies outside its image."""
     boxes = np.array(example.boxes or (), np.int64).reshape(-1, 4)
     last = boxes[:, :2] + boxes[:, 2:]
     outside = ((boxes[:, :2] >= (pyramid.height, pyramid.width)) | (last <= 0)).any(axis=1)

@@ -1,104 +1,154 @@
-"""What a training starts from: images, how their pixels become input, and weights of an earlier stage."""
+"""What a training starts from: its images, how their pixels become input, and what they are like."""
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
-from hiresattn.checkpoint import Model
-from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.checkpoint import Domain, Model
+from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, OpenError, ReadError
-from hiresattn.model.net import GlimpseNet
+from hiresattn.datasets.folder import read_examples
+from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
+from hiresattn.inference.domain import band_means, resolution
 from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import check_domain
+from hiresattn.reading.fetch import Crops
+from hiresattn.training.data import Batch, Loader
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.state import STATE
+from hiresattn.training.samples import Sample
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
 LEAST_REACH = 16.0
+#: Images that are measured.
+MOST_MEASURED = 64
 
 
-class Lost:
-    """Tells of images that are left out, of each cause once."""
+class SkippedImages:
+    """Reports images that are left out, each cause once."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self.say = say
-        self._told: set[str] = set()
+    def __init__(self, on_message: Callable[[str], None]) -> None:
+        self.on_message = on_message
+        self._reported: set[str] = set()
 
     def __call__(self, error: HiresattnError) -> None:
-        """Tell, unless it was told."""
-        if str(error) not in self._told:
-            self._told.add(str(error))
-            self.say(f"Skipped: {error}")
+        """Report an error, unless it was reported before."""
+        if str(error) not in self._reported:
+            self._reported.add(str(error))
+            self.on_message(f"Skipped: {error}")
 
 
-def sets_of(
-    examples: Sequence[Example], options: TrainOptions
-) -> tuple[list[Example], list[Example], TrainOptions]:
-    """What is trained on and what is held out; labels are tuples in all or in none, and the options say so."""
-    train = [e for e in examples if e.split == "train"]
-    held_out = [e for e in examples if e.split == "val"]
+def read_training_set(manifest: str | Path, options: TrainOptions) -> list[Example]:
+    """Read the images of a manifest, or of a folder, and check that they can be trained on.
+
+    Raises:
+        ConfigError: If a row is unusable, or nothing can be learnt from the whole.
+        HiresattnError: If it can't be read.
+    """
+    examples = read_examples(
+        manifest, labels=True, multi=options.multi_label, fold=options.fold, seed=options.seed
+    )
+    check_examples(examples, options, str(manifest))
+    return examples
+
+
+def check_examples(examples: Sequence[Example], options: TrainOptions, name: str) -> None:
+    """Check all that can be known of a training set without opening an image.
+
+    Args:
+        examples: Of all splits.
+        options: How to train.
+        name: Of the set, for messages.
+
+    Raises:
+        ConfigError: If they can't be trained on.
+    """
+    train = [example for example in examples if example.split == "train"]
+    held_out = [example for example in examples if example.split == "val"]
     if not train:
-        raise ConfigError("no examples with split 'train'; a manifest without a split column is all 'train'")
+        raise ConfigError(f"{name}: no rows of split 'train'; without a column split all are")
+    folds = sorted({example.fold for example in examples if example.fold and example.fold != "test"})
+    if options.fold is None and folds and all(example.split in ("train", "test") for example in examples):
+        raise ConfigError(
+            f"{name}: a column fold, and nothing says which validates; name one with --fold: {', '.join(folds)}"
+        )
     for number in unlabelled(train + held_out):
         source = (train + held_out)[number].source
         raise ConfigError(f"{source}: no label; training needs one in every row, or boxes with classes")
-    _check_box_labels(train, options)
-    for example in train + held_out:
-        boxes, kinds = example.boxes or (), example.box_labels
-        if kinds is not None and len(kinds) != len(boxes):
+    _check_box_labels(train, held_out, options)
+    classes = class_counts(train)
+    if not classes:
+        raise ConfigError(f"{name}: no image of split 'train' has a label; training needs one or more")
+    if len(classes) < 2 and not isinstance(train[0].label, tuple):
+        raise ConfigError(f"{name}: one class in split 'train', {min(classes)!r}; training needs two or more")
+    for example in held_out:
+        for label in sorted(classes_in(example)):
+            if label not in classes:
+                raise ConfigError(
+                    f"{name}: label {label!r} in split 'val' and not in 'train'{did_you_mean(label, classes)}"
+                )
+
+
+def _check_box_labels(train: Sequence[Example], held_out: Sequence[Example], options: TrainOptions) -> None:
+    """Check that classes of boxes can be learnt from, and that images have labels where they are needed."""
+    for example in [*train, *held_out]:
+        boxes, labels = example.boxes or (), example.box_labels
+        if labels is not None and len(labels) != len(boxes):
             raise ConfigError(
-                f"{example.source}: {len(boxes)} boxes and {len(kinds)} classes of boxes; each box needs one"
+                f"{example.source}: {len(boxes)} boxes and {len(labels)} classes of boxes; each box needs one"
             )
-    if options.multi_label or any(isinstance(e.label, tuple) for e in train):
-        train, held_out = ([replace(e, label=names_of(e.label)) for e in part] for part in (train, held_out))
-        options = replace(options, multi_label=True)
-    return train, held_out, options
-
-
-def _check_box_labels(train: Sequence[Example], options: TrainOptions) -> None:
-    """Refuse classes of boxes where nothing could learn from them, and images without labels where one is needed."""
-    told = [e for e in train if e.box_labels is not None]
-    if not told:
+    with_classes = [e for e in train if e.box_labels is not None]
+    if not with_classes:
         return
     if options.multi_label or options.cutmix or any(isinstance(e.label, tuple) for e in train):
         raise ConfigError(
-            f"{told[0].source}: its boxes have classes; that goes neither with several labels per image nor with "
-            "cutmix: leave the classes of the boxes out"
+            f"{with_classes[0].source}: its boxes have classes; that goes neither with several labels per image nor "
+            "with cutmix: leave the classes of the boxes out"
         )
-    nameless = next((e for e in told if e.label is None), None)
-    if nameless and options.estimator.startswith("reinforce"):
+    unnamed = next((e for e in with_classes if e.label is None), None)
+    if unnamed and options.estimator.startswith("reinforce"):
         raise ConfigError(
-            f"{nameless.source}: no label; {options.estimator} rewards right answers, so it needs one in every "
+            f"{unnamed.source}: no label; {options.estimator} rewards right answers, so it needs one in every "
             "row: give it, or take straight-through"
         )
 
 
-def classes_of(examples: Sequence[Example]) -> Counter[str]:
-    """How many examples have each label, of the image or of boxes in it."""
+def split_examples(
+    examples: Sequence[Example], options: TrainOptions
+) -> tuple[list[Example], list[Example], TrainOptions]:
+    """The training and the validation images; if any has several labels all do, and the options say so."""
+    if options.multi_label or any(isinstance(e.label, tuple) for e in examples if e.split == "train"):
+        examples = [replace(e, label=names_of(e.label)) for e in examples]
+        options = replace(options, multi_label=True)
+    check_examples(examples, options, "the examples")
+    train = [e for e in examples if e.split == "train"]
+    return train, [e for e in examples if e.split == "val"], options
+
+
+def class_counts(examples: Sequence[Example]) -> Counter[str]:
+    """Number of examples of each class, by label of the image or of a box in it."""
     return Counter(name for e in examples for name in classes_in(e))
 
 
-def report_rare(train: Sequence[Example], scorer: str, say: Callable[[str], None]) -> None:
-    """Tell of classes with a single example: nothing that was learnt of them can be told from chance.
-
-    And of a class that reads like several labels, and of a scorer that learns from boxes where there are none.
-    """
+def warn_of_training_set(
+    train: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
+) -> None:
+    """Report classes with one image, labels that read like several, and a scorer without the boxes it learns from."""
+    scorer = options.scorer
     if scorer in SCORERS and SCORERS[scorer].learns_from_boxes and not any(e.boxes for e in train):
-        say(f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes")
-    count = classes_of(train)
+        on_message(
+            f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes"
+        )
+    count = class_counts(train)
     rare = sorted(label for label, number in count.items() if number == 1)
     if rare:
         words = ", ".join(map(repr, rare[:5])) + (", …" if len(rare) > 5 else "")
-        say(
+        on_message(
             f"{len(rare)} of {len(count)} classes have one training image each: {words}; add more, or leave them out"
         )
     joint = [
@@ -107,7 +157,9 @@ def report_rare(train: Sequence[Example], scorer: str, say: Callable[[str], None
         if len(parts := names_of(label) or ()) > 1 and set(parts) & set(count)
     ]
     if joint:
-        say(f"{joint[0]!r} is trained as a class of its own; if it means several labels, add --multi-label")
+        on_message(
+            f"{joint[0]!r} is trained as a class of its own; if it means several labels, add --multi-label"
+        )
 
 
 def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -> InputConfig:
@@ -128,7 +180,7 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -
             if options.bands is None
             else tuple(band - 1 for band in options.bands)
         )
-        known = start and scale_of(start, bands, dtype)
+        known = start and value_scale(start, bands, dtype)
         if options.value_range is None and dtype != "uint8" and not known:
             raise DomainError(
                 f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
@@ -157,28 +209,28 @@ def first_rule(
     sources: Sequence[Any],
     options: TrainOptions,
     start: Model | None,
-    lost: Callable[[HiresattnError], None] | None,
+    on_skip: Callable[[HiresattnError], None] | None,
 ) -> InputConfig:
-    """``input_rule`` of the first image that can be opened; of the first where none may be lost."""
+    """``input_rule`` of the first image that can be opened; of the first one where none may be skipped."""
     for source in sources:
         try:
             return input_rule(source, options, start)
         except (OpenError, ReadError) as error:
-            if lost is None:
+            if on_skip is None:
                 raise
-            lost(error)
+            on_skip(error)
     raise ConfigError("none of the training images can be opened; check their paths")
 
 
-def ranged(rule: InputConfig, measured: np.ndarray) -> InputConfig:
-    """A rule whose values go from -1 to 1 where most of the images' px are: mean -/+ 2 standard deviations."""
+def with_measured_range(rule: InputConfig, measured: np.ndarray) -> InputConfig:
+    """A rule whose values of -1 to 1 span most of the images' px: mean -/+ 2 standard deviations of each band."""
     mean, spread = measured
     reach = np.maximum(2 * spread, LEAST_REACH)
     low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
     return replace(rule, low=low, high=high)
 
 
-def scale_of(
+def value_scale(
     start: Model, bands: tuple[int, ...], dtype: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """How a model scales images like these, low and high per band; None if it takes others."""
@@ -186,68 +238,51 @@ def scale_of(
     return (rule.low, rule.high) if (rule.bands, rule.dtype) == (bands, dtype) else None
 
 
-def start_from(net: GlimpseNet, config: ModelConfig, start: Model, source: str) -> str:
-    """Give a fresh network the weights of a trained one. Other classes: their classifier stays fresh.
-
-    Args:
-        net: The fresh network.
-        config: Its parts.
-        start: The trained one.
-        source: What the trained one is called in messages.
+def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domain, np.ndarray]:
+    """Scale and values of the training images, from the root regions of some of them.
 
     Returns:
-        What was taken, in words.
+        The domain, and the mean and standard deviation of each band's px, native values ``[2 bands]``.
 
     Raises:
-        CheckpointError: If the parts don't fit; names what differs.
+        ConfigError: If no px of them was measured.
     """
-    wanted, given = net.state_dict(), dict(start.net.state_dict())
-    words = f"Starts from the weights of {source}"
-    if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
-        given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
-        words += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
-    misfits = [
-        name
-        for name in sorted(wanted.keys() | given.keys())
-        if name not in wanted or name not in given or wanted[name].shape != given[name].shape
-    ]
-    if misfits:
-        there, here = (_flat(asdict(one)) for one in (start.config, config))
-        free = ("classes", "input.low", "input.high")
-        differing = [
-            f"{name} is {there[name]!r} there and {here[name]!r} here"
-            for name in here
-            if there[name] != here[name] and name not in free
-        ]
-        raise CheckpointError(
-            f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
-            f"{'; '.join(differing)}. Ask for the same parts, or train without --init-from"
-        )
-    net.load_state_dict(given)
-    return words
+    some = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, MOST_MEASURED).astype(int))]
+    means, squares, scales, resolutions = [], [], [], []
+    for sample in some:
+        crops, _ = loader.process([sample], _root_crops)
+        if crops is None:
+            continue
+        if crops.coverage.any():
+            means.append(band_means(crops))
+            squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
+        pyramid = loader.pyramid(sample.example.source)
+        scales.append(sample.example.mpp or pyramid.mpp)
+        resolutions.append(resolution(pyramid))
+    if not means:
+        raise ConfigError("none of the training images has a valid pixel in its root regions")
+    low, high = np.array(loader.config.low), np.array(loader.config.high)
+    native = (np.array(means) + 1) / 2 * (high - low) + low
+    spread = np.sqrt(np.maximum(np.mean(squares, 0) - np.mean(means, 0) ** 2, 0)) / 2 * (high - low)
+    domain = Domain(
+        mpp=_span(scales),
+        resolution=_span(resolutions),
+        low=tuple(native.min(0).tolist()),
+        high=tuple(native.max(0).tolist()),
+    )
+    return domain, np.stack([native.mean(0), spread])
 
 
-def baseline_of(path: str) -> float | None:
-    """The running baseline of REINFORCE that the run of a model directory ended with; None if it kept none."""
-    file = Path(path) / STATE
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, framework="pt") as stored:
-            kept = json.loads(stored.metadata()["state"]).get("baseline")
-            return None if kept is None else float(kept)
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: the training state is damaged ({error}); delete it, or copy it anew"
-        ) from error
+def _root_crops(batch: Batch) -> Crops:
+    """Crops of the root regions of a batch of one image."""
+    crops: Crops = batch.fetch(np.zeros(len(batch.roots[0]), np.int64), batch.roots[0])
+    return crops
 
 
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested names and values with dots between the names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
-    return flat
+def _span(values: Sequence[float | None]) -> tuple[float, float] | None:
+    """Lowest and highest of the values that are known."""
+    known = [v for v in values if v is not None]
+    return (min(known), max(known)) if known else None
 
 
 @contextmanager

@@ -1,8 +1,9 @@
-"""What resuming needs: weights, the optimiser's memory, and where the training was. Safetensors and JSON."""
+"""What is kept of a run: the state that resuming needs, in safetensors and JSON, and weights for the next stage."""
 
 import hashlib
 import json
 import platform
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,15 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention, save_attention
-from hiresattn.checkpoint import CARD, Domain, Model, save_model, save_tensors
+from hiresattn.checkpoint import CARD, Model, save_model, save_tensors
 from hiresattn.config import ModelConfig
 from hiresattn.errors import CheckpointError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.training.estimators import FIRST_BASELINE
-from hiresattn.training.log import write_journal
+from hiresattn.training.log import write_metrics
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.samples import Item
+from hiresattn.training.samples import Sample
 
 STATE = "state.safetensors"
 #: Options that a resumption may change, with what the fingerprint has in their place.
@@ -32,31 +33,45 @@ class State:
     """What resuming needs besides tensors."""
 
     epoch: int = 0
+    """Epochs done."""
     stage: int = 0
+    """Stage of the curriculum, from 0."""
     stage_epochs: int = 0
+    """Epochs done in it."""
     drawn: list[int] = field(default_factory=list)
+    """Images drawn so far, per stage."""
     seconds: float = 0.0
     cpu_seconds: float = 0.0
     best: float = -1.0
+    """Validation accuracy of the saved model; -1 = it isn't of the last stage."""
     baseline: float = FIRST_BASELINE
+    """Running baseline of REINFORCE."""
     attention: int = 0
     """Maps in the attention memory."""
     records: list[dict[str, Any]] = field(default_factory=list)
+    """``EpochRecord`` of every epoch."""
 
 
 def save_state(
     output: Path,
-    net: GlimpseNet,
+    model: Model,
     optimizer: torch.optim.Optimizer,
-    config: ModelConfig,
-    domain: Domain,
     options: TrainOptions,
     state: State,
-    name: str,
-    fingerprint: str,
     memory: AttentionMemory,
+    fingerprint: str,
 ) -> None:
-    """Write the model (the best so far on the validation images, else the latest), the memory and the state."""
+    """Write the model (the best so far on the validation images, else the latest), the attention and the state.
+
+    Args:
+        output: The model directory.
+        model: As it is now.
+        optimizer: Of its weights.
+        options: How it is trained.
+        state: After the last epoch.
+        memory: Attention accumulated so far.
+        fingerprint: See ``fingerprint_of``.
+    """
     record = state.records[-1]
     score = record["val_accuracy"] if record["val_accuracy"] is not None else 0.0
     if record["stage"] < record["stages"] or score >= state.best:
@@ -70,35 +85,38 @@ def save_state(
             "options": asdict(replace(options, device="auto", name=None)),
             "versions": {"torch": torch.__version__, "python": platform.python_version()},
         }
-        save_model(Model(net, config, name, "", domain, options.k, training), output)
-    tensors = {f"net.{key}": value for key, value in net.state_dict().items()}
+        save_model(replace(model, training=training), output)
+    tensors = {f"net.{key}": value for key, value in model.net.state_dict().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
     state.attention = len(memory)
-    words = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
-    held = attention_file(output, state.epoch)
+    metadata = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
+    attention = attention_file(output, state.epoch)
     try:
         if state.attention:
-            save_attention(memory, held)
-        save_tensors(tensors, output / STATE, words)
+            save_attention(memory, attention)
+        save_tensors(tensors, output / STATE, metadata)
         for old in output.glob("attention-*.npz"):
-            if old != held or not state.attention:
+            if old != attention or not state.attention:
                 old.unlink()
-        write_journal(output, state.records)
+        write_metrics(output, state.records)
     except OSError as error:
         raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
 
 
 def attention_file(output: Path, epoch: int) -> Path:
-    """Where the attention memory is: named after its epoch, so that an interrupted write leaves a pair that fits."""
+    """The file of the attention memory: named after its epoch, so that it fits the state after an interrupted write."""
     return output / f"attention-{epoch:04d}.npz"
 
 
 def load_state(
     file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str, options: TrainOptions
 ) -> tuple[State, AttentionMemory]:
-    """Read the state of a run into its network and optimiser; returned with the attention that it accumulated.
+    """Load the state of a run into its network and optimiser.
+
+    Returns:
+        The state, and the attention accumulated so far.
 
     Raises:
         CheckpointError: If there is none, it is damaged, or of other images or options (which are named).
@@ -107,9 +125,9 @@ def load_state(
         raise CheckpointError(f"{file}: no training state to resume; train without --resume first")
     try:
         with safe_open(file, framework="pt") as stored:
-            words = stored.metadata()
+            metadata = stored.metadata()
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118 - not a dict
-        if words["fingerprint"] != fingerprint:
+        if metadata["fingerprint"] != fingerprint:
             raise CheckpointError(
                 f"{file}: the training state is of {_difference(file.parent, options)}, or train into another directory"
             )
@@ -120,7 +138,7 @@ def load_state(
                 _, number, name = key.split(".", 2)
                 slots.setdefault(int(number), {})[name] = value
         optimizer.load_state_dict({"state": slots, "param_groups": optimizer.state_dict()["param_groups"]})
-        state = State(**json.loads(words["state"]))
+        state = State(**json.loads(metadata["state"]))
     except (SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, CheckpointError):
             raise
@@ -132,30 +150,92 @@ def load_state(
 
 def _difference(folder: Path, options: TrainOptions) -> str:
     """What a run that can't be resumed differs in, by the card that it left, and what to do."""
-    usual, here = (json.loads(json.dumps(asdict(one))) for one in (TrainOptions(), options))
+    here = json.loads(json.dumps(asdict(options)))
     try:
-        there = usual | json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
+        there = json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
     except (OSError, ValueError, KeyError, TypeError):  # a copy without the model
         return "other images or options; resume with the same manifest and options"
     differing = [
-        f"{name} is {there[name]!r} there and {value!r} here"
+        f"{name} is {there.get(name)!r} there and {value!r} here"
         for name, value in here.items()
-        if repr(there[name]) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
+        if repr(there.get(name)) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
     ]
     if differing:
         return f"other options: {'; '.join(differing)}. Resume with the same"
     return "other images (or labels, windows or boxes of them); resume with the same manifest"
 
 
-def fingerprint_of(items: list[Item], val_items: list[Item], options: TrainOptions) -> str:
-    """What must not change between a run and its resumption."""
+def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], options: TrainOptions) -> str:
+    """Hash of what must not change between a run and its resumption: images, labels, boxes and options."""
     digest = hashlib.sha256()
-    for item in [*items, *val_items]:
-        source = item.example.source
+    for sample in [*samples, *val_samples]:
+        source = sample.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
-        digest.update(f"{name}|{item.label}|{item.region}|{item.example.boxes}\n".encode())
-        if item.example.box_labels:
-            digest.update(f"{item.example.box_labels}\n".encode())
-    words = asdict(replace(options, **PASSING))
-    digest.update(json.dumps(words, sort_keys=True).encode())
+        digest.update(f"{name}|{sample.label}|{sample.region}|{sample.example.boxes}\n".encode())
+        if sample.example.box_labels:
+            digest.update(f"{sample.example.box_labels}\n".encode())
+    digest.update(json.dumps(asdict(replace(options, **PASSING)), sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str) -> str:
+    """Give a fresh network the weights of a trained one; with other classes the classifier stays fresh.
+
+    Args:
+        net: The fresh network.
+        config: Its configuration.
+        start: The trained model.
+        source: Name of the trained model, for messages.
+
+    Returns:
+        A message that says what was loaded.
+
+    Raises:
+        CheckpointError: If the parts don't fit; names what differs.
+    """
+    wanted, given = net.state_dict(), dict(start.net.state_dict())
+    message = f"Starts from the weights of {source}"
+    if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
+        given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
+        message += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
+    misfits = [
+        name
+        for name in sorted(wanted.keys() | given.keys())
+        if name not in wanted or name not in given or wanted[name].shape != given[name].shape
+    ]
+    if misfits:
+        there, here = (_flat(asdict(one)) for one in (start.config, config))
+        free = ("classes", "input.low", "input.high")
+        differing = [
+            f"{name} is {there.get(name)!r} there and {here[name]!r} here"
+            for name in here
+            if there[name] != here[name] and name not in free
+        ]
+        raise CheckpointError(
+            f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
+            f"{'; '.join(differing)}. Ask for the same parts, or train without --init-from"
+        )
+    net.load_state_dict(given)
+    return message
+
+
+def load_baseline(path: str) -> float | None:
+    """The running baseline of REINFORCE of a model directory's run; None if its state is not there."""
+    file = Path(path) / STATE
+    if not file.is_file():
+        return None
+    try:
+        with safe_open(file, framework="pt") as stored:
+            return float(json.loads(stored.metadata()["state"])["baseline"])
+    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: the training state is damaged ({error}); delete it, or copy it anew"
+        ) from error
+
+
+def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """Nested names and values with dots between the names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
+    return flat

@@ -15,12 +15,12 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.build import build_model
-from hiresattn.training.augment import AUGMENTATIONS, Change
-from hiresattn.training.cutmix import Mix
+from hiresattn.training.augment import ORIENTATIONS, Augmentation
+from hiresattn.training.cutmix import CutMix
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.targets import targets
+from hiresattn.training.targets import scorer_targets
 
 QUICK = TrainOptions(
     epochs=3, batch_size=4, threads=0, device="cpu", crop_size=16, k=(2,), grid=3, fraction=0.5, scorer="oaa"
@@ -48,31 +48,31 @@ def content(folder):
     return file.name, {key: values.tolist() for key, values in load_attention(file)}
 
 
-@pytest.mark.parametrize("turn", AUGMENTATIONS["turns"])
+@pytest.mark.parametrize("turn", ORIENTATIONS["turns"])
 def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
     loader = Loader(RULE, Grid(3, 0.5), threads=0)
-    items = loader.items([Example(np.zeros((32, 64, 2), np.uint8), label) for label in "ab"], ("a", "b"))
+    samples = loader.measure([Example(np.zeros((32, 64, 2), np.uint8), label) for label in "ab"], ("a", "b"))
     net = build_model(model_config(QUICK, ("a", "b"), RULE))
     memory = AttentionMemory()
-    batch = loader.batch(items, [Change(turn), Change(turn)])
+    batch = loader.batch(samples, [Augmentation(turn), Augmentation(turn)])
     image = np.array([0, 1])
     regions = np.stack([roots[1] for roots in batch.roots])
     (stored,) = np.unique(batch.stored(image, regions), axis=0).tolist()
     plane = np.arange(16).reshape(4, 4) / 15  # says where each of its px is, in the stored image
-    teach = targets(net, batch, (1.0,), progress=0.5, memory=memory)
-    target = teach(image, np.zeros(2, np.int64), regions)
-    maps = torch.from_numpy(np.stack([[turn.crop(plane)] * 2] * 2).copy()).float()
+    target_of = scorer_targets(net, batch, (1.0,), progress=0.5, memory=memory)
+    target = target_of(image, np.zeros(2, np.int64), regions)
+    maps = torch.from_numpy(np.stack([[turn.apply(plane)] * 2] * 2).copy()).float()
     accepted = torch.tensor([[True, False], [True, False]])
     found = target.merge_attention(maps, accepted)
     assert len(memory) == 1  # the second image's label is b, which was not accepted
     ((key, values),) = memory
     assert (key.image, key.label, list(key.region)) == ("array 0", 0, stored)
     assert np.array_equal(values, np.rint(plane * 255))
-    assert np.allclose(found[0, 0], turn.crop(plane), atol=1 / 510 + 1e-6)
+    assert np.allclose(found[0, 0], turn.apply(plane), atol=1 / 510 + 1e-6)
     assert (found[0, 1] == 0).all()
     assert (found[1] == 0).all()
-    plain = loader.batch(items)
-    again = targets(net, plain, (1.0,), progress=0.5, memory=memory)
+    plain = loader.batch(samples)
+    again = scorer_targets(net, plain, (1.0,), progress=0.5, memory=memory)
     seen = again(np.array([0]), np.zeros(1, np.int64), np.array([stored]))
     none = torch.zeros((1, 2), dtype=torch.bool)
     assert np.allclose(seen.merge_attention(maps[:1] * 0, none)[0, 0], plane, atol=1 / 510 + 1e-6)
@@ -80,13 +80,15 @@ def test_maps_are_kept_as_the_image_is_stored_and_come_back_as_it_is_seen(turn):
 
 def test_what_shows_another_image_is_not_remembered():
     loader = Loader(RULE, Grid(3, 0.5), threads=0)
-    items = loader.items([Example(np.zeros((64, 64, 2), np.uint8), label) for label in "ab"], ("a", "b"))
+    samples = loader.measure([Example(np.zeros((64, 64, 2), np.uint8), label) for label in "ab"], ("a", "b"))
     net = build_model(model_config(QUICK, ("a", "b"), RULE))
     memory = AttentionMemory()
-    batch = loader.batch(items, [Change(mix=Mix(items[1], (32, 0, 32, 64), (32, 0))), Change()])
-    teach = targets(net, batch, (1.0,), progress=0.5, memory=memory)
+    batch = loader.batch(
+        samples, [Augmentation(cutmix=CutMix(samples[1], (32, 0, 32, 64), (32, 0))), Augmentation()]
+    )
+    target_of = scorer_targets(net, batch, (1.0,), progress=0.5, memory=memory)
     regions = np.array([[0, 0, 32, 32], [16, 0, 32, 32]])
-    target = teach(np.zeros(2, np.int64), np.ones(2, np.int64), regions)
+    target = target_of(np.zeros(2, np.int64), np.ones(2, np.int64), regions)
     target.merge_attention(torch.ones(2, 2, 4, 4), torch.ones(2, 2, dtype=torch.bool))
     assert [key.region for key, _ in memory] == [(0, 0, 32, 32)]
 

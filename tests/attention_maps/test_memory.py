@@ -16,7 +16,7 @@ from hiresattn.attention_maps.memory import (
     share_attention,
 )
 from hiresattn.errors import CheckpointError
-from hiresattn.training.augment import AUGMENTATIONS
+from hiresattn.training.augment import ORIENTATIONS
 
 KEYS = st.builds(
     Key,
@@ -147,17 +147,17 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     assert [file.name for file in tmp_path.iterdir()] == ["attention.npz"]
 
 
-@pytest.mark.parametrize("turn", AUGMENTATIONS["turns"])
+@pytest.mark.parametrize("turn", ORIENTATIONS["turns"])
 def test_every_turn_is_undone(turn):
     whole = (0, 0, 60, 96)
     y, x = np.mgrid[:60, :96]
     picture = np.stack([y, x])  # each px says where it is
-    seen = turn.crop(picture)
-    assert np.array_equal(turn.undone(seen), picture)
+    seen = turn.apply(picture)
+    assert np.array_equal(turn.invert(seen), picture)
     top, left, height, width = region = (6, 20, 10, 24)
     shown = seen[:, top : top + height, left : left + width]
     sy, sx, sh, sw = turn.stored(region, whole)
-    assert np.array_equal(turn.undone(shown), picture[:, sy : sy + sh, sx : sx + sw])
+    assert np.array_equal(turn.invert(shown), picture[:, sy : sy + sh, sx : sx + sw])
 
 
 def _process(rank, port, answers):

@@ -27,6 +27,8 @@ class Options:
     threads: int | None = None
     multi_label: bool = False
     fold: str | None = None
+    estimator: str = "straight-through"
+    cutmix: float = 0.0
 
 
 def epoch(number, val_accuracy):
@@ -51,7 +53,7 @@ def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
     calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), saved={})
 
-    def fit(examples, output, options, *, resume=False, say=None, progress=None):
+    def fit(examples, output, options, *, resume=False, on_message=None, progress=None):
         calls.examples, calls.options, calls.resume = list(examples), options, resume
         output.mkdir(exist_ok=True)
         for number in calls.epochs:

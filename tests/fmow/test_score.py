@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hiresattn.errors import ConfigError, NotFoundError
-from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION, WEIGHTS
+from hiresattn.fmow.classes import BASELINE_ORDER, CLASSES, FALSE_DETECTION, TNET_ORDER, WEIGHTS
 from hiresattn.fmow.score import challenge_score, read_lines
 
 TRUTH = {1: "airport", 2: "tower", 3: "dam", 4: "false_detection", 5: "tower"}
@@ -107,9 +107,15 @@ def test_files_that_are_no_text_or_not_there(tmp_path):
         read_lines(tmp_path / "none.txt")
 
 
-def test_the_classes_and_their_weights():
+def test_the_classes_and_their_orders():
     assert len(set(CLASSES)) == 62
     assert list(CLASSES) == sorted(CLASSES)
     assert len(WEIGHTS) == 63
     assert sum(WEIGHTS.values()) == pytest.approx(62.0)
     assert sorted(WEIGHTS.values()) == [0.0, *[0.6] * 10, *[1.0] * 42, *[1.4] * 10]
+    assert TNET_ORDER.index("impoverished_settlement") == 42
+    assert BASELINE_ORDER.index("impoverished_settlement") == 43
+    assert BASELINE_ORDER[0] == FALSE_DETECTION
+    assert sorted(TNET_ORDER) == list(CLASSES)
+    changed = [i for i, (ours, theirs) in enumerate(zip(CLASSES, TNET_ORDER, strict=True)) if ours != theirs]
+    assert changed == list(range(25, 43))

@@ -27,7 +27,7 @@ from hiresattn.model.scorers.mask import (
 )
 from hiresattn.model.select import Threshold, selector
 from hiresattn.reading.fetch import Crops
-from hiresattn.training.box_supervision import Guided
+from hiresattn.training.targets import TargetSelector
 
 
 def _target(rows, progress=1.0):
@@ -230,7 +230,9 @@ def test_straight_through_stays_finite_where_probabilities_underflow():
 def test_a_guided_choice_opens_the_gate_on_the_target():
     logits = torch.tensor([[5.0, -1, -1, -1, -1, -1, -1, -1, -2.0]])
     box = np.array([[180, 180, 40, 40]])
-    chosen = Guided(Threshold(0.0), [box], np.random.default_rng(0))(logits, 9, _cells(1), np.zeros(1, int))
+    chosen = TargetSelector(Threshold(0.0), [box], np.random.default_rng(0))(
+        logits, 9, _cells(1), np.zeros(1, int)
+    )
     assert 8 in chosen.cell[0, chosen.valid[0]].tolist()
     assert chosen.valid.sum() == 2
 

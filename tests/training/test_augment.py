@@ -10,7 +10,7 @@ from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
-from hiresattn.training.augment import Change, changes_of
+from hiresattn.training.augment import Augmentation, draw_augmentations
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
@@ -25,43 +25,47 @@ def _images(count=8):
     return [Example(rng.integers(60, 160, (64, 64, 2)).astype(np.uint8), "ab"[i % 2]) for i in range(count)]
 
 
-def test_a_tint_is_the_same_at_every_depth_of_its_image_and_another_in_another():
+def _drawn(count, **options):
+    return draw_augmentations([None] * count, 3, TrainOptions(**options), np.random.default_rng(0))
+
+
+def test_jitter_is_the_same_at_every_depth_of_its_image_and_another_in_another():
     rule = InputConfig(size=16, bands=(0, 1), low=(0.0, 0.0), high=(255.0, 255.0))
     loader = Loader(rule, Grid(3, 0.5), threads=0)
-    items = loader.items(_images(2), ("a", "b"))
-    changes = changes_of(2, 2, np.random.default_rng(3), jitter=0.2)
-    tints = np.array([change.tint for change in changes])
+    samples = loader.measure(_images(2), ("a", "b"))
+    augmentations = draw_augmentations(samples, 2, TrainOptions(jitter=0.2), np.random.default_rng(3))
+    jitters = np.array([one.jitter for one in augmentations])
     regions = np.array([[0, 0, 64, 64], [0, 0, 64, 64], [8, 4, 32, 32], [8, 4, 32, 32], [1, 2, 16, 16]])
     image = np.array([0, 1, 0, 1, 1])
-    plain = loader.batch(items).fetch(image, regions)
-    tinted = loader.batch(items, changes).fetch(image, regions)
+    plain = loader.batch(samples).fetch(image, regions)
+    jittered = loader.batch(samples, augmentations).fetch(image, regions)
     for row, index in enumerate(image):
         for band in range(2):
-            gain, offset = tints[index, :, band]
+            gain, offset = jitters[index, :, band]
             expected = plain.pixels[row, band] * gain + offset
-            assert np.allclose(tinted.pixels[row, band], expected, atol=1e-6)
-    assert len(np.unique(tints)) == tints.size
+            assert np.allclose(jittered.pixels[row, band], expected, atol=1e-6)
+    assert len(np.unique(jitters)) == jitters.size
 
 
 def test_what_was_not_measured_stays_the_middle():
     image = np.full((32, 32, 1), 200, np.uint8)
     rule = InputConfig(size=16, bands=(0,), low=(0.0,), high=(255.0,), squash=16)
     loader = Loader(rule, Grid(3, 0.5), threads=0)
-    items = loader.items([Example(image, "a")], ("a", "b"))
-    changes = [Change(tint=np.array([[1.1], [0.3]], np.float32))]
-    crops = loader.batch(items, changes).fetch(np.array([0]), np.array([[8, 8, 16, 16]]))
+    samples = loader.measure([Example(image, "a")], ("a", "b"))
+    augmentations = [Augmentation(jitter=np.array([[1.1], [0.3]], np.float32))]
+    crops = loader.batch(samples, augmentations).fetch(np.array([0]), np.array([[8, 8, 16, 16]]))
     outside = crops.coverage[0] == 0
     assert outside.any()
     assert (crops.pixels[0, 0][outside] == 0).all()
     assert np.allclose(crops.pixels[0, 0][~outside], (2 * 200 / 255 - 1) * 1.1 + 0.3, atol=1e-5)
 
 
-def test_tints_stay_within_their_bounds_and_none_are_drawn_without_jitter():
-    tints = np.array([change.tint for change in changes_of(500, 3, np.random.default_rng(0), jitter=0.1)])
-    assert np.exp(-0.1) <= tints[:, 0].min() < 0.91
-    assert 1.1 < tints[:, 0].max() <= np.exp(0.1)
-    assert -0.1 <= tints[:, 1].min() < -0.099
-    assert changes_of(5, 3, np.random.default_rng(0)) == [Change()] * 5
+def test_jitters_stay_within_their_bounds_and_none_are_drawn_without_jitter():
+    jitters = np.array([one.jitter for one in _drawn(500, jitter=0.1)])
+    assert np.exp(-0.1) <= jitters[:, 0].min() < 0.91
+    assert 1.1 < jitters[:, 0].max() <= np.exp(0.1)
+    assert -0.1 <= jitters[:, 1].min() < -0.099
+    assert _drawn(5) == [Augmentation()] * 5
 
 
 def test_compressed_crops_are_what_a_jpeg_of_them_holds():
@@ -71,15 +75,17 @@ def test_compressed_crops_are_what_a_jpeg_of_them_holds():
     rule = InputConfig(size=32)
     loader = Loader(rule, Grid(3, 0.5), threads=0)
     image = rng.integers(0, 256, (32, 32, 3)).astype(np.uint8)
-    items = loader.items([Example(image, "a")], ("a", "b"))
-    crops = loader.batch(items, [Change(jpeg=(60, "420"))]).fetch(np.array([0]), np.array([[0, 0, 32, 32]]))
+    samples = loader.measure([Example(image, "a")], ("a", "b"))
+    crops = loader.batch(samples, [Augmentation(jpeg=(60, "420"))]).fetch(
+        np.array([0]), np.array([[0, 0, 32, 32]])
+    )
     stored = simplejpeg.decode_jpeg(simplejpeg.encode_jpeg(image, quality=60, colorsubsampling="420"))
     assert np.abs(stored.astype(int) - image).max() > 20
     assert np.allclose((crops.pixels[0].transpose(1, 2, 0) + 1) * 127.5, stored, atol=1e-3)
 
 
 def test_compression_is_drawn_for_its_share_of_images_and_with_all_its_qualities():
-    drawn = [change.jpeg for change in changes_of(2000, 3, np.random.default_rng(0), jpeg=0.5)]
+    drawn = [one.jpeg for one in _drawn(2000, jpeg=0.5)]
     some = [jpeg for jpeg in drawn if jpeg]
     assert 900 < len(some) < 1100
     assert (min(some)[0], max(some)[0]) == (40, 95)
@@ -89,7 +95,7 @@ def test_compression_is_drawn_for_its_share_of_images_and_with_all_its_qualities
 def test_compression_of_what_jpeg_cannot_store_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="three bands of uint8"):
         list(fit(_images(), tmp_path / "m", replace(QUICK, jitter=0.0, jpeg=0.5)))
-    with pytest.raises(ConfigError, match="share"):
+    with pytest.raises(ConfigError, match="jpeg must be 0 to 1"):
         replace(QUICK, jpeg=2.0)
 
 

@@ -15,21 +15,21 @@ from hiresattn.model.build import build_model
 from hiresattn.model.select import TopK
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.reading.fetch import CropFetcher
-from hiresattn.training.augment import AUGMENTATIONS, Change
-from hiresattn.training.cutmix import Mix, mixes_of
+from hiresattn.training.augment import ORIENTATIONS, Augmentation
+from hiresattn.training.cutmix import CutMix, draw_cutmix
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
+from hiresattn.training.losses import batch_loss, classification_loss, scorer_losses, traverse
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.samples import Item
-from hiresattn.training.step import look, loss_of, scorer_losses
-from hiresattn.training.targets import targets
+from hiresattn.training.samples import Sample
+from hiresattn.training.targets import scorer_targets
 from tests.reading.test_fetch import coordinates, means
 
 RULE = InputConfig(size=16, low=(-1.0,) * 3, high=(1.0,) * 3, dtype="float32")
 
 
 def item(height=300, width=400, y=0, x=0, step=1, label=0):
-    return Item(Example("none"), label, (y, x, height, width), 2, 1, step=step)
+    return Sample(Example("none"), label, (y, x, height, width), 2, 1, step=step)
 
 
 def scene(offset, height=256, width=256):
@@ -39,12 +39,12 @@ def scene(offset, height=256, width=256):
 
 def loader_of(examples, rule=RULE, **more):
     loader = Loader(rule, Grid(3, 0.5), threads=0, **more)
-    return loader, loader.items(examples, ("a", "b"))
+    return loader, loader.measure(examples, ("a", "b"))
 
 
-def draws(items, count, seed=0, probability=1.0):
+def draws(samples, count, seed=0, probability=1.0):
     rng = np.random.default_rng(seed)
-    return [mixes_of(items, probability, rng)[0] for _ in range(count)]
+    return [draw_cutmix(samples, probability, rng)[0] for _ in range(count)]
 
 
 def test_the_box_follows_its_law():
@@ -67,9 +67,9 @@ def test_the_box_follows_its_law():
 
 
 def test_the_probability_and_the_donors_are_even():
-    items = [replace(item(), name=str(number)) for number in range(5)]
+    samples = [replace(item(), name=str(number)) for number in range(5)]
     rng = np.random.default_rng(1)
-    drawn = [mixes_of(items, 0.3, rng) for _ in range(4000)]
+    drawn = [draw_cutmix(samples, 0.3, rng) for _ in range(4000)]
     pasted = np.array([[mix is not None for mix in mixes] for mixes in drawn])
     assert pasted.mean() == pytest.approx(0.3, abs=0.01)
     count = np.zeros((5, 5))
@@ -85,8 +85,8 @@ def test_the_probability_and_the_donors_are_even():
 def test_without_probability_nothing_is_drawn():
     rng = np.random.default_rng(2)
     before = rng.bit_generator.state
-    assert mixes_of([item(), item()], 0.0, rng) == [None, None]
-    assert mixes_of([item()], 1.0, rng) == [None]
+    assert draw_cutmix([item(), item()], 0.0, rng) == [None, None]
+    assert draw_cutmix([item()], 1.0, rng) == [None]
     assert rng.bit_generator.state == before
 
 
@@ -116,9 +116,9 @@ def test_boxes_lie_inside_both_images_and_on_the_levels_px(host, donor):
 
 
 def test_every_depth_sees_one_mix_and_the_boxes_share_of_it():
-    loader, items = loader_of([Example(scene(0), "a"), Example(scene(10_000), "b")])
-    mix = Mix(items[1], (64, 32, 96, 128), (64, 32))
-    batch = loader.batch(items, [Change(mix=mix), Change()])
+    loader, samples = loader_of([Example(scene(0), "a"), Example(scene(10_000), "b")])
+    mix = CutMix(samples[1], (64, 32, 96, 128), (64, 32))
+    batch = loader.batch(samples, [Augmentation(cutmix=mix), Augmentation()])
     whole = scene(0)._arrays[0].copy()
     whole[64:160, 32:160] = scene(10_000)._arrays[0][64:160, 32:160]
     roots = batch.roots[0]
@@ -144,19 +144,19 @@ def test_every_depth_sees_one_mix_and_the_boxes_share_of_it():
     assert batch.fetch(other, batch.roots[1]).pixels[0, 0].min() > 5000
 
 
-@pytest.mark.parametrize("turn", AUGMENTATIONS["turns"])
+@pytest.mark.parametrize("turn", ORIENTATIONS["turns"])
 @pytest.mark.parametrize("squash", [None, 48])
 def test_a_turned_or_squashed_mix_is_the_mix_turned_or_squashed(turn, squash):
     rule = RULE if squash is None else replace(RULE, squash=squash)
     examples = [Example(scene(0, 128, 192), "a"), Example(scene(10_000, 128, 192), "b")]
-    loader, items = loader_of(examples, rule)
-    mix = Mix(items[1], (32, 16, 64, 64), (32, 16))
-    batch = loader.batch(items, [Change(turn, mix=mix), Change(turn)])
+    loader, samples = loader_of(examples, rule)
+    mix = CutMix(samples[1], (32, 16, 64, 64), (32, 16))
+    batch = loader.batch(samples, [Augmentation(turn, cutmix=mix), Augmentation(turn)])
     whole = scene(0, 128, 192)._arrays[0].copy()
     whole[32:96, 16:80] = scene(10_000, 128, 192)._arrays[0][32:96, 16:80]
     single = ArrayPyramid([whole, means(whole, 2), means(whole, 8)])
     mixed, mixed_items = loader_of([Example(single, "a"), examples[1]], rule)
-    plain = mixed.batch(mixed_items, [Change(turn), Change(turn)])
+    plain = mixed.batch(mixed_items, [Augmentation(turn), Augmentation(turn)])
     image, regions = np.zeros(len(batch.roots[0]), np.int64), batch.roots[0]
     found = batch.fetch(image, regions)
     assert np.allclose(found.pixels, plain.fetch(image, regions).pixels, atol=1e-2)
@@ -170,9 +170,9 @@ def test_a_turned_or_squashed_mix_is_the_mix_turned_or_squashed(turn, squash):
 
 
 def test_the_donor_alone_lies_where_it_is_pasted():
-    loader, items = loader_of([Example(scene(0), "a"), Example(scene(10_000, 160, 200), "b")])
-    mix = Mix(items[1], (64, 32, 96, 128), (40, 20))
-    batch = loader.batch(items, [Change(mix=mix), Change()])
+    loader, samples = loader_of([Example(scene(0), "a"), Example(scene(10_000, 160, 200), "b")])
+    mix = CutMix(samples[1], (64, 32, 96, 128), (40, 20))
+    batch = loader.batch(samples, [Augmentation(cutmix=mix), Augmentation()])
     image, regions = np.zeros(1, np.int64), np.array([[64, 48, 64, 64]])
     mixed, clean = batch.fetch(image, regions), batch.pastes.clean(image, regions)
     assert np.array_equal(mixed.pixels, clean.pixels)
@@ -188,21 +188,23 @@ def test_the_donor_alone_lies_where_it_is_pasted():
 def test_targets_that_are_covered_go_and_those_that_are_shown_come():
     host = Example(scene(0), "a", boxes=((70, 40, 10, 10), (0, 0, 20, 20), (60, 150, 20, 20)))
     donor = Example(scene(1), "b", boxes=((100, 50, 10, 10), (30, 100, 80, 20), (0, 0, 10, 10)))
-    loader, items = loader_of([host, donor])
-    mix = Mix(items[1], (64, 32, 96, 128), (44, 32))
-    batch = loader.batch(items, [Change(mix=mix), Change()])
+    loader, samples = loader_of([host, donor])
+    mix = CutMix(samples[1], (64, 32, 96, 128), (44, 32))
+    batch = loader.batch(samples, [Augmentation(cutmix=mix), Augmentation()])
     shown = [[120, 50, 10, 10], [64, 100, 66, 20]]
     assert batch.boxes[0].tolist() == [[0, 0, 20, 20], [60, 150, 20, 20], *shown]
     assert batch.boxes[1].tolist() == [list(box) for box in donor.boxes]
     _, (unknown, *_) = loader_of([replace(donor, boxes=None), donor])
-    assert mix._replace(donor=unknown).boxes(items[0], None) is None
+    assert mix._replace(donor=unknown).boxes(samples[0], None) is None
 
 
 def test_images_that_do_not_belong_together_are_an_error_with_both_names():
     grey = ArrayPyramid([np.zeros((256, 256, 4), np.float32)], source="four bands")
-    loader, items = loader_of([Example(scene(0), "a"), Example(grey, "b")])
+    loader, samples = loader_of([Example(scene(0), "a"), Example(grey, "b")])
     with pytest.raises(DomainError, match="four bands can't be pasted into scene 0"):
-        loader.batch(items, [Change(mix=Mix(items[1], (0, 0, 64, 64), (0, 0))), Change()])
+        loader.batch(
+            samples, [Augmentation(cutmix=CutMix(samples[1], (0, 0, 64, 64), (0, 0))), Augmentation()]
+        )
 
 
 class _Broken(ArrayPyramid):
@@ -213,16 +215,16 @@ class _Broken(ArrayPyramid):
 def test_a_donor_that_cannot_be_read_costs_its_own_image_only():
     told = []
     broken = _Broken([np.zeros((256, 256, 3), np.float32)])
-    loader, items = loader_of([Example(scene(0), "a"), Example(broken, "b")], lost=told.append)
-    changes = [Change(mix=Mix(items[1], (64, 32, 96, 128), (64, 32))), Change()]
+    loader, samples = loader_of([Example(scene(0), "a"), Example(broken, "b")], on_skip=told.append)
+    changes = [Augmentation(cutmix=CutMix(samples[1], (64, 32, 96, 128), (64, 32))), Augmentation()]
 
     def work(batch):
         image = np.concatenate([np.full(len(roots), i) for i, roots in enumerate(batch.roots)])
         return batch, batch.fetch(image, np.concatenate(batch.roots))
 
-    (batch, crops), lost = loader.attempt(items, work, changes)
+    (batch, crops), lost = loader.process(samples, work, changes)
     assert (lost, len(told), len(crops.pixels), batch.pastes) == (1, 1, 1, None)
-    assert batch.items == [items[0]]
+    assert batch.samples == [samples[0]]
 
 
 def test_levels_that_crops_are_read_from_say_how_boxes_are_aligned():
@@ -256,26 +258,29 @@ QUICK = TrainOptions(
 )
 
 
-def _looked(options, seed=0):
+def _traversed(options, seed=0):
     """A forward pass of a fresh network over images, pasted and not."""
     rule = InputConfig(size=16, bands=(0, 1), low=(0.0,) * 2, high=(255.0,) * 2)
     loader = Loader(rule, Grid(3, 0.5), threads=0)
-    items = loader.items(_noise(4), ("a", "b"))
+    samples = loader.measure(_noise(4), ("a", "b"))
     torch.manual_seed(seed)
     net = build_model(model_config(options, ("a", "b"), rule))
-    mixes = mixes_of(items, 0.6, np.random.default_rng(5))
+    mixes = draw_cutmix(samples, 0.6, np.random.default_rng(5))
     assert {mix is None for mix in mixes} == {True, False}
-    batch = loader.batch(items, [Change(mix=mix) for mix in mixes])
+    batch = loader.batch(samples, [Augmentation(cutmix=mix) for mix in mixes])
     torch.manual_seed(seed + 1)
-    return batch, net, look(net, batch, TopK(), (2,), options, 0.5)
+    traversal = traverse(net, batch, TopK(), (2,), options)
+    return batch, net, traversal, batch_loss(net, batch, traversal, options, baseline=0.5)
 
 
 def test_the_loss_weighs_both_labels_by_what_each_look_shows():
-    batch, _, looked = _looked(QUICK)
-    traversal, pastes = looked.traversal, batch.pastes
+    batch, _, traversal, loss = _traversed(QUICK)
+    pastes = batch.pastes
     single = torch.from_numpy(batch.labels[traversal.image])
     single[5] = -1
-    found = loss_of(traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7, pastes=pastes)
+    found = classification_loss(
+        traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7, pastes=pastes
+    )
     whole, alone = (-x.log_softmax(1).detach().numpy() for x in (traversal.logits, traversal.glimpse_logits))
     images = []
     for image in range(4):
@@ -288,24 +293,24 @@ def test_the_loss_weighs_both_labels_by_what_each_look_shows():
         ]
         images.append(loss + 0.7 * np.mean(looks))
     assert found.item() == pytest.approx(np.mean(images), rel=1e-5)
-    plain = loss_of(traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7)
+    plain = classification_loss(traversal, torch.from_numpy(batch.labels), single, glimpse_weight=0.7)
     assert abs(plain.item() - found.item()) > 1e-4
 
 
 def test_the_answer_counted_is_that_of_the_larger_part():
-    batch, *_ = _looked(QUICK)
+    batch, *_ = _traversed(QUICK)
     wanted = np.where(batch.pastes.share > 0.5, batch.pastes.labels, batch.labels)
-    assert np.array_equal(batch.main, wanted)
+    assert np.array_equal(batch.main_labels, wanted)
 
 
 def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches_nothing_else():
     options = replace(QUICK, scorer="saol", estimator="none")
-    batch, net, looked = _looked(options)
-    losses = scorer_losses(net.scorer, looked.traversal, targets(net, batch, (1.0,), progress=0.0))
+    batch, net, traversal, _ = _traversed(options)
+    losses = scorer_losses(net.scorer, traversal, scorer_targets(net, batch, (1.0,), progress=0.0))
     assert {"paste_where", "paste_what"} <= set(losses)
     assert all(torch.isfinite(value) for value in losses.values())
     share = batch.pastes.share_of(np.arange(4), np.concatenate(batch.roots))
-    target_of = targets(net, batch, (1.0,), progress=0.0)
+    target_of = scorer_targets(net, batch, (1.0,), progress=0.0)
     passes = []
     net.encoder.register_forward_hook(
         lambda encoder, *_: passes.append((encoder.training, torch.is_grad_enabled()))
@@ -317,7 +322,7 @@ def test_saol_is_told_where_and_what_was_pasted_by_one_further_look_that_teaches
     assert np.allclose(target.pasted.share, share)
     with torch.no_grad():
         crops = batch.pastes.clean(target.pasted.rows.numpy(), np.concatenate(batch.roots)[share > 0])
-    donors = [batch.changes[i].mix.donor for i in target.pasted.rows]
+    donors = [batch.augmentations[i].cutmix.donor for i in target.pasted.rows]
     direct = [np.asarray(donor.example.source, np.float32).mean() for donor in donors]
     assert np.allclose((crops.pixels.mean((1, 2, 3)) + 1) * 127.5, direct, atol=0.5)
     deeper = target_of(np.arange(4), np.ones(4, np.int64), np.concatenate(batch.roots))
@@ -340,5 +345,5 @@ def test_what_cannot_be_mixed_is_refused():
     for changes in ({"background": "a"}, {"estimator": "reinforce"}, {"estimator": "reinforce-loo"}):
         with pytest.raises(ConfigError, match="cutmix mixes labels"):
             replace(QUICK, cutmix=0.5, **changes)
-    with pytest.raises(ConfigError, match="probability"):
+    with pytest.raises(ConfigError, match="cutmix must be 0 to 1"):
         replace(QUICK, cutmix=1.5)

@@ -15,7 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from hiresattn.errors import ConfigError
-from hiresattn.training.distributed import Team, team_of
+from hiresattn.training.distributed import Processes, join_processes
 
 ROOT = Path(__file__).parents[2]
 #: One step of two processes, or of one, on the same images: gradients, what the weights became, and the rest.
@@ -31,8 +31,9 @@ from hiresattn.model.select import TopK
 from hiresattn.training.data import Loader
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.state import State
-from hiresattn.training.step import look, move, optimizer_of
-from hiresattn.training.distributed import team_of
+from hiresattn.training.losses import batch_loss, traverse
+from hiresattn.training.optim import optimizer_of, step
+from hiresattn.training.distributed import join_processes
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)
@@ -50,30 +51,32 @@ cases["accumulate"] = (TrainOptions(threads=0, accumulate=2, clip=None), images(
 cases["mixed"] = (TrainOptions(threads=0), images(64, 16, 64, 16, 64))  # one process has nothing to choose
 cases["few"] = (TrainOptions(threads=0), images(32))  # one process has no image at all
 out, said = {}, {}
-with team_of("cpu") as team:
+with join_processes("cpu") as processes:
     for name, (options, examples) in cases.items():
-        torch.manual_seed(7 + team.rank)  # the second process begins with other weights, and takes the first's
+        torch.manual_seed(7 + processes.rank)  # the second process begins with other weights, and takes the first's
         net = build_model(config).train()
-        team.follow(net)
+        processes.broadcast_weights(net)
         loader = Loader(rule, config.grid, threads=0)
-        items, state, optimizer = loader.items(examples, "ab"), State(), optimizer_of(net, options)
+        samples, state, optimizer = loader.measure(examples, "ab"), State(), optimizer_of(net, options)
         for part in range(options.accumulate):
-            work = lambda batch: look(net, batch, TopK(), (2,), options, state.baseline)
-            looked, _ = loader.attempt(team.share(items), work)
-            loss, count = move(net, optimizer, looked, options, state, team=team, part=part)
+            work = lambda batch: batch_loss(
+                net, batch, traverse(net, batch, TopK(), (2,), options), options, baseline=state.baseline
+            )
+            own, _ = loader.process(processes.shard(samples), work)
+            loss, count = step(net, optimizer, own, options, state, processes=processes, part=part)
         for key, weight in net.named_parameters():
             out[f"{name}.moved.{key}"] = weight.detach().clone()
             if weight.grad is not None:
                 out[f"{name}.grad.{key}"] = weight.grad.clone()
         said[name] = [loss, count, state.baseline]
-    said["sum"] = team.sum([1.0, team.rank])
-    said["named"] = team.sum_named({"both": 1.0 + team.rank, f"of {team.rank}": 3.0})
+    said["sum"] = processes.sum([1.0, processes.rank])
+    said["named"] = processes.sum_named({"both": 1.0 + processes.rank, f"of {processes.rank}": 3.0})
     norm = torch.nn.BatchNorm1d(2)
-    norm.running_mean.fill_(team.rank)
-    team.average_norms(norm)
+    norm.running_mean.fill_(processes.rank)
+    processes.average_batch_norms(norm)
     said["norm"] = norm.running_mean.tolist()
-save_file(out, sys.argv[1] + f"{team.rank}.safetensors")
-open(sys.argv[1] + f"{team.rank}.json", "w").write(json.dumps(said))
+save_file(out, sys.argv[1] + f"{processes.rank}.safetensors")
+open(sys.argv[1] + f"{processes.rank}.json", "w").write(json.dumps(said))
 """
 
 
@@ -152,18 +155,18 @@ def test_what_is_summed_or_averaged_is_of_all_processes(steps):
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with team_of("cpu") as team:
-        assert team == Team(torch.device("cpu"))
-        assert team.share([1, 2, 3]) == [1, 2, 3]
-        assert team.sum([0.1, 2]) == [0.1, 2]
-        assert team.sum_named({"a": 0.1}) == {"a": 0.1}
+    with join_processes("cpu") as processes:
+        assert processes == Processes(torch.device("cpu"))
+        assert processes.shard([1, 2, 3]) == [1, 2, 3]
+        assert processes.sum([0.1, 2]) == [0.1, 2]
+        assert processes.sum_named({"a": 0.1}) == {"a": 0.1}
     assert not torch.distributed.is_initialized()
 
 
 def test_processes_that_cant_meet_say_how_to_start_them(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    with pytest.raises(ConfigError, match="torchrun"), team_of("cpu"):
+    with pytest.raises(ConfigError, match="torchrun"), join_processes("cpu"):
         pass
 
 

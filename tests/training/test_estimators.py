@@ -19,9 +19,16 @@ from hiresattn.model.presets import PRESETS as MODELS
 from hiresattn.model.presets import Preset
 from hiresattn.model.select import GumbelTopK, Selection, Threshold, TopK, selector
 from hiresattn.model.traversal import Traversal
-from hiresattn.training.distributed import Team
-from hiresattn.training.estimators import choices, leave_one_out_loss, published_loss, rewards, set_loss
-from hiresattn.training.fit import _seeded, fit
+from hiresattn.training.epoch import training_selector
+from hiresattn.training.estimators import (
+    _without,
+    leave_one_out_loss,
+    reinforce_loss,
+    rewards,
+    unordered_set_loss,
+)
+from hiresattn.training.fit import fit
+from hiresattn.training.log import choice_diversity
 from hiresattn.training.options import CHOICES, PRESETS, TrainOptions, model_config
 
 
@@ -126,7 +133,7 @@ def test_reinforce_of_a_sampled_cell_climbs_the_expected_reward(image_reward, ba
     for cell in range(4):
         glimpses = torch.cat([_answer(0), _answer(glimpse_right[cell])])
         record = _record([cell], logits, _answer(image_right[cell]), glimpses)
-        loss = published_loss(record, LABEL, baseline, weight=2.0, image_reward=image_reward).loss
+        loss = reinforce_loss(record, LABEL, baseline, weight=2.0, image_reward=image_reward).loss
         mean += chance[cell].detach() * torch.autograd.grad(loss, logits, retain_graph=True)[0]
     reward = image_reward * torch.tensor(image_right) + (1 - image_reward) * torch.tensor(glimpse_right)
     expected = torch.autograd.grad(-2.0 * (chance * reward).sum(), logits)[0]
@@ -137,7 +144,7 @@ def test_the_published_loss_is_its_formula():
     logits = torch.tensor([0.3, -0.2, 0.9, 0.0], requires_grad=True)
     glimpses = torch.tensor([[0.1, 0.4], [2.0, 1.0], [-1.0, 0.5]])
     image = torch.tensor([[0.2, 0.1]])
-    found = published_loss(
+    found = reinforce_loss(
         _record([1, 2], logits, image, glimpses), LABEL, 0.5, weight=0.1, image_ce=0.3, image_reward=0.2
     )
     log_p = logits.log_softmax(0)
@@ -156,9 +163,9 @@ def test_beyond_the_cap_only_the_image_counts():
     right = torch.cat([_answer(1), _answer(1), _answer(1)])
     wrong = torch.cat([_answer(1), _answer(1), _answer(0)])
     a, b = (_record([1, 2], logits, _answer(1), g, **deep) for g in (right, wrong))
-    assert published_loss(a, LABEL, 0.5, depths=2).loss == published_loss(b, LABEL, 0.5, depths=2).loss
-    assert published_loss(a, LABEL, 0.5).loss != published_loss(b, LABEL, 0.5).loss
-    alone = published_loss(b, LABEL, 0.5, depths=2, image_reward=1.0, weight=1.0).loss
+    assert reinforce_loss(a, LABEL, 0.5, depths=2).loss == reinforce_loss(b, LABEL, 0.5, depths=2).loss
+    assert reinforce_loss(a, LABEL, 0.5).loss != reinforce_loss(b, LABEL, 0.5).loss
+    alone = reinforce_loss(b, LABEL, 0.5, depths=2, image_reward=1.0, weight=1.0).loss
     gradient = torch.autograd.grad(alone, logits)[0]
     log_p = logits.log_softmax(0)
     expected = torch.autograd.grad(-(1 - 0.5) * (log_p[1] + log_p[2]), logits)[0]
@@ -168,7 +175,7 @@ def test_beyond_the_cap_only_the_image_counts():
 def test_an_image_that_is_one_glimpse_has_no_location_term():
     logits = torch.tensor([0.3, -0.2], requires_grad=True)
     record = _record([], logits, _answer(1), _answer(1))
-    found = published_loss(record, LABEL, 0.5)
+    found = reinforce_loss(record, LABEL, 0.5)
     assert found.loss.isfinite()
     assert found.baseline == pytest.approx(0.55)
 
@@ -180,7 +187,7 @@ def _gradients(weight, baseline=0.5, *, sure=False):
         torch.nn.init.constant_(net.classifier.bias[:1], 50.0)
     found = net(_fetch, ROOTS * 2, FRAME.repeat(2, 0), select=TopK(), k=(2,), straight_through=False)
     labels = torch.zeros(2, dtype=torch.int64)
-    published_loss(found, labels, baseline, weight=weight).loss.backward()
+    reinforce_loss(found, labels, baseline, weight=weight).loss.backward()
     return {name: p.grad for name, p in net.named_parameters()}
 
 
@@ -223,11 +230,40 @@ def test_the_set_estimate_is_unbiased(k):
     for order in itertools.permutations(range(5), k):
         cells = torch.tensor([order])
         gradient = torch.autograd.grad(
-            set_loss(logits[None], cells, reward[cells]).sum(), logits, retain_graph=True
+            unordered_set_loss(logits[None], cells, reward[cells]).sum(), logits, retain_graph=True
         )
         mean += _ordered_chance(prob.detach(), order) * gradient[0]
     expected = torch.autograd.grad(-(prob * reward).sum(), logits)[0]
     assert torch.allclose(mean, expected, atol=1e-10)
+
+
+def test_the_set_loss_of_many_cells_costs_little_and_is_the_sum_over_orders():
+    generator = torch.Generator().manual_seed(0)
+    odds = torch.rand(3, 5, generator=generator, dtype=torch.float64) * torch.tensor([[0.1], [1.0], [100.0]])
+    one, two = _without(odds)
+
+    def first(members):  # of clocks with these rates and one of rate 1, the chance that the last is the last
+        total = 0.0
+        for order in itertools.permutations(members):
+            chance, left = 1.0, 1 + sum(members)
+            for rate in order:
+                chance, left = chance * rate / left, left - rate
+            total += chance
+        return total
+
+    for row, rates in enumerate(odds.tolist()):
+        for gone in range(5):
+            rest = rates[:gone] + rates[gone + 1 :]
+            assert one[row, gone].item() == pytest.approx(first(rest) / first(rates), rel=1e-9)
+            assert two[row, gone, 0 if gone else 1].item() == pytest.approx(
+                first(rest[1:]) / first(rates), rel=1e-9
+            )
+    logits = torch.randn(8, 64, generator=generator, requires_grad=True)
+    cells = torch.stack([torch.randperm(64, generator=generator)[:40] for _ in range(8)])
+    loss = unordered_set_loss(logits, cells, torch.rand(8, 40, generator=generator))
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert gradient.isfinite().all()
+    assert gradient.sum(1).abs().max() < 1e-4
 
 
 def test_siblings_are_a_baseline_that_lessens_the_variance():
@@ -238,7 +274,9 @@ def test_siblings_are_a_baseline_that_lessens_the_variance():
     for k in second:
         for order in itertools.permutations(range(5), k):
             cells = torch.tensor([order])
-            gradient = torch.autograd.grad(set_loss(logits[None], cells, reward[cells]).sum(), logits)[0]
+            gradient = torch.autograd.grad(
+                unordered_set_loss(logits[None], cells, reward[cells]).sum(), logits
+            )[0]
             second[k] += float(_ordered_chance(prob, order) * (gradient**2).sum())
     assert second[3] < 0.05 * second[1]
 
@@ -247,16 +285,18 @@ def test_equal_rewards_give_no_gradient():
     logits = torch.tensor([[0.3, -0.7, 1.2, 0.1]], requires_grad=True)
     for cells in itertools.combinations(range(4), 2):
         # p(s)f + E of the others' f = f only in the mean over sets, so exact cancellation needs all cells
-        assert set_loss(logits, torch.tensor([cells]), torch.ones(1, 2)).isfinite().all()
+        assert unordered_set_loss(logits, torch.tensor([cells]), torch.ones(1, 2)).isfinite().all()
     everything = torch.arange(4)[None]
-    gradient = torch.autograd.grad(set_loss(logits, everything, torch.ones(1, 4)).sum(), logits)[0]
+    gradient = torch.autograd.grad(unordered_set_loss(logits, everything, torch.ones(1, 4)).sum(), logits)[0]
     assert gradient.abs().max() < 1e-6
 
 
 def test_a_single_cell_has_the_other_rows_for_its_baseline():
     logits = torch.zeros((3, 4), requires_grad=True)
     reward = torch.tensor([[0.2], [0.6], [1.0]])
-    gradient = torch.autograd.grad(set_loss(logits, torch.tensor([[0], [1], [2]]), reward).sum(), logits)[0]
+    gradient = torch.autograd.grad(
+        unordered_set_loss(logits, torch.tensor([[0], [1], [2]]), reward).sum(), logits
+    )[0]
     for row, (cell, advantage) in enumerate([(0, 0.2 - 0.8), (1, 0.0), (2, 1.0 - 0.4)]):
         one_hot = torch.nn.functional.one_hot(torch.tensor(cell), 4)
         assert torch.allclose(gradient[row], -advantage * (one_hot - 0.25), atol=1e-6)
@@ -264,17 +304,25 @@ def test_a_single_cell_has_the_other_rows_for_its_baseline():
 
 def test_cells_that_are_absent_or_sure_break_nothing():
     logits = torch.tensor([[40.0, 0.0, -40.0, -torch.inf]], requires_grad=True)
-    loss = set_loss(logits, torch.tensor([[0, 1, 2]]), torch.tensor([[0.1, 0.9, 0.5]]))
+    loss = unordered_set_loss(logits, torch.tensor([[0, 1, 2]]), torch.tensor([[0.1, 0.9, 0.5]]))
     gradient = torch.autograd.grad(loss.sum(), logits)[0]
     assert loss.isfinite().all()
     assert gradient.isfinite().all()
 
 
-def test_a_choice_is_rewarded_by_the_best_below_it():
-    glimpses = torch.stack([torch.tensor([p, 1 - p]).log() for p in (0.5, 0.2, 0.3, 0.9)])
+@pytest.mark.parametrize(
+    ("own", "best"),
+    [
+        ((0.5, 0.2, 0.3, 0.9), [0.9, 0.9, 0.3, 0.9]),  # below the first child
+        ((0.5, 0.2, 0.8, 0.6), [0.8, 0.6, 0.8, 0.6]),  # the last child
+        ((0.7, 0.6, 0.1, 0.2), [0.7, 0.6, 0.1, 0.2]),  # each is better than what is below it
+    ],
+)
+def test_a_choice_is_rewarded_by_the_best_below_it(own, best):
+    glimpses = torch.stack([torch.tensor([p, 1 - p]).log() for p in own])
     logits = torch.zeros(4)
     record = _record([0, 1, 2], logits, _answer(1), glimpses, depth=[0, 1, 1, 2], parent=[-1, 0, 0, 1])
-    assert rewards(record, LABEL).tolist() == pytest.approx([0.9, 0.9, 0.3, 0.9])
+    assert rewards(record, LABEL).tolist() == pytest.approx(best)
 
 
 def test_the_traversals_loss_is_that_of_its_regions():
@@ -288,7 +336,7 @@ def test_the_traversals_loss_is_that_of_its_regions():
     for parent in np.unique(found.parent[found.parent >= 0]).tolist():
         rows = np.flatnonzero(found.parent == parent)
         cells = torch.from_numpy(found.cell[rows])[None]
-        expected.append(set_loss(found.cell_logits[parent][None], cells, reward[rows][None])[0])
+        expected.append(unordered_set_loss(found.cell_logits[parent][None], cells, reward[rows][None])[0])
     assert len(expected) == 4
     assert leave_one_out_loss(found, LABEL).item() == pytest.approx(
         torch.stack(expected).mean().item(), abs=1e-6
@@ -301,7 +349,7 @@ def test_the_traversals_loss_is_that_of_its_regions():
 def test_no_choice_no_loss():
     record = _record([], torch.zeros(4), _answer(1), _answer(1))
     assert leave_one_out_loss(record, LABEL) is None
-    assert choices(record) is None
+    assert choice_diversity(record) is None
 
 
 # ---------------------------------------------------------------- collapse
@@ -309,23 +357,23 @@ def test_no_choice_no_loss():
 
 def test_choices_that_vary_and_choices_that_collapsed():
     free = _record([0, 1, 2, 3], torch.zeros(4), _answer(1), torch.zeros(5, 2))
-    assert choices(free)[:3] == pytest.approx((1.0, 1.0, 1.0))
+    assert choice_diversity(free)[:3] == pytest.approx((1.0, 1.0, 1.0))
     sure = torch.tensor([50.0, 0.0, 0.0, 0.0])
     stuck = _record([0, 0], sure, _answer(1), torch.zeros(3, 2))
     same = replace(stuck, region=np.zeros((3, 4), np.int64))
-    assert choices(same)[:3] == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
-    assert choices(same).open == 1.0
+    assert choice_diversity(same)[:3] == pytest.approx((0.0, 0.0, 0.5), abs=1e-6)
+    assert choice_diversity(same).open == 1.0
 
 
 def test_the_share_of_open_gates_is_measured():
     record = _record([0, 1], torch.tensor([2.0, 1.0, -1.0, -torch.inf]), _answer(1), torch.zeros(3, 2))
-    assert choices(record, 0.0).open == 0.5
+    assert choice_diversity(record, 0.0).open == 0.5
 
 
 def test_cells_that_are_absent_are_no_choice():
     logits = torch.tensor([0.0, 0.0, -torch.inf, -torch.inf])
     record = _record([0, 1], logits, _answer(1), torch.zeros(3, 2))
-    assert choices(record).entropy == pytest.approx(1.0)
+    assert choice_diversity(record).entropy == pytest.approx(1.0)
 
 
 # ---------------------------------------------------------------- in training
@@ -401,7 +449,7 @@ def test_gates_are_not_taken_for_cells_drawn_without_replacement():
     net = build_model(replace(SMALL, scorer="mask"))
     for estimator, kind in (("reinforce-loo", GumbelTopK), ("straight-through", Threshold)):
         options = TrainOptions(scorer="mask", estimator=estimator)
-        assert type(_seeded(net, options, Team(net.device), np.random.default_rng(0))) is kind
+        assert type(training_selector(net, options, torch.Generator())) is kind
     logits = torch.tensor([[1.0, 0.0, -2.0]], dtype=torch.float64, requires_grad=True)
     reward, prob = torch.tensor([1.0, 0.5, 0.0], dtype=torch.float64), logits.softmax(1)[0]
     (wanted,) = torch.autograd.grad((prob * reward).sum(), logits, retain_graph=True)
@@ -409,7 +457,7 @@ def test_gates_are_not_taken_for_cells_drawn_without_replacement():
     for gate, right in ((None, True), (0.0, False)):
         select = selector(gate, torch.Generator().manual_seed(0))
         chosen = select(logits.detach().expand(40_000, 3), 1, cells, np.zeros(40_000)).cell
-        loss = set_loss(logits.expand(40_000, 3), chosen, reward[chosen]).mean()
+        loss = unordered_set_loss(logits.expand(40_000, 3), chosen, reward[chosen]).mean()
         (found,) = torch.autograd.grad(-loss, logits)
         assert torch.allclose(found, wanted, atol=0.005) == right
 

@@ -12,13 +12,20 @@ from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.classify import classify_all
-from hiresattn.training.box_supervision import glimpse_labels, value_loss
 from hiresattn.training.curriculum import stages_of
-from hiresattn.training.estimators import cross_entropy, published_loss, rewards, rightness, surprise
+from hiresattn.training.estimators import (
+    correctness,
+    cross_entropy,
+    reinforce_loss,
+    rewards,
+    row_cross_entropy,
+)
 from hiresattn.training.fit import fit
+from hiresattn.training.losses import classification_loss, value_loss
+from hiresattn.training.optim import class_weights
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.samples import Item
-from hiresattn.training.step import class_weights, loss_of
+from hiresattn.training.samples import Sample
+from hiresattn.training.targets import glimpse_labels
 
 QUICK = TrainOptions(epochs=8, batch_size=8, threads=0, device="cpu", crop_size=32, k=(3,), lr=5e-3)
 
@@ -49,18 +56,18 @@ def test_the_loss_is_the_mean_binary_cross_entropy_of_the_image_and_of_its_glimp
         np.mean([entropy(z, y) for z, y in zip(*rows, strict=True)])
         for rows in zip(logits, labels, strict=True)
     ]
-    assert surprise(torch.tensor(logits), labels).tolist() == pytest.approx(expected, abs=1e-6)
+    assert row_cross_entropy(torch.tensor(logits), labels).tolist() == pytest.approx(expected, abs=1e-6)
     assert cross_entropy(torch.tensor(logits), labels).item() == pytest.approx(np.mean(expected), abs=1e-6)
     found = seen(logits, [0, 0, 1], glimpse=[[1.0, 1.0, 1.0], [9.0, 9.0, 9.0], [0.0, 0.0, 0.0]])
     single = torch.tensor([[1, 0, 1], [-1, -1, -1], [0, 0, 0]])
     glimpses = np.mean([(2 * entropy(1, 1) + entropy(1, 0)) / 3, np.log(2)])
-    loss = loss_of(found, labels, single, glimpse_weight=0.5)
+    loss = classification_loss(found, labels, single, glimpse_weight=0.5)
     assert loss.item() == pytest.approx(np.mean(expected) + 0.5 * glimpses, abs=1e-6)
 
 
 def test_weights_of_classes_are_how_many_lack_a_label_for_each_that_has_it():
-    items = [Item(Example("x"), label, (0, 0, 9, 9), 1, 1) for label in [(1, 0), (1, 0), (1, 0), (0, 0)]]
-    weights = class_weights(items, 2, replace(QUICK, multi_label=True, class_weights="balanced"))
+    samples = [Sample(Example("x"), label, (0, 0, 9, 9), 1, 1) for label in [(1, 0), (1, 0), (1, 0), (0, 0)]]
+    weights = class_weights(samples, 2, replace(QUICK, multi_label=True, class_weights="balanced"))
     assert weights.tolist() == pytest.approx([1 / 3, 4])
     logits, labels = torch.tensor([[0.5, -1.0]]), torch.tensor([[1, 1]])
     expected = (entropy(0.5, 1) / 3 + 4 * entropy(-1, 1)) / 2
@@ -70,8 +77,8 @@ def test_weights_of_classes_are_how_many_lack_a_label_for_each_that_has_it():
 def test_an_answer_is_as_right_as_its_labels_are():
     logits = torch.tensor([[1.0, -1.0, 2.0], [1.0, 1.0, 2.0], [-1.0, -1.0, -1.0]])
     labels = torch.tensor([[1, 0, 1], [1, 0, 0], [0, 0, 0]])
-    assert rightness(logits, labels).tolist() == pytest.approx([1, 1 / 3, 1])
-    assert rightness(logits, torch.tensor([2, 0, 1])).tolist() == [1, 0, 0]
+    assert correctness(logits, labels).tolist() == pytest.approx([1, 1 / 3, 1])
+    assert correctness(logits, torch.tensor([2, 0, 1])).tolist() == [1, 0, 0]
 
 
 def test_a_glimpses_reward_is_the_best_seen_of_each_label_below_it():
@@ -95,7 +102,7 @@ def test_boxes_leave_glimpses_without_their_centre_out_for_all_labels():
 
 def test_the_published_loss_takes_several_labels():
     found = seen([[1.0, -1.0]], [0, 0], [-1, 0], [[1.0, -1.0], [1.0, 1.0]])
-    result = published_loss(found, torch.tensor([[1, 0]]), 0.5)
+    result = reinforce_loss(found, torch.tensor([[1, 0]]), 0.5)
     assert result.reward == 1
     assert torch.isfinite(result.loss)
 
@@ -104,7 +111,7 @@ def test_a_size_that_shows_few_of_the_labels_is_no_stage_of_its_own():
     from hiresattn.geometry import Grid
 
     def items(depths, *labels):
-        return [Item(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
+        return [Sample(Example("x"), label, (0, 0, 9, 9), depths, 1) for label in labels]
 
     both, none = items(1, (1, 1, 0, 0), (0, 0, 1, 1)), items(2, (0, 0, 0, 0), (0, 0, 0, 0))
     assert len(stages_of([*both, *none], Grid())) == 1
@@ -151,7 +158,7 @@ def test_text_with_bars_is_several_labels_where_that_is_asked_for(tmp_path):
     list(fit(examples, tmp_path / "model", replace(QUICK, epochs=1, multi_label=True)))
     assert load_model(tmp_path / "model").classes == ("dark", "light")
     said = []
-    list(fit(examples, tmp_path / "plain", replace(QUICK, epochs=1), say=said.append))
+    list(fit(examples, tmp_path / "plain", replace(QUICK, epochs=1), on_message=said.append))
     assert (
         "'light|dark' is trained as a class of its own; if it means several labels, add --multi-label" in said
     )
@@ -174,7 +181,7 @@ def test_evidence_against_a_background_is_refused_with_several_labels(tmp_path):
 def test_a_rare_label_and_one_of_no_training_image_are_said(tmp_path):
     said = []
     odd = replace(_spots(1)[0], label=("dark", "odd"))
-    list(fit([*_spots(8), odd], tmp_path / "model", replace(QUICK, epochs=1), say=said.append))
+    list(fit([*_spots(8), odd], tmp_path / "model", replace(QUICK, epochs=1), on_message=said.append))
     assert said == ["1 of 3 classes have one training image each: 'odd'; add more, or leave them out"]
     with pytest.raises(ConfigError, match="label 'odd' is none of the classes dark, light"):
         list(fit([*_spots(8), replace(odd, split="val")], tmp_path / "other", replace(QUICK, epochs=1)))

@@ -13,7 +13,7 @@ from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.scorers import LocationScorer
 from hiresattn.model.select import GumbelTopK, TopK
 from hiresattn.reading.fetch import Crops
-from hiresattn.training.estimators import leave_one_out_loss, published_loss
+from hiresattn.training.estimators import leave_one_out_loss, reinforce_loss
 
 pytestmark = pytest.mark.slow
 
@@ -106,7 +106,7 @@ def test_a_scorer_trained_by_the_answer_alone_finds_the_target(estimator, sample
         if estimator == "straight-through":
             loss = functional.cross_entropy(seen.logits, labels)
         elif estimator == "reinforce":
-            published = published_loss(seen, labels, baseline)
+            published = reinforce_loss(seen, labels, baseline)
             loss, baseline = published.loss, published.baseline
         else:
             loss = leave_one_out_loss(seen, labels)

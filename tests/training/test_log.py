@@ -12,11 +12,11 @@ from PIL import Image, ImageColor
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError
 from hiresattn.report.curves import LINE_COLOURS
-from hiresattn.training import fit as loop
+from hiresattn.training import epoch as epoch_module
 from hiresattn.training.fit import fit
 from hiresattn.training.log import curves
+from hiresattn.training.losses import batch_loss
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.step import look
 
 QUICK = TrainOptions(
     epochs=2,
@@ -48,7 +48,7 @@ def _record(epoch, **more):
 
 
 def _height(picture, colour, column):
-    """Rows at which a column has a colour, from the top."""
+    """Rows at which a column has an ink, from above."""
     pixels = np.asarray(picture)[:, column]
     return np.flatnonzero((pixels == ImageColor.getrgb(colour)).all(1))
 
@@ -164,7 +164,9 @@ def test_every_loss_is_logged_by_name_as_it_counts(tmp_path, board):
 def test_a_loss_that_some_images_have_not_counts_nothing_there(tmp_path, monkeypatch):
     given = iter([{"a": 1.0}, {"a": 3.0, "b": 4.0}])
     monkeypatch.setattr(
-        loop, "look", lambda *words, **named: look(*words, **named)._replace(losses=next(given))
+        epoch_module,
+        "batch_loss",
+        lambda *words, **named: batch_loss(*words, **named)._replace(parts=next(given)),
     )
     images = _images(6)  # batches of 4 and of 4: the second begins anew
     record = next(fit(images, tmp_path / "model", QUICK))

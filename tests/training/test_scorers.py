@@ -16,9 +16,9 @@ from hiresattn.model.select import selector
 from hiresattn.training.data import Loader
 from hiresattn.training.estimators import FIRST_BASELINE
 from hiresattn.training.fit import fit
+from hiresattn.training.losses import batch_loss, traverse
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.samples import clear_of
-from hiresattn.training.step import look
+from hiresattn.training.samples import without_background_boxes
 
 QUICK = TrainOptions(epochs=3, batch_size=8, threads=0, device="cpu", crop_size=32, k=(3,), seed=1)
 
@@ -122,31 +122,31 @@ def test_an_image_without_label_and_boxes_says_nothing_of_any_class(tmp_path, sc
     list(fit(examples, tmp_path / "m", options))
     model = load_model(tmp_path / "m")
     loader = Loader(model.config.input, model.config.grid, threads=0)
-    items = loader.items([replace(e, boxes=(), box_labels=None) for e in examples[:4]], model.classes)
+    samples = loader.measure([replace(e, boxes=(), box_labels=None) for e in examples[:4]], model.classes)
     weights = torch.tensor([3.0, 5.0])
 
     def work(batch):
         select = selector(model.net.scorer.gate, torch.Generator().manual_seed(0))
         memory = AttentionMemory()
-        return look(
-            model.net.train(),
+        traversal = traverse(model.net.train(), batch, select, (3,), options)
+        return batch_loss(
+            model.net,
             batch,
-            select,
-            (3,),
+            traversal,
             options,
-            FIRST_BASELINE,
-            weights=weights,
+            baseline=FIRST_BASELINE,
+            class_weights=weights,
             progress=1.0,
             memory=memory,
         )
 
-    looked, _ = loader.attempt(items, work)
+    found, _ = loader.process(samples, work)
     loader.close()
     of_classes = {
-        name: value for name, value in looked.losses.items() if name not in ("area", "value", "evidence")
+        name: value for name, value in found.parts.items() if name not in ("area", "value", "evidence")
     }
     assert not any(of_classes.values())
-    assert looked.loss.item() == pytest.approx(sum(looked.losses.values()), abs=1e-6)
+    assert found.total.item() == pytest.approx(sum(found.parts.values()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -171,13 +171,16 @@ def test_a_held_out_box_of_an_unknown_class_or_place_is_one_clear_error(tmp_path
 def test_a_box_of_the_background_is_no_target_and_an_image_with_no_other_is_background():
     one, two = (3, 3, 9, 9), (30, 30, 9, 9)
     both = Example("a", None, boxes=(one, two), box_labels=("sea", "ship"))
-    assert clear_of(both, "sea") == replace(both, boxes=(two,), box_labels=("ship",))
-    assert clear_of(both, None) is both
+    assert without_background_boxes(both, "sea") == replace(both, boxes=(two,), box_labels=("ship",))
+    assert without_background_boxes(both, None) is both
     empty = Example("a", None, boxes=(one,), box_labels=("sea",))
-    assert (clear_of(empty, "sea").label, clear_of(empty, "sea").boxes) == ("sea", ())
-    assert clear_of(replace(empty, boxes=(), box_labels=None), "sea").label == "sea"
+    assert (without_background_boxes(empty, "sea").label, without_background_boxes(empty, "sea").boxes) == (
+        "sea",
+        (),
+    )
+    assert without_background_boxes(replace(empty, boxes=(), box_labels=None), "sea").label == "sea"
     plain = Example("a", "ship", boxes=(one,))
-    assert clear_of(plain, "sea") == plain
+    assert without_background_boxes(plain, "sea") == plain
 
 
 def test_boxes_of_the_background_train_and_do_not_count_as_seen(tmp_path):
@@ -197,14 +200,15 @@ def test_without_an_estimator_the_task_does_not_reach_the_scores(tmp_path, estim
     net, config = model.net.train(), model.config
     net.zero_grad()
     loader = Loader(config.input, config.grid, threads=0)
-    items = loader.items(_spots(8), config.classes)
+    samples = loader.measure(_spots(8), config.classes)
 
     def work(batch):
         select = selector(net.scorer.gate, torch.Generator().manual_seed(0))
-        return look(net, batch, select, (3,), options, FIRST_BASELINE)
+        traversal = traverse(net, batch, select, (3,), options)
+        return batch_loss(net, batch, traversal, options, baseline=FIRST_BASELINE)
 
-    looked, _ = loader.attempt(items, work)
-    looked.loss.backward()
+    found, _ = loader.process(samples, work)
+    found.total.backward()
     moved = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in net.scorer.attend.parameters()]
     assert any(moved) == reaches
     loader.close()

@@ -12,7 +12,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, NotFoundError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.setup import baseline_of
+from hiresattn.training.state import load_baseline
 
 QUICK = TrainOptions(
     epochs=1, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5
@@ -42,7 +42,7 @@ def first(tmp_path_factory):
 def test_training_starts_from_all_weights_and_the_values_of_the_model(first, tmp_path):
     said = []
     options = replace(STILL, init_from=str(first), seed=5, value_range=None)
-    list(fit(_images(), tmp_path / "next", options, say=said.append))
+    list(fit(_images(), tmp_path / "next", options, on_message=said.append))
     before, after = _weights(first), _weights(tmp_path / "next")
     assert before.keys() == after.keys()
     for name, value in before.items():
@@ -55,7 +55,7 @@ def test_training_starts_from_all_weights_and_the_values_of_the_model(first, tmp
 def test_other_classes_get_a_fresh_classifier_and_that_is_said(first, tmp_path):
     said = []
     options = replace(STILL, init_from=str(first), seed=5)
-    list(fit(_images(("x", "y", "z")), tmp_path / "next", options, say=said.append))
+    list(fit(_images(("x", "y", "z")), tmp_path / "next", options, on_message=said.append))
     before, after = _weights(first), _weights(tmp_path / "next")
     assert after["classifier.weight"].shape[0] == 3
     name = next(n for n, v in before.items() if n.startswith("encoder.") and v.ndim == 4)
@@ -87,17 +87,17 @@ def test_a_model_of_16_bit_images_gives_the_range_of_values_to_the_next(tmp_path
 
 
 def test_the_baseline_of_reinforce_goes_on(first, tmp_path):
-    learned = baseline_of(str(first))
+    learned = load_baseline(str(first))
     (first / "state.safetensors").rename(tmp_path / "kept")
-    assert baseline_of(str(first)) is None
+    assert load_baseline(str(first)) is None
     (tmp_path / "kept").rename(first / "state.safetensors")
     assert learned == 0.5  # straight-through leaves it as it began
     options = replace(STILL, estimator="reinforce", select="best")
     list(fit(_images(), tmp_path / "a", options))
-    moved = baseline_of(str(tmp_path / "a"))
+    moved = load_baseline(str(tmp_path / "a"))
     assert moved != 0.5
     list(fit(_images(), tmp_path / "b", replace(options, init_from=str(tmp_path / "a"))))
-    reward = (baseline_of(str(tmp_path / "b")) - 0.81 * moved) / 0.1  # two steps: .9 of .9, and two rewards
+    reward = (load_baseline(str(tmp_path / "b")) - 0.81 * moved) / 0.1  # two steps: .9 of .9, and two rewards
     assert 0 <= reward <= 1.9 + 1e-9
 
 
@@ -108,7 +108,7 @@ def test_a_resumed_stage_goes_on_and_does_not_start_anew(first, tmp_path):
     next(run)
     run.close()
     said = []
-    list(fit(_images(), tmp_path / "parts", options, resume=True, say=said.append))
+    list(fit(_images(), tmp_path / "parts", options, resume=True, on_message=said.append))
     assert said == []
     whole, parts = (
         json.loads((tmp_path / n / "card.json").read_text())["weights"] for n in ("whole", "parts")

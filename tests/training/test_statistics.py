@@ -9,12 +9,12 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.training.data import Loader
-from hiresattn.training.statistics import domain_of
+from hiresattn.training.setup import dataset_statistics
 
 
 def survey(examples):
     loader = Loader(InputConfig(size=32, bands=(0,), low=(0.0,), high=(200.0,)), Grid(), threads=0)
-    return domain_of(loader, loader.items(examples, ("a",)))
+    return dataset_statistics(loader, loader.measure(examples, ("a",)))
 
 
 def flat(value, label="a", **more):

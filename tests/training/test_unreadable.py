@@ -31,14 +31,16 @@ def _images(count=8, split="train"):
 
 @pytest.fixture
 def breaks(monkeypatch):
-    """Makes reading of one image fail from the third epoch on: its mean tells which it is."""
-    broken = {"mean": None, "on": False}
+    """Makes reading of one image fail from the third epoch on: its pyramid tells which it is."""
+    broken = {"source": None, "on": False}
     original = CropFetcher.__call__
 
     def call(self, image, regions):
-        source = self._pyramids[0] if hasattr(self, "_pyramids") else self.pyramids[0]
-        if broken["on"] and source is broken["mean"]:
-            raise ReadError("slide7.tif: tile 3 of level 0 is damaged")
+        for index in np.unique(image).tolist():
+            if broken["on"] and self._images[index].pyramid is broken["source"]:
+                error = ReadError("slide7.tif: tile 3 of level 0 is damaged")
+                error.image = index
+                raise error
         return original(self, image, regions)
 
     monkeypatch.setattr(CropFetcher, "__call__", call)
@@ -56,7 +58,7 @@ def test_an_unreadable_image_in_epoch_3_ends_the_training_and_two_epochs_are_kep
     run = fit(examples, tmp_path / "model", QUICK)
     next(run)
     next(run)
-    breaks.update(on=True, mean=examples[5].source)
+    breaks.update(on=True, source=examples[5].source)
     with pytest.raises(ReadError, match=r"slide7\.tif: tile 3"):
         next(run)
     assert load_model(tmp_path / "model").training["epochs"] == 2
@@ -67,9 +69,9 @@ def test_an_unreadable_image_in_epoch_3_ends_the_training_and_two_epochs_are_kep
 def test_or_it_is_skipped_counted_and_said_once(tmp_path, breaks):
     examples = _pyramids(_images() + _images(4, "val"))
     said = []
-    run = fit(examples, tmp_path / "model", SKIP, say=said.append)
+    run = fit(examples, tmp_path / "model", SKIP, on_message=said.append)
     first = [next(run), next(run)]
-    breaks.update(on=True, mean=examples[5].source)
+    breaks.update(on=True, source=examples[5].source)
     rest = list(run)
     assert [r.skipped for r in first + rest] == [0, 0, 1, 1]
     assert [r.images for r in first + rest] == [8, 8, 7, 7]
@@ -80,7 +82,7 @@ def test_or_it_is_skipped_counted_and_said_once(tmp_path, breaks):
 
 def test_of_the_validation_images_too_and_their_accuracy_is_that_of_the_rest(tmp_path, breaks):
     examples = _pyramids(_images() + _images(3, "val"))
-    breaks.update(on=True, mean=examples[9].source)
+    breaks.update(on=True, source=examples[9].source)
     records = list(fit(examples, tmp_path / "model", SKIP))
     assert {r.skipped for r in records} == {1}
     assert {r.val_accuracy for r in records} <= {0.0, 0.5, 1.0}
@@ -96,7 +98,7 @@ def test_images_that_cant_be_opened_are_left_out_from_the_start(tmp_path):
     with pytest.raises(OpenError, match=r"text\.tif"):
         list(fit(examples, tmp_path / "model", QUICK))
     said = []
-    (record,) = fit(examples, tmp_path / "model", replace(SKIP, epochs=1), say=said.append)
+    (record,) = fit(examples, tmp_path / "model", replace(SKIP, epochs=1), on_message=said.append)
     assert record.images == 8
     assert len(said) == 2
     assert all(words.startswith("Skipped: ") for words in said)
@@ -121,7 +123,7 @@ def test_where_nothing_can_be_read_any_more_skipping_ends(tmp_path, monkeypatch)
 def test_a_class_with_one_example_is_said(tmp_path):
     said = []
     examples = [*_images(), replace(_images(1)[0], label="c")]
-    list(fit(examples, tmp_path / "model", replace(QUICK, epochs=1), say=said.append))
+    list(fit(examples, tmp_path / "model", replace(QUICK, epochs=1), on_message=said.append))
     assert said == ["1 of 3 classes have one training image each: 'c'; add more, or leave them out"]
 
 

@@ -12,8 +12,9 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.training.fit import fit
+from hiresattn.training.losses import classification_loss
+from hiresattn.training.optim import check_amp, class_weights, learning_rate, optimizer_of
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.step import check_amp, class_weights, loss_of, optimizer_of, rate_at
 
 QUICK = TrainOptions(
     epochs=1,
@@ -40,7 +41,7 @@ def _images(count=8, names=("a", "b")):
 
 def _rates(**more):
     options = TrainOptions(lr=1.0, **more)
-    return [rate_at(at, options) for at in (0, 0.015, 0.03, 0.3, 0.5, 0.79, 0.8, 1)]
+    return [learning_rate(at, options) for at in (0, 0.015, 0.03, 0.3, 0.5, 0.79, 0.8, 1)]
 
 
 def test_schedules_are_what_their_names_say():
@@ -54,7 +55,7 @@ def test_schedules_are_what_their_names_say():
 def test_the_default_rate_is_bit_for_bit_that_of_stored_results():
     for at in np.linspace(0, 1, 997).tolist():
         before = 2e-3 * min(1.0, (1 - at) / 0.4) * min(1.0, 0.1 + at * 30)
-        assert rate_at(at, TrainOptions()) == before
+        assert learning_rate(at, TrainOptions()) == before
 
 
 def test_adamw_shrinks_every_weight_and_the_papers_adam_takes_decay_as_loss_and_spares_norms():
@@ -75,13 +76,15 @@ def test_adamw_shrinks_every_weight_and_the_papers_adam_takes_decay_as_loss_and_
 
 
 def test_balanced_weights_count_every_class_alike_and_are_1_on_average():
-    items = [SimpleNamespace(label=label) for label in (0, 0, 0, 1, 2, 2)]
-    weights = class_weights(items, 3, TrainOptions(class_weights="balanced"))
+    samples = [SimpleNamespace(label=label) for label in (0, 0, 0, 1, 2, 2)]
+    weights = class_weights(samples, 3, TrainOptions(class_weights="balanced"))
     assert torch.allclose(weights * torch.tensor([3.0, 1, 2]), torch.tensor([2.0, 2, 2]))
-    assert weights[torch.tensor([item.label for item in items])].mean().item() == pytest.approx(1)
-    assert class_weights(items, 3, TrainOptions()) is None
+    assert weights[torch.tensor([item.label for item in samples])].mean().item() == pytest.approx(1)
+    assert class_weights(samples, 3, TrainOptions()) is None
     nameless = [SimpleNamespace(label=-1)] * 5
-    assert torch.equal(class_weights([*items, *nameless], 3, TrainOptions(class_weights="balanced")), weights)
+    assert torch.equal(
+        class_weights([*samples, *nameless], 3, TrainOptions(class_weights="balanced")), weights
+    )
     assert class_weights(nameless, 3, TrainOptions(class_weights="balanced")) is None
 
 
@@ -92,12 +95,12 @@ def test_weights_multiply_an_images_and_its_glimpses_cross_entropy():
         image=np.array([0, 1]),
     )
     labels, weights = torch.tensor([0, 1]), torch.tensor([0.5, 3.0])
-    found = loss_of(traversal, labels, labels, glimpse_weight=0.5, class_weights=weights).item()
+    found = classification_loss(traversal, labels, labels, glimpse_weight=0.5, class_weights=weights).item()
     first = np.log1p(np.exp(-2)) + 0.5 * np.log1p(np.exp(-1))
     second = np.log1p(np.exp(-1)) + 0.5 * np.log1p(np.exp(-3))
     assert found == pytest.approx((0.5 * first + 3 * second) / 2, abs=1e-6)
     nameless = torch.tensor([-1, 1])  # whose boxes say what a glimpse shows
-    found = loss_of(traversal, nameless, labels, glimpse_weight=0.5, class_weights=weights).item()
+    found = classification_loss(traversal, nameless, labels, glimpse_weight=0.5, class_weights=weights).item()
     assert found == pytest.approx((0.5 * np.log1p(np.exp(-1)) + 3 * second) / 2, abs=1e-6)
 
 

@@ -1,0 +1,131 @@
+"""The optimiser, its learning rate, and one step: backward in all processes, then an update of the weights."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from hiresattn.errors import ConfigError
+from hiresattn.model.net import GlimpseNet
+from hiresattn.training.distributed import BATCH_NORM, Processes
+from hiresattn.training.losses import BatchLoss
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.samples import Sample
+from hiresattn.training.state import State
+
+#: Share of the training over which ``linear`` falls to zero.
+COOL_DOWN = 0.4
+#: Share of the training after which ``step`` falls to a tenth, as TNet's does.
+DROP = 0.8
+#: Layers that scale what they normalise.
+NORMS = (BATCH_NORM, nn.GroupNorm, nn.LayerNorm)
+
+
+def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimizer:
+    """The optimiser: ``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
+    if options.optimizer == "adamw":
+        return torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+    norms = {id(p) for part in net.modules() if isinstance(part, NORMS) for p in part.parameters()}
+    groups = [
+        {"params": [p for p in net.parameters() if id(p) not in norms], "weight_decay": options.weight_decay},
+        {"params": [p for p in net.parameters() if id(p) in norms], "weight_decay": 0.0},
+    ]
+    return torch.optim.Adam(groups, lr=options.lr, eps=1e-7)
+
+
+def learning_rate(progress: float, options: TrainOptions) -> float:
+    """The learning rate after a share of the training, 0 to 1.
+
+    It rises from a tenth over ``options.warm_up``; then ``linear``: constant, at the end linear to zero; ``cosine``:
+    half a cosine to zero; ``step``: constant, then a tenth.
+    """
+    if options.schedule == "cosine":
+        fall = (1 + math.cos(math.pi * progress)) / 2
+    elif options.schedule == "step":
+        fall = 1.0 if progress < DROP else 0.1
+    else:
+        fall = min(1.0, (1 - progress) / COOL_DOWN)
+    slope = round(0.9 / options.warm_up, 9) if options.warm_up else math.inf
+    return options.lr * fall * (min(1.0, 0.1 + progress * slope) if options.warm_up else 1.0)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, progress: float, options: TrainOptions) -> None:
+    """Set ``learning_rate`` for all weights."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(progress, options)
+
+
+def class_weights(samples: Sequence[Sample], classes: int, options: TrainOptions) -> Tensor | None:
+    """Weight per class ``[classes]``, by inverse frequency, with mean 1 over labelled images; None = all alike.
+
+    Of several labels: the number of images without one over that of images with it.
+    """
+    if options.class_weights == "none":
+        return None
+    if options.multi_label:
+        having = torch.tensor([sample.label for sample in samples]).sum(0)
+        return (len(samples) - having).clamp(min=1) / having.clamp(min=1)
+    count = Counter(sample.label for sample in samples if sample.label != -1)
+    if not count:
+        return None
+    return torch.tensor([count.total() / (len(count) * max(count[label], 1)) for label in range(classes)])
+
+
+def check_amp(device: torch.device, options: TrainOptions) -> None:
+    """Check that the device computes in half precision.
+
+    Raises:
+        ConfigError: On another device than CUDA or the CPU.
+    """
+    if options.amp and device.type not in ("cuda", "cpu"):
+        raise ConfigError(f"amp computes in bfloat16 on cuda or cpu, not on {device.type}; leave it out")
+
+
+def step(
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    loss: BatchLoss | None,
+    options: TrainOptions,
+    state: State,
+    *,
+    processes: Processes,
+    part: int = 0,
+) -> tuple[float, int]:
+    """One backward pass, in all processes together; the weights stay as they were if the loss is not finite.
+
+    Each process's loss counts by its images, so that the gradient is that of all their images in one batch; except
+    for terms that are means over regions (boxes, values, sibling rewards), of which processes have unequal numbers.
+
+    Args:
+        net: In training mode.
+        optimizer: Of its weights.
+        loss: Of this process's share of the batch; None = none of it could be read.
+        options: How to train.
+        state: Its baseline is updated.
+        processes: All of this run.
+        part: Which batch of a step's ``options.accumulate`` it is; the weights are updated after the last.
+
+    Returns:
+        The loss and the number of images of all processes; NaN and 0 where nothing could be read.
+    """
+    own = 0 if loss is None else loss.images
+    (images,) = processes.sum([own])
+    if not images:
+        return math.nan, 0
+    share = own / images
+    total, state.baseline = processes.sum(
+        [0.0, 0.0] if loss is None else [share * loss.total.item(), share * loss.baseline]
+    )
+    if math.isfinite(total):
+        if part == 0:
+            optimizer.zero_grad()
+        if loss is not None:
+            (loss.total / options.accumulate * share).backward()  # type: ignore[no-untyped-call]
+        if part == options.accumulate - 1:
+            processes.sum_gradients(net)
+            if options.clip is not None:
+                torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+            optimizer.step()
+    return total, round(images)
