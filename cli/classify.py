@@ -4,33 +4,29 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import HiresattnError
 from hiresattn.files import make_folder, open_text
 from hiresattn.report.lines import json_line
-from hiresattn.report.units import human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.sources import Unusable, expand_sources
+from hiresattn_cli.records import Counts, Overlays, error_record, exit_status, report
+from hiresattn_cli.sources import expand_sources
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.record import Record
 
     Source = str | Example | Unusable
 
-ALL_FAILED, SOME_FAILED = 1, 3
-
 
 @click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
-@click.argument("words", nargs=-1, required=True, metavar="SRC...")
+@click.argument("names", nargs=-1, required=True, metavar="SRC...")
 @group("Model", options.model, options.device)
 @group(
     "Data",
@@ -66,12 +62,12 @@ ALL_FAILED, SOME_FAILED = 1, 3
         help="Read no pixels: print what each source would cost (tiles, bytes, requests).",
     ),
 )
-@group("Run", options.threads)
+@group("Run", options.batch_images, options.threads)
 @click.pass_context
 def classify(
     ctx: click.Context,
     /,
-    words: tuple[str, ...],
+    names: tuple[str, ...],
     model: str,
     *,
     output: str | None,
@@ -80,7 +76,6 @@ def classify(
     split: str | None,
     overlay: str | None,
     stop: Any,
-    policy: str,
     nms: float | None,
     seed: int | None,
     threads: int | None,
@@ -96,52 +91,52 @@ def classify(
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
-    sources = expand_sources(words, split)
+    sources = expand_sources(names, split)
     if regions:
         sources = _windows(sources, regions)
     if mpp is not None:
         sources = [_scaled(source, mpp) for source in sources]
     options.check_budget(budget)
-    if nms is not None and policy == "lowres":
+    if nms is not None and settings["policy"] == "lowres":
         raise click.UsageError("--nms keeps chosen cells apart, and --policy lowres chooses none")
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.classify import classify_all
 
     loaded = load_model(model)
     if dry_run:
         ctx.exit(_plan(sources, loaded, output, budget=budget, **settings))
-    answers = classify_all(
+    records = classify_all(
         [source for source in sources if not isinstance(source, Unusable)],
         loaded,
         budget=budget,
         stop=None if stop == "off" else stop,
-        policy=policy,
         nms=1.0 if nms is None else nms,
         seed=seed or 0,
         threads=threads,
         on_error="record",
         **settings,
     )
-    folder = make_folder(overlay) if overlay else None
+    overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
     with ExitStack() as stack:
         # Last of all: what the file held is lost only when everything else is in order.
         out = stack.enter_context(open_text(output)) if output not in (None, "-") else sys.stdout
-        tally = _Tally()
+        counts = Counts()
         wanted = ctx.obj >= 0 and not (out is sys.stdout and sys.stdout.isatty())
         update = stack.enter_context(progress_bar("Classifying", len(sources), wanted=wanted))
-        for prediction in _in_order(sources, answers, loaded):
-            out.write(json_line(prediction.to_json()) + "\n")
+        for record in _in_order(sources, records, loaded):
+            out.write(json_line(record.to_json()) + "\n")
             out.flush()
-            _tell(prediction, ctx.obj)
-            tally.add(prediction)
-            if folder and prediction.status != "error":
-                _draw(prediction, folder, settings["value_range"], tally)
-            said = prediction.class_name or "|".join(prediction.labels or ()) or prediction.status
-            update(tally.done, f"{tally.done} of {len(sources)}, {said}")
+            report(record, ctx.obj)
+            counts.add(record)
+            if overlays and record.status != "error":
+                overlays.draw(record)
+            found = record.class_name or "|".join(record.labels or ()) or record.status
+            update(counts.done, f"{counts.done} of {len(sources)}, {found}")
     if ctx.obj >= 0:
-        click.echo(tally.summary(), err=True)
-    ctx.exit(tally.exit_status)
+        click.echo(counts.summary(), err=True)
+    ctx.exit(counts.exit_status)
 
 
 def _plan(
@@ -157,60 +152,13 @@ def _plan(
         for record in planned(sources, model, budget=budget, **known):
             out.write(json_line(record) + "\n")
             failed += record["status"] == "error"
-    return 0 if not failed else ALL_FAILED if failed == len(sources) else SOME_FAILED
-
-
-class _Tally:
-    """Counts over the predictions of one run."""
-
-    def __init__(self) -> None:
-        self.ok = self.failed = self.no_pixels = self.labelled = self.right = self.glimpses = 0
-        self.fraction = 0.0
-        self.drawn: set[str] = set()
-
-    @property
-    def done(self) -> int:
-        return self.ok + self.failed + self.no_pixels
-
-    @property
-    def exit_status(self) -> int:
-        if not self.failed:
-            return 0
-        return ALL_FAILED if self.failed == self.done else SOME_FAILED
-
-    def add(self, prediction: "Record") -> None:
-        if prediction.status == "error":
-            self.failed += 1
-        elif prediction.status != "ok":
-            self.no_pixels += 1
-        else:
-            self.ok += 1
-            self.glimpses += prediction.cost.glimpses
-            self.fraction += prediction.cost.fraction_read
-            self.labelled += prediction.label is not None
-            self.right += _right(prediction)
-
-    def summary(self) -> str:
-        parts = [f"{self.ok} ok, {self.failed} failed"]
-        if self.no_pixels:
-            parts.append(f"{self.no_pixels} without valid pixels")
-        if self.labelled:
-            parts.append(f"accuracy {self.right / self.labelled:.3f} on {self.labelled} with labels")
-        if self.ok:
-            parts.append(f"mean {self.glimpses / self.ok:.1f} glimpses")
-            parts.append(f"{human_share(self.fraction / self.ok)} of the pixels read")
-        return "; ".join(parts)
-
-
-def _right(prediction: "Record") -> bool:
-    """Whether the answer is the label; of several, all of them and no other."""
-    if prediction.label is None or prediction.labels is None:
-        return prediction.label is not None and prediction.label == prediction.class_name
-    return set(prediction.label) == set(prediction.labels)
+    return exit_status(failed, len(sources))
 
 
 def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
+    """The windows of the only source."""
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
 
     if len(sources) != 1 or isinstance(sources[0], Example):
         raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
@@ -221,68 +169,18 @@ def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], 
 
 
 def _scaled(source: "Source", mpp: float) -> "Source":
-    """A source with another scale than its file, or its manifest, says."""
+    """A source with this scale in place of that of its file or its manifest."""
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
 
     if isinstance(source, Unusable):
         return source
     return replace(source if isinstance(source, Example) else Example(source), mpp=mpp)
 
 
-def _in_order(sources: "list[Source]", answers: "Iterator[Record]", model: "Model") -> "Iterator[Record]":
-    """The answers, and between them the errors of what can't be used, in the order of the sources."""
-    import hiresattn
-    from hiresattn.inference.record import Record
+def _in_order(sources: "list[Source]", records: "Iterator[Record]", model: "Model") -> "Iterator[Record]":
+    """The records, and between them the errors of unusable sources, in the order of the sources."""
+    from hiresattn.datasets.sources import Unusable
 
     for source in sources:
-        if isinstance(source, Unusable):
-            yield Record(
-                source=source.source,
-                status="error",
-                error=source.error,
-                region=source.region,
-                label=source.label,
-                scorer=model.config.scorer,
-                model={"name": model.name, "sha256": model.sha256},
-                version=hiresattn.__version__,
-            )
-        else:
-            yield next(answers)
-
-
-def _tell(prediction: "Record", verbosity: int) -> None:
-    """The error or the warnings of one source, a line on stderr."""
-    said = []
-    if prediction.status == "error":
-        said.append(("Error", one_line(prediction.error)))
-    if verbosity >= 0 and prediction.warnings:
-        said.append(("Warning", "; ".join(one_line(warning) for warning in prediction.warnings)))
-    for kind, message in said:
-        named = message if prediction.source in message else f"{prediction.source}: {message}"
-        click.echo(f"{kind}: {named}", err=True)
-
-
-def _draw(prediction: "Record", folder: Path, values: Any, tally: _Tally) -> None:
-    """The overlay of one source; that it can't be drawn doesn't undo the answer."""
-    from hiresattn.pyramid import open_pyramid
-    from hiresattn.report.overlay import draw_overlay
-
-    path = folder / next(name for name in _names(prediction) if name not in tally.drawn)
-    tally.drawn.add(path.name)
-    try:
-        with open_pyramid(prediction.source) as pyramid:
-            draw_overlay(pyramid, prediction, path, values=values)
-    except (HiresattnError, OSError) as error:
-        click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
-
-
-def _names(prediction: "Record") -> Iterator[str]:
-    """File names for an overlay, the plain one first."""
-    name = Path(prediction.source.split("?")[0].rstrip("/")).name or "image"
-    if prediction.region:
-        name += "_" + "_".join(str(value) for value in prediction.region)
-    yield f"{name}.png"
-    nth = 2
-    while True:
-        yield f"{name}-{nth}.png"
-        nth += 1
+        yield error_record(source, model) if isinstance(source, Unusable) else next(records)

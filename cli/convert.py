@@ -26,6 +26,7 @@ INTERRUPTED = 130
     ),
     click.option(
         "--levels",
+        type=options.COUNT_OR_AUTO,
         metavar="N|auto",
         default="auto",
         show_default=True,
@@ -74,7 +75,7 @@ def convert(
     *,
     source: str,
     target: str,
-    levels: str,
+    levels: Any,
     threads: int,
     as_json: bool,
     **settings: Any,
@@ -87,10 +88,16 @@ def convert(
     """
     from hiresattn.conversion import convert as convert_image
 
-    count = _count(levels)
     try:
         with progress_bar("Converting", 1.0, wanted=ctx.obj >= 0) as update:
-            made = convert_image(source, target, levels=count, threads=threads, progress=update, **settings)
+            made = convert_image(
+                source,
+                target,
+                levels=None if levels == "auto" else levels,
+                threads=threads,
+                progress=update,
+                **settings,
+            )
     except KeyboardInterrupt:
         click.echo(f"Interrupted. Nothing was written to {target}.", err=True)
         ctx.exit(INTERRUPTED)
@@ -102,14 +109,6 @@ def convert(
     if ctx.obj >= 0:
         for note in made.notes:
             click.echo(f"Note: {target}: {note}", err=True)
-
-
-def _count(text: str) -> int | None:
-    if text == "auto":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise click.BadParameter(f"{text!r}: a whole number from 1, or auto", param_hint="--levels")
-    return int(text)
 
 
 def _table(facts: dict[str, Any]) -> Iterator[str]:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn_cli.output import one_line
-from hiresattn_cli.sources import Unusable
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.budget import Budget
 
 
@@ -24,9 +24,9 @@ def planned(
 ) -> Iterator[dict[str, Any]]:
     """One record per source: ``source, region, status`` (``planned`` or ``error``), ``run``, ``advice``, ``error``.
 
-    A budget in bytes ends the plan where it is spent; of one in seconds, and of none in glimpses, 64 looks are
-    assumed.
+    A budget in bytes ends the plan where it is spent; where the budget has no number of glimpses, 64 are assumed.
     """
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.errors import HiresattnError, OpenError
     from hiresattn.inference.budget import Budget
 

@@ -11,10 +11,11 @@ from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line
-from hiresattn_cli.sources import Unusable, expand_sources
+from hiresattn_cli.sources import expand_sources
 
 if TYPE_CHECKING:
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.pyramid import Pyramid
 
 #: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
@@ -22,18 +23,19 @@ BUDGET, CROP = 64, 64
 
 
 @click.command(cls=Command, example="hiresattn info slide.svs")
-@click.argument("words", nargs=-1, required=True, metavar="SRC...")
+@click.argument("names", nargs=-1, required=True, metavar="SRC...")
 @group("Options", options.mpp, options.as_json)
 @click.pass_context
-def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
+def info(ctx: click.Context, *, names: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
     """Show levels, tiles, data type, µm/px or CRS, nodata, and an estimate of what `classify` reads.
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
     """
     from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
     from hiresattn.pyramid import open_pyramid
 
-    sources = list(_images(expand_sources(words)))
+    sources = list(_images(expand_sources(names)))
     failed = shown = 0
     for source in sources:
         try:
@@ -57,9 +59,11 @@ def info(ctx: click.Context, *, words: tuple[str, ...], as_json: bool, mpp: floa
 
 def _images(sources: "list[str | Example | Unusable]") -> "Iterator[str | Example | Unusable]":
     """The images of sources: windows of one image are that image, once."""
+    from hiresattn.datasets.example import Example
+
     seen = set()
     for source in sources:
-        if isinstance(source, str | Unusable):
+        if not isinstance(source, Example):
             yield source
         elif source.source not in seen:
             seen.add(source.source)

@@ -53,6 +53,18 @@ class _Region(_Numbers):
         return "" if good else "Y and X start at 0, and H and W must be 1 or more"
 
 
+class _CountOrAuto(click.ParamType[Any]):
+    name = "count"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """A whole number from 1, or ``auto``."""
+        if value == "auto" or not isinstance(value, str):
+            return value
+        if not value.isdecimal() or int(value) < 1:
+            self.fail(f"{value!r}: a whole number from 1, or auto", param, ctx)
+        return int(value)
+
+
 class _Stop(click.ParamType[Any]):
     name = "share"
 
@@ -73,6 +85,7 @@ BANDS = _Numbers("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
 SIZES = _Numbers("512,1024", int, "512,1024,2048")
+COUNT_OR_AUTO = _CountOrAuto()
 DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 
@@ -168,5 +181,13 @@ one_thread = click.option(
     show_default=True,
     metavar="N",
     help="Threads that read.",
+)
+batch_images = click.option(
+    "--batch-images",
+    type=COUNT_OR_AUTO,
+    default="auto",
+    show_default=True,
+    metavar="N|auto",
+    help="Images searched side by side, which share batches of the network.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON in place of the table.")

@@ -18,8 +18,16 @@ IMAGE_SUFFIXES = frozenset((*_SLIDES, *_RASTERS))
 #: Files of which a Zarr directory has at least one.
 ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
+#: How addresses begin that a reader takes.
+REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
+
 #: Longest wait for threads that still write into a directory whose writer was interrupted, seconds.
 _WRITERS_END = 60.0
+
+
+def is_remote(name: str) -> bool:
+    """Whether a name is an address that a reader takes, rather than a path."""
+    return name.startswith(REMOTE)
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:

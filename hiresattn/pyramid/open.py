@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
-from hiresattn.files import ZARR_FILES
+from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
 
-_REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
 
@@ -48,7 +47,7 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
             return ArrayPyramid(source, mpp=mpp, nodata=nodata)
         raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
     name = os.fspath(source)
-    readers = _remote_readers(name) if name.startswith(_REMOTE) else _local_readers(name)
+    readers = _remote_readers(name) if is_remote(name) else _local_readers(name)
     tried = []
     for reader, why in readers:
         try:
@@ -90,7 +89,7 @@ def _local_readers(name: str) -> _Readers:
         scheme = _SCHEME.match(name)
         if scheme:
             raise OpenError(
-                f"{name}: no reader takes addresses of {scheme[0]}; possible are {', '.join(_REMOTE[:-1])} and "
+                f"{name}: no reader takes addresses of {scheme[0]}; possible are {', '.join(REMOTE[:-1])} and "
                 "GDAL's own /vsi paths; copy the file to one of those, or here"
             )
         raise NotFoundError(f"{name}: there is no such file; check the path")

@@ -55,6 +55,7 @@ def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatc
 
 def test_options_arrive_in_the_librarys_words(run, classified, computing_threads):
     words = "--budget 50MB --stop off --policy top-k --nms 0.3 --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
+    words += " --batch-images 4"
     assert (
         run("classify", "a.tif", "-m", "m", *words.split(), "--threads", 2, "--device", "cpu").exit_code == 0
     )
@@ -71,6 +72,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "device": "cpu",
         "on_error": "record",
         "scorer": None,
+        "batch_images": 4,
     }
 
 

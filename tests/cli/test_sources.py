@@ -7,7 +7,8 @@ import click
 import pytest
 
 from hiresattn.datasets.example import Example
-from hiresattn_cli.sources import Unusable, expand_sources
+from hiresattn.datasets.sources import Unusable
+from hiresattn_cli.sources import expand_sources
 
 
 def unusable(word, split=None):
@@ -126,6 +127,6 @@ def test_split_without_a_manifest_is_wrong_usage_and_an_absent_manifest_unusable
 
 
 def test_what_is_remote_is_what_the_reader_says(monkeypatch):
-    monkeypatch.setattr("hiresattn.pyramid.open._REMOTE", ("far:",))
+    monkeypatch.setattr("hiresattn.files.REMOTE", ("far:",))
     assert expand_sources(["far:a*.csv"]) == ["far:a*.csv"]
     assert "no file matches" in unusable("https://example.org/*.tif")

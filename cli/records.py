@@ -1,0 +1,138 @@
+"""What ``classify`` makes of records: counts, messages, overlays."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from hiresattn.errors import HiresattnError
+from hiresattn.report.units import human_share
+from hiresattn_cli.output import one_line
+
+if TYPE_CHECKING:
+    from hiresattn.checkpoint import Model
+    from hiresattn.datasets.sources import Unusable
+    from hiresattn.inference.record import Record
+
+ALL_FAILED, SOME_FAILED = 1, 3
+
+
+class Counts:
+    """Counts over the records of one run."""
+
+    def __init__(self) -> None:
+        self.ok = self.failed = self.no_pixels = self.labelled = self.correct = self.glimpses = 0
+        self.fraction = 0.0
+
+    @property
+    def done(self) -> int:
+        """Records so far."""
+        return self.ok + self.failed + self.no_pixels
+
+    @property
+    def exit_status(self) -> int:
+        """0, or what says that some or all sources failed."""
+        return exit_status(self.failed, self.done)
+
+    def add(self, record: "Record") -> None:
+        """Count one record."""
+        if record.status == "error":
+            self.failed += 1
+        elif record.status != "ok":
+            self.no_pixels += 1
+        else:
+            self.ok += 1
+            self.glimpses += record.cost.glimpses
+            self.fraction += record.cost.fraction_read
+            self.labelled += record.label is not None
+            self.correct += _is_correct(record)
+
+    def summary(self) -> str:
+        """One line for people."""
+        parts = [f"{self.ok} ok, {self.failed} failed"]
+        if self.no_pixels:
+            parts.append(f"{self.no_pixels} without valid pixels")
+        if self.labelled:
+            parts.append(f"accuracy {self.correct / self.labelled:.3f} on {self.labelled} with labels")
+        if self.ok:
+            parts.append(f"mean {self.glimpses / self.ok:.1f} glimpses")
+            parts.append(f"{human_share(self.fraction / self.ok)} of the pixels read")
+        return "; ".join(parts)
+
+
+def exit_status(failed: int, count: int) -> int:
+    """Exit status of a run over ``count`` sources."""
+    if not failed:
+        return 0
+    return ALL_FAILED if failed == count else SOME_FAILED
+
+
+def error_record(source: "Unusable", model: "Model") -> "Record":
+    """The record of a source that can't be used."""
+    import hiresattn
+    from hiresattn.inference.record import Record
+
+    return Record(
+        source=source.source,
+        status="error",
+        error=source.error,
+        region=source.region,
+        label=source.label,
+        scorer=model.config.scorer,
+        model={"name": model.name, "sha256": model.sha256},
+        version=hiresattn.__version__,
+    )
+
+
+def report(record: "Record", verbosity: int) -> None:
+    """Write the error or the warnings of one record to stderr, a line each."""
+    messages = []
+    if record.status == "error":
+        messages.append(("Error", one_line(record.error)))
+    if verbosity >= 0 and record.warnings:
+        messages.append(("Warning", "; ".join(one_line(warning) for warning in record.warnings)))
+    for level, message in messages:
+        named = message if record.source in message else f"{record.source}: {message}"
+        click.echo(f"{level}: {named}", err=True)
+
+
+class Overlays:
+    """Draws overlays into a folder, each under a name of its own."""
+
+    def __init__(self, folder: Path, values: tuple[float, float] | None) -> None:
+        self._folder = folder
+        self._values = values
+        self._names: set[str] = set()
+
+    def draw(self, record: "Record") -> None:
+        """Draw the overlay of one record; if that fails there is a warning, and the record stays."""
+        from hiresattn.pyramid import open_pyramid
+        from hiresattn.report.overlay import draw_overlay
+
+        path = self._folder / next(name for name in _file_names(record) if name not in self._names)
+        self._names.add(path.name)
+        try:
+            with open_pyramid(record.source) as pyramid:
+                draw_overlay(pyramid, record, path, values=self._values)
+        except (HiresattnError, OSError) as error:
+            click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
+
+
+def _is_correct(record: "Record") -> bool:
+    """Whether the predicted class is the label; of several labels, all of them and no other."""
+    if record.label is None or record.labels is None:
+        return record.label is not None and record.label == record.class_name
+    return set(record.label) == set(record.labels)
+
+
+def _file_names(record: "Record") -> Iterator[str]:
+    """File names for an overlay, the plain one first."""
+    name = Path(record.source.split("?")[0].rstrip("/")).name or "image"
+    if record.region:
+        name += "_" + "_".join(str(value) for value in record.region)
+    yield f"{name}.png"
+    nth = 2
+    while True:
+        yield f"{name}-{nth}.png"
+        nth += 1
