@@ -89,17 +89,17 @@ class Clock:
 def profile(slide: Path, model: Model) -> dict[str, dict[str, float]]:
     """One classification, the file opened anew: seconds by part and clock."""
     clock = Clock()
-    opened, read = module.Opened.take, CropFetcher.__call__
+    opened, read = module.SharedImages.acquire, CropFetcher.__call__
     parts = list(model.net.children())
     for part in parts:
         part.forward = clock.timed("model", part.forward)
-    module.Opened.take = clock.timed("open", opened)
+    module.SharedImages.acquire = clock.timed("open", opened)
     CropFetcher.__call__ = clock.timed("read", read)
     try:
         whole = clock.timed("total", lambda: classify(slide, model, budget=BUDGET, stop="off", threads=1))
         cost = whole().cost
     finally:
-        module.Opened.take, CropFetcher.__call__ = opened, read
+        module.SharedImages.acquire, CropFetcher.__call__ = opened, read
         for part in parts:
             del part.forward
     assert cost.glimpses == BUDGET, cost

@@ -19,7 +19,7 @@ from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import CropFetcher, Crops
-from hiresattn.reading.prefetch import Opened
+from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
 
 
@@ -61,7 +61,7 @@ class Opener:
     def __init__(self, session: Session, fetcher: CropFetcher | None) -> None:
         self._session = session
         self._fetcher = fetcher
-        self._images = Opened()
+        self._images = SharedImages()
 
     def open(self, example: Example) -> Source:
         """Open a source and read its first crops. Errors are kept with it. May run in another thread."""
@@ -71,7 +71,7 @@ class Opener:
             example = replace(example, mpp=options.mpp)
         source = Source(example)
         try:
-            source.pyramid = pyramid = self._images.take(_key(example))
+            source.pyramid = pyramid = self._images.acquire(_key(example))
             check_label(example, pyramid, model)
             source.config = config = input_for(
                 model.config.input, pyramid, options.bands, options.value_range
@@ -105,7 +105,7 @@ class Opener:
         if self._fetcher is not None and source.number in self._fetcher.stats:
             self._fetcher.remove(source.number)
         if source.pyramid is not None:
-            self._images.give_back(_key(source.example))
+            self._images.release(_key(source.example))
 
     def close(self) -> None:
         """Close all sources."""

@@ -1,6 +1,7 @@
 """JPEG 2000 by GDAL: no checksums, so what is whole is found out from the layout and from the decoder."""
 
 import shutil
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,11 @@ def test_tiles_before_the_cut_are_read_and_those_after_it_are_read_errors(tmp_pa
 
 
 @pytest.mark.parametrize("harm", ["zeros", "random"])
-@pytest.mark.parametrize("share", [0.0, 0.05, 0.3, 0.6, 0.9])
+@pytest.mark.parametrize(
+    ("scene", "share"),
+    [*product(LAYOUTS, [0.0, 0.05, 0.3, 0.6, 0.9]), ("real", 0.3)],  # reading the real one takes seconds
+    indirect=["scene"],
+)
 def test_overwritten_bytes_are_an_error_or_change_some_pixels_but_read_no_foreign_memory(
     scene, tmp_path, capfd, harm, share
 ):
