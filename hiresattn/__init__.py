@@ -16,8 +16,10 @@ from hiresattn.errors import HiresattnError as HiresattnError
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model as Model
     from hiresattn.checkpoint import load_model as load_model
+    from hiresattn.conversion.convert import ConvertOptions as ConvertOptions
     from hiresattn.conversion.convert import convert as convert
     from hiresattn.datasets.manifest import read_manifest as read_manifest
+    from hiresattn.evaluation.run import EvaluateOptions as EvaluateOptions
     from hiresattn.evaluation.run import evaluate as evaluate
     from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
     from hiresattn.pyramid import open_pyramid as open_pyramid
     from hiresattn.reading.crops import read_crops as read_crops
     from hiresattn.report.overlay import draw_overlay as draw_overlay
+    from hiresattn.training.fit import train as train
+    from hiresattn.training.options import TrainOptions as TrainOptions
 
 __version__ = "0.1.0"
 
@@ -37,9 +41,12 @@ __version__ = "0.1.0"
 _HOME = {
     "Budget": "hiresattn.inference.budget",
     "ClassifyOptions": "hiresattn.inference.options",
+    "ConvertOptions": "hiresattn.conversion.convert",
+    "EvaluateOptions": "hiresattn.evaluation.run",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",
     "Record": "hiresattn.inference.record",
+    "TrainOptions": "hiresattn.training.options",
     "classify": "hiresattn.inference.classify",
     "classify_all": "hiresattn.inference.classify",
     "convert": "hiresattn.conversion.convert",
@@ -51,15 +58,19 @@ _HOME = {
     "read_crops": "hiresattn.reading.crops",
     "read_manifest": "hiresattn.datasets.manifest",
     "register_encoder": "hiresattn.model.encoders",
+    "train": "hiresattn.training.fit",
 }
 
 __all__ = [
     "Budget",
     "ClassifyOptions",
+    "ConvertOptions",
+    "EvaluateOptions",
     "HiresattnError",
     "Model",
     "Pyramid",
     "Record",
+    "TrainOptions",
     "classify",
     "classify_all",
     "convert",
@@ -72,6 +83,7 @@ __all__ = [
     "read_crops",
     "read_manifest",
     "register_encoder",
+    "train",
 ]
 
 

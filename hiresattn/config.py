@@ -6,13 +6,18 @@ Configurations are for the builders (``build_model``, ``train``); modules take p
 import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Self
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_Options = TypeVar("_Options", bound="DataclassInstance")
 
 
 class _Json:
@@ -263,6 +268,19 @@ class ModelConfig(_Json):
     def finest_side(self) -> int:
         """Side of the smallest region, level-0 px."""
         return self.finest or self.input.size
+
+
+def changed(options: _Options, changes: Mapping[str, Any]) -> _Options:
+    """Options with some fields replaced.
+
+    Raises:
+        ConfigError: If there is no such field; the message has the nearest name.
+    """
+    known = [field.name for field in fields(options)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known)}")
+    return replace(options, **changes)
 
 
 def did_you_mean(name: str, known: Any) -> str:

@@ -5,13 +5,13 @@ import inspect
 import typing
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import hiresattn
 
-FUNCTIONS = [
-    name for name in hiresattn.__all__ if name != "classify" and inspect.isfunction(getattr(hiresattn, name))
-]
+FUNCTIONS = [name for name in hiresattn.__all__ if inspect.isfunction(getattr(hiresattn, name))]
 
 
 def test_all_dir_the_table_and_what_type_checkers_see_agree():
@@ -35,3 +35,109 @@ def test_every_public_function_is_typed_has_an_example_and_at_most_8_parameters(
     assert f"{name}(" in text
     for section in ("Args:", "Raises:"):
         assert section in text
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    """Eight pictures, dark and light, and their manifest."""
+    folder = tmp_path_factory.mktemp("api")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for number in range(8):
+        bright = 150 * (number % 2)
+        pixels = rng.integers(bright, bright + 60, (48, 48, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{('dark', 'light')[number % 2]},{('train', 'val', 'test')[number // 3]}")
+    (folder / "m.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(work):
+    """A model directory that `train` made."""
+    hiresattn.train(
+        work / "m.csv", work / "model", epochs=2, crop_size=16, k=(1,), grid=3, fraction=0.5,
+        background="dark", value_range=(0, 255), bands=(1, 2, 3), device="cpu", threads=1,
+    )  # fmt: skip
+    return work / "model"
+
+
+def test_read_manifest_and_classes_of_a_trained_model(work, model):
+    examples = hiresattn.read_manifest(work / "m.csv")
+    assert [example.label for example in examples[:2]] == ["dark", "light"]
+    loaded = hiresattn.load_model(model)
+    assert isinstance(loaded, hiresattn.Model)
+    assert loaded.classes == ("dark", "light")
+
+
+def test_pyramids_and_crops(work):
+    with hiresattn.open_pyramid(work / "0.png") as pyramid:
+        assert isinstance(pyramid, hiresattn.Pyramid)
+        crops = hiresattn.read_crops(pyramid, [(0, 0), (8, 16)], 32)
+    assert crops.pixels.shape == (2, 32, 32, 3)
+
+
+def test_classify_one_and_all_and_draw(work, model):
+    record = hiresattn.classify(work / "1.png", model, budget=2, device="cpu", mpp=0.5, bands=(1, 2, 3))
+    assert isinstance(record, hiresattn.Record)
+    assert (record.status, record.mpp) == ("ok", 0.5)
+    paths = [work / "0.png", work / "1.png"]
+    budget = hiresattn.Budget(glimpses=2)
+    records = list(hiresattn.classify_all(paths, model, budget=budget, device="cpu", batch_images=2))
+    assert [Path(one.source).name for one in records] == ["0.png", "1.png"]
+    with hiresattn.open_pyramid(work / "1.png") as pyramid:
+        hiresattn.draw_overlay(pyramid, record, work / "drawn.png")
+    with Image.open(work / "drawn.png") as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_evaluate_with_progress_and_files(work, model):
+    seen = []
+    found = hiresattn.evaluate(
+        model, work / "m.csv", work / "out", budgets=(2,), bands=(1, 2, 3), bootstrap=10, device="cpu",
+        progress=lambda share, step: seen.append((share, step)),
+    )  # fmt: skip
+    assert (found.split, found.images, len(found.curve)) == ("test", 2, 4)
+    assert seen[-1] == (1.0, "exhaustive")
+    names = {path.name for path in (work / "out").iterdir()}
+    assert names >= {"metrics.json", "predictions.jsonl", "confusion.png", "budget.png"}
+    same = hiresattn.evaluate(
+        hiresattn.load_model(model), hiresattn.read_manifest(work / "m.csv"), device="cpu"
+    )
+    assert same.metrics["accuracy"].value == found.metrics["accuracy"].value
+
+
+def test_locate(work, model):
+    found = hiresattn.locate(work / "m.csv", model, work / "boxes.csv", threads=1)
+    assert (found.searched, len(found.examples)) == (3, 8)
+    assert hiresattn.read_manifest(work / "boxes.csv")[0].boxes == ()
+
+
+def test_convert(work):
+    made = hiresattn.convert(work / "0.png", work / "0.zarr", compression="none")
+    assert (made.width, made.format) == (48, "zarr")
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "classify", "classify_all", "convert"])
+def test_an_option_that_is_not_there_is_an_error_with_the_nearest_name(work, name):
+    nearest = {"train": "epochs", "evaluate": "budget", "convert": "chunk"}.get(name, "budget")
+    first = [work / "0.png"] if name == "classify_all" else work / "0.png"
+    with pytest.raises(hiresattn.HiresattnError, match=f"unknown option .*; did you mean '{nearest}'?"):
+        getattr(hiresattn, name)(first, work / "new", **{f"{nearest}x": 3})
+
+
+def test_register_encoder_and_train_with_it(work):
+    import torch
+
+    class Encoder(torch.nn.Module):
+        def __init__(self, channels):
+            super().__init__()
+            self.convolution = torch.nn.Conv2d(channels, 8, 4, 4)
+
+        def forward(self, crops):
+            return self.convolution(crops).relu()
+
+    hiresattn.register_encoder("for-test-api", Encoder)
+    words = {"epochs": 1, "crop_size": 16, "k": (1,), "value_range": (0, 255), "device": "cpu", "threads": 1}
+    hiresattn.train(work / "m.csv", work / "own", encoder="for-test-api", **words)
+    assert hiresattn.load_model(work / "own").config.encoder == "for-test-api"

@@ -5,10 +5,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from hiresattn.config import changed
 from hiresattn.conversion import geotiff, omezarr
 from hiresattn.conversion.image import Image
 from hiresattn.conversion.levels import level_sizes, make_levels
@@ -151,7 +152,7 @@ def convert(
         >>> hiresattn.convert("slide.svs", "slide.ome.zarr", threads=4).bytes
     """
     start = time.perf_counter()
-    asked = replace(options or ConvertOptions(), **changes)
+    asked = changed(options or ConvertOptions(), changes)
     path = checked_target(source, target, overwrite=asked.overwrite)
     chosen = asked.format or _format(path)
     compression = asked.compression or _COMPRESSIONS[chosen][0]

@@ -1,19 +1,20 @@
 """What a model predicts for labelled images, in one or more passes."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.config import did_you_mean
+from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.classify import classify_all
 from hiresattn.inference.cover import place_count
 from hiresattn.inference.exhaustive import MOST_PLACES
+from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.sources import known_labels
 from hiresattn.pyramid import open_pyramid
@@ -85,7 +86,11 @@ def passes(
 
 
 def outcomes(
-    examples: Sequence[Example], model: Model, run: Pass, *, on_error: str = "record", **settings: Any
+    examples: Sequence[Example],
+    model: Model,
+    run: Pass,
+    options: ClassifyOptions | None = None,
+    **changes: Any,
 ) -> Iterator[tuple[Outcome, Record]]:
     """Classify labelled images in one pass.
 
@@ -93,21 +98,15 @@ def outcomes(
         examples: From ``checked``.
         model: A loaded model.
         run: Policy, budget and stop rule.
-        on_error: ``record``: an image that can't be classified is counted; ``raise``: it ends the evaluation.
-        settings: Further options of ``hiresattn.classify_all``.
+        options: How to classify; None = the defaults, and images that can't be classified are counted.
+        changes: Fields of ``options`` to set.
 
     Yields:
         One per image, in order: what is kept, and the prediction.
     """
-    found = classify_all(
-        examples,
-        model,
-        policy=run.policy,
-        budget=run.budget or 1,
-        stop=run.stop,
-        on_error=on_error,
-        **settings,
-    )
+    chosen = changed(options or ClassifyOptions(on_error="record"), changes)
+    chosen = replace(chosen, policy=run.policy, budget=run.budget or 1, stop=run.stop)
+    found = classify_all(examples, model, chosen)
     for example, prediction in zip(examples, found, strict=True):
         yield _outcome(example, prediction, model), prediction
 

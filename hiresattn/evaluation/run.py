@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hiresattn.checkpoint import Model, load_model, set_temperature
-from hiresattn.config import did_you_mean
+from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.folder import read_examples
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
@@ -18,6 +18,7 @@ from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcome
 from hiresattn.evaluation.plots import plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.files import atomic_write, make_folder, open_text
+from hiresattn.inference.options import ClassifyOptions
 from hiresattn.report.lines import json_line
 
 _log = logging.getLogger(__name__)
@@ -62,28 +63,31 @@ class EvaluateOptions:
     """Seed of random policies and of the resamples."""
     threads: int | None = None
     """Threads that read; None = the machine's cores, at most 8."""
+    batch_images: int | str = "auto"
+    """Images searched side by side, which share batches of the network."""
 
     def __post_init__(self) -> None:
         if self.fold is not None and self.split is not None:
             raise ConfigError("fold and split both choose the rows to evaluate; give one of them")
         if self.on_error not in ("skip", "raise"):
             raise ConfigError(f"on_error must be 'skip' or 'raise'; got {self.on_error!r}")
-        if self.stop not in (None, "off") and not (isinstance(self.stop, int | float) and 0 < self.stop <= 1):
-            raise ConfigError(f"stop is a probability above 0 and at most 1, or 'off'; got {self.stop!r}")
         if self.bootstrap < 0 or self.seed < 0:
             raise ConfigError("bootstrap and seed must be 0 or more")
         if self.budgets and min(self.budgets) < 1:
             raise ConfigError(f"budgets are glimpses, 1 or more; got {list(self.budgets)}")
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
-            raise ConfigError(f"bands are counted from 1, such as 3, 2, 1; got {list(self.bands)}")
+        self.classify()  # refuses the others
         for policy in self.policies:
             if policy not in CURVE:
                 raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
 
-    @property
-    def stop_at(self) -> float | None:
-        """The probability at which searches stop; calibration needs them to spend the budget."""
-        return None if self.calibrate or self.stop in (None, "off") else float(self.stop)
+    def classify(self) -> ClassifyOptions:
+        """How the images are classified; calibration needs searches that spend the budget."""
+        same = ("budget", "scorer", "bands", "value_range", "device", "seed", "threads", "batch_images")
+        return ClassifyOptions(
+            stop=None if self.calibrate else self.stop,
+            on_error="raise" if self.on_error == "raise" else "record",
+            **{name: getattr(self, name) for name in same},
+        )
 
 
 def evaluate(
@@ -119,7 +123,7 @@ def evaluate(
         >>> found = hiresattn.evaluate("model", "slides.csv", "evaluation", budgets=(16, 64))
         >>> found.metrics["accuracy"].value
     """
-    chosen = replace(options or EvaluateOptions(), **changes)
+    chosen = changed(options or EvaluateOptions(), changes)
     if chosen.calibrate and (isinstance(model, Model) or str(model).startswith("hf:")):
         raise ConfigError("calibrate writes into the model's card; give the path of a model directory")
     loaded = model if isinstance(model, Model) else load_model(model)
@@ -127,7 +131,8 @@ def evaluate(
         raise ConfigError("calibrate is for the model's own scorer; leave out scorer")
     split = chosen.split or ("val" if chosen.calibrate or chosen.fold is not None else "test")
     examples = checked(_examples(manifest, loaded, chosen), loaded, split)
-    first = Pass("best-first", str(chosen.budget), chosen.stop_at)
+    stop = chosen.classify().stop
+    first = Pass("best-first", str(chosen.budget), None if stop is None else float(stop))
     curve, left_out = (
         passes(examples, loaded, chosen.budgets, chosen.policies) if chosen.budgets else ([], {})
     )
@@ -178,14 +183,7 @@ def _run(
     examples: Sequence[Example], model: Model, one: Pass, options: EvaluateOptions, log: IO[str] | None
 ) -> Iterable[Outcome]:
     """One pass; its predictions go to the log as they come."""
-    settings: dict[str, Any] = {
-        "on_error": "raise" if options.on_error == "raise" else "record",
-        "bands": options.bands,
-    }
-    settings |= {
-        name: getattr(options, name) for name in ("scorer", "value_range", "device", "seed", "threads")
-    }
-    for outcome, prediction in outcomes(examples, model, one, **settings):
+    for outcome, prediction in outcomes(examples, model, one, options.classify()):
         if log is not None:
             log.write(json_line(prediction.to_json()) + "\n")
             log.flush()

@@ -4,7 +4,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from hiresattn.checkpoint import Model
+from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.batching import BYTES_PER_IMAGE, batch_images
@@ -51,6 +52,10 @@ def classify(
     Raises:
         ConfigError: If an option can't be used.
         HiresattnError: With ``on_error="raise"``, what is wrong with the source.
+
+    Example:
+        >>> record = hiresattn.classify("slide.svs", "model", budget="50MB")
+        >>> record.class_name, record.score
     """
     if not _is_one(source):
         raise ConfigError("classify takes one source and returns one record; for several use classify_all")
@@ -76,10 +81,14 @@ def classify_all(
     Raises:
         ConfigError: If an option can't be used.
         HiresattnError: With ``on_error="raise"``, what is wrong with a source, when its turn comes.
+
+    Example:
+        >>> for record in hiresattn.classify_all(["a.svs", "b.svs"], "model", on_error="record"):
+        ...     print(record.source, record.class_name or record.error)
     """
     if _is_one(sources):
         raise ConfigError("classify_all takes several sources, for example a list; for one use classify")
-    session = start_session(model, replace(options or ClassifyOptions(), **changes))
+    session = start_session(model, changed(options or ClassifyOptions(), changes))
     return _records(sources, session)
 
 

@@ -9,7 +9,7 @@ import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import did_you_mean
+from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
@@ -49,7 +49,7 @@ def _ignore(_: Any) -> None:
 
 
 def train(
-    manifest_or_examples: str | Path | Sequence[Example],
+    manifest: str | Path | Sequence[Example],
     output: str | Path,
     options: TrainOptions | str | None = None,
     *,
@@ -61,7 +61,7 @@ def train(
     """Train a model and return it: the best epoch on the validation images.
 
     Args:
-        manifest_or_examples: A manifest (CSV or Parquet) or a folder of classes; or the examples themselves.
+        manifest: A manifest (CSV or Parquet) or a folder of classes; or the examples themselves.
         output: Model directory to make.
         options: How to train; or the name of a preset. None = the defaults.
         resume: Go on from what the directory holds.
@@ -72,20 +72,19 @@ def train(
     Raises:
         ConfigError: If an option is unusable.
         HiresattnError: What ``fit`` raises.
+
+    Example:
+        >>> model = hiresattn.train("slides.csv", "model", epochs=40, augment="flips")
     """
     if isinstance(options, str):
         if options not in PRESETS:
             raise ConfigError(f"unknown preset {options!r}{did_you_mean(options, PRESETS)}")
         options = PRESETS[options]
-    options = options or TrainOptions()
-    for name in changes:
-        if not hasattr(options, name):
-            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, vars(options))}")
-    options = replace(options, **changes)
-    if isinstance(manifest_or_examples, str | Path):
-        examples: Sequence[Example] = read_training_set(manifest_or_examples, options)
+    options = changed(options or TrainOptions(), changes)
+    if isinstance(manifest, str | Path):
+        examples: Sequence[Example] = read_training_set(manifest, options)
     else:
-        examples = manifest_or_examples
+        examples = manifest
     for _ in fit(examples, output, options, resume=resume, on_message=on_message, progress=progress):
         pass
     return load_model(output)
