@@ -145,7 +145,9 @@ class ImageSearch:
             if region is not None:
                 region.row, region.depth, region.path = row + offset, choice.depth, choice.path
                 region.log_prior = choice.log_prior + worth[number]
-                region.appearance = None if found.appearance is None else found.appearance[row]
+                if found.appearance is not None:
+                    region.appearance = found.appearance[row]
+                    region.compared = np.zeros(len(region.cells), np.int64)
                 self._open(region, worth[number])
             elif finest[number]:
                 self._finest += 1

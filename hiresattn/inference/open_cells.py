@@ -1,6 +1,7 @@
 """The open cells of one image, the most promising first. NumPy only."""
 
 import heapq
+from bisect import insort
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -51,12 +52,13 @@ class OpenRegion:
     """Its own, times its value: what its cells share."""
     appearance: np.ndarray | None = None
     """``[cells a]``, unit vectors; None = nothing is suppressed."""
-    compared: int = 0
-    """With how many known background regions its cells were compared."""
+    compared: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    """With how many known background regions each cell was compared ``[cells]``."""
 
     def raise_cost(self, by: float) -> None:
         """Make all cells more costly."""
-        self.base = self.costs = self.base + by
+        self.base = self.base + by
+        self.costs = self.base.copy()
 
 
 @dataclass(slots=True)
@@ -79,8 +81,7 @@ class OpenCells:
         """Take the cell of the least cost; None = no cell is open."""
         while self._heap:
             _, _, region = heapq.heappop(self._heap)
-            if region.appearance is not None and region.compared < len(self.known):
-                self._suppress(region)
+            if region.appearance is not None and self._is_suppressed(region, region.order[0]):
                 self.open(region)
                 continue
             cell = region.order.pop(0)
@@ -98,13 +99,22 @@ class OpenCells:
             )
         return None
 
-    def _suppress(self, region: OpenRegion) -> None:
-        """Bring the costs of a region's cells up to date with what is known of the background."""
-        assert region.appearance is not None  # noqa: S101 - the caller looked
-        penalty = self.known.penalty(region.appearance, region.compared)
-        region.compared = len(self.known)
-        region.costs = np.maximum(region.costs, region.base + penalty)
-        region.order = sorted(region.order, key=region.costs.tolist().__getitem__)
+    def _is_suppressed(self, region: OpenRegion, cell: int) -> bool:
+        """Bring a cell's cost up to date with what is known of the background; whether it grew.
+
+        Only the cell that would be next is compared, and only with what became known since it was compared last.
+        """
+        since = int(region.compared[cell])
+        if region.appearance is None or since == len(self.known):
+            return False
+        region.compared[cell] = len(self.known)
+        cost = region.base[cell] + self.known.penalty(region.appearance[cell], since)
+        if cost <= region.costs[cell]:
+            return False
+        region.costs[cell] = cost
+        region.order.remove(cell)
+        insort(region.order, cell, key=region.costs.__getitem__)
+        return True
 
 
 def divided_cells(

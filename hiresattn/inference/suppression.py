@@ -7,8 +7,8 @@ from hiresattn.inference.table import GlimpseTable
 
 #: Largest log-priority penalty for cells that resemble a known background region.
 SUPPRESSION = 5.0
-#: How fast the penalty fades with the cosine between two cells' appearances: its power.
-SIMILARITY_POWER = 16
+#: How fast the penalty fades with the cosine between two cells' appearances: so often is it squared (to the power 16).
+_SQUARED = 4
 
 
 class KnownBackground:
@@ -24,16 +24,17 @@ class KnownBackground:
         """Note a region: its appearance, a unit vector, and the penalty for cells that look exactly like it."""
         self._rows.append({"appearance": appearance[None], "penalty": np.array([penalty], np.float32)})
 
-    def penalty(self, appearances: Float[np.ndarray, "n a"], since: int = 0) -> Float[np.ndarray, " n"]:
-        """The penalty of cells by the known region that they resemble most, of those noted after the first ``since``.
+    def penalty(self, appearance: Float[np.ndarray, " a"], since: int = 0) -> float:
+        """The penalty of a cell by the known region that it resembles most.
 
         Args:
-            appearances: Unit vectors.
-            since: Number of known regions to leave out.
+            appearance: Of the cell, a unit vector.
+            since: Number of known regions to leave out, the oldest first.
 
         Returns:
             Log-priority to subtract, 0 or more.
         """
-        cosine = np.clip(appearances @ self._rows["appearance"][since:].T, 0, 1)
-        strongest = cosine**SIMILARITY_POWER * self._rows["penalty"][since:]
-        return np.asarray(strongest.max(axis=1))
+        likeness = np.maximum(self._rows["appearance"][since:] @ appearance, 0)
+        for _ in range(_SQUARED):
+            likeness *= likeness
+        return float((likeness * self._rows["penalty"][since:]).max(initial=0.0))

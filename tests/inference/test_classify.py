@@ -12,6 +12,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError
 from hiresattn.geometry import Grid, cell_regions, expandable, overlaps
 from hiresattn.inference.classify import classify, classify_all
+from hiresattn.inference.to_record import to_record
 from hiresattn.model.build import build_model
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.pixels import Pixels
@@ -360,3 +361,68 @@ def test_random_scores_may_stand_in_for_a_models_and_no_others():
     ]
     with pytest.raises(ConfigError, match=r"trained with the scorer 'location', not 'saol'"):
         _one(_image(), model, scorer="saol")
+
+
+def test_images_side_by_side_get_the_records_that_they_get_alone(tmp_path):
+    sources = [_image(300 + 40 * n, 400) for n in range(5)]
+    sources[2:2] = [tmp_path / "missing.tif", ArrayPyramid(np.zeros((500, 500, 1), np.uint8), nodata=0)]
+    options = {"device": "cpu", "budget": 9, "stop": 0.502, "on_error": "record"}
+    model = _model()
+    alone, together, auto = (
+        list(classify_all(sources, model, batch_images=n, **options)) for n in (1, 3, "auto")
+    )
+    for other in (together, auto):
+        assert [record.status for record in other] == [record.status for record in alone]
+        for one, two in zip(alone, other, strict=True):
+            assert [(r.y, r.x, r.parent) for r in two.regions] == [(r.y, r.x, r.parent) for r in one.regions]
+            assert two.scores == pytest.approx(one.scores, abs=1e-5)
+            assert replace(two.cost, seconds=one.cost.seconds) == one.cost
+            assert (two.error, two.cost.stop_reason) == (one.error, one.cost.stop_reason)
+    assert [record.status for record in alone[2:4]] == ["error", "no_valid_pixels"]
+
+
+def test_errors_of_any_type_are_the_source_s_own(monkeypatch):
+    def odd(source, *rest, **named):
+        if source.region[3] == 333:
+            raise ZeroDivisionError("odd")
+        return to_record(source, *rest, **named)
+
+    monkeypatch.setattr("hiresattn.inference.classify.to_record", odd)
+    sources = [_image(), _image(333, 333), _image()]
+    options = {"device": "cpu", "budget": 3, "batch_images": 3}
+    found = list(classify_all(sources, _model(), on_error="record", **options))
+    assert [record.status for record in found] == ["ok", "error", "ok"]
+    assert "ZeroDivisionError: odd" in found[1].error
+    records = classify_all(sources, _model(), **options)
+    assert next(records).status == "ok"
+    with pytest.raises(ZeroDivisionError):
+        next(records)
+
+
+def test_the_model_stays_as_it_was():
+    model = _model()
+    model.net.train()
+    records = classify_all([_image()] * 3, model, device="cpu", budget=3)
+    assert model.net.training
+    next(records)
+    assert model.net.training
+    assert all(part.training for part in model.net.modules())
+    del records
+    assert model.net.training
+    assert classify(_image(), model, device="cpu", budget=3).scores == pytest.approx(
+        classify(_image(), _model(), device="cpu", budget=3).scores
+    )
+
+
+def test_one_source_or_several_are_told_apart():
+    with pytest.raises(ConfigError, match="classify_all"):
+        classify([_image()], _model())
+    with pytest.raises(ConfigError, match="use classify"):
+        classify_all("a.tif", _model())
+
+
+def test_too_few_glimpses_for_the_root_regions_are_warned_of():
+    found = _one(_image(64, 64 * 20), budget=4)
+    assert found.cost.glimpses == 4
+    assert max(r.x for r in found.regions) - min(r.x for r in found.regions) > 64 * 12
+    assert "4 of them" in " ".join(found.warnings)

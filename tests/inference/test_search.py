@@ -1,5 +1,6 @@
 """Best-first search, on an image whose only bright spot is the target."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,9 +11,14 @@ from torch import nn
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid, overlaps, root_regions
 from hiresattn.inference.budget import Budget
+from hiresattn.inference.cover import covered
+from hiresattn.inference.engine import NetFacts, Outputs
 from hiresattn.inference.image_search import Policy
-from hiresattn.inference.search import search
+from hiresattn.inference.pooling import confidence
+from hiresattn.inference.search import Search, search
+from hiresattn.inference.suppression import KnownBackground
 from hiresattn.inference.torch_engine import TorchEngine
+from hiresattn.inference.visited import Visited
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.encoders import Encoded
 from hiresattn.model.net import GlimpseNet, Parts
@@ -299,3 +305,160 @@ def test_a_budget_is_glimpses_bytes_or_seconds(text, expected):
 def test_a_budget_that_is_none_of_these_is_a_config_error(text):
     with pytest.raises(ConfigError, match="budget"):
         Budget.parse(text)
+
+
+def test_the_most_alike_background_decides_how_far_a_cell_is_put_back():
+    known = KnownBackground()
+    known.add(np.array([1.0, 0.0], np.float32), 4.0)
+    known.add(np.array([0.0, 1.0], np.float32), 2.0)
+    assert known.penalty(np.array([1.0, 0.0], np.float32)) == pytest.approx(4.0)
+    assert known.penalty(np.array([0.0, 1.0], np.float32)) == pytest.approx(2.0)
+    half = np.sqrt(np.array([0.5, 0.5], np.float32))
+    assert known.penalty(half) == pytest.approx(4.0 * 0.5**8, rel=1e-4)
+    assert known.penalty(np.array([1.0, 0.0], np.float32), since=1) == pytest.approx(0.0, abs=1e-6)
+
+
+def test_a_background_class_is_never_what_a_search_is_sure_of():
+    facts = NetFacts(Grid(), 16, background=1)
+    assert confidence(np.array([-50.0, 0.0, -50.0]), facts) < 1e-6
+    assert confidence(np.array([50.0, 0.0, -50.0]), facts) > 0.99
+    assert confidence(np.array([-50.0, 0.0, -50.0]), replace(facts, background=None)) > 0.99
+
+
+def test_visited_regions_are_found_again_whatever_the_overlap_allowed():
+    rng = np.random.default_rng(0)
+    for most in (0.0, 0.1, 1 / 3, 0.5, 0.9, 1.0):
+        visited, seen = Visited(most), []
+        sizes = [(16, 16), (16, 16), (20, 16), (40, 40)]
+        for _ in range(300):
+            size = sizes[int(rng.integers(len(sizes)))]
+            region = (*rng.integers(-40, 120, 2).tolist(), *size)
+            iou = overlaps(np.array([region]), np.array(seen)).max() if seen else 0.0
+            assert visited.shows(1, region) == (iou > most)
+            assert not visited.shows(2, region)
+            if rng.random() < 0.5:
+                visited.add(1, region)
+                seen.append(region)
+
+
+def test_the_best_of_all_root_regions_counts_also_when_they_come_in_parts():
+    """Of 512 root regions, seen 256 at a time, one in the second part is worth a closer look."""
+    roots = root_regions(256 * 2, 256 * 256, root_size=256)
+    good = tuple(roots[300].tolist())
+
+    class Engine:
+        facts = NetFacts(Grid(3, 0.25), 64)
+
+        def look(self, pixels, coverage, regions, frames, paths, *, appearance=False):
+            n = len(regions)
+            value = np.array([5.0 if tuple(r) == good else -8.0 for r in regions.tolist()], np.float32)
+            return Outputs(np.zeros((n, 2)), np.zeros((n, 9)), value, np.zeros((n, 2)), np.zeros(n))
+
+    found, _ = search(
+        Engine(),
+        lambda image, _: Crops(np.zeros((len(image), 1, 2, 2)), np.ones((len(image), 2, 2))),
+        [roots],
+        np.array([[0, 0, 512, 256 * 256]]),
+        budget=Budget(glimpses=len(roots) + 9),
+        policy=Policy(stop=None, max_overlap=1.0),
+    )
+    assert set(found.parent[len(roots) :].tolist()) == {300}
+
+
+def test_a_budget_of_fewer_glimpses_than_root_regions_sees_some_of_everywhere():
+    roots = root_regions(16, 16 * 100)
+    for budget in (1, 2, 5, 20):
+        found, (reason,) = _searched_roots(roots, Budget(glimpses=budget))
+        columns = found.region[:, 1]
+        assert (len(columns), reason) == (budget, "budget")
+        assert len(set(columns.tolist())) == budget
+        if budget > 1:
+            assert np.diff(np.sort(np.append(columns, [0, 16 * 99]))).max() <= 2 * 16 * 99 / (budget - 1)
+
+
+def test_a_budget_in_bytes_binds_among_the_root_regions():
+    roots = root_regions(16, 16 * 100)
+    asked = []
+    found, (reason,) = _searched_roots(
+        roots, Budget(bytes=1000), asked, bytes_read=lambda _: 100 * sum(asked)
+    )
+    assert reason == "budget"
+    assert 10 <= len(found.image) <= 16
+    assert asked[0] <= 4
+
+
+def test_a_budget_in_seconds_counts_what_was_spent_before_the_search():
+    engine, frame = TorchEngine(_net()), np.array([0, 0, 16, 1600])
+    running = Search(engine, BrightFetch((0, 0)), budget=Budget(seconds=5.0), policy=Policy(stop=None))
+    running.add(0, root_regions(16, 1600), frame, seconds=5.0)
+    while not running.step():
+        pass
+    found, reason, notes = running.take(0)
+    assert (len(found.image), reason) == (1, "budget")
+    assert "1 of them" in notes[0]
+
+
+def _searched_roots(roots, budget, asked=None, **options):
+    fetch = BrightFetch((0, 0))
+
+    def counted(image, regions):
+        if asked is not None:
+            asked.append(len(image))
+        return fetch(image, regions)
+
+    frame = np.array([[0, 0, 16, 1600]])
+    policy = Policy(stop=None)
+    return search(TorchEngine(_net()), counted, [roots], frame, budget=budget, policy=policy, **options)
+
+
+def test_a_search_ends_when_all_was_seen_at_the_finest_scale(monkeypatch):
+    monkeypatch.setattr("hiresattn.inference.image_search.COVER_TIMES", 1)
+
+    class Engine:
+        facts = NetFacts(Grid(4, 0.25), 16)
+
+        def look(self, pixels, coverage, regions, frames, paths, *, appearance=False):
+            n = len(regions)
+            return Outputs(np.zeros((n, 2)), np.zeros((n, 16)), np.zeros(n), np.zeros((n, 2)), np.zeros(n))
+
+    running = Search(
+        Engine(),
+        lambda image, _: Crops(np.zeros((len(image), 1, 2, 2)), np.ones((len(image), 2, 2))),
+        budget=Budget(bytes=10**12),
+        policy=Policy(stop=None),
+    )
+    running.add(0, root_regions(256, 256), np.array([0, 0, 256, 256]))
+    while not running.step():
+        pass
+    found, reason, notes = running.take(0)
+    assert reason == "exhausted"
+    assert "larger than the image" in notes[0]
+    assert len(found.image) == 1 + 16 + 256
+
+
+def test_a_frame_is_covered_when_every_block_of_it_is():
+    frame = np.array([7, 3, 150, 190])
+    regions = root_regions(150, 190, 7, 3, root_size=16, overlap=0.5)
+    assert covered(regions, frame, 16)
+    for missing in (0, len(regions) // 2, len(regions) - 1):
+        near = np.abs(regions[:, :2] - regions[missing, :2]).max(1) < 16
+        assert not covered(regions[~near], frame, 16)
+
+
+def test_what_goes_wrong_with_one_image_is_its_own():
+    bright = BrightFetch((1, 1), (2, 2), (3, 3))
+
+    def broken(image, regions):
+        if (image == 1).any():
+            raise OSError("broken")
+        return bright(image, regions)
+
+    running = Search(TorchEngine(_net()), broken, budget=Budget(glimpses=5), policy=Policy(stop=None))
+    for index in range(3):
+        running.add(index, root_regions(256, 256), np.array([0, 0, 256, 256]))
+    ended = []
+    while len(ended) < 3:
+        ended += running.step()
+    assert [len(running.take(index)[0].image) for index in (0, 2)] == [5, 5]
+    with pytest.raises(OSError, match="broken"):
+        running.take(1)
