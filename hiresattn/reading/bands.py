@@ -20,7 +20,7 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
         DomainError: If bands are absent, indices would be averaged, or the data type is another.
     """
     taken = ",".join(str(band + 1) for band in config.bands)
-    wanted = len(config.bands)
+    needed = len(config.bands)
     channels, dtype = pyramid.channels, pyramid.dtype
     if pyramid.palette is not None:
         if config.bands != (0, 1, 2):
@@ -31,16 +31,16 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
         channels, dtype = 3, np.dtype(np.uint8)
     if config.channels is not None and channels != config.channels:
         remedy = "it has too few"
-        if channels >= wanted:
-            some = ",".join(map(str, range(1, wanted + 1)))
-            remedy = f"say which {wanted} to feed it, for example --bands {some}"
+        if channels >= needed:
+            some = ",".join(map(str, range(1, needed + 1)))
+            remedy = f"choose which {needed} to feed it, for example --bands {some}"
         raise DomainError(
             f"{pyramid.source}: it has {channels} bands and the model was made for images of {config.channels}; "
             f"{remedy}"
         )
     if any(not 0 <= band < channels for band in config.bands):
         raise DomainError(
-            f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {wanted} of "
+            f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {needed} of "
             "those it has with --bands"
         )
     if dtype.newbyteorder("=") != np.dtype(config.dtype):

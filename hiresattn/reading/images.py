@@ -60,13 +60,13 @@ class ImagePool:
 
         What goes wrong with one is raised by ``take``.
         """
-        wanted = {source_key(source): source for source in sources}
+        needed = {source_key(source): source for source in sources}
         self._ready = {}
-        if wanted.keys() & self._coming.keys():
+        if needed.keys() & self._coming.keys():
             self._settle()
-        self._in_use = set(wanted)
+        self._in_use = set(needed)
         self._failed = {}
-        missing = [source for key, source in wanted.items() if key not in self._open]
+        missing = [source for key, source in needed.items() if key not in self._open]
         if self._threads > 1 and len(missing) > 1:
             with ThreadPoolExecutor(min(self._threads, len(missing))) as pool:
                 list(pool.map(self._try_open, missing))
@@ -85,16 +85,16 @@ class ImagePool:
             self._open.move_to_end(key)
             return self._open[key]
 
-    def expect(self, looks: Iterable[tuple[Any, np.ndarray]]) -> None:
+    def expect(self, expected: Iterable[tuple[Any, np.ndarray]]) -> None:
         """Open the images of the next batch and read their first crops, in a thread.
 
         Images of the current batch are left alone.
 
         Args:
-            looks: Sources, and the regions ``[n 4]`` that will probably be asked for.
+            expected: Sources, and the regions ``[n 4]`` that will probably be asked for.
         """
         coming: dict[str | int, tuple[Any, list[np.ndarray]]] = {}
-        for source, regions in looks:
+        for source, regions in expected:
             coming.setdefault(source_key(source), (source, []))[1].append(regions)
         joined = {
             key: (source, np.unique(np.concatenate(regions), axis=0))
