@@ -15,8 +15,7 @@ from hiresattn.pyramid.area import ALL_VALID, computable
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import taken_bands
 from hiresattn.reading.cache import TileCache
-from hiresattn.reading.plan import ReadPlan
-from hiresattn.reading.reads import Read, block_reads, tile_reads
+from hiresattn.reading.plan import Read, ReadPlan, block_reads, tile_reads
 
 
 @dataclass(slots=True)

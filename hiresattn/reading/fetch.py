@@ -19,8 +19,7 @@ from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.decode import Decoded, FetchStats, ImageReader, largest_tile
-from hiresattn.reading.plan import ReadPlan, plan_reads
-from hiresattn.reading.reads import Read
+from hiresattn.reading.plan import Read, ReadPlan, plan_reads
 from hiresattn.reading.scatter import Scale, scatter
 
 #: Tiles of an image kept where the caller doesn't say how much, and bounds of that, bytes.

@@ -1,7 +1,9 @@
-"""From regions to reads: which level, which windows, which tiles, and which tile feeds which crop."""
+"""From regions to reads: which level and windows, which tiles, which tile feeds which crop, and in what order."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -13,6 +15,10 @@ from hiresattn.geometry import Level, check_region
 SLACK = 0.01
 #: A window's edge this close to a whole px lies on it; what is left over is rounding noise. Px of a level.
 NOISE = 1e-6
+#: Most px read at once from a backend that is read window by window.
+BLOCK_PX = 1 << 20
+
+Window = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,60 @@ def plan_windows(
     )
 
 
+class Read(NamedTuple):
+    """One tile, or one block of a window, and the crops it feeds."""
+
+    image: int
+    """Index of the image."""
+    level: int
+    """Level read from."""
+    tile: tuple[int, int] | None
+    """Row and column of the tile; None = a block of a window."""
+    window: Window
+    """``(y, x, height, width)``, px of the level."""
+    crops: Sequence[int]
+    """Crops fed, as numbered by the caller."""
+
+
+def tile_reads(image: int, levels: Sequence[Level], plan: ReadPlan, crops: np.ndarray) -> Iterator[Read]:
+    """One read per tile, in the plan's order.
+
+    Args:
+        image: Index of the image, passed on.
+        levels: Its levels.
+        plan: Its plan.
+        crops: The caller's number of each crop of the plan, int64 ``[n]``.
+
+    Yields:
+        The reads.
+    """
+    fed = crops[plan.feed_crop].tolist()
+    start = plan.feed_start.tolist()
+    for nth, (number, row, column) in enumerate(plan.tiles.tolist()):
+        level = levels[number]
+        y, x = row * level.tile_height, column * level.tile_width
+        window = (y, x, min(level.tile_height, level.height - y), min(level.tile_width, level.width - x))
+        yield Read(image, number, (row, column), window, fed[start[nth] : start[nth + 1]])
+
+
+def block_reads(image: int, levels: Sequence[Level], plan: ReadPlan, crops: np.ndarray) -> Iterator[Read]:
+    """The whole px around each window, in the order of the tiles; equal windows are read once.
+
+    Args and yields as ``tile_reads``; a read has at most ``BLOCK_PX`` px.
+    """
+    _, first = np.unique(plan.feed_crop, return_index=True)
+    start = np.floor(plan.windows[:, :2] + NOISE).astype(np.int64)
+    stop = np.ceil(plan.windows[:, :2] + plan.windows[:, 2:] - NOISE).astype(np.int64)
+    groups: dict[tuple[int, Window], list[int]] = {}
+    for crop in np.argsort(first, kind="stable").tolist():
+        (y, x), (y_stop, x_stop) = start[crop].tolist(), stop[crop].tolist()
+        group = groups.setdefault((int(plan.level[crop]), (y, x, y_stop - y, x_stop - x)), [])
+        group.append(int(crops[crop]))
+    for (level, window), fed in groups.items():
+        for block in _blocks(window, levels[level]):
+            yield Read(image, level, None, block, fed)
+
+
 def _check(regions: np.ndarray, whole: Level, what: str) -> None:
     """Refuse the first region that is empty or leaves level 0."""
     if regions.ndim != 2 or regions.shape[1] != 4 or regions.dtype != np.int64:
@@ -131,3 +191,22 @@ def _windows(windows: np.ndarray, extents: np.ndarray) -> np.ndarray:
     stop = np.minimum(stop, extents)
     start = np.minimum(start, extents - least)
     return np.concatenate([start, stop - start], axis=1)
+
+
+def _blocks(window: Window, level: Level) -> Iterator[Window]:
+    """Cut a window into blocks of at most ``BLOCK_PX``, along tiles unless a tile is larger than that."""
+    y, x, height, width = window
+    rows, columns = level.tile_height, level.tile_width
+    if rows * columns > BLOCK_PX:
+        columns = min(columns, width, BLOCK_PX)
+        rows = min(rows, BLOCK_PX // columns)
+    columns *= max(BLOCK_PX // (rows * columns), 1)
+    rows *= max(BLOCK_PX // (rows * min(columns, width)), 1)
+    for top, bottom in pairwise(_edges(y, y + height, rows)):
+        for left, right in pairwise(_edges(x, x + width, columns)):
+            yield top, left, bottom - top, right - left
+
+
+def _edges(start: int, stop: int, step: int) -> list[int]:
+    """The ends of a span and the multiples of ``step`` between them."""
+    return [start, *range((start // step + 1) * step, stop, step), stop]

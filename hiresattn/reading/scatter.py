@@ -9,7 +9,7 @@ from jaxtyping import Float32, Float64
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
 from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
-from hiresattn.reading.reads import Read
+from hiresattn.reading.plan import Read
 
 
 class Scale(NamedTuple):

@@ -232,8 +232,7 @@ def test_few_tiles_are_on_their_way_at_once():
 
 
 def _reads(pyramid):
-    from hiresattn.reading.plan import plan_reads
-    from hiresattn.reading.reads import tile_reads
+    from hiresattn.reading.plan import plan_reads, tile_reads
 
     plan = plan_reads(np.array([[0, 0, 31, 320]]), pyramid.levels, SIZE)
     return list(tile_reads(0, pyramid.levels, plan, np.arange(1)))

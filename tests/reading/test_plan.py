@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from hiresattn.errors import RegionError
 from hiresattn.geometry import Level
-from hiresattn.reading.plan import plan_reads
-from hiresattn.reading.reads import BLOCK_PX, block_reads, tile_reads
+from hiresattn.reading.plan import BLOCK_PX, block_reads, plan_reads, tile_reads
 
 
 def stored(height, width, factors=(1, 2, 4, 8), tile=(7, 5)):
