@@ -1,4 +1,4 @@
-"""``hiresattn demo``: the main job, end to end, on a gigapixel scene that is made for it."""
+"""``hiresattn demo``: classify a gigapixel scene that is made for it."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -60,9 +60,9 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     yield f"A scene of {size} ({human_px(facts['width'] * facts['height'])}), one small digit in it."
     yield ""
     yield f"  true digit             {facts['truth']}"
-    yield f"  predicted              {_answer(facts['class_name'], facts['truth'])}"
-    yield f"  from coarse view only  {_answer(facts['lowres'], facts['truth'])}"
-    yield f"  {facts['random_glimpses']:>3} random looks       {_answer(facts['random'], facts['truth'])}"
+    yield f"  predicted              {_checked(facts['class_name'], facts['truth'])}"
+    yield f"  from coarse view only  {_checked(facts['lowres'], facts['truth'])}"
+    yield f"  {facts['random_glimpses']:>3} random looks       {_checked(facts['random'], facts['truth'])}"
     yield ""
     yield f"  looks                  {facts['glimpses']} (stopped by: {facts['stop_reason']})"
     yield f"  pixels read            {human_share(facts['fraction_read'])}"
@@ -78,7 +78,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     yield facts["note"]
 
 
-def _answer(answer: str | None, truth: str) -> str:
-    if answer is None:
+def _checked(prediction: str | None, truth: str) -> str:
+    if prediction is None:
         return "none"
-    return f"{answer}  {'right' if answer == truth else 'wrong'}"
+    return f"{prediction}  {'right' if prediction == truth else 'wrong'}"

@@ -146,7 +146,7 @@ def index(
                 if number % 1000 == 0:
                     update(number, f"{number} seen")
     finally:
-        left_out.tell()
+        left_out.report()
     if ctx.obj >= 0:
         parts = ", ".join(f"{count} {split}" for split, count in counts.items())
         click.echo(f"{output}: {counts.total()} rows ({parts})", err=True)
@@ -215,13 +215,13 @@ def cog(
             for one in convert(images, folder, threads=threads, **settings):
                 if isinstance(one, Converted):
                     counts["there already" if one.existed else "converted"] += 1
-                    counts["without a place"] += not one.georeferenced
+                    counts["without a CRS"] += not one.georeferenced
                     update(counts["converted"], one.output.name)
                 else:
                     counts["failed"] += one.reason == "can't be converted"
                     left_out.add(one)
     finally:
-        left_out.tell()
+        left_out.report()
     whole = counts["converted"] + counts["there already"]
     if ctx.obj >= 0:
         parts = [f"{count} {words}" for words, count in counts.items() if count]
@@ -239,15 +239,15 @@ class _LeftOut:
         self._first: dict[str, str] = {}
 
     def add(self, skipped: "Skipped") -> None:
-        """Count one; say so if asked to be verbose."""
+        """Count one; with -v write a line."""
         words = one_line(": ".join(filter(None, (skipped.path, skipped.detail))))
         self._counts[skipped.reason] += 1
         self._first.setdefault(skipped.reason, words)
         if self._verbosity > 0:
             click.echo(f"Left out: {skipped.reason}: {words}", err=True)
 
-    def tell(self) -> None:
-        """The counts, on stderr."""
+    def report(self) -> None:
+        """Write the counts to stderr."""
         if self._verbosity >= 0:
             for reason, count in self._counts.most_common():
                 click.echo(f"Left out: {count} x {reason}, such as {self._first[reason]}", err=True)

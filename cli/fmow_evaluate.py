@@ -1,4 +1,4 @@
-"""``hiresattn fmow evaluate``: a model and a manifest in, a protocol's result out."""
+"""``hiresattn fmow evaluate``: the result of a model by a published protocol."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -59,7 +59,7 @@ _HEAD = (
     "Output",
     click.option("-o", "--output", metavar="FILE", help="File of every row's prediction, JSON lines."),
     click.option(
-        "--answers", metavar="FILE", help="Protocol A: file of lines boxID,category, for `fmow score`."
+        "--categories", metavar="FILE", help="Protocol A: file of lines boxID,category, for `fmow score`."
     ),
     options.as_json,
 )
@@ -75,7 +75,7 @@ def evaluate(
     limit: int | None,
     sizes: tuple[int, ...] | None,
     output: str | None,
-    answers: str | None,
+    categories: str | None,
     threads: int | None,
     seed: int | None,
     stop: Any,
@@ -87,8 +87,8 @@ def evaluate(
     The results of two protocols can't be compared; every output names its own. Accuracy, cost and time are given
     by size of the image, decoding and model apart. Exit status 1: all rows failed; 3: some failed.
     """
-    if answers and protocol != "challenge":
-        raise click.UsageError("--answers is for --protocol challenge")
+    if categories and protocol != "challenge":
+        raise click.UsageError("--categories is for --protocol challenge")
     options.check_budget(settings["budget"])
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
@@ -102,19 +102,19 @@ def evaluate(
         out = stack.enter_context(open_text(output)) if output else None
         update = stack.enter_context(progress_bar(protocol, len(entries), wanted=ctx.obj >= 0))
 
-        def shown() -> "Iterator[ClassifiedEntry]":
-            for number, answer in enumerate(results.classify_entries(entries, loaded, **settings), 1):
+        def reported() -> "Iterator[ClassifiedEntry]":
+            for number, one in enumerate(results.classify_entries(entries, loaded, **settings), 1):
                 if out:
-                    out.write(json_line(answer.prediction.to_json() | {"box_id": answer.entry.box_id}) + "\n")
+                    out.write(json_line(one.prediction.to_json() | {"box_id": one.entry.box_id}) + "\n")
                     out.flush()
-                if answer.prediction.status == "error":
-                    click.echo(f"Error: {one_line(answer.prediction.error)}", err=True)
+                if one.prediction.status == "error":
+                    click.echo(f"Error: {one_line(one.prediction.error)}", err=True)
                 update(number, f"{number} of {len(entries)}")
-                yield answer
+                yield one
 
-        found = results.report(shown(), protocol, loaded, of=of, edges=sizes or results.EDGES)
-    if answers:
-        _write(Path(answers), "".join(f"{box},{name}\n" for box, name in sorted(found.categories.items())))
+        found = results.report(reported(), protocol, loaded, of=of, edges=sizes or results.EDGES)
+    if categories:
+        _write(Path(categories), "".join(f"{box},{name}\n" for box, name in sorted(found.categories.items())))
     click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
     if found.overall.failed:
         ctx.exit(1 if found.overall.failed == found.rows else 3)

@@ -12,7 +12,7 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 _REST = "Options"
-#: What click writes of bounds, such as ``x>=1``: an error says it when it matters.
+#: Bounds as click writes them, such as ``x>=1``; left out, since errors have them.
 _BOUNDS = re.compile(r"(; )?[\d.]*<?=?x[<>]=?[\d.]*")
 _DEFAULT = re.compile(r" *\[default: ([^];]*)[^]]*\]")
 
@@ -137,8 +137,8 @@ def _described(command: click.Command, ctx: click.Context, words: tuple[str, ...
         for one in parameters:
             if "--help" not in one.opts:
                 names, text = _record(one, ctx)
-                said = _DEFAULT.search(text)
-                default = said[1] if said else ""
+                match = _DEFAULT.search(text)
+                default = match[1] if match else ""
                 yield Described(" ".join(words), title, names, _DEFAULT.sub("", _plain(text)), default)
 
 

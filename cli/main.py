@@ -1,4 +1,4 @@
-"""The command ``hiresattn``: words in, JSON out. One command per file; heavy imports inside the commands."""
+"""The command ``hiresattn``. One command per file; heavy imports inside the commands."""
 
 import logging
 import os
@@ -49,8 +49,8 @@ class _Stderr(logging.Handler):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.option("-v", "--verbose", count=True, help="Say more on stderr (twice: even more).")
-@click.option("-q", "--quiet", count=True, help="Say less on stderr: errors only.")
+@click.option("-v", "--verbose", count=True, help="More messages on stderr (twice: even more).")
+@click.option("-q", "--quiet", count=True, help="Fewer messages on stderr: errors only.")
 @click.version_option(__version__, prog_name="hiresattn")
 @click.pass_context
 def cli(ctx: click.Context, verbose: int, quiet: int) -> None:

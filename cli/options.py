@@ -13,9 +13,9 @@ from hiresattn.errors import ConfigError
 class _Numbers(click.ParamType[Any]):
     """Numbers with commas between them; counts and bounds are checked."""
 
-    def __init__(self, name: str, kind: type[int] | type[float], example: str, *, count: int = 0) -> None:
+    def __init__(self, name: str, number: type[int] | type[float], example: str, *, count: int = 0) -> None:
         self.name = name
-        self._kind = kind
+        self._number = number
         self._example = example
         self._count = count
 
@@ -24,7 +24,7 @@ class _Numbers(click.ParamType[Any]):
         if isinstance(value, tuple):
             return value
         try:
-            numbers = tuple(self._kind(part) for part in value.split(","))
+            numbers = tuple(self._number(part) for part in value.split(","))
         except ValueError:
             numbers = ()
         wrong = not numbers or (self._count and len(numbers) != self._count)

@@ -35,8 +35,8 @@ def _option(*names: str, **more: Any) -> Any:
     return click.option(*names, cls=_Option, **({"default": None} | more))
 
 
-def _flag(name: str, words: str) -> Any:
-    return click.option(name, is_flag=True, default=None, help=words)
+def _flag(name: str, text: str) -> Any:
+    return click.option(name, is_flag=True, default=None, help=text)
 
 
 def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # noqa: FBT001 - click's
@@ -158,20 +158,25 @@ def train(
     from hiresattn.training.fit import fit
     from hiresattn.training.setup import read_training_set
 
-    def say(words: str) -> None:
+    def report(message: str) -> None:
         if ctx.obj >= 0:
-            click.echo(words, err=True)
+            click.echo(message, err=True)
 
     examples = read_training_set(manifest, chosen)
     last = None
     with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
         for record in fit(
-            examples, folder, chosen, resume=resume, on_message=say, progress=lambda share: update(share, "")
+            examples,
+            folder,
+            chosen,
+            resume=resume,
+            on_message=report,
+            progress=lambda share: update(share, ""),
         ):
             last = record
             update(record.epoch / record.epochs, "")
             if leads:
-                say(_epoch_line(record))
+                report(_epoch_line(record))
     if ctx.obj < 0 or not leads:
         return
     if last is None:

@@ -1,4 +1,4 @@
-"""Classify gigapixel images from a fraction of their pixels.
+"""Classify gigapixel images by looking at a fraction of them.
 
 ``train`` a model on a manifest of images, ``evaluate`` it, ``classify`` images with it, and ``draw_overlay`` of what it
 visited; ``open_pyramid``, ``read_crops`` and ``convert`` work without a model, too. What the command line does, these

@@ -23,9 +23,9 @@ def tree(tmp_path_factory):
 @pytest.fixture
 def lines(tmp_path):
     """The hand example's two files: predictions, truth."""
-    for name, text in (("answers.txt", ANSWERS), ("truth.txt", TRUTH)):
+    for name, text in (("categories.txt", ANSWERS), ("truth.txt", TRUTH)):
         (tmp_path / name).write_text(text)
-    return tmp_path / "answers.txt", tmp_path / "truth.txt"
+    return tmp_path / "categories.txt", tmp_path / "truth.txt"
 
 
 def test_score_prints_six_decimals(run, lines):
@@ -156,18 +156,28 @@ def test_evaluate_says_when_it_is_a_part(run, tree, tmp_path, evaluated):
     assert (found["rows"], found["letter"], found["window"]) == (2, "B", "frame")
 
 
-def test_the_challenges_answers_are_what_score_takes(run, tree, tmp_path, evaluated):
+def test_the_challenges_categories_are_what_score_takes(run, tree, tmp_path, evaluated):
     manifest = manifest_of(
         run, tree, tmp_path, "--window", "context", "--splits", "test,seq", "--false-detections"
     )
-    answers, truth = tmp_path / "answers.txt", tmp_path / "truth.txt"
+    categories, truth = tmp_path / "categories.txt", tmp_path / "truth.txt"
     truth.write_text("".join(f"{box},{name}\n" for box, name in tree.truth.items()))
-    words = ("fmow", "evaluate", "model", manifest, "--protocol", "challenge", "--answers", answers, "--json")
+    words = (
+        "fmow",
+        "evaluate",
+        "model",
+        manifest,
+        "--protocol",
+        "challenge",
+        "--categories",
+        categories,
+        "--json",
+    )
     found = json.loads(run(*words).stdout)
-    printed = run("fmow", "score", answers, truth).stdout
+    printed = run("fmow", "score", categories, truth).stdout
     assert printed == f"{found['score']['score']:.6f}\n"
     assert float(printed) > 0
-    assert len(answers.read_text().splitlines()) == len(tree.truth)
+    assert len(categories.read_text().splitlines()) == len(tree.truth)
 
 
 def test_evaluate_goes_on_after_a_failure_and_exits_3(run, tree, tmp_path, evaluated):
@@ -181,6 +191,8 @@ def test_evaluate_goes_on_after_a_failure_and_exits_3(run, tree, tmp_path, evalu
     assert "1 rows failed" in result.stdout
 
 
-def test_answers_are_the_challenges_only(run, tmp_path):
-    result = run("fmow", "evaluate", "model", "m.csv", "--protocol", "val-crops", "--answers", tmp_path / "a")
+def test_categories_are_of_the_challenge_only(run, tmp_path):
+    result = run(
+        "fmow", "evaluate", "model", "m.csv", "--protocol", "val-crops", "--categories", tmp_path / "a"
+    )
     assert result.exit_code == 2
