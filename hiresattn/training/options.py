@@ -316,6 +316,8 @@ _PAPER = TrainOptions(
     augment="mirror",
 )
 _FMOW = replace(_PAPER, architecture="tnet-fmow", crop_size=224, lr=1e-3)
+#: An encoder without closer looks.
+_ALONE = replace(_PAPER, crop_size=224, squash=224, k=(0,), image_share=1.0)
 
 #: Named starting points for ``hiresattn train --preset``.
 PRESETS: dict[str, TrainOptions] = {
@@ -327,25 +329,10 @@ PRESETS: dict[str, TrainOptions] = {
     "tnet-imagenet": replace(
         _PAPER, architecture="tnet-imagenet", crop_size=77, squash=224, k=(3,), epochs=200, lr=1e-4
     ),
-    "bagnet77": replace(
-        _PAPER,
-        architecture="bagnet77",
-        crop_size=224,
-        squash=224,
-        k=(0,),
-        image_share=1.0,
-        epochs=200,
-        lr=1e-4,
-    ),
+    "bagnet77": replace(_ALONE, architecture="bagnet77", epochs=200, lr=1e-4),
     "tnet-fmow-448": replace(_FMOW, squash=448, k=(2,), image_share=0.2, encoder_drop=0.3, epochs=40),
     "tnet-fmow": replace(_FMOW, squash=896, k=(2, 1), image_share=0.05, glimpse_loss_depths=2, epochs=10),
-    "efficientnet-b0": replace(
-        _FMOW,
-        architecture="efficientnet-b0",
-        squash=224,
-        k=(0,),
-        image_share=1.0,
-        weight_decay=2e-5,  # the gradient of 1e-5 times the sum of squares
-        epochs=60,
+    "efficientnet-b0": replace(  # its decay is the gradient of 1e-5 times the sum of squares
+        _ALONE, architecture="efficientnet-b0", epochs=60, lr=1e-3, weight_decay=2e-5
     ),
 }

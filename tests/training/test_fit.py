@@ -299,3 +299,47 @@ def test_reading_ahead_changes_no_weight(tmp_path):
     assert [record.loss for record in alone] == [record.loss for record in ahead]
     for name, value in _weights(tmp_path / "alone").items():
         assert torch.equal(value, _weights(tmp_path / "ahead")[name]), name
+
+
+def test_train_reads_a_manifest_and_returns_the_best_model(tmp_path):
+    from PIL import Image
+
+    from hiresattn.training import train
+
+    rows = ["path,label,split"]
+    for split, count in (("train", 16), ("val", 6)):
+        for number, example in enumerate(_spots(count, side=64, split=split)):
+            Image.fromarray(example.source[:, :, 0]).save(tmp_path / f"{split}{number}.png")
+            rows.append(f"{split}{number}.png,{example.label},{split}")
+    (tmp_path / "m.csv").write_text("\n".join(rows))
+    shares, said = [], []
+    model = train(
+        tmp_path / "m.csv",
+        tmp_path / "model",
+        QUICK,
+        epochs=2,
+        name="spots",
+        on_message=said.append,
+        progress=shares.append,
+    )
+    assert (model.name, model.classes) == ("spots", ("dark", "light"))
+    assert model.sha256 == load_model(tmp_path / "model").sha256
+    assert shares == sorted(shares)
+    assert 0 == shares[0] < shares[-1] < 1
+    assert said == []
+    again = train(_spots(16, side=64), tmp_path / "quick", "quick", epochs=1, crop_size=32, device="cpu")
+    assert again.training["epochs"] == 1
+    with pytest.raises(ConfigError, match="did you mean 'epochs'"):
+        train(tmp_path / "m.csv", tmp_path / "x", epoch=1)
+    with pytest.raises(ConfigError, match="did you mean 'quick'"):
+        train(tmp_path / "m.csv", tmp_path / "x", "quik")
+    with pytest.raises(NotFoundError):
+        train(tmp_path / "none.csv", tmp_path / "x")
+
+
+def test_the_validation_accuracy_is_that_of_the_search_that_classifies(tmp_path):
+    held_out = _spots(12, split="val") + _spots(4, side=256, split="val")
+    (record,) = fit(_spots(32) + held_out, tmp_path / "model", replace(QUICK, epochs=1))
+    found = classify_all(held_out, tmp_path / "model", device="cpu")
+    right = [one.class_name == example.label for one, example in zip(found, held_out, strict=True)]
+    assert record.val_accuracy == np.mean(right)
