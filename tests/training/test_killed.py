@@ -83,17 +83,17 @@ def _same(one, other):
 def test_an_interrupted_epoch_is_done_again_bit_by_bit(tmp_path, monkeypatch, more):
     images, options = _images(side=32) + _images(side=64), replace(QUICK, **more)
     records = list(fit(images, tmp_path / "whole", options))
-    attempt, calls = Loader.attempt, 0
+    process, calls = Loader.process, 0
 
     def interrupted(self, *words, **named):
         nonlocal calls
         calls += 1
         if (tmp_path / "parts" / "metrics.csv").exists() and calls > 5:
             raise KeyboardInterrupt
-        return attempt(self, *words, **named)
+        return process(self, *words, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Loader, "attempt", interrupted)
+        patch.setattr(Loader, "process", interrupted)
         done = []
         with pytest.raises(KeyboardInterrupt):
             done += fit(images, tmp_path / "parts", options)
@@ -126,12 +126,12 @@ from hiresattn_cli.main import main
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored, where the tests run in the background
 metrics, blow = Path(sys.argv.pop(1)), int(sys.argv.pop(1))
-attempt = Loader.attempt
+attempt = Loader.process
 def struck(self, *words, **named):
     if metrics.exists() and len(metrics.read_text().splitlines()) >= 3:
         os.kill(os.getpid(), blow)
-    return attempt(self, *words, **named)
-Loader.attempt = struck
+    return process(self, *words, **named)
+Loader.process = struck
 main()
 """
 

@@ -183,7 +183,7 @@ def test_a_rare_label_and_one_of_no_training_image_are_said(tmp_path):
     odd = replace(_spots(1)[0], label=("dark", "odd"))
     list(fit([*_spots(8), odd], tmp_path / "model", replace(QUICK, epochs=1), on_message=said.append))
     assert said == ["1 of 3 classes have one training image each: 'odd'; add more, or leave them out"]
-    with pytest.raises(ConfigError, match="label 'odd' is none of the classes dark, light"):
+    with pytest.raises(ConfigError, match="label 'odd' in split 'val' and not in 'train'"):
         list(fit([*_spots(8), replace(odd, split="val")], tmp_path / "other", replace(QUICK, epochs=1)))
 
 

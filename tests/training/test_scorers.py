@@ -154,7 +154,7 @@ def test_an_image_without_label_and_boxes_says_nothing_of_any_class(tmp_path, sc
     [
         (
             {"box_labels": ("dark", "light", "dark", "ligth")},
-            "class 'ligth' of a box is none .*; did you mean 'light'",
+            "'ligth' in split 'val' and not in 'train'; did you mean 'light'",
         ),
         (
             {"boxes": ((0, 0, 9, 9),) * 3 + ((0, 128, 9, 9),)},
