@@ -82,7 +82,7 @@ class AttentionMemory:
 
         Args:
             key: Whose map it is.
-            values: 0 to 1, the image not turned.
+            values: 0 to 1, of the image as it is stored.
 
         Raises:
             ValueError: If it has another shape than the maps before.

@@ -35,7 +35,7 @@ RegionMap = tuple[int, Region, np.ndarray]
 
 @dataclass(frozen=True)
 class Attention:
-    """Where an image speaks for some classes."""
+    """Attention of an image for some classes, as rasters."""
 
     values: Float[np.ndarray, "c h w"]
     """0 to 1, float32; 0 also where there is no map."""
@@ -55,7 +55,7 @@ def compose(
     Every map is scaled by its own maximum, so a smaller region's can only say how what its region was worth is spread
     over it: it is multiplied by the largest value that the larger regions' gave the class within the region (1 where
     none of them covers any of it), and takes their place. Of regions of the same size the largest value counts. Thus
-    a closer look sharpens, and never exceeds what was there before. Between the centres of a map's px values go in
+    a smaller region sharpens, and never exceeds what was there before. Between the centres of a map's px values go in
     straight lines.
 
     Args:

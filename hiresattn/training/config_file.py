@@ -1,4 +1,4 @@
-"""Options of a run from a TOML file: checked names, types and bounds, said in the file's name."""
+"""Options of a run from a TOML file: names, types and bounds are checked, and errors name the file."""
 
 import tomllib
 import types
@@ -62,11 +62,11 @@ def _fits(value: Any, hint: Any) -> bool:
     if isinstance(hint, types.UnionType):
         return any(_fits(value, part) for part in parts)
     if typing.get_origin(hint) is tuple:
-        kinds = [parts[0]] * len(value) if isinstance(value, list) and parts[-1] is ... else parts
+        hints = [parts[0]] * len(value) if isinstance(value, list) and parts[-1] is ... else parts
         return (
             isinstance(value, list)
-            and len(value) == len(kinds)
-            and all(_fits(one, kind) for one, kind in zip(value, kinds, strict=True))
+            and len(value) == len(hints)
+            and all(_fits(one, kind) for one, kind in zip(value, hints, strict=True))
         )
     if hint is float:
         return isinstance(value, (int, float)) and not isinstance(value, bool)

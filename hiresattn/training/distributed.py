@@ -155,5 +155,5 @@ def _explained() -> Iterator[None]:
     except RuntimeError as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigError(
-            f"another process of this run ended ({why}), so this one does too; see what that one said"
+            f"another process of this run ended ({why}), so this one does too; see its error message"
         ) from error

@@ -65,7 +65,7 @@ class _Totals:
 
 
 def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
-    """Train for one epoch and validate. A resumed run goes on alike: the seed and the epoch's number say all.
+    """Train for one epoch and validate. A resumed run goes on alike: all random numbers come from seed and epoch.
 
     All processes draw the same images, augmentations and numbers of cells, and process their share; which cells are
     sampled and what is dropped differs between them.

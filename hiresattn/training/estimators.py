@@ -61,7 +61,7 @@ def reinforce_loss(
         weight: w.
         image_ce: c; 1 = without the glimpses' part.
         image_reward: r; 1 = without the glimpses' part.
-        depths: Depths whose glimpses have a part of their own, the first look included; None = all.
+        depths: Depths whose glimpses have a part of their own, the root regions included; None = all.
         class_weights: Weight of each class in the cross-entropies; None = all alike.
 
     Returns:
@@ -175,7 +175,7 @@ def label_probabilities(
     """The probability that each glimpse gives to what is true of each class, and which classes count.
 
     With one label its class counts; with several, each of them. Classes that an image doesn't have count only where
-    it has none at all: mostly they are easy, and not what a closer look is for.
+    it has none at all: mostly they are easy, and not what dividing a region is for.
     """
     own = labels[torch.from_numpy(traversal.image).to(labels.device)]
     logits = traversal.glimpse_logits.detach()

@@ -138,18 +138,18 @@ def _fit(
     progress: Callable[[float], None],
 ) -> Iterator[EpochRecord]:
     """``fit`` in one of the processes; the main one writes files and the messages that all have in common."""
-    tell = on_message if processes.is_main else _ignore
+    on_common = on_message if processes.is_main else _ignore
     train_examples, val_examples, options = split_examples(examples, options)
-    warn_of_training_set(train_examples, options, tell)
+    warn_of_training_set(train_examples, options, on_common)
     start = None if options.init_from is None else load_model(options.init_from)
-    skipped = SkippedImages(tell) if options.on_error == "skip" else None
+    skipped = SkippedImages(on_common) if options.on_error == "skip" else None
     rule = first_rule([e.source for e in train_examples], options, start, skipped)
     config = model_config(options, tuple(sorted(class_counts(train_examples))), rule)
     torch.manual_seed(options.seed)
     net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
     state, memory = State(), AttentionMemory()
     if start is not None and not resume:
-        tell(load_weights(net, config, start, str(options.init_from)))
+        on_common(load_weights(net, config, start, str(options.init_from)))
         state.baseline = load_baseline(str(options.init_from)) or state.baseline
     net.to(processes.device)
     check_amp(net.device, options)

@@ -142,7 +142,7 @@ def choice_diversity(traversal: Traversal, gate: float | None = None) -> ChoiceD
     )
 
 
-#: Panels of the curves: title, what the axis says, and its lines as key of the record → name.
+#: Panels of the curves: title, label of the axis, and its lines as key of the record → name.
 PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
     (
         "Accuracy",

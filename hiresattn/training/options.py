@@ -316,7 +316,7 @@ _PAPER = TrainOptions(
     augment="mirror",
 )
 _FMOW = replace(_PAPER, architecture="tnet-fmow", crop_size=224, lr=1e-3)
-#: An encoder without closer looks.
+#: An encoder that sees root regions only.
 _ALONE = replace(_PAPER, crop_size=224, squash=224, k=(0,), image_share=1.0)
 
 #: Named starting points for ``hiresattn train --preset``.
