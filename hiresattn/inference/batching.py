@@ -18,7 +18,7 @@ MOST_IMAGES = 16
 #: Memory that an image may take while it is searched: decoded tiles, bytes.
 BYTES_PER_IMAGE = 32 << 20
 #: A batch is worth it on the CPU if it takes at most this share of the time, a crop, of one at a time.
-_WORTH = 0.9
+_WORTH = 0.75
 _REPEATS = 3
 
 _measured: WeakKeyDictionary[GlimpseNet, int] = WeakKeyDictionary()
