@@ -64,10 +64,6 @@ def test_several_files_are_json_lines_and_one_that_fails_is_exit_3(run, image, t
     assert run("info", tmp_path / "a.tif", tmp_path / "b.tif").exit_code == 1
 
 
-def test_mpp_can_be_given(run, image):
-    assert json.loads(run("info", image, "--json", "--mpp", "0.25").stdout)["mpp"] == 0.25
-
-
 def test_a_manifests_own_scale_counts_and_one_given_wins(run, image):
     manifest = image.parent / "m.csv"
     manifest.write_text("path,mpp\nimage.png,0.5\n")
