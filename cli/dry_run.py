@@ -11,32 +11,26 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
-    from hiresattn.inference.budget import Budget
 
 
 def planned(
-    sources: "list[str | Example | Unusable]",
-    model: "Model",
-    *,
-    budget: str,
-    bands: tuple[int, ...] | None,
-    value_range: tuple[float, float] | None,
+    sources: "list[str | Example | Unusable]", model: "Model", **options: Any
 ) -> Iterator[dict[str, Any]]:
     """One record per source: ``source, region, status`` (``planned`` or ``error``), ``run``, ``advice``, ``error``.
 
-    A budget in bytes ends the plan where it is spent; where the budget has no number of glimpses, 64 are assumed.
+    Args:
+        sources: From ``expand_sources``.
+        model: A loaded model.
+        options: As ``estimate_cost`` takes them.
     """
     from hiresattn.datasets.sources import Unusable
     from hiresattn.errors import HiresattnError, OpenError
-    from hiresattn.inference.budget import Budget
+    from hiresattn.inference.cost import estimate_cost
 
-    spent = Budget.parse(budget)
     for source in sources:
-        name = source if isinstance(source, str) else str(source.source)
-        region = None if isinstance(source, str) else source.region
         record: dict[str, Any] = {
-            "source": name,
-            "region": region,
+            "source": source if isinstance(source, str) else str(source.source),
+            "region": None if isinstance(source, str) else source.region,
             "status": "planned",
             "run": None,
             "advice": None,
@@ -45,50 +39,11 @@ def planned(
         try:
             if isinstance(source, Unusable):
                 raise OpenError(source.error)
-            record["run"], record["advice"] = _plan(name, region, model, spent, bands, value_range)
+            found = estimate_cost(source, model, **options)
+            record |= {"run": found.run, "advice": found.advice}
         except HiresattnError as error:
             record |= {"status": "error", "error": one_line(error)}
             click.echo(f"Error: {record['error']}", err=True)
         if record["advice"]:
             click.echo(f"Warning: {record['advice']}", err=True)
         yield record
-
-
-def _plan(
-    name: str,
-    region: tuple[int, int, int, int] | None,
-    model: "Model",
-    spent: "Budget",
-    bands: tuple[int, ...] | None,
-    value_range: tuple[float, float] | None,
-) -> tuple[dict[str, Any], str | None]:
-    """What one image would cost, and advice."""
-    from hiresattn.geometry import check_region
-    from hiresattn.inference.sources import input_for
-    from hiresattn.pyramid import open_pyramid
-    from hiresattn.reading.bands import check_domain
-    from hiresattn.reading.estimate import advice, preview
-
-    rule = model.config
-    with open_pyramid(name) as pyramid:
-        if region is not None:
-            check_region(region, pyramid.height, pyramid.width, pyramid.source)
-        config = input_for(rule.input, pyramid, bands, value_range)
-        check_domain(pyramid, config)
-        run = preview(
-            pyramid,
-            budget=spent.glimpses or 64,
-            config=config,
-            grid=rule.grid,
-            finest=rule.finest,
-            root_size=rule.root_size,
-            overlap=rule.overlap,
-            region=region,
-        ).to_json()
-        if spent.bytes is not None and run["bytes"] > spent.bytes:
-            share = spent.bytes / run["bytes"]
-            whole = {
-                key: max(1, round(value * share)) for key, value in run.items() if isinstance(value, int)
-            }
-            run |= {"fraction": run["fraction"] * share, **whole}
-        return run, advice(pyramid)

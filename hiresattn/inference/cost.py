@@ -1,0 +1,75 @@
+"""What classifying a source would cost, estimated from its header: no pixel is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hiresattn.checkpoint import Model
+from hiresattn.config import changed
+from hiresattn.datasets.example import Example
+from hiresattn.geometry import check_region
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.sources import input_for
+from hiresattn.pyramid import open_pyramid
+from hiresattn.reading.bands import check_domain
+from hiresattn.reading.estimate import advice, preview
+
+#: Glimpses that are assumed where the budget has no number of them.
+GLIMPSES = 64
+
+
+@dataclass(frozen=True)
+class CostEstimate:
+    """What one source would cost."""
+
+    run: dict[str, Any]
+    """``budget`` (glimpses), ``tiles``, ``bytes``, ``requests``, ``fraction`` and more; see ``reading.estimate``."""
+    advice: str | None
+    """How to make it cheaper, where that is possible."""
+
+
+def estimate_cost(
+    source: str | Path | Example, model: Model, options: ClassifyOptions | None = None, **changes: Any
+) -> CostEstimate:
+    """Estimate what ``classify`` would read of a source. A budget in bytes bounds the estimate.
+
+    Args:
+        source: A path, a URL, or an ``Example`` (a window of an image).
+        model: A loaded model.
+        options: Of ``classify``; used are ``budget``, ``bands``, ``value_range`` and ``mpp``.
+        changes: Fields of ``options`` to set.
+
+    Raises:
+        ConfigError: If an option can't be used.
+        HiresattnError: If the source can't be opened, or the model can't classify it.
+
+    Example:
+        >>> estimate_cost("s3://bucket/slide.svs", model, budget=64).run["bytes"]
+    """
+    asked = changed(options or ClassifyOptions(), changes)
+    budget = Budget.parse(asked.budget)
+    example = source if isinstance(source, Example) else Example(source)
+    rule = model.config
+    with open_pyramid(example.source, mpp=example.mpp or asked.mpp) as pyramid:
+        if example.region is not None:
+            check_region(example.region, pyramid.height, pyramid.width, pyramid.source)
+        config = input_for(rule.input, pyramid, asked.bands, asked.value_range)
+        check_domain(pyramid, config)
+        run = preview(
+            pyramid,
+            budget=budget.glimpses or GLIMPSES,
+            config=config,
+            grid=rule.grid,
+            finest=rule.finest,
+            root_size=rule.root_size,
+            overlap=rule.overlap,
+            region=example.region,
+        ).to_json()
+        if budget.bytes is not None and run["bytes"] > budget.bytes:
+            share = budget.bytes / run["bytes"]
+            whole = {
+                key: max(1, round(value * share)) for key, value in run.items() if isinstance(value, int)
+            }
+            run |= {"fraction": run["fraction"] * share, **whole}
+        return CostEstimate(run, advice(pyramid))
