@@ -14,7 +14,11 @@ from hiresattn_cli.progress import progress_bar
 INTERRUPTED = 130
 
 
-@click.command(cls=Command, example="hiresattn convert slide.svs slide.ome.zarr --threads 4")
+@click.command(
+    cls=Command,
+    short_help="Write an image as OME-Zarr or COG.",
+    example="hiresattn convert slide.svs slide.ome.zarr --threads 4",
+)
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST")
 @group(

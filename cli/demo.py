@@ -13,7 +13,11 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
 
 
-@click.command(cls=Command, example="hiresattn demo --budget 40")
+@click.command(
+    cls=Command,
+    short_help="Classify a gigapixel scene that is made for it.",
+    example="hiresattn demo --budget 40",
+)
 @group(
     "Options",
     click.option(

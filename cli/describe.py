@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 CLASSES = 2
 
 
-@click.command(cls=Command, example="hiresattn describe tnet-fmow")
+@click.command(
+    cls=Command, short_help="Show a model's parts and cost.", example="hiresattn describe tnet-fmow"
+)
 @click.argument("name", metavar="PRESET|MODEL")
 @group(
     "Options",

@@ -33,7 +33,11 @@ _WORDS = {
 }
 
 
-@click.command(cls=Command, example="hiresattn evaluate model slides.csv --budgets 16,64,256 -o evaluation")
+@click.command(
+    cls=Command,
+    short_help="Measure a model on labelled images.",
+    example="hiresattn evaluate model slides.csv --budgets 16,64,256 -o evaluation",
+)
 @click.argument("model", metavar="MODEL")
 @click.argument("manifest", metavar="MANIFEST")
 @group(

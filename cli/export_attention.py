@@ -10,7 +10,10 @@ from hiresattn_cli.progress import progress_bar
 
 
 @click.command(
-    "export-attention", cls=Command, example="hiresattn export-attention model slides.csv -o attention-maps"
+    "export-attention",
+    cls=Command,
+    short_help="Write attention maps of training images.",
+    example="hiresattn export-attention model slides.csv -o attention-maps",
 )
 @click.argument("model", metavar="MODEL")
 @click.argument("manifest", metavar="MANIFEST")

@@ -57,7 +57,7 @@ _splits = click.option(
 )
 
 
-@click.group()
+@click.group(short_help="Index, convert and score fMoW.")
 def fmow() -> None:
     """Index, convert and score Functional Map of the World (fMoW)."""
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 BUDGET, CROP = 64, 64
 
 
-@click.command(cls=Command, example="hiresattn info slide.svs")
+@click.command(cls=Command, short_help="Show what an image file holds.", example="hiresattn info slide.svs")
 @click.argument("names", nargs=-1, required=True, metavar="SRC...")
 @group("Options", options.mpp, options.as_json)
 @click.pass_context

@@ -6,7 +6,11 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
 
 
-@click.command(cls=Command, example="hiresattn locate slides.csv -m patch-model -o slides-with-boxes.csv")
+@click.command(
+    cls=Command,
+    short_help="Write boxes around what shows each label.",
+    example="hiresattn locate slides.csv -m patch-model -o slides-with-boxes.csv",
+)
 @click.argument("manifest", metavar="MANIFEST")
 @group(
     "Options",

@@ -57,7 +57,11 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     ctx.exit()
 
 
-@click.command(cls=Command, example="hiresattn train slides.csv -o model --encoder small --epochs 30")
+@click.command(
+    cls=Command,
+    short_help="Train a model on labelled images.",
+    example="hiresattn train slides.csv -o model --encoder small --epochs 30",
+)
 @click.argument("manifest", metavar="MANIFEST")
 @group(
     "Data",

@@ -7,17 +7,15 @@ import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-_Options = TypeVar("_Options", bound="DataclassInstance")
+#: A frozen dataclass.
+_Options = TypeVar("_Options", bound=Any)
 
 
 class _Json:
