@@ -9,6 +9,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted, human_bytes
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import printable
 from hiresattn_cli.progress import progress_bar
 
 INTERRUPTED = 130
@@ -109,7 +110,7 @@ def convert(
     if as_json:
         click.echo(json_line(facts))
     else:
-        click.echo("\n".join(_table(facts)))
+        click.echo(printable("\n".join(_table(facts))))
     if ctx.obj >= 0:
         for note in made.notes:
             click.echo(f"Note: {target}: {note}", err=True)

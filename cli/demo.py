@@ -10,6 +10,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import printable
 from hiresattn_cli.progress import progress_bar
 
 
@@ -55,7 +56,7 @@ def demo(ctx: click.Context, *, output: str, seed: int | None, budget: str, as_j
     if as_json:
         click.echo(json_line(facts))
     else:
-        click.echo("\n".join(_table(facts)))
+        click.echo(printable("\n".join(_table(facts))))
 
 
 def _table(facts: dict[str, Any]) -> Iterator[str]:

@@ -11,6 +11,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import printable
 
 if TYPE_CHECKING:
     from hiresattn.config import ModelConfig
@@ -57,7 +58,7 @@ def describe(
     if as_json:
         click.echo(json_line({"name": name, **found.to_json()}))
     else:
-        click.echo("\n".join(_table(name, found)))
+        click.echo(printable("\n".join(_table(name, found))))
 
 
 def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConfig, tuple[int, ...], int]":

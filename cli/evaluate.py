@@ -10,7 +10,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted, human_seconds, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import one_line
+from hiresattn_cli.output import one_line, printable
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def evaluate(
     for failure in found.failures:
         source, error = failure["source"], one_line(failure["error"])
         click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
-    click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
+    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found))))
     if found.calibration_error:
         raise ConfigError(found.calibration_error)
     if found.failed:

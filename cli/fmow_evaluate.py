@@ -13,7 +13,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import one_line
+from hiresattn_cli.output import one_line, printable
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def evaluate(
         found = results.report(reported(), protocol, loaded, of=of, edges=sizes or results.EDGES)
     if categories:
         _write(Path(categories), "".join(f"{box},{name}\n" for box, name in sorted(found.categories.items())))
-    click.echo(json_line(found.to_json()) if as_json else "\n".join(_table(found)))
+    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found))))
     if found.overall.failed:
         ctx.exit(1 if found.overall.failed == found.rows else 3)
 

@@ -10,7 +10,7 @@ from hiresattn.report.lines import json_line
 from hiresattn.report.units import counted, human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.output import one_line
+from hiresattn_cli.output import one_line, printable
 from hiresattn_cli.sources import expand_sources
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def info(ctx: click.Context, *, names: tuple[str, ...], as_json: bool, mpp: floa
         if as_json:
             click.echo(json_line(facts))
         else:
-            click.echo("\n".join([*([""] if shown else []), *_table(facts)]))
+            click.echo(printable("\n".join([*([""] if shown else []), *_table(facts)])))
         shown += 1
     if failed:
         ctx.exit(3 if shown else 1)

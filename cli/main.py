@@ -18,7 +18,7 @@ from hiresattn_cli.export_attention import export_attention
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
 from hiresattn_cli.locate import locate
-from hiresattn_cli.output import one_line, write_anything
+from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
 from hiresattn_cli.train import train
 
 INTERRUPTED = 130
@@ -85,8 +85,12 @@ for _command in (
 
 def main() -> None:
     """Run the command line; the entry point."""
+    open_streams()
     write_anything()
-    cli(prog_name="hiresattn")
+    try:
+        cli(prog_name="hiresattn")
+    finally:
+        flush_streams()
 
 
 if __name__ == "__main__":

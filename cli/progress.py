@@ -4,6 +4,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from hiresattn_cli.output import one_line
+
 Update = Callable[[float, str], None]
 
 
@@ -35,4 +37,4 @@ def progress_bar(what: str, total: float | None, *, wanted: bool = True) -> Iter
     )
     with Progress(*columns, console=Console(stderr=True), redirect_stdout=False, transient=True) as bar:
         task = bar.add_task(what, total=total, note="")
-        yield lambda done, note: bar.update(task, completed=done, note=note)
+        yield lambda done, note: bar.update(task, completed=done, note=one_line(note))

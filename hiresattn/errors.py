@@ -46,3 +46,8 @@ class CheckpointError(HiresattnError, ValueError):
 
 class BackendMissingError(HiresattnError, ImportError):
     """An optional package is needed and not installed; the message gives the command that installs it."""
+
+
+def reason(error: BaseException) -> str:
+    """An error's first line; its type where it has none."""
+    return (str(error) or type(error).__name__).splitlines()[0]

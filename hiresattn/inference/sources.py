@@ -1,5 +1,6 @@
 """Sources on their way: opened, checked against the model, their first crops read."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -21,6 +22,8 @@ from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -105,7 +108,10 @@ class Opener:
         if self._fetcher is not None and source.number in self._fetcher.stats:
             self._fetcher.remove(source.number)
         if source.pyramid is not None:
-            self._images.release(_key(source.example))
+            try:
+                self._images.release(_key(source.example))
+            except Exception:  # noqa: BLE001 - its record is made, and the next source must not pay for it
+                _log.warning("%s could not be closed", name_of(source.example), exc_info=True)
 
     def close(self) -> None:
         """Close all sources."""

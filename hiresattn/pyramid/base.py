@@ -1,6 +1,8 @@
 """A pyramid reads pixels of one image; it has no policy."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index
 from pathlib import Path
@@ -9,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from hiresattn.errors import ReadError, RegionError
+from hiresattn.errors import HiresattnError, ReadError, RegionError, reason
 from hiresattn.geometry import Level, check_region
 from hiresattn.pyramid.pixels import Pixels, measured
 
@@ -131,7 +133,9 @@ class Pyramid(ABC):
         has = self._level(level)
         y, x, height, width = self._integers("the window (y, x, height, width)", y, x, height, width)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
-        return self._checked(self._read(level, y, x, height, width), level, height, width)
+        with self._own_errors(level, height, width):
+            pixels = self._read(level, y, x, height, width)
+        return self._checked(pixels, level, height, width)
 
     def read_tile(self, level: int, row: int, column: int, buffer: np.ndarray | None = None) -> Pixels:
         """Read one storage tile, cut to the level's edge.
@@ -151,11 +155,30 @@ class Pyramid(ABC):
             ReadError: If it can't be decoded.
         """
         y, x, height, width = self.tile_window(level, row, column)
-        if self.native_tiles is None:
-            pixels = self._read(level, y, x, height, width)
-        else:
-            pixels = self._finished(self.native_tiles.read_tile(level, row, column, buffer))
+        with self._own_errors(level, height, width):
+            if self.native_tiles is None:
+                pixels = self._read(level, y, x, height, width)
+            else:
+                pixels = self._finished(self.native_tiles.read_tile(level, row, column, buffer))
         return self._checked(pixels, level, height, width)
+
+    @contextmanager
+    def _own_errors(self, level: int, height: int, width: int) -> Iterator[None]:
+        """Whatever a library raises while px are read is a ``ReadError`` that names the file."""
+        try:
+            yield
+        except HiresattnError:
+            raise
+        except MemoryError as error:
+            raise ReadError(
+                f"{self.source}, level {level}: out of memory while {height} x {width} px were decoded; lower "
+                "--threads"
+            ) from error
+        except Exception as error:
+            raise ReadError(
+                f"{self.source}, level {level}: the {self.backend} reader failed ({type(error).__name__}: "
+                f"{reason(error)}); copy or export the file again"
+            ) from error
 
     def _finished(self, pixels: Pixels) -> Pixels:
         """What a backend makes of natively read px: alpha, for one, becomes a mask."""

@@ -3,11 +3,12 @@
 import errno
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from hiresattn.errors import NotFoundError, OpenError
+from hiresattn.errors import HiresattnError, NotFoundError, OpenError, reason
 from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
@@ -46,12 +47,14 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         if isinstance(source, list | tuple) or (hasattr(source, "shape") and hasattr(source, "dtype")):
             return ArrayPyramid(source, mpp=mpp, nodata=nodata)
         raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
-    name = os.fspath(source)
-    readers = _remote_readers(name) if is_remote(name) else _local_readers(name)
+    name = os.fsdecode(source)
+    with _own_errors(name):
+        readers = _remote_readers(name) if is_remote(name) else _local_readers(name)
     tried = []
     for reader, why in readers:
         try:
-            return reader()(name, mpp=mpp, nodata=nodata)
+            with _own_errors(name):
+                return reader()(name, mpp=mpp, nodata=nodata)
         except NotFoundError:
             raise
         except OpenError as error:
@@ -62,6 +65,22 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         f"{name}: no reader knows this file ({'; '.join(tried)}); give a slide, a GeoTIFF, a TIFF, an OME-Zarr "
         "directory, a JPEG or a PNG"
     )
+
+
+@contextmanager
+def _own_errors(name: str) -> Iterator[None]:
+    """Whatever a library raises while a file is opened is an ``OpenError`` that names the file."""
+    try:
+        yield
+    except HiresattnError:
+        raise
+    except MemoryError as error:
+        raise OpenError(f"{name}: out of memory while its header was read; close other programs") from error
+    except Exception as error:
+        raise OpenError(
+            f"{name}: it can't be opened ({type(error).__name__}: {reason(error)}); check the address or export the "
+            "file again"
+        ) from error
 
 
 _Readers = list[tuple[Callable[[], Any], str]]

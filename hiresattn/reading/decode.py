@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import HiresattnError, ReadError
+from hiresattn.errors import ReadError
 from hiresattn.pyramid.area import ALL_VALID, computable
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import taken_bands
@@ -126,24 +126,11 @@ class ImageReader:
         started = time.perf_counter()
         pyramid = self.pyramid
         buffer = None
-        try:
-            if read.tile is None:
-                pixels = pyramid.read_masked(read.level, *read.window)
-            else:
-                buffer = self._buffer(read.level)
-                pixels = pyramid.read_tile(read.level, *read.tile, *(() if buffer is None else (buffer,)))
-        except HiresattnError:
-            raise
-        except MemoryError as error:
-            raise ReadError(
-                f"{pyramid.source}, level {read.level}: out of memory while {read.window[2]} x {read.window[3]} px "
-                "were decoded; lower --threads"
-            ) from error
-        except Exception as error:
-            raise ReadError(
-                f"{pyramid.source}, level {read.level}: the {pyramid.backend} reader failed "
-                f"({type(error).__name__}: {error})"
-            ) from error
+        if read.tile is None:
+            pixels = pyramid.read_masked(read.level, *read.window)
+        else:
+            buffer = self._buffer(read.level)
+            pixels = pyramid.read_tile(read.level, *read.tile, *(() if buffer is None else (buffer,)))
         if pixels.missing_tiles and self._strict:
             y, x, height, width = read.window
             where = f"row {read.tile[0]}, column {read.tile[1]}" if read.tile else "one or more"

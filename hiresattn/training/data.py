@@ -10,7 +10,7 @@ from jaxtyping import Int64
 from hiresattn.attention_maps.memory import image_name
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.errors import HiresattnError, OpenError, ReadError
+from hiresattn.errors import DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.pyramid import Pyramid
 from hiresattn.reading.fetch import Crops
@@ -120,7 +120,7 @@ class Loader:
             label = label_index(example, index)
             try:
                 pyramid = self.pyramid(example.source)
-            except (OpenError, ReadError) as error:
+            except (OpenError, ReadError, DomainError) as error:
                 self._skip(error)
                 continue
             region = example.region or (0, 0, pyramid.height, pyramid.width)

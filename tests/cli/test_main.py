@@ -98,3 +98,30 @@ def test_a_reader_that_goes_away_is_no_error(image):
     )
     assert done.stdout.count("\n") == 1
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "closed"),
+    [
+        ("info -", "<&-"),
+        ("info {image}", ">&-"),
+        ("info absent.tif", "2>&-"),
+        ("info -", "<&- >&- 2>&-"),
+        ("info --json {image}", "| true"),
+        ("info absent.tif", "2>&1 | true"),
+    ],
+)
+def test_closed_streams_and_broken_pipes_give_no_traceback(image, closed, words, tmp_path):
+    said = tmp_path / "said"
+    command = f"{{ {' '.join(COMMAND)} {words.format(image=image)} {closed}; }} 2>{said}"
+    subprocess.run(["/bin/bash", "-c", command], capture_output=True, check=False)  # noqa: S603 - this interpreter
+    assert not any(word in said.read_text() for word in ("Traceback", "Exception", "Errno"))
+
+
+def test_control_characters_of_a_name_are_escaped_on_the_terminal(tmp_path, image):
+    odd = image.rename(tmp_path / "a\x1b]0;title\x07\x9bm\u202eb.png")
+    for words in (["info", odd], ["info", f"{odd}.absent"]):
+        done = subprocess.run([*COMMAND, *words], capture_output=True, check=False)  # noqa: S603 - this interpreter
+        text = (done.stdout + done.stderr).decode()
+        assert text.replace("\n", "").isprintable()
+        assert r"a\x1b]0;title\x07\x9bm\u202eb.png" in text

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hiresattn.errors import OpenError, ReadError
+from hiresattn.errors import OpenError, ReadError, reason
 from hiresattn.pyramid.storage.spans import merged
-from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer, reason
+from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
 
 _JPEG = 7
 _RGB = 2

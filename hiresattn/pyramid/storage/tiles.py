@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.errors import ReadError
+from hiresattn.errors import ReadError, reason
 from hiresattn.pyramid.pixels import Pixels
 
 #: Two readers agree on a tile of a lossy format if its px differ by this much on average, of 255: decoders
@@ -164,11 +164,6 @@ def empty_buffer(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     raw = np.empty(count + 32, np.uint8)
     start = (16 - raw.ctypes.data) % 32
     return raw[start : start + count].view(dtype).reshape(shape)
-
-
-def reason(error: Exception) -> str:
-    """An error's first line."""
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def agrees(tiles: Tiles, read: Callable[[int, int, int, int, int], Pixels], *, lossy: bool) -> bool:

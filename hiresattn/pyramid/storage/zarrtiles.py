@@ -9,10 +9,10 @@ import numpy as np
 from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
 from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
 
-from hiresattn.errors import ReadError
+from hiresattn.errors import ReadError, reason
 from hiresattn.pyramid.storage.blosc import check_size
 from hiresattn.pyramid.storage.tiffheader import MAX_TILE_BYTES
-from hiresattn.pyramid.storage.tiles import Tiles, reason
+from hiresattn.pyramid.storage.tiles import Tiles
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
 
 #: ``step(stored, size of what it decodes to if known, memory for that) -> bytes or array``
