@@ -5,7 +5,9 @@ named level. A *path* is the sequence of cells that leads from a root region to 
 depth). Regions of this module always lie inside the image they are made for.
 """
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float, Int64
@@ -64,11 +66,40 @@ def snapped_downsample(width: int, height: int, level_width: int, level_height: 
     """
     ratio = width / level_width if width >= height else height / level_height
     whole = round(ratio)
-    if whole >= 1:
-        sides = ((width, level_width), (height, level_height))
-        if all(level in (max(side // whole, 1), -(-side // whole)) for side, level in sides):
-            return float(whole)
+    if whole >= 1 and _explains(whole, ((width, level_width), (height, level_height))):
+        return float(whole)
     return max(ratio, 1.0)
+
+
+def level_downsamples(sizes: Sequence[tuple[int, int]]) -> list[float]:
+    """The downsamples of all levels from their sizes: whole factors that explain them together, where there are such.
+
+    A 2399 x 3001 px image halved six times is 37 x 46 px: both 64 and 65 explain that size, but only 64 is two times
+    the level before.
+
+    Args:
+        sizes: Rows and columns of each level, finest first.
+
+    Returns:
+        Level-0 px per px of each level; the first is 1.
+    """
+    (height, width), *_ = sizes
+    found, step = [1.0], 0
+    for (big_height, big_width), (rows, columns) in pairwise(sizes):
+        sides = ((big_height, rows), (big_width, columns))
+        ratio = big_width / columns if big_width >= big_height else big_height / rows
+        steps = [whole for whole in (step, round(ratio)) if whole > 1 and _explains(whole, sides)]
+        step = steps[0] if steps else 0
+        if step:
+            found.append(found[-1] * step)
+        else:
+            found.append(snapped_downsample(width, height, columns, rows))
+    return found
+
+
+def _explains(whole: int, sides: Iterable[tuple[int, int]]) -> bool:
+    """Whether each side of a level is the bigger level's, divided by a whole factor and rounded."""
+    return all(small in (max(big // whole, 1), -(-big // whole)) for big, small in sides)
 
 
 @dataclass(frozen=True, slots=True)

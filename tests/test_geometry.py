@@ -14,6 +14,7 @@ from hiresattn.geometry import (
     check_region,
     depth_count,
     expandable,
+    level_downsamples,
     locations,
     overlaps,
     root_regions,
@@ -190,3 +191,14 @@ def test_what_can_not_be_is_an_error():
     for region in ((-1, 0, 1, 1), (0, -1, 1, 1), (0, 0, 6, 6), (0, 0, 5, 7), (0, 0, 0, 1), (0, 0, 1, 0)):
         with pytest.raises(RegionError, match=r"a\.tif"):
             check_region(region, 5, 6, "a.tif")
+
+
+def test_whole_factors_that_explain_all_levels_together_are_taken():
+    sizes = [(2399, 3001)]
+    for _ in range(9):
+        sizes.append((sizes[-1][0] // 2, sizes[-1][1] // 2))
+    assert level_downsamples(sizes) == [
+        2.0**k for k in range(10)
+    ]  # 4 x 5 px for itself would be 600 times smaller
+    assert level_downsamples([(1050, 1365), (350, 455), (210, 273), (70, 91)]) == [1, 3, 5, 15]
+    assert level_downsamples([(1000, 1000), (400, 400), (200, 200)]) == [1, 2.5, 5]

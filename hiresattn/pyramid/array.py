@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
-from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.pixels import Pixels
 
@@ -46,7 +46,6 @@ class ArrayPyramid(Pyramid):
         crs, transform = _georeference(arrays[0])
         first = self._arrays[0]
         self._native = np.dtype(first.dtype).newbyteorder("=")
-        described = []
         for array in self._arrays:
             if array.shape[2] != first.shape[2] or np.dtype(array.dtype).newbyteorder("=") != self._native:
                 raise OpenError(
@@ -54,7 +53,8 @@ class ArrayPyramid(Pyramid):
                     f"{array.dtype}; "
                     "give every level the same bands and dtype"
                 )
-            described.append(_level(array, first.shape))
+        downsamples = level_downsamples([array.shape[:2] for array in self._arrays])
+        described = [_level(*pair) for pair in zip(self._arrays, downsamples, strict=True)]
         if any(b.downsample <= a.downsample for a, b in pairwise(described)):
             raise OpenError(f"{source}: levels must come finest first, each smaller than the one before")
         meta = Metadata(
@@ -116,7 +116,7 @@ def _image_axes(array: Any, source: str) -> Any:
     return array
 
 
-def _level(array: Any, shape: tuple[int, ...]) -> Level:
+def _level(array: Any, downsample: float) -> Level:
     height, width = array.shape[:2]
     chunks = getattr(array, "chunks", None) or getattr(array, "chunksize", None)
     tile = (PLAIN_TILE, PLAIN_TILE)
@@ -125,7 +125,7 @@ def _level(array: Any, shape: tuple[int, ...]) -> Level:
     return Level(
         width=width,
         height=height,
-        downsample=snapped_downsample(shape[1], shape[0], width, height),
+        downsample=downsample,
         tile_width=int(tile[1]),
         tile_height=int(tile[0]),
     )

@@ -6,12 +6,15 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hiresattn.errors import HiresattnError, NotFoundError, OpenError, reason
 from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
+
+if TYPE_CHECKING:
+    from hiresattn.pyramid.storage.directories import Ifd
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
@@ -148,11 +151,28 @@ def _file_readers(name: str, head: bytes) -> _Readers:
         return [(_rasterio, "rasterio")]
     # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.
     fits = vendor == "aperio" or (ifds[0].bits, ifds[0].samples, ifds[0].ome) == (8, 3, False)
+    fits = fits and _same_levels(ifds, aperio=vendor == "aperio")
     slide: _Readers = [(_openslide, "openslide")] if vendor and fits else []
     pages = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds)
     if slide or ifds[0].tiled or ifds[0].ome or pages > 1:  # GDAL would take the first page of a stack
         return [*slide, (_tiff, "tiff")]
     return [(_rasterio, "rasterio")]
+
+
+def _same_levels(ifds: "list[Ifd]", *, aperio: bool) -> bool:
+    """Whether OpenSlide takes the same directories of a TIFF file for levels as it should, and as they are stored.
+
+    It takes every tiled one of Aperio's, elsewhere those marked as reduced, whatever they show; and turns tiles, one
+    by one, where the orientation isn't 1.
+    """
+    from hiresattn.pyramid.storage.directories import level_directories
+
+    levels = level_directories(ifds)
+    if any(ifd.orientation > 1 for ifd in levels):
+        return False
+    taken = [ifd for nth, ifd in enumerate(ifds) if ifd.tiled and (aperio or not nth or ifd.reduced)]
+    same_size = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds) > 1
+    return same_size or not ifds[0].tiled or [id(ifd) for ifd in taken] == [id(ifd) for ifd in levels]
 
 
 def _openslide() -> Any:

@@ -2,18 +2,18 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
-from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason
+from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
-from hiresattn.pyramid.mpp import choose_mpp, micrometres
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
@@ -80,7 +80,10 @@ class RasterioPyramid(Pyramid):
             native = raster.driver == "GTiff" and not self._file.remote
             alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
-            meta = _metadata(raster, levels, self._bands, mpp, nodata)
+            self._white = white(raster, source)
+            meta = metadata(raster, levels, self._bands, mpp, nodata)
+            if self._white is not None and nodata is None and meta.nodata is not None:
+                meta = replace(meta, nodata=self._white - meta.nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
         self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
@@ -136,7 +139,12 @@ class RasterioPyramid(Pyramid):
 
         with self._reading(level, f"level {level}") as raster:
             window = Window(x, y, width, height)
-            return Pixels(np.moveaxis(raster.read(self._bands, window=window), 0, 2))
+            return Pixels(self._data(raster, window))
+
+    def _data(self, raster: Any, window: Any) -> np.ndarray:
+        """Px ``[h w c]`` of a window, 0 = black."""
+        data = np.moveaxis(raster.read(self._bands, window=window), 0, 2)
+        return data if self._white is None else np.array(self._white, data.dtype) - data
 
     def _read_once(self, what: str, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         from rasterio.windows import Window
@@ -147,7 +155,7 @@ class RasterioPyramid(Pyramid):
             if self._mask:
                 valid = raster.dataset_mask(window=window) > 0
             if self._tiles is None:
-                data = np.moveaxis(raster.read(self._bands, window=window), 0, 2)
+                data = self._data(raster, window)
         if self._tiles is not None:
             pixels = self._tiles.read(level, y, x, height, width)
             data, missing = pixels.data, pixels.missing_tiles
@@ -194,7 +202,11 @@ class RasterioPyramid(Pyramid):
             if size[1] < found[-1][1][1] and abs(aspect - 1) <= slack:
                 found.append((k, size, block))
         is_tiff = raster.driver == "GTiff"
-        levels = tuple(_level(raster.shape, size, block, is_tiff=is_tiff) for _, size, block in found)
+        downsamples = level_downsamples([size for _, size, _ in found])
+        levels = tuple(
+            _level(downsample, size, block, is_tiff=is_tiff)
+            for (_, size, block), downsample in zip(found, downsamples, strict=True)
+        )
         blocks = [(level.tile_height, level.tile_width) for level in levels]
         stored = is_tiff and blocks == [block for _, _, block in found] and not _one_strip(raster)
         return [k for k, _, _ in found], levels, stored
@@ -231,6 +243,10 @@ def _image_bands(raster: Any, source: str) -> list[int]:
         raise OpenError(
             f"{source}: no bands" + (f"; open one of its parts, such as {parts}" if parts else "")
         )
+    if ColorInterp.cyan in raster.colorinterp:
+        raise OpenError(
+            f"{source}: colours as inks (CMYK); possible are grey, RGB and palettes; convert the file to RGB"
+        )
     dtypes = {raster.dtypes[band - 1] for band in bands}
     if len(dtypes) > 1 or any("complex" in dtype or np.dtype(dtype).kind not in "uif" for dtype in dtypes):
         raise OpenError(
@@ -257,7 +273,7 @@ def _one_strip(raster: Any) -> bool:
     return first is not None and second is None
 
 
-def _level(whole: tuple[int, int], size: tuple[int, int], block: tuple[int, int], *, is_tiff: bool) -> Level:
+def _level(downsample: float, size: tuple[int, int], block: tuple[int, int], *, is_tiff: bool) -> Level:
     rows, columns = block
     if rows >= size[0] and columns >= size[1] and rows > 2 * _ROWS:
         rows = _ROWS
@@ -266,54 +282,10 @@ def _level(whole: tuple[int, int], size: tuple[int, int], block: tuple[int, int]
     return Level(
         width=size[1],
         height=size[0],
-        downsample=snapped_downsample(whole[1], whole[0], size[1], size[0]),
+        downsample=downsample,
         tile_width=columns,
         tile_height=rows,
     )
-
-
-def _metadata(
-    raster: Any, levels: tuple[Level, ...], bands: list[int], mpp: float | None, nodata: float | None
-) -> Metadata:
-    from rasterio.enums import ColorInterp
-
-    transform = None if raster.transform.is_identity else tuple(raster.transform)[:6]
-    crs = None
-    if raster.crs:
-        authority = raster.crs.to_authority()
-        crs = ":".join(authority) if authority else raster.crs.to_wkt()
-    palette = None
-    if raster.colorinterp[bands[0] - 1] == ColorInterp.palette and len(bands) == 1:
-        colours = raster.colormap(bands[0])
-        palette = np.array([colours[i][:3] for i in range(max(colours) + 1)], np.uint8)
-    values = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
-    if nodata is None and len(values) == 1:
-        (nodata,) = values.values()
-    chosen, where = choose_mpp(mpp, *_resolution(raster), "TIFF resolution")
-    path = Path(raster.name)
-    return Metadata(
-        levels=levels,
-        channels=len(bands),
-        dtype=np.dtype(raster.dtypes[bands[0] - 1]),
-        mpp=chosen,
-        mpp_source=where,
-        crs=crs,
-        transform=transform,
-        nodata=nodata,
-        palette=palette,
-        nbytes=path.stat().st_size if path.is_file() else 0,
-    )
-
-
-def _resolution(raster: Any) -> tuple[float | None, float | None]:
-    """Micrometres per px along y and x, of a TIFF file that isn't georeferenced."""
-    tags = raster.tags()
-    unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
-    if unit is None or raster.crs or not raster.transform.is_identity:
-        return None, None
-    per_unit = (tags.get(f"TIFFTAG_{axis}RESOLUTION", "0") for axis in "YX")
-    y, x = (micrometres(1 / float(number), unit) if float(number) > 0 else None for number in per_unit)
-    return y, x
 
 
 def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | None) -> TiffTiles | None:

@@ -26,7 +26,10 @@ _TOO_BIG = (
 #: Tile side announced, px.
 _TILE = 512
 
-#: Pillow mode -> bands without alpha, data type, whether an alpha band follows.
+#: Colour type of a PNG of 16 bits -> mode; Pillow drops their low byte.
+_PNG16 = {0: "I;16", 2: "RGB;16", 4: "LA;16", 6: "RGBA;16"}
+
+#: Pillow mode, or one of ours -> bands without alpha, data type, whether an alpha band follows.
 _MODES = {
     "L": (1, np.uint8, False),
     "LA": (1, np.uint8, True),
@@ -36,6 +39,9 @@ _MODES = {
     "I;16": (1, np.uint16, False),
     "I;16B": (1, np.uint16, False),
     "I;16L": (1, np.uint16, False),
+    "RGB;16": (3, np.uint16, False),
+    "LA;16": (1, np.uint16, True),
+    "RGBA;16": (3, np.uint16, True),
     "I": (1, np.int32, False),
     "F": (1, np.float32, False),
 }
@@ -64,6 +70,10 @@ class ImagePyramid(Pyramid):
         with _opened(source) as image:
             (width, height), mode, self._format = image.size, image.mode, image.format
             palette = _palette(image)
+        if self._format == "PNG":
+            with Path(source).open("rb") as file:
+                bits, colour = file.read(26)[24:]
+            mode = _PNG16[colour] if bits == 16 else mode
         if width * height > MAX_PX:
             raise OpenError(f"{source}: {width} x {height} px: {_TOO_BIG}")
         if mode not in _MODES:
@@ -105,6 +115,7 @@ class ImagePyramid(Pyramid):
         return Pixels(np.ascontiguousarray(part[:, :, :-1]), part[:, :, -1] > 0)
 
     def _decoded(self) -> np.ndarray:
+        import imagecodecs
         import simplejpeg
 
         try:
@@ -112,17 +123,21 @@ class ImagePyramid(Pyramid):
                 colorspace = "RGB" if self.channels > 1 else "GRAY"
                 whole = simplejpeg.decode_jpeg(Path(self.source).read_bytes(), colorspace, strict=True)
             else:
-                if self._format == "PNG":
-                    _check_png(Path(self.source).read_bytes())
-                with _opened(self.source) as image:
-                    whole = np.asarray(image)
+                stored = Path(self.source).read_bytes() if self._format == "PNG" else b""
+                if stored:
+                    _check_png(stored)
+                if self._mode in _PNG16.values():
+                    whole = imagecodecs.png_decode(stored)
+                else:
+                    with _opened(self.source) as image:
+                        whole = np.asarray(image)
         except Exception as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ReadError(
                 f"{self.source}: damaged or cut short, it can't be decoded ({reason}); copy the file again"
             ) from error
         whole = np.asarray(whole, self.dtype)
-        return whole.reshape(*whole.shape[:2], -1)
+        return whole.reshape(*whole.shape[:2], -1)[:, :, : self.channels + self._alpha]
 
 
 def _check_png(stored: bytes) -> None:

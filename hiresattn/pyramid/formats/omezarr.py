@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
-from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
 from hiresattn.pyramid.formats.geozarr import Georeference
@@ -74,11 +74,13 @@ class ZarrPyramid(Pyramid):
             Level(
                 width=int(array.shape[columns]),
                 height=int(array.shape[rows]),
-                downsample=_downsample(arrays, scales, k, (rows, columns), source),
+                downsample=downsample,
                 tile_width=int(array.chunks[columns]),
                 tile_height=int(array.chunks[rows]),
             )
-            for k, array in enumerate(arrays)
+            for array, downsample in zip(
+                arrays, _downsamples(arrays, scales, (rows, columns), source), strict=True
+            )
         )
         if any(b.downsample <= a.downsample for a, b in pairwise(levels)):
             raise OpenError(f"{source}: its datasets aren't listed finest first; write it again")
@@ -287,22 +289,24 @@ def _channels(array: Any, axes: list[str]) -> int:
     return int(array.shape[axes.index("c")]) if "c" in axes else 1
 
 
-def _downsample(
-    arrays: list[Any], scales: list[list[float]] | None, level: int, plane: tuple[int, int], source: str
-) -> float:
-    """The downsample that the scales announce, checked against the shapes."""
-    whole = [arrays[0].shape[axis] for axis in plane]
-    here = [arrays[level].shape[axis] for axis in plane]
+def _downsamples(
+    arrays: list[Any], scales: list[list[float]] | None, plane: tuple[int, int], source: str
+) -> list[float]:
+    """The downsamples that the scales announce, checked against the shapes."""
+    sizes = [(int(array.shape[plane[0]]), int(array.shape[plane[1]])) for array in arrays]
     if scales is None:
-        return snapped_downsample(whole[1], whole[0], here[1], here[0])
-    factors = [scales[level][axis] / scales[0][axis] for axis in plane]
-    for factor, big, small in zip(factors, whole, here, strict=True):
-        if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
-            raise OpenError(
-                f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
-                "its metadata are wrong, write the store again"
-            )
-    return max((factors[0] + factors[1]) / 2, 1.0)
+        return level_downsamples(sizes)
+    found = []
+    for level, scale in enumerate(scales):
+        factors = [scale[axis] / scales[0][axis] for axis in plane]
+        for factor, big, small in zip(factors, sizes[0], sizes[level], strict=True):
+            if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
+                raise OpenError(
+                    f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
+                    "its metadata are wrong, write the store again"
+                )
+        found.append(max((factors[0] + factors[1]) / 2, 1.0))
+    return found
 
 
 def _scale(

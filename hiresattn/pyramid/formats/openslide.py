@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
-from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.mpp import choose_mpp
@@ -87,11 +87,11 @@ class OpenSlidePyramid(Pyramid):
             Level(
                 width=width,
                 height=height,
-                downsample=snapped_downsample(sizes[0][1], sizes[0][0], width, height),
+                downsample=downsample,
                 tile_width=tile[1],
                 tile_height=tile[0],
             )
-            for (height, width), tile in zip(sizes, tiles, strict=True)
+            for (height, width), tile, downsample in zip(sizes, tiles, level_downsamples(sizes), strict=True)
         )
         super().__init__(
             source,

@@ -8,17 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.errors import OpenError
-from hiresattn.geometry import Level, snapped_downsample
+from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.quiet import unlogged
 from hiresattn.pyramid.mpp import choose_mpp, micrometres
 from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.storage.directories import ASIDE, same_aspect
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 
 _ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
 _MASK = 4  # a bit of NewSubfileType
-_ASIDE = re.compile(r"(?:^|\n)\s*(?:label|macro|thumbnail)\b", re.IGNORECASE)
 
 
 class TiffPyramid(Pyramid):
@@ -109,16 +109,11 @@ def opened_tiff(source: str) -> Iterator[Any]:
 
 def described(tiles: TiffTiles) -> tuple[Level, ...]:
     """The levels of a tile reader as geometry."""
-    height, width = tiles.shapes[0]
     return tuple(
-        Level(
-            width=w,
-            height=h,
-            downsample=snapped_downsample(width, height, w, h),
-            tile_width=tile_width,
-            tile_height=tile_height,
+        Level(width=w, height=h, downsample=downsample, tile_width=tile_width, tile_height=tile_height)
+        for (h, w), (tile_height, tile_width), downsample in zip(
+            tiles.shapes, tiles.sides, level_downsamples(tiles.shapes), strict=True
         )
-        for (h, w), (tile_height, tile_width) in zip(tiles.shapes, tiles.sides, strict=True)
     )
 
 
@@ -167,17 +162,17 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
 
 
 def _with_reduced(tif: Any, first: Any) -> list[list[Any]]:
-    """A page and the smaller versions of it that follow."""
+    """A page and the smaller versions of it, finest first, wherever in the file they are."""
     levels = [[first]]
-    for page in _all_pages(tif):
+    for page in sorted(_all_pages(tif), key=lambda page: -page.imagewidth):
         last = levels[-1][0]
-        smaller = page.imagewidth < last.imagewidth and page.imagelength < last.imagelength
+        smaller = page.imagewidth < last.imagewidth and page.imagelength <= last.imagelength
         if (
             smaller
             and _is_level(page)
             and page.is_tiled
             and _kind(page) == _kind(first)
-            and _same_aspect(page, first)
+            and same_aspect(page.imagewidth, page.imagelength, first.imagewidth, first.imagelength)
         ):
             levels.append([page])
     return levels
@@ -194,18 +189,12 @@ def _all_pages(tif: Any) -> Iterator[Any]:
 
 
 def _is_level(page: Any) -> bool:
-    return not int(page.subfiletype or 0) & ~1 and not _ASIDE.search(page.description or "")
+    return not int(page.subfiletype or 0) & ~1 and not ASIDE.search(page.description or "")
 
 
 def _kind(page: Any) -> tuple[Any, ...]:
     key = page.keyframe
     return int(key.samplesperpixel), str(key.dtype), int(key.planarconfig)
-
-
-def _same_aspect(page: Any, first: Any) -> bool:
-    across, down = first.imagewidth / page.imagewidth, first.imagelength / page.imagelength
-    slack = 1 / page.imagewidth + 1 / page.imagelength + 0.01
-    return abs(across / down - 1) <= slack
 
 
 def _has_alpha(page: Any) -> bool:

@@ -8,12 +8,13 @@ with a directory that has none.
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from hiresattn.errors import OpenError
+from hiresattn.pyramid.storage.directories import ASIDE, Ifd, beside
 
 #: Decoded size of one tile above which a header is not believed, bytes.
 MAX_TILE_BYTES = 1 << 31
@@ -60,38 +61,8 @@ _CODES = {
 }
 #: Bytes of a value by type, where that isn't 1.
 _SIZES = {3: 2, 4: 4, 5: 8, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_GEO_TAGS = frozenset({33550, 33922, 34264, 34735, 42112, 42113})
-_MASK = 4  # a bit of NewSubfileType
+_REDUCED, _MASK, _KNOWN = 1, 4, 7  # bits of NewSubfileType, and all that TIFF defines
 _OLD_JPEG = 6
-
-
-@dataclass(frozen=True, slots=True)
-class Ifd:
-    """One image directory of a TIFF file."""
-
-    tags: frozenset[int]
-    """Numbers of all its tags."""
-    width: int
-    """Columns, px."""
-    height: int
-    """Rows, px."""
-    bits: int
-    """Of one sample."""
-    samples: int
-    """Bands, alpha included."""
-    compression: int
-    """Tag 259."""
-    ome: bool
-    """Whether its description is OME-XML."""
-    mask: bool
-    """Whether it is a transparency mask."""
-    tiled: bool
-    """Tiles, not strips."""
-
-    @property
-    def georeferenced(self) -> bool:
-        """Whether it has GeoTIFF or GDAL tags."""
-        return bool(self.tags & _GEO_TAGS)
 
 
 def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
@@ -105,7 +76,8 @@ def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
 
     Raises:
         OpenError: If the file is cut short, its directories loop or contradict themselves, all tiles of one
-            are missing, or a compression is one that no reader knows.
+            are missing, or a compression is one that no reader knows. What is wrong with a directory that can't be
+            a level of the image (a label, a macro image) is only noted in ``Ifd.problem``.
     """
     with Path(path).open("rb") as file:
         fd = file.fileno()
@@ -158,6 +130,10 @@ class _Walk:
                 raise self._damaged("its image directories form a loop")
         if not self.ifds:
             raise self._damaged("it holds no image directory")
+        main = max(self.ifds, key=lambda ifd: ifd.width * ifd.height)
+        for ifd in self.ifds:
+            if ifd.problem is not None and not beside(ifd, main):
+                raise ifd.problem
         return self.ifds
 
     def _unpack(self, code: str, data: bytes, at: int = 0) -> int:
@@ -221,30 +197,47 @@ class _Walk:
         width, height = self._value(tags, 256, 0), self._value(tags, 257, 0)
         if not width and not height and 273 not in tags and 324 not in tags:
             return
-        compression = self._value(tags, 259, 1)
-        tiled = 324 in tags or 322 in tags
+        subfile, description = self._value(tags, 254, 0), self._text(tags, 270)
         ifd = Ifd(
             tags=frozenset(tags),
             width=width,
             height=height,
             bits=self._value(tags, 258, 1),
             samples=self._value(tags, 277, 1),
-            compression=compression,
+            compression=self._value(tags, 259, 1),
             ome=not self.ifds and self._is_ome(tags),
-            mask=bool(self._value(tags, 254, 0) & _MASK),
-            tiled=tiled,
+            mask=bool(subfile & _MASK),
+            tiled=324 in tags or 322 in tags,
+            reduced=bool(subfile & _REDUCED),
+            orientation=self._value(tags, 274, 1),
+            description=description,
+            associated=bool(subfile & ~_KNOWN or ASIDE.search(description)),
+            problem=None,
         )
-        if width < 1 or height < 1:
-            raise self._damaged(f"image directory {len(self.ifds)} announces {width} x {height} px")
-        if compression not in COMPRESSIONS:
+        try:
+            self._check_image(tags, ifd)
+        except OpenError as error:
+            ifd = replace(ifd, problem=error)
+        self.ifds.append(ifd)
+
+    def _check_image(self, tags: dict[int, int], ifd: Ifd) -> None:
+        """Check the size, the compression and the tiles that a directory announces."""
+        if ifd.width < 1 or ifd.height < 1:
+            raise self._damaged(f"image directory {len(self.ifds)} announces {ifd.width} x {ifd.height} px")
+        if ifd.compression not in COMPRESSIONS:
             names = ", ".join(f"{name} ({number})" for number, name in COMPRESSIONS.items())
             raise OpenError(
-                f"{self.path}: image directory {len(self.ifds)} uses compression {compression}, which no "
+                f"{self.path}: image directory {len(self.ifds)} uses compression {ifd.compression}, which no "
                 f"reader here decodes; possible are {names}; convert the file with the program that wrote it"
             )
-        if compression != _OLD_JPEG and 32997 not in tags:
+        if ifd.compression != _OLD_JPEG and 32997 not in tags:
             self._check_segments(tags, ifd)
-        self.ifds.append(ifd)
+
+    def _text(self, tags: dict[int, int], tag: int) -> str:
+        """How the text of a tag starts."""
+        if tag not in tags:
+            return ""
+        return self._values(tags, tag)[:256].astype(np.uint8).tobytes().decode("latin-1")
 
     def _is_ome(self, tags: dict[int, int]) -> bool:
         """Whether the description ends as OME-XML does."""
@@ -271,6 +264,15 @@ class _Walk:
             tile_width, tile_height = ifd.width, min(self._value(tags, 278, ifd.height), ifd.height)
         across, down = -(-ifd.width // tile_width), -(-ifd.height // max(tile_height, 1))
         expected = across * down * planes
+        for known, name in (
+            (324 if ifd.tiled else 273, "Offsets"),
+            (325 if ifd.tiled else 279, "ByteCounts"),
+        ):
+            if known not in tags and known + (273 - 324 if ifd.tiled else 324 - 273) not in tags:
+                raise OpenError(
+                    f"{self.path}: image directory {len(self.ifds)} has no {word[:-1].title()}{name} (tag {known}), "
+                    "so its pixels can't be found; write the file again with another program"
+                )
         offsets = self._values(tags, 324 if 324 in tags else 273)
         counts = self._values(tags, 325 if 325 in tags else 279)
         if min(len(offsets), len(counts)) < expected:

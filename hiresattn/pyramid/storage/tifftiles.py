@@ -14,8 +14,7 @@ from hiresattn.pyramid.storage.spans import merged
 from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
 
 _JPEG = 7
-_RGB = 2
-_YCBCR = 6
+_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 _PLANAR = 2
 #: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
@@ -104,7 +103,7 @@ class TiffTiles(Tiles):
     ) -> None:
         self._file: ByteSource = LocalFile(path) if file is None else file
         self._levels = [[_plane(path, page) for page in pages] for pages in levels]
-        first = [pages[0] for pages in levels]
+        first = [pages[0].keyframe for pages in levels]  # a frame has its key frame's sizes
         super().__init__(
             path,
             shapes=[(int(page.imagelength), int(page.imagewidth)) for page in first],
@@ -212,6 +211,11 @@ def _plane(path: str, page: Any) -> _Plane:
     planar = samples > 1 and int(key.planarconfig) == _PLANAR
     compression, photometric = int(key.compression), int(key.photometric)
     what = f"{path}: image directory {page.index}"
+    if photometric not in (_MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR):
+        raise OpenError(
+            f"{what}: colours as {key.photometric.name}; possible are grey, RGB, YCbCr in JPEG and palettes; "
+            "convert the file to RGB"
+        )
     if np.dtype(key.dtype).kind not in "uif":
         raise OpenError(f"{what}: pixels of type {key.dtype}; possible are whole numbers and floats")
     in_tile = 1 if planar else samples
@@ -228,6 +232,8 @@ def _plane(path: str, page: Any) -> _Plane:
     else:
         decode = _other_decoder(key.decode, _tile_shape(key))
         decoder = f"imagecodecs {key.compression.name}"
+    if photometric == _MINISWHITE:
+        decode = _inverted(decode, key, what)
     copies = samples if planar else 1
     height, width = _tile_shape(key)
     expected = -(-int(key.imagelength) // height) * -(-int(key.imagewidth) // width) * copies
@@ -270,6 +276,20 @@ def _other_decoder(page_decode: Any, tile: tuple[int, int]) -> Any:
         return data[0]  # depth 1
 
     return decode
+
+
+def _inverted(decode: Any, key: Any, what: str) -> Any:
+    """As ``decode``, of a file whose 0 is white."""
+    if np.dtype(key.dtype).kind != "u":
+        raise OpenError(
+            f"{what}: 0 is white, of type {key.dtype}; possible is that for whole numbers from 0 only"
+        )
+    white = np.array((1 << int(np.max(key.bitspersample))) - 1, key.dtype)
+
+    def inverted(stored: bytes, index: int, buffer: np.ndarray | None) -> np.ndarray:
+        return white - decode(stored, index, buffer)
+
+    return inverted
 
 
 def _check_sides(stored: bytes, tile: tuple[int, int]) -> None:

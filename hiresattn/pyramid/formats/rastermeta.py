@@ -1,0 +1,77 @@
+"""What GDAL knows of a raster besides its pixels."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiresattn.errors import OpenError
+from hiresattn.geometry import Level
+from hiresattn.pyramid.base import Metadata
+from hiresattn.pyramid.mpp import choose_mpp, micrometres
+
+
+def metadata(
+    raster: Any, levels: tuple[Level, ...], bands: list[int], mpp: float | None, nodata: float | None
+) -> Metadata:
+    """What an open raster states of the image in some of its bands.
+
+    Args:
+        raster: The open rasterio dataset.
+        levels: The levels found in it.
+        bands: Numbers of the bands read, from 1.
+        mpp: Micrometres per level-0 px, in place of what the file says.
+        nodata: In place of what the file says.
+    """
+    from rasterio.enums import ColorInterp
+
+    transform = None if raster.transform.is_identity else tuple(raster.transform)[:6]
+    crs = None
+    if raster.crs:
+        authority = raster.crs.to_authority()
+        crs = ":".join(authority) if authority else raster.crs.to_wkt()
+    palette = None
+    if raster.colorinterp[bands[0] - 1] == ColorInterp.palette and len(bands) == 1:
+        colours = raster.colormap(bands[0])
+        palette = np.array([colours[i][:3] for i in range(max(colours) + 1)], np.uint8)
+    values = {repr(raster.nodatavals[band - 1]): raster.nodatavals[band - 1] for band in bands}
+    if nodata is None and len(values) == 1:
+        (nodata,) = values.values()
+    chosen, where = choose_mpp(mpp, *_resolution(raster), "TIFF resolution")
+    path = Path(raster.name)
+    return Metadata(
+        levels=levels,
+        channels=len(bands),
+        dtype=np.dtype(raster.dtypes[bands[0] - 1]),
+        mpp=chosen,
+        mpp_source=where,
+        crs=crs,
+        transform=transform,
+        nodata=nodata,
+        palette=palette,
+        nbytes=path.stat().st_size if path.is_file() else 0,
+    )
+
+
+def _resolution(raster: Any) -> tuple[float | None, float | None]:
+    """Micrometres per px along y and x, of a TIFF file that isn't georeferenced."""
+    tags = raster.tags()
+    unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    if unit is None or raster.crs or not raster.transform.is_identity:
+        return None, None
+    per_unit = (tags.get(f"TIFFTAG_{axis}RESOLUTION", "0") for axis in "YX")
+    y, x = (micrometres(1 / float(number), unit) if float(number) > 0 else None for number in per_unit)
+    return y, x
+
+
+def white(raster: Any, source: str) -> int | None:
+    """The highest value, of a TIFF file whose 0 is white; GDAL returns its values as they are stored."""
+    if raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") != "YES":
+        return None
+    dtype = np.dtype(raster.dtypes[0])
+    if dtype.kind != "u":
+        raise OpenError(
+            f"{source}: 0 is white, of type {dtype}; possible is that for whole numbers from 0 only"
+        )
+    bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize)
+    return (1 << int(bits)) - 1

@@ -1,0 +1,95 @@
+"""Which image directories of a TIFF file are levels of its image, and what colours they hold."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from hiresattn.errors import OpenError
+from hiresattn.pyramid import open_pyramid
+from tests.images import SHAPES, TILE, coded, write_pyramid_tiff, write_svs
+from tests.pyramid.damage import set_tag
+
+OPTIONS = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "deflate", "metadata": None}
+
+
+def write_pages(path, pages, **options):
+    """A TIFF file of pages, each with options of its own."""
+    with tifffile.TiffWriter(path) as tif:
+        for page, extra in pages:
+            tif.write(page, **{**OPTIONS, **options, **extra})
+    return path
+
+
+def is_read_from(path, level0):
+    with open_pyramid(path) as image:
+        sizes = [(level.height, level.width) for level in image.levels]
+        np.testing.assert_array_equal(image.read(0, 0, 0, image.height, image.width), level0)
+    return sizes
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 0, 2)])
+def test_a_pyramid_without_marks_has_all_its_levels_in_any_order(tmp_path, order, dtype):
+    path = write_pages(tmp_path / "a.tif", [(coded(k, dtype), {}) for k in order])
+    assert is_read_from(path, coded(0, dtype)) == SHAPES
+
+
+def test_a_marked_thumbnail_of_another_aspect_is_no_level(tmp_path):
+    pages = [(coded(0), {}), (coded(1)[:, :258], {"subfiletype": 1}), (coded(2), {"subfiletype": 1})]
+    assert is_read_from(write_pages(tmp_path / "a.tif", pages), coded()) == [SHAPES[0], SHAPES[2]]
+
+
+def test_a_broken_associated_image_does_not_condemn_the_slide(tmp_path):
+    path = write_svs(tmp_path / "slide.svs")
+    with tifffile.TiffFile(path) as tif:
+        page = next(index for index, page in enumerate(tif.pages) if not page.is_tiled)
+        offsets = tif.pages[page].tags[273]
+    with path.open("r+b") as file:
+        file.seek(offsets.valueoffset)
+        file.write((2**31).to_bytes(4, "little") * offsets.count)
+    with open_pyramid(path) as slide:
+        assert [(level.height, level.width) for level in slide.levels] == SHAPES
+        assert slide.read(0, 0, 0, 50, 50).any()
+
+
+def test_a_broken_level_is_an_error(tmp_path):
+    path = write_pyramid_tiff(tmp_path / "slide.tif")
+    set_tag(path, 259, 12345, page=1)
+    with pytest.raises(OpenError, match="compression 12345"):
+        open_pyramid(path)
+
+
+def test_tiles_of_a_turned_image_lie_as_they_are_stored(tmp_path):
+    path = write_pages(tmp_path / "a.tif", [(coded(), {"extratags": [(274, 3, 1, 6, True)]})])
+    assert is_read_from(path, coded()) == SHAPES[:1]
+
+
+@pytest.mark.parametrize("tile", [{}, {"tile": None, "rowsperstrip": 32}], ids=["tiles", "strips"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_where_0_is_white_values_are_inverted(tmp_path, tile, dtype):
+    grey = coded(0, dtype)[:, :, 0]
+    stored = np.iinfo(dtype).max - grey
+    path = write_pages(tmp_path / "a.tif", [(stored, {})], photometric="miniswhite", **tile)
+    is_read_from(path, grey[:, :, None])
+
+
+def test_inks_are_refused_or_converted(tmp_path):
+    inks = np.concatenate([255 - coded(), np.zeros((*SHAPES[0], 1), np.uint8)], axis=2)
+    path = write_pages(tmp_path / "tiles.tif", [(inks, {})], photometric="separated")
+    with pytest.raises(OpenError, match="convert the file to RGB"):
+        open_pyramid(path)
+    path = write_pages(
+        tmp_path / "strips.tif", [(inks, {})], photometric="separated", tile=None, rowsperstrip=32
+    )
+    is_read_from(path, coded())  # GDAL converts them
+
+
+def test_a_file_without_byte_counts_names_the_missing_tag(tmp_path):
+    path = write_pages(tmp_path / "a.tif", [(coded(), {"tile": None})])
+    with tifffile.TiffFile(path) as tif:
+        tag = tif.pages[0].tags[279]
+    with path.open("r+b") as file:
+        file.seek(tag.offset)
+        file.write((65000).to_bytes(2, "little"))
+    with pytest.raises(OpenError, match=r"no StripByteCounts \(tag 279\)"):
+        open_pyramid(path)
