@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.files import make_folder, open_text
-from hiresattn.report.lines import json_line
+from hiresattn.files import make_folder
+from hiresattn.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
@@ -49,7 +49,11 @@ if TYPE_CHECKING:
 @group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)
 @group(
     "Output",
-    click.option("-o", "--output", metavar="FILE", help="File of the JSON lines. [default: stdout]"),
+    click.option("-o", "--output", metavar="FILE", help="File of the JSON lines, .jsonl. [default: stdout]"),
+    click.option(
+        "--resume", is_flag=True, help="Keep the records in FILE; classify what is missing or failed there."
+    ),
+    click.option("--overwrite", is_flag=True, help="Empty FILE, where it holds something."),
     click.option(
         "--overlay",
         type=click.Path(file_okay=False),
@@ -81,6 +85,8 @@ def classify(
     threads: int | None,
     mpp: float | None,
     dry_run: bool,
+    resume: bool,
+    overwrite: bool,
     **settings: Any,
 ) -> None:
     """Classify images: one JSON line per source.
@@ -91,6 +97,8 @@ def classify(
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
+    output = None if output == "-" else output
+    _check_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     sources = expand_sources(names, split)
     if regions:
         sources = _windows(sources, regions)
@@ -103,54 +111,89 @@ def classify(
     from hiresattn.checkpoint import load_model
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.classify import classify_all
+    from hiresattn.inference.options import ClassifyOptions
+    from hiresattn.inference.records_file import RecordsFile
 
     loaded = load_model(model)
     if dry_run:
-        ctx.exit(_plan(sources, loaded, output, budget=budget, **settings))
-    records = classify_all(
-        [source for source in sources if not isinstance(source, Unusable)],
-        loaded,
-        budget=budget,
-        stop=None if stop == "off" else stop,
-        nms=1.0 if nms is None else nms,
-        seed=seed or 0,
-        threads=threads,
-        on_error="record",
-        **settings,
-    )
+        ctx.exit(_plan(sources, loaded, output, overwrite=overwrite, budget=budget, **settings))
+    chosen = settings | {
+        "budget": budget,
+        "stop": None if stop == "off" else stop,
+        "nms": 1.0 if nms is None else nms,
+        "seed": seed or 0,
+        "threads": threads,
+        "on_error": "record",
+    }
     overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
     with ExitStack() as stack:
-        # Last of all: what the file held is lost only when everything else is in order.
-        out = stack.enter_context(open_text(output)) if output not in (None, "-") else sys.stdout
-        counts = Counts()
-        wanted = ctx.obj >= 0 and not (out is sys.stdout and sys.stdout.isatty())
-        update = stack.enter_context(progress_bar("Classifying", len(sources), wanted=wanted))
-        for record in _in_order(sources, records, loaded):
-            out.write(json_line(record.to_json()) + "\n")
-            out.flush()
+        file = None
+        if output is not None:
+            kept = ClassifyOptions(**chosen)
+            file = stack.enter_context(RecordsFile(output, loaded, kept, resume=resume, overwrite=overwrite))
+        left = sources if file is None else file.missing(sources)
+        if overlays and len(left) < len(sources):
+            overlays.keep(sources, left)
+        records = classify_all(
+            [source for source in left if not isinstance(source, Unusable)], loaded, **chosen
+        )
+        counts = Counts(there=len(sources) - len(left))
+        wanted = ctx.obj >= 0 and not (file is None and sys.stdout.isatty())
+        update = stack.enter_context(progress_bar("Classifying", len(left), wanted=wanted))
+        for source, record in _in_order(left, records, loaded):
+            if file is None:
+                sys.stdout.write(json_line(record.to_json()) + "\n")
+                sys.stdout.flush()
+            else:
+                file.write(record, source)
             report(record, ctx.obj)
             counts.add(record)
             if overlays and record.status != "error":
                 overlays.draw(record)
             found = record.class_name or "|".join(record.labels or ()) or record.status
-            update(counts.done, f"{counts.done} of {len(sources)}, {found}")
+            update(counts.done, f"{counts.done} of {len(left)}, {found}")
     if ctx.obj >= 0:
         click.echo(counts.summary(), err=True)
     ctx.exit(counts.exit_status)
 
 
+def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run: bool) -> None:
+    """Refuse before anything is loaded what can't be written after it."""
+    if output is None:
+        if resume or overwrite:
+            raise click.UsageError(f"--{'resume' if resume else 'overwrite'} is for a file; name it with -o")
+        return
+    if resume and dry_run:
+        raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
+    from hiresattn.inference.records_file import check_suffix
+    from hiresattn.lines import refuse_filled
+
+    check_suffix(output)
+    refuse_filled(output, resume=resume, overwrite=overwrite)
+
+
 def _plan(
-    sources: "list[Source]", model: "Model", output: str | None, *, budget: str, **settings: Any
+    sources: "list[Source]",
+    model: "Model",
+    output: str | None,
+    *,
+    overwrite: bool,
+    budget: str,
+    **settings: Any,
 ) -> int:
     """Write what the sources would cost; returns the exit status."""
+    from hiresattn.lines import LinesFile
     from hiresattn_cli.dry_run import planned
 
     known = {name: settings[name] for name in ("bands", "value_range")}
     failed = 0
     with ExitStack() as stack:
-        out = stack.enter_context(open_text(output)) if output not in (None, "-") else sys.stdout
+        out = None if output is None else stack.enter_context(LinesFile(output, overwrite=overwrite))
         for record in planned(sources, model, budget=budget, **known):
-            out.write(json_line(record) + "\n")
+            if out is None:
+                sys.stdout.write(json_line(record) + "\n")
+            else:
+                out.write(record)
             failed += record["status"] == "error"
     return exit_status(failed, len(sources))
 
@@ -178,9 +221,11 @@ def _scaled(source: "Source", mpp: float) -> "Source":
     return replace(source if isinstance(source, Example) else Example(source), mpp=mpp)
 
 
-def _in_order(sources: "list[Source]", records: "Iterator[Record]", model: "Model") -> "Iterator[Record]":
-    """The records, and between them the errors of unusable sources, in the order of the sources."""
+def _in_order(
+    sources: "list[Source]", records: "Iterator[Record]", model: "Model"
+) -> "Iterator[tuple[Source, Record]]":
+    """The sources with their records, those that can't be used with an error, in order."""
     from hiresattn.datasets.sources import Unusable
 
     for source in sources:
-        yield error_record(source, model) if isinstance(source, Unusable) else next(records)
+        yield source, error_record(source, model) if isinstance(source, Unusable) else next(records)

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from hiresattn.report.lines import json_line
+from hiresattn.lines import json_line
 from hiresattn.report.units import counted, human_bytes
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

@@ -9,7 +9,7 @@ import click
 
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write, open_text
-from hiresattn.report.lines import json_line
+from hiresattn.lines import json_line
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

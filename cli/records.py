@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -19,21 +19,26 @@ ALL_FAILED, SOME_FAILED = 1, 3
 
 
 class Counts:
-    """Counts over the records of one run."""
+    """Counts over the records of one run.
 
-    def __init__(self) -> None:
+    Args:
+        there: Records that the output held before.
+    """
+
+    def __init__(self, there: int = 0) -> None:
+        self.there = there
         self.ok = self.failed = self.no_pixels = self.labelled = self.correct = self.glimpses = 0
         self.fraction = 0.0
 
     @property
     def done(self) -> int:
-        """Records so far."""
+        """Records so far, of this run."""
         return self.ok + self.failed + self.no_pixels
 
     @property
     def exit_status(self) -> int:
         """0, or what says that some or all sources failed."""
-        return exit_status(self.failed, self.done)
+        return exit_status(self.failed, self.done + self.there)
 
     def add(self, record: "Record") -> None:
         """Count one record."""
@@ -51,6 +56,8 @@ class Counts:
     def summary(self) -> str:
         """One line for people."""
         parts = [f"{self.ok} ok, {self.failed} failed"]
+        if self.there:
+            parts.append(f"{self.there} were there")
         if self.no_pixels:
             parts.append(f"{self.no_pixels} without valid pixels")
         if self.labelled:
@@ -105,18 +112,31 @@ class Overlays:
         self._values = values
         self._names: set[str] = set()
 
+    def keep(self, sources: "list[Any]", left: "list[Any]") -> None:
+        """Leave the overlays of an earlier run: those of the sources that aren't ``left``."""
+        done = list(sources)
+        for source in left:
+            done.remove(source)
+        for source in done:
+            self._name(str(getattr(source, "source", source)), getattr(source, "region", None))
+
     def draw(self, record: "Record") -> None:
         """Draw the overlay of one record; if that fails there is a warning, and the record stays."""
         from hiresattn.pyramid import open_pyramid
         from hiresattn.report.overlay import draw_overlay
 
-        path = self._folder / next(name for name in _file_names(record) if name not in self._names)
-        self._names.add(path.name)
+        path = self._folder / self._name(record.source, record.region)
         try:
             with open_pyramid(record.source) as pyramid:
                 draw_overlay(pyramid, record, path, values=self._values)
         except (HiresattnError, OSError) as error:
             click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
+
+    def _name(self, source: str, region: tuple[int, int, int, int] | None) -> str:
+        """A name that no other overlay of this run has."""
+        name = next(name for name in _file_names(source, region) if name not in self._names)
+        self._names.add(name)
+        return name
 
 
 def _is_correct(record: "Record") -> bool:
@@ -126,11 +146,11 @@ def _is_correct(record: "Record") -> bool:
     return set(record.label) == set(record.labels)
 
 
-def _file_names(record: "Record") -> Iterator[str]:
+def _file_names(source: str, region: tuple[int, int, int, int] | None) -> Iterator[str]:
     """File names for an overlay, the plain one first."""
-    name = Path(record.source.split("?")[0].rstrip("/")).name or "image"
-    if record.region:
-        name += "_" + "_".join(str(value) for value in record.region)
+    name = Path(source.split("?", maxsplit=1)[0].rstrip("/")).name or "image"
+    if region:
+        name += "_" + "_".join(str(value) for value in region)
     yield f"{name}.png"
     nth = 2
     while True:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
     from hiresattn.inference.record import Record as Record
+    from hiresattn.inference.records_file import write_records as write_records
     from hiresattn.model.encoders import register_encoder as register_encoder
     from hiresattn.pyramid import Pyramid as Pyramid
     from hiresattn.pyramid import open_pyramid as open_pyramid
@@ -59,6 +60,7 @@ _HOME = {
     "read_manifest": "hiresattn.datasets.manifest",
     "register_encoder": "hiresattn.model.encoders",
     "train": "hiresattn.training.fit",
+    "write_records": "hiresattn.inference.records_file",
 }
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "read_manifest",
     "register_encoder",
     "train",
+    "write_records",
 ]
 
 

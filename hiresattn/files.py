@@ -1,15 +1,22 @@
-"""Files: which of them are images, and writing them whole or not at all."""
+"""Files: which of them are images, locks, and writing them whole or not at all."""
 
 import os
+import re
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from hiresattn.errors import ConfigError, WriteError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 _SLIDES = (".svs", ".ndpi", ".mrxs", ".scn", ".svslide", ".bif", ".vms", ".vmu", ".dcm")
 _RASTERS = (".tif", ".tiff", ".btf", ".vrt", ".jp2", ".j2k", ".jpg", ".jpeg", ".png", ".bmp", ".gif")
@@ -23,6 +30,12 @@ REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
 
 #: Longest wait for threads that still write into a directory whose writer was interrupted, seconds.
 _WRITERS_END = 60.0
+#: In an unfinished folder: the file that its writer holds a lock on.
+_OWNER = ".owner"
+#: In an unfinished folder: a directory that is being replaced.
+_REPLACED = ".replaced"
+#: Age from which on an unfinished folder without a lock file is left over, seconds; a new one gets its lock at once.
+_NEW = 60.0
 
 
 def is_remote(name: str) -> bool:
@@ -68,13 +81,69 @@ def open_text(path: str | os.PathLike[str]) -> IO[str]:
         raise WriteError(f"{path}: can't be written ({error.strerror}); check its folder") from error
 
 
+class Lock:
+    """A lock on a file, which other programs see, and which ends with the process, however that ends.
+
+    Args:
+        path: The file, which is made, and removed when the lock is given back.
+
+    Raises:
+        BlockingIOError: If another process, or another ``Lock``, has it.
+        OSError: If the file can't be made, or its file system has no locks.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        while True:
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            try:
+                _lock(self._file)
+                if self._is_there():
+                    return
+            except BaseException:
+                os.close(self._file)
+                raise
+            os.close(self._file)  # its last owner removed it between opening and locking
+
+    def release(self) -> None:
+        """Give the lock back."""
+        try:
+            if sys.platform == "win32":
+                os.close(self._file)
+                self._path.unlink(missing_ok=True)
+            else:
+                if self._is_there():
+                    self._path.unlink()
+                os.close(self._file)
+        except OSError:  # another waits for it, or its folder is gone
+            pass
+
+    def _is_there(self) -> bool:
+        """Whether the name still is that of the locked file."""
+        try:
+            return os.path.samestat(os.fstat(self._file), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+
+def _lock(file: int) -> None:
+    if sys.platform == "win32":
+        try:
+            msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(*error.args) from error
+    else:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 @contextmanager
 def atomic_write(path: str | os.PathLike[str], *, over_directory: bool = False) -> Iterator[Path]:
     """Write a file or a directory whole or not at all.
 
     ``with atomic_write(path) as part: part.write_text(text)``: ``part`` is a path of the same name in a new folder
     beside ``path``. What was written there replaces ``path`` when the block ends; if nothing was, or the block fails
-    or is interrupted, ``path`` stays as it is. The folder is removed in any case.
+    or is interrupted, ``path`` stays as it is. The folder is removed in any case; where the process was killed, by the
+    next one that writes ``path``.
 
     Args:
         path: File or directory to write; its folder must be there.
@@ -88,17 +157,43 @@ def atomic_write(path: str | os.PathLike[str], *, over_directory: bool = False) 
         OSError: If the folder can't be written to, or ``path`` can't be replaced.
     """
     path = Path(path)
-    folder = Path(tempfile.mkdtemp(prefix=f".{path.name[:64]}.", suffix=".part", dir=path.parent))
+    _remove_left_over(path)
+    folder = Path(tempfile.mkdtemp(prefix=_prefix(path), suffix=".part", dir=path.parent))
     part = folder / path.name
+    owner = None
     try:
+        with suppress(OSError):  # a file system without locks
+            owner = Lock(folder / _OWNER)
         yield part
         if part.exists():
             if over_directory and path.exists() and (path.is_dir() or part.is_dir()):
-                _replace_directory(part, path, folder / ".replaced")
+                _replace_directory(part, path, folder / _REPLACED)
             else:
                 part.replace(path)
     finally:
+        if owner is not None:
+            owner.release()
         _remove(folder, unfinished=part.is_dir())
+
+
+def _prefix(path: Path) -> str:
+    return f".{path.name[:64]}."
+
+
+def _remove_left_over(path: Path) -> None:
+    """Remove the folders of writers of ``path`` that were killed; those of living ones stay."""
+    named = re.compile(re.escape(_prefix(path)) + r"[a-z0-9_]{8}\.part")
+    with suppress(OSError):
+        for folder in [one for one in path.parent.iterdir() if named.fullmatch(one.name)]:
+            owner = folder / _OWNER
+            if not owner.exists() and time.time() - folder.stat().st_mtime < _NEW:
+                continue
+            with suppress(OSError):  # its writer lives
+                lock = Lock(owner)
+                if (folder / _REPLACED).exists() and not os.path.lexists(path):
+                    (folder / _REPLACED).rename(path)  # killed between the two steps of replacing it
+                lock.release()
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _replace_directory(part: Path, path: Path, old: Path) -> None:

@@ -1,5 +1,10 @@
 """Files and directories appear whole or not at all."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from hiresattn.files import atomic_write
@@ -72,3 +77,54 @@ def test_directories_are_replaced_on_demand_only(tmp_path):
 def test_a_missing_folder_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError), atomic_write(tmp_path / "missing" / "table.csv"):
         pass
+
+
+def kill_while_writing(path, code):
+    """Run code in a process that kills itself; it has ``part``, in the block that writes ``path``."""
+    code = f"""if True:
+        import os, signal, sys
+        from pathlib import Path
+        from hiresattn.files import atomic_write
+        path = Path(sys.argv[1])
+        with atomic_write(path, over_directory=True) as part:
+            {code}
+            os.kill(os.getpid(), signal.SIGKILL)
+    """
+    done = subprocess.run([sys.executable, "-c", code, path], check=False)  # noqa: S603
+    assert done.returncode == -9
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_what_a_killed_writer_left_is_removed_by_the_next(tmp_path):
+    path = tmp_path / "image"
+    kill_while_writing(path, "part.mkdir(); (part / 'chunk').write_text('half')")
+    assert [one.suffix for one in tmp_path.iterdir()] == [".part"]
+    other = tmp_path / ".image.abcdefg.part"  # of somebody else: not a name that is made here
+    other.mkdir()
+    with atomic_write(path) as part:
+        part.write_text("whole")
+    assert sorted(tmp_path.iterdir()) == [other, path]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_directory_that_was_being_replaced_comes_back(tmp_path):
+    path = tmp_path / "image"
+    fill(path, "first", directory=True)
+    kill_while_writing(path, "path.rename(part.parent / '.replaced')")
+    assert not path.exists()
+    with atomic_write(path):
+        pass
+    assert content(path) == "first"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_living_writer_has_begun_stays(tmp_path):
+    path = tmp_path / "image"
+    with atomic_write(path) as first:
+        first.write_text("first")
+        os.utime(first.parent, (time.time() - 1e6,) * 2)
+        with atomic_write(path) as second:
+            second.write_text("second")
+        assert first.read_text() == "first"
+    assert path.read_text() == "first"
+    assert list(tmp_path.iterdir()) == [path]

@@ -19,7 +19,7 @@ from hiresattn.evaluation.plots import plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.files import atomic_write, make_folder, open_text
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.report.lines import json_line
+from hiresattn.lines import json_line
 
 _log = logging.getLogger(__name__)
 

@@ -131,7 +131,7 @@ def test_the_output_keeps_what_it_held_until_model_device_and_overlays_are_fine(
 ):
     out = tmp_path / "out.jsonl"
     out.write_text("kept\n")
-    words = ["classify", "a.tif", "-m", "m", "-o", out]
+    words = ["classify", "a.tif", "-m", "m", "--overwrite", "-o", out]
     result = run(*words, "--overlay", "/proc/nope")
     assert (result.exit_code, out.read_text()) == (1, "kept\n")
     assert result.stderr.startswith("Error: /proc/nope: the directory can't be made (")
@@ -155,6 +155,64 @@ def test_what_worked_is_kept_when_the_run_is_interrupted(run, classified, monkey
     result = run("classify", "a.tif", "b.tif", "-m", "m", "-o", out)
     assert result.exit_code == 130
     assert [record["source"] for record in lines(out.read_text())] == ["a.tif"]
+
+
+def test_a_file_that_holds_something_is_resumed_or_overwritten_or_refused(run, classified, tmp_path):
+    out = tmp_path / "out.jsonl"
+    assert run("classify", "a.tif", "bad.tif", "-m", "m", "-o", out).exit_code == 3
+    before = out.read_text()
+    result = run("classify", "a.tif", "-m", "m", "-o", out)
+    assert (result.exit_code, result.stdout, out.read_text()) == (1, "", before)
+    assert result.stderr == (
+        f"Error: {out}: is there already; --resume adds what is missing in it, --overwrite starts anew, or give "
+        "another file\n"
+    )
+    result = run("classify", "a.tif", "bad.tif", "c.tif", "-m", "m", "-o", out, "--resume")
+    assert (result.exit_code, classified.sources) == (3, ["bad.tif", "c.tif"])
+    assert [record["source"] for record in lines(out.read_text())] == ["a.tif", "bad.tif", "c.tif"]
+    assert "1 ok, 1 failed; 1 were there" in result.stderr
+    result = run("classify", "bad.tif", "-m", "m", "-o", out, "--resume")
+    assert result.exit_code == 1  # all that it was asked for
+    assert run("classify", "c.tif", "-m", "m", "-o", out, "--overwrite").exit_code == 0
+    assert [record["source"] for record in lines(out.read_text())] == ["c.tif"]
+
+
+def test_other_options_classify_again(run, classified, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ["classify", "a.tif", "-m", "m", "-o", out, "--resume"]
+    assert run(*words).exit_code == 0
+    result = run(*words, "--budget", 8)
+    assert classified.sources == ["a.tif"]
+    assert "1 of its records are of other sources" in result.stderr
+    run(*words, "--budget", 8, "--threads", 1, "--batch-images", 2)
+    assert classified.sources == []
+    assert len(lines(out.read_text())) == 2
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.geojson", "x.json", "x.jsonl.gz"])
+def test_a_suffix_of_another_format_is_refused(run, classified, tmp_path, name):
+    result = run("classify", "a.tif", "-m", "m", "-o", tmp_path / name)
+    assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert (
+        f"are written as JSON lines, not as {Path(name).suffix}; give a name that ends in .jsonl"
+        in result.stderr
+    )
+
+
+def test_resuming_leaves_the_overlays_that_are_there(run, classified, image, tmp_path):
+    (tmp_path / "second").mkdir()
+    second = shutil.copy(image, tmp_path / "second")
+    words = ["-m", "m", "-o", tmp_path / "out.jsonl", "--overlay", tmp_path / "overlays"]
+    run("classify", image, *words)
+    drawn = (tmp_path / "overlays" / "image.png.png").stat().st_mtime_ns
+    assert run("classify", image, second, *words, "--resume").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["image.png-2.png", "image.png.png"]
+    assert (tmp_path / "overlays" / "image.png.png").stat().st_mtime_ns == drawn
+
+
+def test_resume_and_overwrite_need_a_file(run, classified):
+    assert run("classify", "a.tif", "-m", "m", "--resume").exit_code == 2
+    assert run("classify", "a.tif", "-m", "m", "-o", "-", "--overwrite").exit_code == 2
 
 
 def test_an_output_that_cant_be_written_fails_before_anything_is_read(run, classified, tmp_path):

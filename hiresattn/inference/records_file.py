@@ -1,0 +1,213 @@
+"""Records of classified sources in a file: one JSON line each, kept whatever ends the run, and gone on with."""
+
+import hashlib
+import json
+import logging
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, fields, is_dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from hiresattn.checkpoint import Model, load_model
+from hiresattn.config import changed
+from hiresattn.datasets.example import Example
+from hiresattn.errors import ConfigError
+from hiresattn.files import ZARR_FILES, is_remote
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.record import Record
+from hiresattn.lines import LinesFile
+
+_log = logging.getLogger(__name__)
+Source = TypeVar("Source")
+
+#: What the names of files of JSON lines end in.
+SUFFIXES = (".jsonl", ".ndjson")
+#: Options that change how fast a result comes, not which.
+_PASSING = ("device", "threads", "batch_images", "on_error")
+
+
+class RecordsFile:
+    """A file of records, one JSON line per source.
+
+    Every line has, besides the record, a ``key``: a hash of the source (its path, size and time of change, or its
+    address), window, label, model and options. By it a later run knows what is there.
+
+    Args:
+        path: The file; its name ends in ``.jsonl`` or ``.ndjson``, or has no suffix.
+        model: The model that classifies.
+        options: How.
+        resume: Keep the records that the file holds; ``missing`` then leaves out their sources. Records of errors are
+            taken out, so that their sources are tried again.
+        overwrite: Empty the file. Without either, a file that holds something is refused.
+
+    Raises:
+        ConfigError: If the suffix is another, the file holds something, or another process writes it.
+        WriteError: If it can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        options: ClassifyOptions,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        check_suffix(path)
+        self._run = [model.sha256, model.temperature, model.k, _plain(model.config), _options(options)]
+        self._keys: dict[Any, str | None] = {}
+        self._lines = LinesFile(path, resume=resume, overwrite=overwrite)
+        failed = [line for line in self._lines.held if line.get("status") == "error"]
+        if failed:
+            self._lines.keep([line for line in self._lines.held if line.get("status") != "error"])
+        self._there = Counter(line.get("key") for line in self._lines.held)
+
+    def missing(self, sources: Iterable[Source]) -> list[Source]:
+        """The sources that the file has no record of, in order; a source named twice has two records."""
+        there = self._there.copy()
+        left = []
+        for source in sources:
+            key = self._key(source)
+            if key is not None and there[key]:
+                there[key] -= 1
+            else:
+                left.append(source)
+        others = there.total()
+        if others:
+            _log.warning(
+                "%s: %d of its records are of other sources, of files that have changed, or of another model or "
+                "other options; they stay in it",
+                self._lines.path, others,
+            )  # fmt: skip
+        return left
+
+    def write(self, record: Record, source: Any) -> None:
+        """Add the record of a source, which is on disk when this returns."""
+        self._lines.write(record.to_json() | {"key": self._key(source)})
+
+    def close(self) -> None:
+        """Close the file, and let others write it."""
+        self._lines.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _key(self, source: Any) -> str | None:
+        """The key of a source, as it was when first asked for; None = an array, which has no name."""
+        example = source if hasattr(source, "source") and hasattr(source, "region") else Example(source)
+        name = example.source
+        if not isinstance(name, str | Path):
+            return None
+        facts = (str(name), example.region, example.label, getattr(example, "mpp", None))
+        if facts not in self._keys:
+            self._keys[facts] = source_key(*facts, self._run)
+        return self._keys[facts]
+
+
+def write_records(
+    output: str | os.PathLike[str],
+    sources: Sequence[Any],
+    model: Model | str | Path,
+    options: ClassifyOptions | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    **changes: Any,
+) -> Iterator[Record]:
+    """Classify images, and write each record to a file of JSON lines as soon as it is there.
+
+    Args:
+        output: The file, ``.jsonl``; see ``RecordsFile``.
+        sources: As ``classify_all`` takes them.
+        model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
+        options: How; None = the defaults.
+        resume: Leave out the sources whose records the file holds.
+        overwrite: Empty the file; without either, a file that holds something is refused.
+        changes: Single options, in place of those of ``options``.
+
+    Yields:
+        The records, after they were written; with ``resume`` the new ones.
+
+    Raises:
+        ConfigError: If an option or the file can't be used.
+        WriteError: If the file can't be written.
+        HiresattnError: With ``on_error="raise"``, what is wrong with a source.
+
+    Example:
+        >>> for record in hiresattn.write_records("out.jsonl", ["a.svs", "b.svs"], "model", resume=True):
+        ...     print(record.source, record.class_name)
+    """
+    from hiresattn.inference.classify import classify_all
+
+    chosen = changed(options or ClassifyOptions(), changes)
+    loaded = model if isinstance(model, Model) else load_model(model)
+    with RecordsFile(output, loaded, chosen, resume=resume, overwrite=overwrite) as file:
+        left = file.missing(sources)
+        for source, record in zip(left, classify_all(left, loaded, chosen), strict=True):
+            file.write(record, source)
+            yield record
+
+
+def check_suffix(path: str | os.PathLike[str]) -> None:
+    """Refuse a name that says that the file is none of JSON lines.
+
+    Raises:
+        ConfigError: If it does.
+    """
+    suffix = Path(path).suffix
+    if suffix and suffix.lower() not in SUFFIXES:
+        raise ConfigError(
+            f"{os.fspath(path)}: records are written as JSON lines, not as {suffix}; give a name that ends in "
+            f"{' or '.join(SUFFIXES)}"
+        )
+
+
+def source_key(name: str, region: Any, label: Any, mpp: float | None, run: Any) -> str:
+    """A hash of a source as it is now, and of what is asked of it.
+
+    Args:
+        name: Path or address.
+        region: Window, level-0 px; None = the whole image.
+        label: Label or labels given with it.
+        mpp: Scale given with it, µm per level-0 px.
+        run: What is the same for all sources, as JSON types.
+    """
+    text = json.dumps([_identity(name), region, label, mpp, run], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _identity(name: str) -> Any:
+    """What tells a file from others, and from itself after a change; of an address only itself."""
+    if is_remote(name):
+        return name
+    try:
+        path = os.path.realpath(name)
+    except (OSError, ValueError):
+        return name
+    files = [path, *(os.path.join(path, file) for file in ZARR_FILES)] if os.path.isdir(path) else [path]  # noqa: PTH112, PTH118
+    facts: list[Any] = [path]
+    for file in files:
+        try:
+            found = os.stat(file)  # noqa: PTH116 - no name makes it raise anything else
+        except (OSError, ValueError):
+            continue
+        facts.append([found.st_size, found.st_mtime_ns])
+    return facts
+
+
+def _options(options: ClassifyOptions) -> dict[str, Any]:
+    kept = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in _PASSING}
+    return {name: _plain(value) for name, value in kept.items()}
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
