@@ -1,7 +1,10 @@
 """How GDAL opens a file: its path, its settings for remote ones, its errors and its warnings."""
 
+import logging
 import os
-from contextlib import AbstractContextManager, ExitStack
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
@@ -28,7 +31,8 @@ _REMOTE = {
 #: GDAL decodes in the caller's thread, whatever the user sets. Its JPEG 2000 driver decodes blocks ahead in
 #: threads of its own, where an error is only printed and the block stays uninitialised memory; and a forked
 #: process waits for such threads for ever. The fetcher has threads.
-_ONE_THREAD = {"GDAL_NUM_THREADS": "1"}
+#: Where libjpeg notices damage it fills up with grey or blank rows: that is an error, whatever the user sets.
+_ALWAYS = {"GDAL_NUM_THREADS": "1", "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
 
 _VSI = {
     "http://": "/vsicurl/http://",
@@ -51,7 +55,7 @@ class GdalFile:
         self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
         self.remote = self._path.startswith("/vsi")
         """Whether GDAL reads it through one of its own file systems."""
-        self._settings = _ONE_THREAD | (_REMOTE if self.remote else {})
+        self._settings = _ALWAYS | (_REMOTE if self.remote else {})
         self._quiet = True
 
     def first(self) -> Any:
@@ -95,8 +99,33 @@ class GdalFile:
         import rasterio
         from rasterio.env import getenv, hasenv
 
-        given = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ONE_THREAD.keys()
+        given = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ALWAYS.keys()
         return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given})
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Raise ``OSError`` where libjpeg, inside GDAL's TIFF driver, noticed damage: GDAL itself goes on.
+
+    Whoever reads must open the file anew then: GDAL keeps the blocks that it made up.
+    """
+    here, noticed = threading.get_ident(), list[str]()
+
+    def listen(record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if threading.get_ident() == here and "JPEGLib" in message:
+            noticed.append(message.rpartition("JPEGLib:")[2])
+            return False
+        return True
+
+    logger = logging.getLogger("rasterio._err")
+    logger.addFilter(listen)
+    try:
+        yield
+    finally:
+        logger.removeFilter(listen)
+    if noticed:
+        raise OSError(noticed[0])
 
 
 def reason(error: BaseException) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason
+from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason, strict
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.pixels import Pixels
@@ -38,9 +38,9 @@ class RasterioPyramid(Pyramid):
     An alpha band isn't a band here: it marks what is valid, as do an internal mask, the nodata value and
     blocks that a sparse GeoTIFF leaves out. A palette image gives its indices, and ``palette``.
 
-    Tiles of local GeoTIFF, and of cloud-optimised ones behind http and https, are read and decoded natively: GDAL
-    returns damaged ones of JPEG as if nothing were, and doesn't look at deflate's checksums. Strips, and other
-    files elsewhere, are as GDAL reads them.
+    Tiles and strips of local GeoTIFF, and of cloud-optimised ones behind http and https, are read and decoded
+    natively: GDAL doesn't always look at deflate's checksums. One strip for a whole image, and other files elsewhere,
+    are as GDAL reads them; what libjpeg notices there is an error.
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
@@ -215,7 +215,7 @@ class RasterioPyramid(Pyramid):
     def _reading(self, level: int, what: str) -> Iterator[Any]:
         """This thread's handle of a level; its errors are ``ReadError``."""
         try:
-            with self._file.environment():
+            with self._file.environment(), strict():
                 yield self._handles[level].get()
         except Exception as error:
             self._handles[level].drop()
@@ -291,7 +291,7 @@ def _level(downsample: float, size: tuple[int, int], block: tuple[int, int], *, 
 def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | None) -> TiffTiles | None:
     """A strict tile reader for a file, where its directories (in ``path``) are the levels GDAL sees."""
     with opened_tiff(path) as tif:
-        pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels])
+        pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels], strips=True)
         try:
             tiles = (
                 None
@@ -300,5 +300,11 @@ def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | No
             )
         except OpenError:  # bands or bits that only GDAL decodes
             return None
-    agree = tiles is not None and tiles.bands == meta.channels and tiles.dtype == meta.dtype
+    sides = [(level.tile_height, level.tile_width) for level in meta.levels]
+    agree = (
+        tiles is not None
+        and tiles.bands == meta.channels
+        and tiles.dtype == meta.dtype
+        and tiles.sides == sides  # GDAL shows one strip for all as rows
+    )
     return tiles if agree else None

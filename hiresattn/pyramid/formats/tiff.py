@@ -117,14 +117,14 @@ def described(tiles: TiffTiles) -> tuple[Level, ...]:
     )
 
 
-def pages_of_sizes(tif: Any, sizes: list[tuple[int, int]]) -> list[list[Any]] | None:
+def pages_of_sizes(tif: Any, sizes: list[tuple[int, int]], *, strips: bool = False) -> list[list[Any]] | None:
     """The tiled pages of given sizes (rows, columns), alike and in order; None if they aren't all there.
 
-    For readers that know the levels and want the tiles.
+    For readers that know the levels and want the tiles; with ``strips`` also pages of strips.
     """
     found: list[list[Any]] = []
     for page in _all_pages(tif):
-        if len(found) < len(sizes) and _is_level(page) and page.is_tiled:
+        if len(found) < len(sizes) and _is_level(page) and (strips or page.is_tiled):
             size = (int(page.imagelength), int(page.imagewidth))
             alike = not found or _kind(page) == _kind(found[0][0])
             if size == sizes[len(found)] and alike:

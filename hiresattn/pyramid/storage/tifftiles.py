@@ -15,6 +15,8 @@ from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
 
 _JPEG = 7
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
+#: Bands of a JPEG tile, and as what they are decoded. Four without a word about their colours stay as they are.
+_JPEG_SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _PLANAR = 2
 #: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
@@ -220,9 +222,9 @@ def _plane(path: str, page: Any) -> _Plane:
         raise OpenError(f"{what}: pixels of type {key.dtype}; possible are whole numbers and floats")
     in_tile = 1 if planar else samples
     if compression == _JPEG:
-        if int(np.max(key.bitspersample)) != 8 or in_tile not in (1, 3):
+        if int(np.max(key.bitspersample)) != 8 or in_tile not in _JPEG_SPACES:
             raise OpenError(
-                f"{what}: JPEG with {samples} bands of {key.bitspersample} bits; possible are 1 or 3 bands "
+                f"{what}: JPEG with {samples} bands of {key.bitspersample} bits; possible are 1, 3 or 4 bands "
                 "of 8 bits; convert the file to another compression"
             )
         decode = _jpeg_decoder(page.jpegtables, _tile_shape(key), in_tile, rgb=photometric == _RGB)
@@ -255,7 +257,7 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
 
     # Start marker, then the shared tables without their own start and end, then the tile's segments.
     prefix = b"\xff\xd8" + (tables[2:-2] if tables else b"")
-    colorspace = "RGB" if samples == 3 else "GRAY"
+    colorspace = _JPEG_SPACES[samples]
 
     def decode(stored: bytes, _: int, buffer: np.ndarray | None) -> np.ndarray:
         if stored[:2] != b"\xff\xd8":
