@@ -14,7 +14,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 _REST = "Options"
 #: Bounds as click writes them, such as ``x>=1``; left out, since errors have them.
 _BOUNDS = re.compile(r"(; )?[\d.]*<?=?x[<>]=?[\d.]*")
-_DEFAULT = re.compile(r" *\[default: ([^];]*)[^]]*\]")
+_DEFAULT = re.compile(r" *\[default: ([^]]*)\]")
 
 
 class Command(click.Command):
@@ -137,9 +137,10 @@ def _described(command: click.Command, ctx: click.Context, words: tuple[str, ...
         for one in parameters:
             if "--help" not in one.opts:
                 names, text = _record(one, ctx)
+                text = _plain(text)
                 match = _DEFAULT.search(text)
                 default = match[1] if match else ""
-                yield Described(" ".join(words), title, names, _DEFAULT.sub("", _plain(text)), default)
+                yield Described(" ".join(words), title, names, _DEFAULT.sub("", text), default)
 
 
 def _record(option: click.Parameter, ctx: click.Context) -> tuple[str, str]:

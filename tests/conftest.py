@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,6 +10,8 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))  # so that tests can import tests.images and the contracts
 sys.path.append(str(ROOT / "benchmarks"))  # and the scenes that benchmarks are run on
 
+# Before torch is loaded: threads that wait without sleeping take the cores of a loaded machine.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # Nothing depends on how fast the machine is, or on whether the tree can be written to.
 settings.register_profile("suite", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])

@@ -37,7 +37,7 @@ def islands(result: dict[str, Any]) -> str:
         f"\n\n{result['test']} test windows, {seeds} seeds (mean, lowest to highest), trained on {result['train']} "
         "windows. Hit: of the windows with islands, in how many a visited region of at most 128 px holds the centre of "
         f"one, spending a budget of {result['budget']}; by depth: below the root regions. Accuracy and costs: with the "
-        "stop rule (top-k has none). Pixels are many as finer levels are averaged (`--oversample 4`). Splits are by "
+        "stop rule (top-k has none). Pixels are many as finer levels are averaged (`oversample = 4`). Splits are by "
         "position within one mosaic."
     )
     return table(head, body) + words + source(result, "islands.py")

@@ -1,0 +1,140 @@
+"""Every command that a page shows is run, or the page says why not; what it prints is what the page shows."""
+
+import contextlib
+import csv
+import io
+import json
+import shlex
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from PIL import Image
+
+from hiresattn_cli.main import cli
+from tests.docs.blocks import ROOT, RUN, blocks, commands, pages, shows
+
+TUTORIAL = "docs/tutorial-slides.md"
+FEW = ("COUNT, SIDE = 60", "COUNT, SIDE = 20")
+
+
+def slow(page):
+    return "<!-- slow page: " in (ROOT / page).read_text(encoding="utf-8")
+
+
+def runs(block):
+    return block.language in RUN and not block.marker.startswith("needs data: ")
+
+
+def run(words):
+    """A command line in this process; what it printed."""
+    name, *arguments = shlex.split(words, comments=True)
+    assert name == "hiresattn", (
+        f"{words}: only hiresattn is run here; say `<!-- needs data: … -->` below the block"
+    )
+    if arguments[0] == "train" and "-o" in arguments and not {"--resume", "--force"} & set(arguments):
+        there = arguments[arguments.index("-o") + 1]
+        shutil.rmtree(there, ignore_errors=True)  # the model that all pages start with
+    done = CliRunner().invoke(cli, arguments, prog_name="hiresattn")
+    assert done.exit_code == 0, f"{words}\n{done.output}\n{done.exception!r}"
+    return done.output
+
+
+def execute(code, known):
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, known)  # noqa: S102 - the documentation's own
+    return printed.getvalue()
+
+
+def follow(page, changes=("", "")):
+    """Run the blocks of a page in order."""
+    known = {"__name__": "page"}
+    printed = ""
+    for block in blocks(page):
+        where = f"{page}, line {block.line}"
+        if block.language == "toml":
+            Path("run.toml").write_text(block.text, encoding="utf-8")
+        elif block.language == "python" and runs(block):
+            printed = execute(block.text.replace(*changes), known)
+        elif block.language == "text":
+            assert shows(block.text, printed), f"{where}:\n{printed}"
+        elif runs(block):
+            for command in commands(block):
+                printed = run(command.words)
+                assert command.output is None or shows(command.output, printed), (
+                    f"{where}: {command.words} printed\n{printed}"
+                )
+
+
+def derived_files():
+    """What the pages name besides the tutorial's files."""
+    shutil.copy("slides/01.tif", "slide.tif")
+    Path("more/below").mkdir(parents=True, exist_ok=True)
+    shutil.copy("slides/02.tif", "more/below/other.tif")
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
+    image.save("scan.png")
+    image.save("strips.tif")
+    with Path("manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    patches = [(row["path"], row["label"], row["split"], *json.loads(row["boxes"])[0]) for row in rows[1::2]]
+    patches += [(row["path"], row["label"], row["split"], 0, 0, 128, 128) for row in rows[::2]]
+    write_table("patches.csv", ("path", "label", "split", "y", "x", "height", "width"), patches)
+    columns = ("path", "label", "split")
+    write_table("slides.csv", columns, [[row[column] for column in columns] for row in rows])
+
+
+def write_table(path, columns, rows):
+    with Path(path).open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """What the pages' commands are run on: the tutorial's slides, few, and a model trained on them."""
+    folder = tmp_path_factory.mktemp("files")
+    with contextlib.chdir(folder):
+        code = next(block.text for block in blocks(TUTORIAL) if block.language == "python")
+        execute(code.replace(*FEW), {})
+        derived_files()
+        run("hiresattn train manifest.csv -o model --epochs 2 --batch-size 8")
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path, files, monkeypatch):
+    """A folder with the files, and nothing that another page left there."""
+    shutil.copytree(files, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+
+
+@pytest.mark.parametrize("page", [*pages()])
+def test_every_block_is_run_or_says_why_not(page):
+    for block in blocks(page):
+        assert block.language, f"{page}, line {block.line}: name the language of the block"
+        fine = not block.marker or block.marker.startswith(("needs data: ", "table: ", "end", "slow"))
+        assert fine, f"{page}, line {block.line}: unknown marker {block.marker!r}"
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in pages() if any(map(runs, blocks(page))) and not slow(page)]
+)
+@pytest.mark.usefixtures("here")
+def test_the_commands_of_a_page_do_what_it_shows(page):
+    follow(page)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in pages() if slow(page)])
+def test_the_commands_of_a_long_page_do_what_it_shows(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    follow(page)
+
+
+def test_numbers_and_ellipses_stand_for_others():
+    assert shows("a 1.5 s\n…\nlast", "a  20 s\nx\ny\nlast\n")
+    assert shows("{…}", '{"a": 1}')
+    assert not shows("a 1 s", "b 1 s")
+    assert not shows("a", "a\nb")
