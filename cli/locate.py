@@ -1,9 +1,13 @@
 """``hiresattn locate``: boxes from image labels, for training."""
 
+from typing import Any
+
 import click
 
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
+from hiresattn_cli.records import exit_status
 
 
 @click.command(
@@ -40,6 +44,15 @@ from hiresattn_cli.progress import progress_bar
         metavar="N",
         help="Threads that read.",
     ),
+    click.option(
+        "--on-error",
+        type=click.Choice(["raise", "skip"]),
+        default="raise",
+        show_default=True,
+        help="Unreadable image: stop, or copy its row as it is (exit status 3).",
+    ),
+    click.option("--resume", is_flag=True, help="Go on with an interrupted run: keep what it found."),
+    click.option("--overwrite", is_flag=True, help="Replace CSV, and start anew."),
 )
 @click.pass_context
 def locate(
@@ -49,21 +62,27 @@ def locate(
     *,
     model: str,
     output: str,
-    overlap: float,
-    sure: float,
-    threads: int,
+    resume: bool,
+    overwrite: bool,
+    **settings: Any,
 ) -> None:
     """Write boxes around what shows the label of each of MANIFEST's training images.
 
     Every finest region of these images is read. In an image without a label, regions of any class but the background
     are found, each with its class; without any, the image gets the background as its label. `hiresattn train CSV`
-    then trains the scorer with these boxes. Rows of other splits, and rows with boxes, are copied.
+    then trains the scorer with these boxes. Rows of other splits, and rows with boxes, are copied. What is found goes
+    to CSV.part image by image, until CSV is written whole.
     """
     from hiresattn.inference.locate import locate as locate_boxes
 
     with progress_bar("Locating", 1.0, wanted=ctx.obj >= 0) as update:
         found = locate_boxes(
-            manifest, model, output, overlap=overlap, sure=sure, threads=threads, progress=update
+            manifest, model, output, resume=resume, overwrite=overwrite, progress=update, **settings
         )
+    for source, error in found.failures:
+        message = one_line(error)
+        click.echo(f"Error: {message if source in message else f'{source}: {message}'}", err=True)
     if ctx.obj >= 0:
-        click.echo(f"Boxes for {found.found} of {found.searched} images in {output}", err=True)
+        failed = f", {len(found.failures)} failed (--resume tries them again)" if found.failures else ""
+        click.echo(f"Boxes for {found.found} of {found.searched} images in {output}{failed}", err=True)
+    ctx.exit(exit_status(len(found.failures), found.searched))

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
     from hiresattn.inference.classify import classify_all as classify_all
+    from hiresattn.inference.locate import LocateOptions as LocateOptions
     from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
     from hiresattn.inference.record import Record as Record
@@ -44,6 +45,7 @@ _HOME = {
     "ClassifyOptions": "hiresattn.inference.options",
     "ConvertOptions": "hiresattn.conversion.convert",
     "EvaluateOptions": "hiresattn.evaluation.run",
+    "LocateOptions": "hiresattn.inference.locate",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",
     "Record": "hiresattn.inference.record",
@@ -69,6 +71,7 @@ __all__ = [
     "ConvertOptions",
     "EvaluateOptions",
     "HiresattnError",
+    "LocateOptions",
     "Model",
     "Pyramid",
     "Record",

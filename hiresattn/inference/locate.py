@@ -3,20 +3,25 @@
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from hiresattn.checkpoint import Model, load_model
+from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.write import write_manifest
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, WriteError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.records_file import source_key
 from hiresattn.inference.session import ready_net
 from hiresattn.inference.torch_engine import TorchEngine
+from hiresattn.lines import LinesFile, refuse_filled
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 
@@ -26,6 +31,32 @@ _log = logging.getLogger(__name__)
 SURE = 0.5
 #: Rounds in which an image's share of such places is estimated.
 ROUNDS = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateOptions:
+    """How boxes are found.
+
+    Raises:
+        ConfigError: If a value can't be used.
+    """
+
+    overlap: float = 0.0
+    """Least share of its side that a region has in common with the next, 0 to below 1."""
+    sure: float = SURE
+    """Least probability that a region shows the label, for it to become a box; see ``located``."""
+    threads: int = 2
+    """Threads that read."""
+    on_error: str = "raise"
+    """Unreadable image: ``raise``, or ``skip``: its row is copied as it is."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap < 1:
+            raise ConfigError(f"overlap is a share of 0 to below 1; got {self.overlap}")
+        if not 0 <= self.sure <= 1:
+            raise ConfigError(f"sure is a probability, 0 to 1; got {self.sure}")
+        if self.on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error must be 'raise' or 'skip'; got {self.on_error!r}")
 
 
 @dataclass(frozen=True)
@@ -38,79 +69,103 @@ class Located:
     """Images that were searched."""
     found: int
     """Of these, images in which boxes were found."""
+    failures: tuple[tuple[str, str], ...] = ()
+    """With ``on_error="skip"``, each image that couldn't be read, and why; its row is as it was."""
 
 
 def locate(
     manifest: str | Path | Iterable[Example],
     model: Model | str | Path,
     output: str | Path | None = None,
+    options: LocateOptions | None = None,
     *,
-    overlap: float = 0.0,
-    sure: float = SURE,
-    threads: int = 2,
+    resume: bool = False,
+    overwrite: bool = False,
     progress: Callable[[float, str], None] = lambda _share, _step: None,
+    **changes: Any,
 ) -> Located:
     """Find boxes around what shows the label of each training image, by reading every finest region.
 
     A training on the manifest written then supervises the scorer with the boxes. Rows of other splits, and rows with
-    boxes, stay as they are.
+    boxes, stay as they are. What is found goes to a file ``OUTPUT.part`` image by image, with which an interrupted
+    run is resumed; it is removed when ``output`` is written and no image failed.
 
     Args:
         manifest: A CSV or Parquet file, or examples.
         model: A model with a background class: a directory, a hub name or a loaded model.
         output: Manifest to write, CSV; None = nothing is written.
-        overlap: Least share of its side that a region has in common with the next, 0 to below 1.
-        sure: Least probability that a region shows the label, for it to become a box; see ``located``.
-        threads: Threads that read.
+        options: How; None = the defaults.
+        resume: Go on from ``OUTPUT.part``: only images that aren't in it are read.
+        overwrite: Replace ``output``, and start anew. Without either, what is there is refused.
         progress: Called with the share done, 0 to 1, and the image's name.
+        changes: Single options, in place of those of ``options``.
 
     Returns:
         The rows with boxes, and how many images have some.
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, an image has too many
-            regions, or ``output`` is the manifest itself.
+            regions, or ``output`` is there already or the manifest itself.
         HiresattnError: If an image can't be read.
+        WriteError: If ``output`` can't be written.
 
     Example:
         >>> hiresattn.locate("slides.csv", "patch-model", "slides-with-boxes.csv").found
     """
+    chosen = changed(options or LocateOptions(), changes)
     if output is not None:
-        _check_output(Path(output), manifest)
+        _check_output(Path(output), manifest, resume=resume, overwrite=overwrite)
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
     loaded = model if isinstance(model, Model) else load_model(model)
     searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
-    chosen = [rows[n] for n in searched]
-    check(loaded, chosen)  # before anything is read
-    for split, what in (("train", "any class but the background is located"), ("val", "training needs one")):
-        bare = sum(row.label is None and row.split == split and row.boxes is None for row in rows)
-        if bare:
-            _log.warning("%d images of split %s have no label: %s", bare, split, what)
-    found = 0
-    for done, example in enumerate(located(chosen, loaded, overlap=overlap, sure=sure, threads=threads)):
-        rows[searched[done]] = example
-        found += bool(example.boxes)
-        progress((done + 1) / len(searched), Path(str(example.source)).name)
-    if output is not None:
-        write_manifest(output, rows)
-    return Located(tuple(rows), len(searched), found)
+    check(loaded, [rows[n] for n in searched])  # before anything is read
+    _warn_of_unlabelled(rows)
+    run = [loaded.sha256, chosen.overlap, chosen.sure]
+    engine = TorchEngine(ready_net(loaded.net, loaded.net.device))
+    found, failures = 0, []
+    with ExitStack() as stack:
+        file = None
+        if output is not None:
+            file = stack.enter_context(LinesFile(_part(output), resume=resume, overwrite=overwrite))
+        done = {} if file is None else {line.get("key"): line for line in file.held}
+        for count, row in enumerate(searched, 1):
+            key = _key(rows[row], run)
+            try:
+                if key in done:
+                    rows[row] = _from_line(rows[row], done[key])
+                else:
+                    rows[row] = _locate_one(rows[row], engine, loaded, chosen)
+                    if file is not None and key is not None:
+                        file.write(_to_line(rows[row], key))
+                found += bool(rows[row].boxes)
+            except WriteError:
+                raise
+            except Exception as error:
+                if chosen.on_error == "raise":
+                    raise
+                failures.append((str(rows[row].source), str(error) or type(error).__name__))
+            progress(count / len(searched), Path(str(rows[row].source)).name)
+        if output is not None:
+            write_manifest(output, rows)
+            if not failures:
+                _part(output).unlink(missing_ok=True)
+    return Located(tuple(rows), len(searched), found, tuple(failures))
 
 
 def located(
-    examples: Iterable[Example], model: Model, *, overlap: float = 0.0, sure: float = SURE, threads: int = 2
+    examples: Iterable[Example], model: Model, options: LocateOptions | None = None, **changes: Any
 ) -> Iterator[Example]:
     """Find the regions that show the labels of images, by reading every finest region.
 
     The model must know what single regions show; it needs no scorer. In an image without a label, regions of any
-    class but the background are found, each with the class that the model predicts.
+    class but the background are found, each with the class that the model predicts. How common such regions are is
+    estimated per image (expectation-maximisation of a mixture with the background).
 
     Args:
         examples: Images or windows, labelled or not.
         model: A model with a background class.
-        overlap: Least share of its side that a region has in common with the next.
-        sure: Least probability that a region shows the label; without one, any class but the background. How common
-            such regions are is estimated per image (expectation-maximisation of a mixture with the background).
-        threads: Threads that read.
+        options: How; None = the defaults.
+        changes: Single options, in place of those of ``options``.
 
     Yields:
         The examples, with the regions found as their boxes; without boxes where none shows the label; with
@@ -122,38 +177,40 @@ def located(
             places than ``exhaustive.MOST_PLACES``.
         HiresattnError: If an image can't be read.
     """
+    chosen = changed(options or LocateOptions(), changes)
     engine = TorchEngine(ready_net(model.net, model.net.device))
-    background = check(model, ())
+    check(model, ())
     for example in examples:
-        check(model, (example,))
-        odd_classes = [i for i in range(len(model.classes)) if i != background]
-        sought = odd_classes if example.label is None else [model.classes.index(example.label)]
-        if sought == [background]:
-            yield replace(example, boxes=())
-            continue
-        pyramid = open_pyramid(example.source)
-        try:
-            region = example.region or (0, 0, pyramid.height, pyramid.width)
-            check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            with CropFetcher([pyramid], model.config.input, threads=threads) as fetch:
-                found = everywhere(engine, fetch, np.array(region, np.int64), overlap=overlap)
-        finally:
-            if pyramid is not example.source:
-                pyramid.close()
-        measured = (found.coverage > 0).nonzero()[0]
-        logits = found.glimpse_logits[measured]
-        evidence = (
-            np.logaddexp.reduce(logits[:, sought], axis=1) - math.log(len(sought)) - logits[:, background]
-        )
-        odd = _probabilities(evidence, known=example.label is not None) >= sure
-        boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
-        if example.label is not None:
-            yield replace(example, boxes=boxes or None)
-        elif boxes or not len(measured):
-            kinds = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
-            yield replace(example, boxes=boxes or None, box_labels=kinds or None)
-        else:
-            yield replace(example, label=model.classes[background], boxes=())
+        yield _locate_one(example, engine, model, chosen)
+
+
+def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
+    """One image with its boxes."""
+    background = check(model, (example,))
+    odd_classes = [i for i in range(len(model.classes)) if i != background]
+    sought = odd_classes if example.label is None else [model.classes.index(str(example.label))]
+    if sought == [background]:
+        return replace(example, boxes=())
+    pyramid = open_pyramid(example.source)
+    try:
+        region = example.region or (0, 0, pyramid.height, pyramid.width)
+        check_region(region, pyramid.height, pyramid.width, pyramid.source)
+        with CropFetcher([pyramid], model.config.input, threads=options.threads) as fetch:
+            found = everywhere(engine, fetch, np.array(region, np.int64), overlap=options.overlap)
+    finally:
+        if pyramid is not example.source:
+            pyramid.close()
+    measured = (found.coverage > 0).nonzero()[0]
+    logits = found.glimpse_logits[measured]
+    evidence = np.logaddexp.reduce(logits[:, sought], axis=1) - math.log(len(sought)) - logits[:, background]
+    odd = _probabilities(evidence, known=example.label is not None) >= options.sure
+    boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
+    if example.label is not None:
+        return replace(example, boxes=boxes or None)
+    if boxes or not len(measured):
+        names = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
+        return replace(example, boxes=boxes or None, box_labels=names or None)
+    return replace(example, label=model.classes[background], boxes=())
 
 
 def check(model: Model, examples: Iterable[Example]) -> int:
@@ -177,12 +234,58 @@ def check(model: Model, examples: Iterable[Example]) -> int:
     return model.net.background
 
 
-def _check_output(output: Path, manifest: object) -> None:
+def _warn_of_unlabelled(rows: Iterable[Example]) -> None:
+    rows = list(rows)
+    for split, what in (("train", "any class but the background is located"), ("val", "training needs one")):
+        bare = sum(row.label is None and row.split == split and row.boxes is None for row in rows)
+        if bare:
+            _log.warning("%d images of split %s have no label: %s", bare, split, what)
+
+
+def _part(output: str | Path) -> Path:
+    """The file of what is found, until all is."""
+    return Path(f"{output}.part")
+
+
+def _check_output(output: Path, manifest: object, *, resume: bool, overwrite: bool) -> None:
     """Refuse before anything is read what can't be written after it."""
     if isinstance(manifest, str | Path) and output.resolve() == Path(manifest).resolve():
         raise ConfigError(f"{output}: that is the manifest itself; give another file")
     if not output.parent.is_dir():
         raise ConfigError(f"{output}: there is no folder {output.parent}; make it, or give another file")
+    part = _part(output)
+    if part.exists() and not (resume or overwrite):
+        raise ConfigError(
+            f"{output}: an interrupted run left {part.name}; --resume goes on with it, --overwrite starts anew"
+        )
+    if resume and output.exists() and not part.exists():
+        raise ConfigError(
+            f"{output}: is finished, without a {part.name} to resume; --overwrite starts anew, or give another file"
+        )
+    refuse_filled(output, resume=resume, overwrite=overwrite)
+
+
+def _key(example: Example, run: Any) -> str | None:
+    """What tells an image from others, and this run from others; None = an array, which has no name."""
+    name = example.source
+    if not isinstance(name, str | Path):
+        return None
+    return source_key(str(name), example.region, example.label, example.mpp, run)
+
+
+def _to_line(example: Example, key: str) -> dict[str, Any]:
+    found = {"label": example.label, "boxes": example.boxes, "box_labels": example.box_labels}
+    return {"key": key, "source": str(example.source)} | found
+
+
+def _from_line(example: Example, line: dict[str, Any]) -> Example:
+    boxes, labels = line["boxes"], line["box_labels"]
+    return replace(
+        example,
+        label=line["label"],
+        boxes=None if boxes is None else tuple(map(tuple, boxes)),
+        box_labels=None if labels is None else tuple(labels),
+    )
 
 
 def _probabilities(evidence: np.ndarray, *, known: bool = True) -> np.ndarray:

@@ -103,3 +103,40 @@ def test_a_model_without_a_background_is_refused(run, work):
     assert found.exit_code == 1
     assert "--background" in found.stderr
     assert not (work / "x.csv").exists()
+
+
+def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatch):
+    from hiresattn.inference import locate
+
+    out, seen = tmp_path / "boxes.csv", []
+    (tmp_path / "broken.png").write_bytes(b"no image")
+    (tmp_path / "scenes.csv").write_text(
+        f"path,label\n{work}/scene.png,bright\nbroken.png,bright\n{work}/later.png,bright\n"
+    )
+    one = locate._locate_one
+    monkeypatch.setattr(locate, "_locate_one", lambda example, *more: seen.append(1) or one(example, *more))
+    words = ["locate", tmp_path / "scenes.csv", "-m", work / "model", "-o", out]
+    stopped = run(*words)
+    assert (stopped.exit_code, len(seen), out.exists()) == (1, 2, False)
+    assert "broken.png" in stopped.stderr
+    again = run(*words)
+    assert again.exit_code == 1
+    assert f"{out}: an interrupted run left boxes.csv.part; --resume goes on with it" in again.stderr
+
+    seen.clear()
+    skipped = run(*words, "--resume", "--on-error", "skip")
+    assert (skipped.exit_code, len(seen)) == (3, 2)
+    assert "Boxes for 2 of 3 images" in skipped.stderr
+    rows = list(csv.DictReader(out.read_text().splitlines()))
+    assert [row["boxes"] for row in rows] == ["[[32, 64, 16, 16]]", "", "[[32, 64, 16, 16]]"]
+
+    seen.clear()
+    (tmp_path / "broken.png").write_bytes((work / "scene.png").read_bytes())
+    mended = run(*words, "--resume")
+    assert (mended.exit_code, len(seen)) == (0, 1)
+    assert "Boxes for 3 of 3 images" in mended.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.csv", "broken.png", "scenes.csv"]
+    for more, message in (([], "--overwrite starts anew"), (["--resume"], "is finished")):
+        refused = run(*words, *more)
+        assert (refused.exit_code, message in refused.stderr) == (1, True)
+    assert run(*words, "--overwrite").exit_code == 0
