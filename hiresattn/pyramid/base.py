@@ -44,6 +44,20 @@ class Metadata:
     """Colours of a palette image, uint8 ``[entries, 3]``; ``read`` returns the indices."""
     nbytes: int = 0
     """Stored size of the image, bytes (0 where unknown)."""
+    channel_names: tuple[str, ...] | None = None
+    """A name for each band: OME's channels, GDAL's band descriptions."""
+    colors: tuple[str, ...] | None = None
+    """What each band shows, as GDAL names it: ``red``, ``green``, ``nir`` ... ``undefined``."""
+    scales: tuple[float, ...] | None = None
+    """Per band: a value read times this, plus its offset, is the quantity measured. ``read`` doesn't apply it."""
+    offsets: tuple[float, ...] | None = None
+    """Per band; see ``scales``."""
+    bounds: tuple[int, int, int, int] | None = None
+    """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
+    gcps: int = 0
+    """How many ground control points the file has. They are not applied."""
+    rpcs: bool = False
+    """Whether the file has rational polynomial coefficients of its sensor. They are not applied."""
 
 
 class Pyramid(ABC):

@@ -19,7 +19,9 @@ _MICROMETRES = {
     "μm": 1.0,
     "um": 1.0,
     "micron": 1.0,
+    "microns": 1.0,
     "micrometer": 1.0,
+    "micrometre": 1.0,
     "nm": 1e-3,
     "nanometer": 1e-3,
     "in": 25400.0,
@@ -57,6 +59,20 @@ def choose_mpp(
     if max(x / y, y / x) > MAX_ASPECT:
         return None, f"not taken: {where} says {x:g} x {y:g} um, pixels that aren't square; give mpp"
     return (x + y) / 2, where
+
+
+def resolution_unit(description: str, tag: int) -> str | None:
+    """The unit that a TIFF file's resolutions count px in, for ``micrometres``; None = it has none.
+
+    Args:
+        description: Its description; ImageJ's, there, wins.
+        tag: Its ResolutionUnit.
+    """
+    if description.startswith("ImageJ="):
+        lines = [line.partition("=")[2] for line in description.splitlines() if line.startswith("unit=")]
+        if lines:
+            return lines[0].strip().replace("\\u00B5", "µ")
+    return {2: "in", 3: "cm"}.get(tag)
 
 
 def micrometres(value: str | float | None, unit: str | None) -> float | None:

@@ -8,7 +8,7 @@ import numpy as np
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata
-from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
 
 
 def metadata(
@@ -56,7 +56,8 @@ def metadata(
 def _resolution(raster: Any) -> tuple[float | None, float | None]:
     """Micrometres per px along y and x, of a TIFF file that isn't georeferenced."""
     tags = raster.tags()
-    unit = {"2": "in", "3": "cm"}.get(tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1])
+    tag = tags.get("TIFFTAG_RESOLUTIONUNIT", "")[:1]
+    unit = resolution_unit(tags.get("TIFFTAG_IMAGEDESCRIPTION", ""), int(tag) if tag.isdigit() else 0)
     if unit is None or raster.crs or not raster.transform.is_identity:
         return None, None
     per_unit = (tags.get(f"TIFFTAG_{axis}RESOLUTION", "0") for axis in "YX")

@@ -10,14 +10,17 @@ import numpy as np
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.formats.omexml import OmeImage, parse_ome, refuse_partners
 from hiresattn.pyramid.formats.quiet import unlogged
-from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.directories import ASIDE, same_aspect
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 
 _ALPHA = (1, 2)  # ExtraSamples: associated, unassociated
+_APERIO_MPP = re.compile(r"\|\s*MPP\s*=\s*(\d+[.,]?\d*)")
+_RGB, _RGB_PHOTOMETRICS = ("red", "green", "blue"), (2, 6)
 _MASK = 4  # a bit of NewSubfileType
 
 
@@ -41,11 +44,18 @@ class TiffPyramid(Pyramid):
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         with opened_tiff(source) as tif:
-            levels, ome_index = _image_levels(tif, source)
+            levels, ome = _image_levels(tif, source)
             tiles = TiffTiles(source, levels, 0 if nodata is None else nodata)
             key = levels[0][0].keyframe
-            chosen, where = choose_mpp(mpp, *_scale(tif, key, ome_index))
+            chosen, where = choose_mpp(mpp, *_scale(tif, key, ome))
             self._alpha = _has_alpha(key)
+            if ome is not None and tiles.bands < ome.bands:
+                listed = f" ({', '.join(ome.channel_names)})" if ome.channel_names else ""
+                raise OpenError(
+                    f"{source}: its OME-XML announces {ome.bands} channels{listed}, the file holds "
+                    f"{tiles.bands}; export it again"
+                )
+            names = _names(tif, levels[0], ome, tiles.bands - self._alpha)
             palette = None if key.colormap is None else (np.asarray(key.colormap).T >> 8).astype(np.uint8)
         super().__init__(
             source,
@@ -58,6 +68,10 @@ class TiffPyramid(Pyramid):
                 nodata=nodata,
                 palette=palette,
                 nbytes=tiles.nbytes,
+                channel_names=names,
+                colors=_RGB
+                if int(key.photometric) in _RGB_PHOTOMETRICS and tiles.bands - self._alpha == 3
+                else None,
             ),
             mpp=mpp,
             nodata=nodata,
@@ -132,13 +146,27 @@ def pages_of_sizes(tif: Any, sizes: list[tuple[int, int]], *, strips: bool = Fal
     return found if len(found) == len(sizes) else None
 
 
-def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
-    """Pages of each level of the biggest image, finest first, and that image's index in the file."""
+def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], OmeImage | None]:
+    """Pages of each level of the biggest image, finest first, and what OME-XML states of it."""
+    described: list[OmeImage] = []
+    if tif.is_ome:  # before tifffile opens what other files it names
+        described, uuid = parse_ome(tif.ome_metadata or "", source)
+        for image in described:
+            refuse_partners(image, described, uuid, source)
     index = max(range(len(tif.series)), key=lambda i: int(np.prod(tif.series[i].shape)))
     series = tif.series[index]
     if tif.is_ome and series.kind != "ome":
         raise OpenError(
             f"{source}: its OME-XML is damaged, so its planes can't be identified; export it again"
+        )
+    ome = _of_series(described, series, index)
+    absent = [nth for nth, page in enumerate(series.pages) if page is None]
+    if absent:
+        names = ome.channel_names if ome is not None else None
+        what = [names[nth] if names and nth < len(names) else str(nth + 1) for nth in absent]
+        raise OpenError(
+            f"{source}: {len(absent)} of its {len(series.pages)} planes ({', '.join(what[:10])}) aren't in the file; "
+            "export it again"
         )
     stack = {
         axis: side
@@ -150,7 +178,9 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
             f"{source}: axes {series.axes} of shape {series.shape}; one flat image is needed, so pick one "
             f"position of {', '.join(stack)} and store it on its own"
         )
-    levels = [[page for page in level.pages if page is not None] for level in series.levels]
+    levels = [list(level.pages) for level in series.levels]
+    if any(page is None for pages in levels for page in pages):
+        raise OpenError(f"{source}: planes of a reduced level aren't in the file; export it again")
     if any(page.parent is not tif for pages in levels for page in pages):
         raise OpenError(f"{source}: an OME-TIFF spread over several files; store it in one file")
     if len(levels) == 1 and len(levels[0]) == 1:
@@ -158,7 +188,33 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], int]:
     bands = {(len(pages), *_kind(pages[0])) for pages in levels}
     if len(bands) > 1 or not all(levels):
         raise OpenError(f"{source}: its levels differ in bands or type; export the file again")
-    return levels, index
+    return levels, ome
+
+
+def _of_series(images: list[OmeImage], series: Any, index: int) -> OmeImage | None:
+    """The image of OME-XML that a series of tifffile's is: by size and directory, since some have no series."""
+    page = next((page for page in series.pages if page is not None), None)
+    if page is None:
+        return None
+    size = (int(series.keyframe.imagelength), int(series.keyframe.imagewidth))
+    fits = [image for image in images if image.size == size]
+    found = [image for image in fits if image.has_directory(page.index)] or fits
+    return images[index] if index < len(images) and images[index] in found else next(iter(found), None)
+
+
+def _names(tif: Any, pages: list[Any], ome: OmeImage | None, bands: int) -> tuple[str, ...] | None:
+    """A name for each band, as OME-XML, PerkinElmer's descriptions or ImageJ's labels give them."""
+    names: tuple[str, ...] = ()
+    if ome is not None:
+        names = ome.channel_names or ()
+    elif len(pages) == bands and tif.is_qpi:
+        found = [
+            re.search(r"<Name>([^<]{1,200})</Name>", getattr(page, "description", "") or "") for page in pages
+        ]
+        names = tuple(name[1] for name in found if name)
+    elif tif.is_imagej:
+        names = tuple(map(str, (tif.imagej_metadata or {}).get("Labels") or ()))
+    return names[:bands] if any(names) and len(names) >= bands else None
 
 
 def _with_reduced(tif: Any, first: Any) -> list[list[Any]]:
@@ -202,19 +258,17 @@ def _has_alpha(page: Any) -> bool:
     return bool(extra) and extra[-1] in _ALPHA and int(page.samplesperpixel) > 1
 
 
-def _scale(tif: Any, page: Any, index: int) -> tuple[float | None, float | None, str]:
+def _scale(tif: Any, page: Any, ome: OmeImage | None) -> tuple[float | None, float | None, str]:
     """The scale in the file: µm along y, along x, and where it was found."""
-    if tif.is_ome:
-        images = re.findall(r"<(?:\w+:)?Pixels\b[^>]*>", tif.ome_metadata or "")
-        if index < len(images):
-            attributes = dict(re.findall(r'(\w+)="([^"]*)"', images[index]))
-            y, x = (
-                micrometres(attributes.get(f"PhysicalSize{axis}"), attributes.get(f"PhysicalSize{axis}Unit"))
-                for axis in "YX"
-            )
-            if y and x:
-                return y, x, "OME PhysicalSize"
-    unit = {2: "in", 3: "cm"}.get(int(page.resolutionunit or 0))
+    if ome is not None:
+        y, x = ome.mpp
+        if y and x:
+            return y, x, "OME PhysicalSize"
+    aperio = _APERIO_MPP.search(page.description or "") if tif.is_svs else None
+    if aperio:
+        mpp = float(aperio[1].replace(",", "."))
+        return mpp, mpp, "Aperio MPP"
+    unit = resolution_unit(page.description or "", int(page.resolutionunit or 0))
     resolution = [page.tags.get(number) for number in (283, 282)]
     if unit is None or None in resolution:
         return None, None, "TIFF resolution"

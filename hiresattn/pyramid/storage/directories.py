@@ -87,3 +87,14 @@ def beside(ifd: Ifd, main: Ifd) -> bool:
     if not same_aspect(ifd.width, ifd.height, main.width, main.height):
         return True
     return main.tiled and not (ifd.tiled or main.georeferenced or main.ome)
+
+
+def hyperstack(ifds: list[Ifd]) -> str | None:
+    """How many images ImageJ put into fewer directories, in words; None = it didn't."""
+    if not ifds[0].description.startswith("ImageJ="):
+        return None
+    stated = dict(line.split("=", 1) for line in ifds[0].description.splitlines() if "=" in line)
+    if not stated.get("images", "").isdecimal() or int(stated["images"]) <= len(ifds):
+        return None
+    parts = [f"{stated[axis]} {axis}" for axis in ("channels", "slices", "frames") if axis in stated]
+    return f"{stated['images']} images" + (f" ({', '.join(parts)})" if parts else "")

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from hiresattn.errors import OpenError
-from hiresattn.pyramid.storage.directories import ASIDE, Ifd, beside
+from hiresattn.pyramid.storage.directories import ASIDE, Ifd, beside, hyperstack
 
 #: Decoded size of one tile above which a header is not believed, bytes.
 MAX_TILE_BYTES = 1 << 31
@@ -134,6 +134,12 @@ class _Walk:
         for ifd in self.ifds:
             if ifd.problem is not None and not beside(ifd, main):
                 raise ifd.problem
+        stack = hyperstack(self.ifds)
+        if stack:
+            raise OpenError(
+                f"{self.path}: an ImageJ stack of {stack} in {len(self.ifds)} image directory; save it with one "
+                "directory for each (Bio-Formats' OME-TIFF)"
+            )
         return self.ifds
 
     def _unpack(self, code: str, data: bytes, at: int = 0) -> int:
