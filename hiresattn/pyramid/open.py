@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -135,6 +136,8 @@ def _first_bytes(path: Path) -> bytes:
 def _file_readers(name: str, head: bytes) -> _Readers:
     from openslide import OpenSlide
 
+    if head.startswith(b"PK\x03\x04") and _zipped_zarr(name):
+        raise OpenError(f"{name}: a zipped Zarr store; unpack it, and give the directory")
     from hiresattn.pyramid.storage.jp2header import check_jp2
     from hiresattn.pyramid.storage.tiffheader import check_tiff
 
@@ -157,6 +160,14 @@ def _file_readers(name: str, head: bytes) -> _Readers:
     if slide or ifds[0].tiled or ifds[0].ome or pages > 1:  # GDAL would take the first page of a stack
         return [*slide, (_tiff, "tiff")]
     return [(_rasterio, "rasterio")]
+
+
+def _zipped_zarr(name: str) -> bool:
+    try:
+        with zipfile.ZipFile(name) as archive:
+            return any(member.rpartition("/")[2] in ZARR_FILES for member in archive.namelist())
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        return False
 
 
 def _same_levels(ifds: "list[Ifd]", *, aperio: bool) -> bool:

@@ -1,4 +1,4 @@
-"""OME-Zarr 0.4 and 0.5, and plain Zarr arrays, by zarr."""
+"""OME-Zarr 0.1 to 0.5, and plain Zarr arrays, by zarr."""
 
 from itertools import pairwise, product
 from pathlib import Path
@@ -7,21 +7,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
-from hiresattn.geometry import Level, level_downsamples
+from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
 from hiresattn.pyramid.formats.geozarr import Georeference
-from hiresattn.pyramid.mpp import choose_mpp, micrometres
+from hiresattn.pyramid.formats.multiscales import channels_of, described, downsamples, scale
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.tiles import agrees
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
 from hiresattn.pyramid.storage.zarrtiles import ZarrTiles
-
-#: A scale that differs from the ratio of shapes by more than this, beyond rounding, is an error.
-_SLACK = 0.01
-
-#: More bands than this in a plain array without names is rows taken for bands.
-_FEW = 16
 
 
 class ZarrPyramid(Pyramid):
@@ -48,7 +42,8 @@ class ZarrPyramid(Pyramid):
         from hiresattn.pyramid.storage.blosc import checked
 
         node = _opened(source)
-        arrays, axes, scales, units = _described(node, source)
+        image = described(node, source)
+        node, arrays, axes, scales = image.node, image.arrays, image.axes, image.scales
         georeference = Georeference.of(dict(node.attrs), source)
         self._arrays = [checked(array) for array in arrays]
         self._axes = axes
@@ -61,7 +56,7 @@ class ZarrPyramid(Pyramid):
         self._bands = axes.index("c") if "c" in axes else None
         channels = 1 if self._bands is None else int(first.shape[self._bands])
         for array in arrays:
-            if array.dtype != first.dtype or _channels(array, axes) != channels or 0 in array.shape:
+            if array.dtype != first.dtype or channels_of(array, axes) != channels or 0 in array.shape:
                 raise OpenError(f"{source}: its levels differ in bands or type; write it again")
         if np.dtype(first.dtype).kind not in "uif":
             raise OpenError(f"{source}: pixels of type {first.dtype}; possible are whole numbers and floats")
@@ -79,12 +74,12 @@ class ZarrPyramid(Pyramid):
                 tile_height=int(array.chunks[rows]),
             )
             for array, downsample in zip(
-                arrays, _downsamples(arrays, scales, (rows, columns), source), strict=True
+                arrays, downsamples(arrays, scales, (rows, columns), source), strict=True
             )
         )
         if any(b.downsample <= a.downsample for a, b in pairwise(levels)):
             raise OpenError(f"{source}: its datasets aren't listed finest first; write it again")
-        chosen, where = _scale(mpp, scales, units, (rows, columns))
+        chosen, where = scale(mpp, scales, image.units, (rows, columns))
         super().__init__(
             source,
             Metadata(
@@ -96,6 +91,7 @@ class ZarrPyramid(Pyramid):
                 crs=georeference.crs,
                 transform=georeference.transform,
                 nodata=georeference.nodata if nodata is None else nodata,
+                channel_names=image.names if image.names and len(image.names) == channels else None,
             ),
             mpp=mpp,
             nodata=nodata,
@@ -203,118 +199,3 @@ def _opened(source: str) -> Any:
         if "://" in source:
             remedy += f"; {CHECK}"
         raise OpenError(f"{source}: no Zarr array or group can be read here ({reason}); {remedy}") from error
-
-
-def _described(
-    node: Any, source: str
-) -> tuple[list[Any], list[str], list[list[float]] | None, list[str | None]]:
-    """Arrays finest first, axis names, scale per level and axis (None: not known), unit per axis."""
-    if hasattr(node, "shape"):
-        axes = _plain_axes(node, source)
-        return [node], axes, None, [None] * len(axes)
-    attributes = dict(node.attrs)
-    ome = attributes.get("ome", attributes)
-    multiscales = ome.get("multiscales") if isinstance(ome, dict) else None
-    if not multiscales:
-        inside = ", ".join(sorted(node.keys())[:5]) or "nothing"
-        raise OpenError(
-            f"{source}: a Zarr group without multiscales; it holds {inside}; give the path of "
-            "the image inside it"
-        )
-    try:
-        image = multiscales[0]
-        named = [axis if isinstance(axis, dict) else {"name": axis} for axis in image["axes"]]
-        axes = [str(axis["name"]).lower() for axis in named]
-        arrays = [node[dataset["path"]] for dataset in image["datasets"]]
-        whole = _factors(image, len(axes)) or [1.0] * len(axes)
-        found = [_factors(dataset, len(axes)) for dataset in image["datasets"]]
-        scales = [[a * b for a, b in zip(scale, whole, strict=True)] for scale in found if scale is not None]
-    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
-        raise OpenError(
-            f"{source}: its multiscales metadata are damaged ({error!r}); write the store again"
-        ) from error
-    if (
-        not arrays
-        or {"y", "x"} - set(axes)
-        or any(getattr(array, "ndim", None) != len(axes) for array in arrays)
-    ):
-        raise OpenError(f"{source}: axes {axes} don't describe its arrays; an image has y, x and perhaps c")
-    for array in arrays:
-        _check_flat(array, axes, source)
-    return arrays, axes, scales if len(scales) == len(arrays) else None, [axis.get("unit") for axis in named]
-
-
-def _factors(holder: dict[str, Any], count: int) -> list[float] | None:
-    for transformation in holder.get("coordinateTransformations") or ():
-        if transformation.get("type") == "scale":
-            scale = [float(value) for value in transformation["scale"]]
-            if len(scale) != count or not all(np.isfinite(part) and part > 0 for part in scale):
-                raise ValueError(f"scale {scale} for {count} axes")
-            return scale
-    return None
-
-
-def _plain_axes(array: Any, source: str) -> list[str]:
-    """Axis names of an array that stands alone."""
-    names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS")
-    if names and None not in names:
-        axes = [
-            "c" if str(name).lower() in ("band", "channel", "bands", "s") else str(name).lower()
-            for name in names
-        ]
-    else:
-        axes = list("yxc"[: array.ndim])
-        if array.ndim == 3 and array.shape[2] > _FEW > array.shape[0]:
-            raise OpenError(
-                f"{source}: shape {array.shape} looks like [c h w]; store it as [h w c], or name its axes"
-            )
-    if len(axes) != array.ndim or {"y", "x"} - set(axes):
-        raise OpenError(f"{source}: an array of shape {array.shape}; possible are [h w c] and [h w]")
-    _check_flat(array, axes, source)
-    return axes
-
-
-def _check_flat(array: Any, axes: list[str], source: str) -> None:
-    deep = {
-        axis: side for axis, side in zip(axes, array.shape, strict=True) if axis not in "yxc" and side != 1
-    }
-    if deep:
-        raise OpenError(
-            f"{source}: axes {axes} of shape {array.shape}; one flat image is needed, so pick one position "
-            f"of {', '.join(deep)} and store it on its own"
-        )
-
-
-def _channels(array: Any, axes: list[str]) -> int:
-    return int(array.shape[axes.index("c")]) if "c" in axes else 1
-
-
-def _downsamples(
-    arrays: list[Any], scales: list[list[float]] | None, plane: tuple[int, int], source: str
-) -> list[float]:
-    """The downsamples that the scales announce, checked against the shapes."""
-    sizes = [(int(array.shape[plane[0]]), int(array.shape[plane[1]])) for array in arrays]
-    if scales is None:
-        return level_downsamples(sizes)
-    found = []
-    for level, scale in enumerate(scales):
-        factors = [scale[axis] / scales[0][axis] for axis in plane]
-        for factor, big, small in zip(factors, sizes[0], sizes[level], strict=True):
-            if abs(factor * small / big - 1) > _SLACK + factor / big:  # a side may be rounded up or down
-                raise OpenError(
-                    f"{source}: level {level} announces a downsample of {factor:g}, but {big} px became {small}; "
-                    "its metadata are wrong, write the store again"
-                )
-        found.append(max((factors[0] + factors[1]) / 2, 1.0))
-    return found
-
-
-def _scale(
-    given: float | None, scales: list[list[float]] | None, units: list[str | None], plane: tuple[int, int]
-) -> tuple[float | None, str | None]:
-    if given is not None or scales is None:
-        return choose_mpp(given, None, None, "OME-Zarr scale")
-    if any(units[axis] is None for axis in plane):
-        return None, "not taken: the OME-Zarr scale has no unit; give mpp"
-    y, x = (micrometres(scales[0][axis], units[axis]) for axis in plane)
-    return choose_mpp(None, y, x, "OME-Zarr scale")

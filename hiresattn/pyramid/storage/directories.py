@@ -83,7 +83,7 @@ def beside(ifd: Ifd, main: Ifd) -> bool:
     if ifd is main:
         return False
     if ifd.associated or min(ifd.width, ifd.height) < 1:
-        return True
+        return ifd.associated
     if not same_aspect(ifd.width, ifd.height, main.width, main.height):
         return True
     return main.tiled and not (ifd.tiled or main.georeferenced or main.ome)
