@@ -27,6 +27,8 @@ ZARR_FILES = ("zarr.json", ".zgroup", ".zarray", ".zattrs")
 
 #: How addresses begin that a reader takes.
 REMOTE = ("http://", "https://", "s3://", "gs://", "/vsi")
+#: How names of one variable of a file begin, as GDAL writes them: ``netcdf:FILE:VARIABLE``, ``HDF5:"FILE"://VARIABLE``.
+PARTS = ("netcdf:", "hdf5:")
 
 #: Longest wait for threads that still write into a directory whose writer was interrupted, seconds.
 _WRITERS_END = 60.0
@@ -39,8 +41,8 @@ _NEW = 60.0
 
 
 def is_remote(name: str) -> bool:
-    """Whether a name is an address that a reader takes, rather than a path."""
-    return name.startswith(REMOTE)
+    """Whether a name is an address that a reader takes, or a part of a file, rather than a path."""
+    return name.startswith(REMOTE) or name.lower().startswith(PARTS)
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:

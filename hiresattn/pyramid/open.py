@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
 
-#: First bytes of formats that are read whole.
+#: First bytes of HDF5 and netCDF, and of formats that are read whole.
+_ARRAYS = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
 _PLAIN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8")
 
 
@@ -28,8 +29,9 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
     """Open an image; only its header is read.
 
     Args:
-        source: A path or address of a slide, GeoTIFF, TIFF, OME-Zarr directory or plain image; a NumPy, Dask
-            or xarray array ``[h w c]``, or a list of them, finest first; a pyramid is returned as it is.
+        source: A path or address of a slide, GeoTIFF, TIFF, OME-Zarr directory or plain image; one variable of
+            a file, ``netcdf:FILE:VARIABLE`` or ``HDF5:"FILE"://VARIABLE``; a NumPy, Dask or xarray array
+            ``[h w c]``, or a list of them, finest first; a pyramid is returned as it is.
         mpp: Micrometres per level-0 px, in place of what the file says.
         nodata: Value that stands for "nothing measured here", in place of what the file says.
 
@@ -125,7 +127,7 @@ def _local_readers(name: str) -> _Readers:
         return [(_zarr, "zarr")]
     if not head:
         raise OpenError(f"{name}: an empty file; copy it again")
-    return _file_readers(name, head)
+    return [(_rasterio, "rasterio")] if head.startswith(_ARRAYS) else _file_readers(name, head)
 
 
 def _first_bytes(path: Path) -> bytes:

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
+from hiresattn.files import PARTS
 from hiresattn.pyramid.formats.quiet import quiet
 
 #: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
@@ -55,6 +56,8 @@ class GdalFile:
         self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
         self.remote = self._path.startswith("/vsi")
         """Whether GDAL reads it through one of its own file systems."""
+        self.part = source.lower().startswith(PARTS)
+        """Whether it is one variable of a file."""
         self._settings = _ALWAYS | (_REMOTE if self.remote else {})
         self._quiet = True
 

@@ -69,7 +69,7 @@ class RasterioPyramid(Pyramid):
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
         self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
-        if not self._file.remote:
+        if not (self._file.remote or self._file.part):
             check_tiff(self._file.source)
             check_jp2(self._file.source)
         with self._file.first() as raster:
@@ -239,10 +239,10 @@ def _image_bands(raster: Any, source: str) -> list[int]:
 
     bands = [i + 1 for i, meaning in enumerate(raster.colorinterp) if meaning != ColorInterp.alpha]
     if not bands:
-        parts = ", ".join(raster.subdatasets[:3])
-        raise OpenError(
-            f"{source}: no bands" + (f"; open one of its parts, such as {parts}" if parts else "")
-        )
+        parts = ", ".join(raster.subdatasets[:20])
+        if parts:
+            raise OpenError(f"{source}: {len(raster.subdatasets)} variables; give the name of one: {parts}")
+        raise OpenError(f"{source}: it has no bands; give an image")
     if ColorInterp.cyan in raster.colorinterp:
         raise OpenError(
             f"{source}: colours as inks (CMYK); possible are grey, RGB and palettes; convert the file to RGB"

@@ -50,7 +50,25 @@ def metadata(
         nodata=nodata,
         palette=palette,
         nbytes=path.stat().st_size if path.is_file() else 0,
+        **_fields(raster, bands),
     )
+
+
+def _fields(raster: Any, bands: list[int]) -> dict[str, Any]:
+    """Names, colours, scales and offsets of bands, and how the file is georeferenced but by a transform."""
+    names, colors, scales, offsets = (
+        tuple(values[band - 1] for band in bands)
+        for values in (raster.descriptions, raster.colorinterp, raster.scales, raster.offsets)
+    )
+    scaled = any((scale, offset) != (1, 0) for scale, offset in zip(scales, offsets, strict=True))
+    return {
+        "channel_names": tuple(name or "" for name in names) if any(names) else None,
+        "colors": tuple(color.name for color in colors),
+        "scales": scales if scaled else None,
+        "offsets": offsets if scaled else None,
+        "gcps": len(raster.gcps[0]),
+        "rpcs": raster.rpcs is not None,
+    }
 
 
 def _resolution(raster: Any) -> tuple[float | None, float | None]:
