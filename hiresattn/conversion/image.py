@@ -86,14 +86,22 @@ class Image:
         y, x = self.region[:2]
         return a, b, c + a * x + b * y, d, e, f + d * x + e * y
 
+    @property
+    def by_band(self) -> bool:
+        """Whether the px themselves can say what is measured, each band for itself: by nodata or NaN."""
+        return self.mark is not None or self.dtype.kind == "f"
+
     def read(self, y: int, x: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray | None]:
         """Pixels ``[c h w]`` of a window of the region, and where they are measured (None: everywhere).
+
+        The mask is ``[c h w]`` with ``by_band``; else ``[1 h w]``: where every band is measured.
 
         Raises:
             ReadError: If a tile can't be decoded, or an index isn't in the palette.
         """
-        pixels = self.pyramid.read_masked(0, self.region[0] + y, self.region[1] + x, height, width)
-        data, palette = pixels.data, self.pyramid.palette
+        read = self.pyramid.read_by_band if self.by_band else self.pyramid.read_masked
+        pixels = read(0, self.region[0] + y, self.region[1] + x, height, width)
+        data, palette, valid = pixels.data, self.pyramid.palette, pixels.valid
         if palette is not None:
             index = data[:, :, 0]
             unknown = (
@@ -105,45 +113,52 @@ class Image:
                     f"{len(palette)}; the file is damaged, export it again"
                 )
             data = np.take(palette, index, axis=0, mode="clip")
-        return np.ascontiguousarray(np.moveaxis(data, 2, 0)), pixels.valid
+        if valid is not None:
+            valid = valid[None] if valid.ndim == 2 else np.moveaxis(valid, 2, 0)
+            valid = np.broadcast_to(valid, (self.channels if self.by_band else 1, height, width))
+        return np.ascontiguousarray(np.moveaxis(data, 2, 0)), valid
 
     def marked(self, data: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.ndarray | None]:
         """Pixels with marks where nothing is measured, and the mask that is still needed.
 
         Args:
             data: ``[c h w]``; changed in place.
-            valid: ``[h w]``; None = all measured.
+            valid: As ``read`` returns it.
+
+        Returns:
+            The pixels, and ``[h w]``, True = measured; None = the pixels themselves say so.
         """
-        if valid is None:
+        if valid is None or valid.all():
             return data, None
-        marked = np.zeros(valid.shape, bool)  # not measured, and marked as such in the data
-        if data.dtype.kind == "f":
-            marked |= ~np.isfinite(data).all(axis=0)
         if self.mark is not None:
-            value = data.dtype.type(self.mark)
-            marked |= (data == value).all(axis=0)
-            unmarked = ~valid & ~marked
-            if unmarked.any():
-                data[:, unmarked] = value
+            np.copyto(data, data.dtype.type(self.mark), where=~valid & np.isfinite(data))
             return data, None
-        return data, None if (valid | marked).all() else valid
+        some = np.asarray(valid.any(axis=0))
+        if data.dtype.kind != "f":
+            return data, some
+        np.copyto(data, data.dtype.type(np.nan), where=~valid & some)
+        return data, None if (some | ~np.isfinite(data).all(axis=0)).all() else some
 
     def kept_apart(self, data: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
-        """Averages that don't look like nodata by chance: one band of such a px moves to the next value.
+        """Averages that don't look like nodata by chance: such a value moves to the next one.
 
         And what isn't measured gets the nodata value; NaN, if it is a float without one.
+
+        Args:
+            data: ``[c h w]``; changed in place.
+            valid: As ``read`` returns it.
         """
         if valid is not None and data.dtype.kind == "f":
-            data[:, ~valid] = np.nan
+            np.copyto(data, data.dtype.type(np.nan), where=~valid)
         if self.mark is None or not np.isfinite(self.mark):
             return data
         value = data.dtype.type(self.mark)
-        alike = (data == value).all(axis=0)
+        alike = data == value
         if valid is not None:
             alike &= valid
-            data[:, ~valid] = value
+            np.copyto(data, value, where=~valid)
         if alike.any():
-            data[0, alike] = _next(value)
+            data[alike] = _next(value)
         return data
 
 

@@ -41,16 +41,18 @@ def means(total: np.ndarray, weight: np.ndarray, offset: float, out: np.ndarray)
 
     Args:
         total: ``[c h w]`` sums.
-        weight: ``[1 h w]``, how many measured px are in each; where it is 0, the mean becomes 0.
+        weight: ``[c h w]`` or, of all bands, ``[1 h w]``: how many measured px are in each; where it is 0, the mean
+            becomes 0.
         offset: 0.5 for whole numbers (the mean is rounded to the nearest, halves up), else 0.
         out: ``[c h w]``, filled.
     """
     channels, height, width = total.shape
     share = np.empty(width, np.float64)
     for y in range(height):
-        for x in range(width):
-            share[x] = 1.0 / weight[0, y, x] if weight[0, y, x] > 0 else 0.0
         for channel in range(channels):
+            if channel < weight.shape[0]:
+                for x in range(width):
+                    share[x] = 1.0 / weight[channel, y, x] if weight[channel, y, x] > 0 else 0.0
             sums, row = total[channel, y], out[channel, y]
             if offset > 0:
                 for x in range(width):

@@ -93,14 +93,14 @@ class _Parts:
         if (level, row, column) not in self._open:
             self._open[level, row, column] = (
                 np.empty((len(data), height, width), data.dtype),
-                np.ones((height, width), bool),
+                np.ones((len(data) if self._image.by_band else 1, height, width), bool),
                 [height * width],
             )
         whole, measured, left_over = self._open[level, row, column]
         rows, columns = slice(y - top, y - top + data.shape[1]), slice(x - left, x - left + data.shape[2])
         whole[:, rows, columns] = data
         if valid is not None:
-            measured[rows, columns] = valid
+            measured[:, rows, columns] = valid
         left_over[0] -= data.shape[1] * data.shape[2]
         if left_over[0]:
             return None
@@ -117,12 +117,12 @@ class _Rest:
         self._side = side
         rows, columns = -(-image.height // side), -(-image.width // side)
         self._total = np.zeros((image.channels, rows, columns), np.float64)
-        self._weight = np.zeros((1, rows, columns), np.float64)
+        self._weight = np.zeros((image.channels if image.by_band else 1, rows, columns), np.float64)
 
     def put(self, row: int, column: int, total: np.ndarray, weight: np.ndarray) -> None:
         """Keep the sums of one square, ``[c 1 1]``."""
         self._total[:, row, column] = total[:, 0, 0]
-        self._weight[:, row, column] = weight[:, 0, 0]
+        self._weight[:, row, column] = weight[:, 0, 0]  # one of all bands, perhaps
 
     def levels(self, first: int) -> Iterator[Block]:
         """The blocks of all levels from ``first`` on."""
@@ -143,7 +143,7 @@ def _sums(data: np.ndarray, valid: np.ndarray | None) -> tuple[np.ndarray, np.nd
         data = data.astype(np.float32)
     if valid is None:
         return data, np.ones((1, *data.shape[1:]), np.uint8)
-    return np.where(valid, data, data.dtype.type(0)), valid[None].astype(np.uint8)
+    return np.where(valid, data, data.dtype.type(0)), valid.astype(np.uint8)
 
 
 def _halved(total: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
@@ -154,11 +154,11 @@ def _halved(total: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
 
 
 def _pixels(image: Image, total: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means ``[c h w]`` of sums, and where there are any."""
+    """Means ``[c h w]`` of sums, and where there are any, as ``Image.read`` returns it."""
     out = np.empty(total.shape, np.float32 if image.dtype == np.float16 else image.dtype)
     means(total, weight, 0.0 if image.dtype.kind == "f" else 0.5, out)
     out = out.astype(image.dtype, copy=False)
-    measured = weight[0] > 0
+    measured = weight > 0
     valid = None if measured.all() else measured
     return image.kept_apart(out, valid), valid
 

@@ -39,6 +39,26 @@ def area_means(
     return np.divide(total, weight[..., None], out=np.zeros_like(total), where=weight[..., None] > 0), weight
 
 
+def area_means_by_band(
+    data: np.ndarray, valid: np.ndarray | None, rows: np.ndarray, columns: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As ``area_means``, of each band over what was measured of it: the mask may be ``[h w c]``.
+
+    Returns:
+        Means and measured areas, both float64 ``[m n c]``.
+    """
+    if valid is None or valid.ndim == 2:
+        mean, weight = area_means(data, valid, rows, columns)
+        return mean, np.repeat(weight[:, :, None], data.shape[2], axis=2)
+    parts = [
+        area_means(data[:, :, band : band + 1], valid[:, :, band], rows, columns)
+        for band in range(data.shape[2])
+    ]
+    return np.concatenate([mean for mean, _ in parts], axis=2), np.stack(
+        [weight for _, weight in parts], axis=2
+    )
+
+
 def computable(dtype: np.dtype) -> np.dtype:
     """The type itself in this machine's byte order; float32 for float16, which ``accumulate`` doesn't know."""
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")

@@ -1,11 +1,10 @@
 """A pyramid reads pixels of one image; it has no policy."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import index
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from hiresattn.errors import HiresattnError, ReadError, RegionError, reason
 from hiresattn.geometry import Level, check_region
-from hiresattn.pyramid.pixels import Pixels, measured
+from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.ranges import RequestStats
@@ -142,8 +141,31 @@ class Pyramid(ABC):
         """
         return self.read_masked(level, y, x, height, width).data
 
-    def read_masked(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        """Read a window of one level with the mask of what was measured; otherwise as ``read``."""
+    def read_masked(
+        self, level: int, y: int, x: int, height: int, width: int, bands: Sequence[int] | None = None
+    ) -> Pixels:
+        """Read a window of one level with the mask of what was measured; otherwise as ``read``.
+
+        Args:
+            level: Index into ``levels``.
+            y: First row, px of that level.
+            x: First column, px of that level.
+            height: Rows.
+            width: Columns.
+            bands: Bands, from 0, that must all be measured for a px to be valid; None = all bands.
+
+        Returns:
+            All bands, and what is valid in those of ``bands``: ``[h w]``.
+        """
+        return self._masked(self._window(level, y, x, height, width), bands)
+
+    def read_by_band(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """As ``read_masked``, with the mask of each band: ``[h w c]``, or ``[h w]`` where all bands have the same."""
+        pixels = self._window(level, y, x, height, width)
+        return replace(pixels, valid=measured_by_band(pixels, self.nodata))
+
+    def _window(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """A window as the backend reads it, checked."""
         has = self._level(level)
         y, x, height, width = self._integers("the window (y, x, height, width)", y, x, height, width)
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
@@ -151,7 +173,14 @@ class Pyramid(ABC):
             pixels = self._read(level, y, x, height, width)
         return self._checked(pixels, level, height, width)
 
-    def read_tile(self, level: int, row: int, column: int, buffer: np.ndarray | None = None) -> Pixels:
+    def read_tile(
+        self,
+        level: int,
+        row: int,
+        column: int,
+        buffer: np.ndarray | None = None,
+        bands: Sequence[int] | None = None,
+    ) -> Pixels:
         """Read one storage tile, cut to the level's edge.
 
         Args:
@@ -160,6 +189,7 @@ class Pyramid(ABC):
             column: Column of tiles.
             buffer: From ``native_tiles.buffer(level)``, to decode into: what is returned then lasts until the
                 next read.
+            bands: As of ``read_masked``.
 
         Returns:
             Its px, perhaps a view into the decoder's.
@@ -174,7 +204,7 @@ class Pyramid(ABC):
                 pixels = self._read(level, y, x, height, width)
             else:
                 pixels = self._finished(self.native_tiles.read_tile(level, row, column, buffer))
-        return self._checked(pixels, level, height, width)
+        return self._masked(self._checked(pixels, level, height, width), bands)
 
     @contextmanager
     def _own_errors(self, level: int, height: int, width: int) -> Iterator[None]:
@@ -199,14 +229,18 @@ class Pyramid(ABC):
         return pixels
 
     def _checked(self, pixels: Pixels, level: int, height: int, width: int) -> Pixels:
-        """What was read, with the mask of what was measured, if it is what was announced."""
+        """What was read, if it is what was announced."""
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
             raise ReadError(
                 f"{self.source}, level {level}: the {self.backend} reader returned {pixels.data.shape} "
                 f"{pixels.data.dtype} where {(height, width, self.channels)} {self.dtype} was announced; "
                 "the file's header and its pixels disagree"
             )
-        return Pixels(pixels.data, measured(pixels, self.nodata), pixels.missing_tiles)
+        return pixels
+
+    def _masked(self, pixels: Pixels, bands: Sequence[int] | None) -> Pixels:
+        """What was read, with the mask of what was measured in some bands."""
+        return Pixels(pixels.data, measured(pixels, self.nodata, bands), missing(pixels, bands))
 
     def tile_window(self, level: int, row: int, column: int) -> tuple[int, int, int, int]:
         """Window ``(y, x, height, width)`` of a tile, px of its level.
@@ -244,17 +278,9 @@ class Pyramid(ABC):
         Raises:
             RegionError: If the level doesn't exist.
         """
-        import dask.array as da
-        from dask.base import tokenize
+        from hiresattn.pyramid.lazy import dask_level
 
-        has = self._level(level)
-        return da.from_array(
-            _LevelView(self, level),
-            chunks=(has.tile_height, has.tile_width, self.channels),
-            name=f"hiresattn-{tokenize(self.source, self.meta, level, _modified(self.source))}",
-            lock=False,
-            meta=np.empty((0, 0, 0), self.dtype),
-        )
+        return dask_level(self, self._level(level), level)
 
     def _level(self, level: int) -> Level:
         (level,) = self._integers("a level", level)
@@ -287,33 +313,5 @@ class Pyramid(ABC):
         )
 
 
-class _LevelView:
-    """What ``dask.array.from_array`` needs: shape, dtype, ndim and slicing."""
-
-    def __init__(self, pyramid: Pyramid, level: int) -> None:
-        self.pyramid = pyramid
-        self.level = level
-        has = pyramid.levels[level]
-        self.shape = (has.height, has.width, pyramid.channels)
-        self.dtype = pyramid.dtype
-        self.ndim = 3
-
-    def __getitem__(self, index: tuple[slice, slice, slice]) -> np.ndarray:
-        (y, y_stop, _), (x, x_stop, _) = (
-            part.indices(side) for part, side in zip(index[:2], self.shape[:2], strict=True)
-        )
-        if y_stop <= y or x_stop <= x:
-            empty = (max(y_stop - y, 0), max(x_stop - x, 0), self.shape[2])
-            return np.empty(empty, self.dtype)[:, :, index[2]]
-        return self.pyramid.read(self.level, y, x, y_stop - y, x_stop - x)[:, :, index[2]]
-
-
 def _reopen(kind: type[Pyramid], source: str, given: dict[str, Any]) -> Pyramid:
     return kind(source, **given)
-
-
-def _modified(source: str) -> float | None:
-    try:
-        return Path(source).stat().st_mtime
-    except OSError:
-        return None

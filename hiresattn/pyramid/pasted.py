@@ -8,7 +8,7 @@ import numpy as np
 
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region
-from hiresattn.pyramid.area import NOISE, area_means
+from hiresattn.pyramid.area import NOISE, area_means_by_band
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.pixels import Pixels
 
@@ -66,17 +66,24 @@ class Pasted(Pyramid):
         y0, x0 = max(y, top), max(x, left)
         y1, x1 = min(y + height, bottom), min(x + width, right)
         if y0 >= y1 or x0 >= x1:
-            return self._host.read_masked(level, y, x, height, width)
+            return self._host.read_by_band(level, y, x, height, width)
         donor = self._shown(level, y0, x0, y1 - y0, x1 - x0)
         if (y1 - y0, x1 - x0) == (height, width):
             return donor
-        host = self._host.read_masked(level, y, x, height, width)
+        host = self._host.read_by_band(level, y, x, height, width)
         inside = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
         data = host.data.copy()
         data[inside] = donor.data
-        valid = np.ones((height, width), bool) if host.valid is None else host.valid.copy()
-        valid[inside] = True if donor.valid is None else donor.valid
+        valid = self._by_band(host)
+        valid[inside] = self._by_band(donor)
         return Pixels(data, valid, host.missing_tiles + donor.missing_tiles)
+
+    def _by_band(self, pixels: Pixels) -> np.ndarray:
+        """Which px were measured, ``[h w c]``."""
+        if pixels.valid is None:
+            return np.ones(pixels.data.shape, bool)
+        valid = pixels.valid if pixels.valid.ndim == 3 else pixels.valid[:, :, None]
+        return np.broadcast_to(valid, pixels.data.shape).copy()
 
     def _on(self, level: int) -> tuple[int, int, int, int]:
         """The box on a level: its first row and column, and those behind its last."""
@@ -107,9 +114,9 @@ class Pasted(Pyramid):
         ]
         rows, columns = (_settled(line, extent) for line, extent in zip(edges, extents, strict=True))
         if _is_whole(rows) and _is_whole(columns):
-            return self._donor.read_masked(number, int(rows[0]), int(columns[0]), height, width)
+            return self._donor.read_by_band(number, int(rows[0]), int(columns[0]), height, width)
         data = np.zeros((height, width, self.channels), self.dtype)
-        valid = np.zeros((height, width), bool)
+        valid = np.zeros(data.shape, bool)
         missing = 0
         step = max(int(_BLOCK * has.downsample / downsample), 1)
         for top, left in product(range(0, height, step), range(0, width, step)):
@@ -124,8 +131,8 @@ class Pasted(Pyramid):
     ) -> tuple[np.ndarray, np.ndarray, int]:
         """Area averages of the donor's measured px between lines, px of one of its levels."""
         (y, y1), (x, x1) = ((int(line[0]), int(np.ceil(line[-1]))) for line in (rows, columns))
-        pixels = self._donor.read_masked(level, y, x, y1 - y, x1 - x)
-        mean, weight = area_means(pixels.data, pixels.valid, rows - y, columns - x)
+        pixels = self._donor.read_by_band(level, y, x, y1 - y, x1 - x)
+        mean, weight = area_means_by_band(pixels.data, pixels.valid, rows - y, columns - x)
         mean = mean if self.dtype.kind == "f" else np.rint(mean)
         return mean.astype(self.dtype), weight > 0, pixels.missing_tiles
 

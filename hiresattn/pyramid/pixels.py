@@ -1,5 +1,6 @@
 """What a read returns, and which of its px were measured."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,24 +14,68 @@ class Pixels:
     data: np.ndarray
     """``[h w c]``, native dtype. Where not valid: the format's declared fill value, not a measurement."""
     valid: np.ndarray | None = None
-    """``[h w]`` bool, True = measured; None = all of it."""
+    """Bool, True = measured; None = all of it. ``[h w]``: in every band asked for; ``[h w c]``: band by band."""
     missing_tiles: int = 0
     """Tiles of this read that the file leaves out (sparse TIFF tiles, absent Zarr chunks)."""
+    missing_by_band: np.ndarray | None = None
+    """Of how many tiles the file leaves out each band, int ``[c]``; None = all bands of ``missing_tiles``."""
 
 
-def measured(pixels: Pixels, nodata: float | None) -> np.ndarray | None:
-    """Which px were measured, bool ``[h w]``; None = all of them.
+def measured(pixels: Pixels, nodata: float | None, bands: Sequence[int] | None = None) -> np.ndarray | None:
+    """Which px were measured in every one of some bands, bool ``[h w]``; None = all of them.
 
-    Those that the reader calls valid, less those where every band is nodata or any band is NaN or infinite.
+    Those that the reader calls valid there, less those where one of these bands is nodata, NaN or infinite.
+
+    Args:
+        pixels: What was read.
+        nodata: Value that stands for "nothing measured here".
+        bands: Numbers of the bands, from 0; None = all.
     """
-    data, valid = pixels.data, pixels.valid
-    if nodata is not None and _representable(nodata, data.dtype):
-        other = (data != data.dtype.type(nodata)).any(axis=2)
-        valid = other if valid is None else other & valid
-    if data.dtype.kind == "f":
-        finite = np.isfinite(data).all(axis=2)
-        valid = finite if valid is None else finite & valid
+    data = pixels.data
+    valid: np.ndarray | None = pixels.valid
+    chosen = range(data.shape[2]) if bands is None else bands
+    if valid is not None and valid.ndim == 3:
+        valid = np.asarray(valid[:, :, list(chosen)].all(axis=2))
+    for band in chosen:
+        known = _known(data[:, :, band], nodata)
+        if known is not None:
+            valid = known if valid is None else known & valid
     return None if valid is None or valid.all() else valid
+
+
+def measured_by_band(pixels: Pixels, nodata: float | None) -> np.ndarray | None:
+    """As ``measured``, of each band by itself: bool ``[h w c]``, or ``[h w]`` where all bands are alike."""
+    valid, known = pixels.valid, _known(pixels.data, nodata)
+    if known is None or known.all():
+        return None if valid is None or valid.all() else valid
+    return both_valid(known, valid)
+
+
+def missing(pixels: Pixels, bands: Sequence[int] | None = None) -> int:
+    """Tiles of a read that the file leaves out, wholly or in one of some bands (None: of all)."""
+    if pixels.missing_by_band is None or bands is None:
+        return pixels.missing_tiles
+    return int(pixels.missing_by_band[list(bands)].max())
+
+
+def both_valid(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
+    """Where two masks (``[h w]``, ``[h w c]`` or None) both say valid."""
+    if one is None or other is None:
+        return other if one is None else one
+    if one.ndim != other.ndim:
+        one, other = (mask if mask.ndim == 3 else mask[:, :, None] for mask in (one, other))
+    return one & other
+
+
+def _known(data: np.ndarray, nodata: float | None) -> np.ndarray | None:
+    """Where values are neither nodata nor NaN nor infinite; None = everywhere, by their type."""
+    known = None
+    if nodata is not None and _representable(nodata, data.dtype):
+        known = data != data.dtype.type(nodata)
+    if data.dtype.kind == "f":
+        finite = np.isfinite(data)
+        known = finite if known is None else finite & known
+    return known
 
 
 def _representable(value: float, dtype: np.dtype[Any]) -> bool:

@@ -50,6 +50,11 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
         )
 
 
+def valid_bands(pyramid: Pyramid, bands: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Bands of the file in which a px must be measured, for a model that takes ``bands``; None = all of them."""
+    return bands if pyramid.palette is None else None
+
+
 def taken_bands(
     pyramid: Pyramid, data: np.ndarray, valid: np.ndarray | None, bands: tuple[int, ...]
 ) -> np.ndarray:

@@ -13,7 +13,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ReadError
 from hiresattn.pyramid.area import ALL_VALID, computable
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bands import taken_bands
+from hiresattn.reading.bands import taken_bands, valid_bands
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.plan import Read, ReadPlan, block_reads, tile_reads
 
@@ -124,13 +124,13 @@ class ImageReader:
             ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
         """
         started = time.perf_counter()
-        pyramid = self.pyramid
+        pyramid, bands = self.pyramid, valid_bands(self.pyramid, self.config.bands)
         buffer = None
         if read.tile is None:
-            pixels = pyramid.read_masked(read.level, *read.window)
+            pixels = pyramid.read_masked(read.level, *read.window, bands=bands)
         else:
             buffer = self._buffer(read.level)
-            pixels = pyramid.read_tile(read.level, *read.tile, *(() if buffer is None else (buffer,)))
+            pixels = pyramid.read_tile(read.level, *read.tile, buffer, bands=bands)
         if pixels.missing_tiles and self._strict:
             y, x, height, width = read.window
             where = f"row {read.tile[0]}, column {read.tile[1]}" if read.tile else "one or more"

@@ -16,7 +16,7 @@ from hiresattn.errors import ConfigError, HiresattnError, ReadError
 from hiresattn.geometry import check_region
 from hiresattn.pyramid.area import area_means
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bands import check_domain, taken_bands
+from hiresattn.reading.bands import check_domain, taken_bands, valid_bands
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import Crops
 
@@ -100,7 +100,7 @@ class SquashFetcher:
         """The squashed image ``[c s s]``, scaled, and the share of each px that was measured ``[1 s s]``."""
         started = time.perf_counter()
         pyramid, config = self._pyramid, self.config
-        found = pyramid.read_masked(0, *self._frame)
+        found = pyramid.read_masked(0, *self._frame, bands=valid_bands(pyramid, config.bands))
         if found.missing_tiles and self._strict:
             raise ReadError(
                 f"{pyramid.source}, level 0: {found.missing_tiles} missing tiles in the window "

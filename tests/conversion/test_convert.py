@@ -27,22 +27,25 @@ TARGETS = ["out.zarr", "out.tif"]
 
 
 def exact(data, valid, factor):
-    """Means ``[h w c]`` of measured px in ``factor`` squares, and where there are any."""
+    """Means ``[h w c]`` of what is measured in ``factor`` squares, and where there is any; mask also ``[h w]``."""
+    valid = np.broadcast_to(valid if valid.ndim == 3 else valid[..., None], data.shape)
     height, width = -(-data.shape[0] // factor), -(-data.shape[1] // factor)
     values = np.zeros((height * factor, width * factor, data.shape[2]))
     values[: data.shape[0], : data.shape[1]][valid] = data[valid]
-    weight = np.zeros(values.shape[:2])
+    weight = np.zeros(values.shape)
     weight[: data.shape[0], : data.shape[1]] = valid
-    count = weight.reshape(height, factor, width, factor).sum(axis=(1, 3))
+    count = weight.reshape(height, factor, width, factor, -1).sum(axis=(1, 3))
     total = values.reshape(height, factor, width, factor, -1).sum(axis=(1, 3))
-    return total / np.maximum(count, 1)[..., None], count > 0
+    return total / np.maximum(count, 1), count > 0
 
 
 def whole(pyramid, level=0):
     has = pyramid.levels[level]
-    pixels = pyramid.read_masked(level, 0, 0, has.height, has.width)
-    valid = np.ones(pixels.data.shape[:2], bool) if pixels.valid is None else pixels.valid
-    return pixels.data, valid
+    pixels = pyramid.read_by_band(level, 0, 0, has.height, has.width)
+    valid = (
+        True if pixels.valid is None else pixels.valid if pixels.valid.ndim == 3 else pixels.valid[..., None]
+    )
+    return pixels.data, np.broadcast_to(valid, pixels.data.shape)
 
 
 def left_in(folder):
@@ -155,9 +158,9 @@ def test_what_is_not_measured_is_marked_and_never_averaged(masked, dtype, nodata
     for level in range(9):  # those above 5 are more than one block per px
         assert (times[level] == 1).all()
         mean, any_valid = exact(data, valid, 2**level)
-        measured = masks[level] & np.isfinite(levels[level]).all(axis=2)
+        measured = masks[level][..., None] & np.isfinite(levels[level])
         if nodata is not None:
-            measured &= (levels[level] != nodata).any(axis=2)
+            measured &= levels[level] != nodata
         np.testing.assert_array_equal(measured, any_valid)
         off = np.abs(levels[level].astype(np.float64) - mean)[measured]
         rounding = {"f": 200 * np.finfo(source.dtype).eps if source.dtype.kind == "f" else 0}.get(
@@ -247,7 +250,7 @@ def test_a_palette_becomes_its_colours(tmp_path):
         with open_pyramid(tmp_path / target) as after:
             data, valid = whole(after)
             expected = np.array([colours[i][:3] for i in range(4)])[index]
-            np.testing.assert_array_equal(valid, index != 3)
+            np.testing.assert_array_equal(valid.all(axis=2), index != 3)
             np.testing.assert_array_equal(data[valid], expected[valid])
 
 
@@ -309,6 +312,7 @@ def test_jpeg_is_smaller_and_masks_stay_exact(tmp_path):
     assert any("JPEG" in note for note in made.notes)
     with open_pyramid(tmp_path / "jpeg.tif") as after:
         data, measured = whole(after)
+        measured = measured.all(axis=2)
         np.testing.assert_array_equal(measured, valid)
         assert np.abs(data[valid].astype(int) - smooth[valid]).mean() < 3
 
@@ -534,3 +538,31 @@ def test_real_geotiff_is_converted_or_refused(tmp_path, path, target):
     assert made.windows_checked >= 16
     with open_pyramid(path) as before, open_pyramid(tmp_path / target) as after:
         assert (after.height, after.width, after.transform) == (before.height, before.width, before.transform)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_nodata_of_one_band_is_in_no_average_and_leaves_the_other_bands(tmp_path, target):
+    import rasterio
+
+    image = np.random.default_rng(0).uniform(1, 200, (2, 600, 640)).astype(np.float32)
+    image[0, 100:201, 100:203] = image[1, 300:401, 300:402] = -9999
+    profile = {
+        "driver": "GTiff",
+        "height": 600,
+        "width": 640,
+        "count": 2,
+        "dtype": "float32",
+        "nodata": -9999,
+    }
+    with rasterio.open(
+        tmp_path / "in.tif", "w", crs="EPSG:32633", transform=rasterio.Affine(*images.TRANSFORM), **profile
+    ) as file:
+        file.write(image)
+    convert(tmp_path / "in.tif", tmp_path / target)
+    data = np.moveaxis(image, 0, 2)
+    with open_pyramid(tmp_path / target) as after:
+        for level, factor in ((0, 1), (1, 2)):
+            found, measured = whole(after, level)
+            mean, any_valid = exact(data, data != -9999, factor)
+            np.testing.assert_array_equal(measured, any_valid)
+            np.testing.assert_allclose(found[measured], mean[measured], rtol=1e-5)

@@ -65,9 +65,9 @@ def test_every_tile_touched_is_decoded_exactly_once():
     class Counting(ArrayPyramid):
         reads: list = []  # noqa: RUF012 - one test
 
-        def read_tile(self, level, row, column):
+        def read_tile(self, level, row, column, buffer=None, bands=None):
             self.reads.append((level, row, column))
-            return super().read_tile(level, row, column)
+            return super().read_tile(level, row, column, buffer, bands)
 
     found = _one(Counting(_image(3000, 3000)), budget=64)
     assert found.cost.tiles == len(Counting.reads) == len(set(Counting.reads))

@@ -205,6 +205,6 @@ class PyramidContract:
         value = float(pyramid.read(0, 0, 0, 1, 1)[0, 0, 0])
         with open_pyramid(source, nodata=value) as masked:
             pixels = masked.read_masked(0, 0, 0, 200, 200)
-            wanted = (pixels.data != value).any(axis=2)
+            wanted = (pixels.data != value).all(axis=2)
             assert masked.nodata == value
             assert np.array_equal(np.ones((200, 200), bool) if pixels.valid is None else pixels.valid, wanted)

@@ -60,12 +60,12 @@ class Counting(Pyramid):
         part = np.s_[y : y + height, x : x + width]
         return Pixels(self.arrays[level][part], None if self.valid is None else self.valid[level][part])
 
-    def read_tile(self, level, row, column):
+    def read_tile(self, level, row, column, buffer=None, bands=None):
         with self.changed:
             self.tiles.append((level, row, column))
         if (level, row, column) in self.broken:
             raise ReadError(f"{self.source}: tile {row}, {column} of level {level} is damaged")
-        pixels = super().read_tile(level, row, column)
+        pixels = super().read_tile(level, row, column, buffer, bands)
         if (level, row, column) in self.missing:
             return Pixels(np.zeros_like(pixels.data), np.zeros(pixels.data.shape[:2], bool), 1)
         return pixels
@@ -586,3 +586,19 @@ def test_oversampling_reads_a_finer_level_and_averages_it():
     mean = fine.reshape(64, 4, 64, 4, 3).mean((1, 3)).transpose(2, 0, 1)
     assert np.allclose((plain + 1) * 127.5, poor.transpose(2, 0, 1), atol=1e-3)
     assert np.allclose((averaged + 1) * 127.5, mean, atol=1e-3)
+
+
+def test_only_the_bands_that_the_model_takes_decide_what_is_measured():
+    image = np.full((256, 256, 2), 100, np.uint8)
+    image[:128, :, 0], image[:, :128, 1] = 0, 0
+    region = np.array([[0, 0, 256, 256]])
+    for bands, rows, columns in (((0,), 16, 0), ((1,), 0, 16), ((0, 1), 16, 16)):
+        config = InputConfig(
+            size=32, bands=bands, low=(0.0,) * len(bands), high=(200.0,) * len(bands), channels=None
+        )
+        with CropFetcher([ArrayPyramid(image, nodata=0)], config, threads=1) as fetch:
+            crops = fetch(np.zeros(1, np.int64), region)
+        wanted = np.ones((32, 32), np.float32)
+        wanted[:rows] = wanted[:, :columns] = 0
+        assert np.array_equal(crops.coverage[0], wanted)
+        assert (crops.pixels[0] == 0).all()  # 100 is the middle of the range; nodata is in no average

@@ -1,7 +1,7 @@
 """GeoTIFF and whatever else GDAL reads, local or remote, by rasterio."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -12,9 +12,10 @@ from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason, strict
+from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, both_valid
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
@@ -75,13 +76,20 @@ class RasterioPyramid(Pyramid):
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
-            self._mask = _has_mask(raster)
-            self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
             native = raster.driver == "GTiff" and not self._file.remote
+            empty = nodata
+            if nodata is None and native and raster.dtypes[self._bands[0] - 1] in ("int64", "uint64"):
+                empty = whole_nodata(self._file.source)
+            with ExitStack() as stack:
+                opened = [
+                    raster if k is None else stack.enter_context(self._file.open(k)) for k in self._overviews
+                ]
+                self._mask = GdalMask.of(raster, opened, self._bands, empty)
+            self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
             alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
             self._white = white(raster, source)
-            meta = metadata(raster, levels, self._bands, mpp, nodata)
+            meta = metadata(raster, levels, self._bands, mpp, empty)
             if self._white is not None and nodata is None and meta.nodata is not None:
                 meta = replace(meta, nodata=self._white - meta.nodata)
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
@@ -149,40 +157,41 @@ class RasterioPyramid(Pyramid):
     def _read_once(self, what: str, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         from rasterio.windows import Window
 
-        window = Window(x, y, width, height)
-        valid, missing = None, 0
-        with self._reading(level, what) as raster:
-            if self._mask:
-                valid = raster.dataset_mask(window=window) > 0
-            if self._tiles is None:
-                data = self._data(raster, window)
+        valid = None
+        if self._mask:
+            valid = self._mask.read(partial(self._reading, what=what), level, (y, x, height, width))
         if self._tiles is not None:
             pixels = self._tiles.read(level, y, x, height, width)
-            data, missing = pixels.data, pixels.missing_tiles
-            if pixels.valid is not None and valid is not None:
-                valid &= pixels.valid
-        elif self._stored:
-            valid, missing = self._without_sparse(valid, what, level, (y, x, height, width))
-        return Pixels(np.ascontiguousarray(data), valid, missing)
+        else:
+            with self._reading(level, what) as raster:
+                data = self._data(raster, Window(x, y, width, height))
+            pixels = Pixels(np.ascontiguousarray(data))
+            if self._stored:
+                pixels = self._without_sparse(pixels.data, what, level, (y, x, height, width))
+        return replace(pixels, valid=both_valid(pixels.valid, valid))
 
     def _without_sparse(
-        self, valid: np.ndarray | None, what: str, level: int, window: tuple[int, int, int, int]
-    ) -> tuple[np.ndarray | None, int]:
-        """The mask less the blocks that a sparse file leaves out, and how many those are."""
+        self, data: np.ndarray, what: str, level: int, window: tuple[int, int, int, int]
+    ) -> Pixels:
+        """Px, and which of them lie in blocks that a sparse file leaves out."""
         y, x, height, width = window
         side_y, side_x = self.levels[level].tile_height, self.levels[level].tile_width
-        missing = 0
+        valid, lost, missing = None, np.zeros(len(self._bands), np.int64), 0
         with self._reading(0, what) as raster:
             for row in range(y // side_y, -(-(y + height) // side_y)):
                 for column in range(x // side_x, -(-(x + width) // side_x)):
-                    if any(self._tag(raster, "OFFSET", level, row, column, band) for band in self._planes):
+                    absent = [
+                        not self._tag(raster, "OFFSET", level, row, column, band) for band in self._planes
+                    ]
+                    if not any(absent):
                         continue
                     missing += 1
-                    valid = np.ones((height, width), bool) if valid is None else valid
+                    lost += np.broadcast_to(absent, lost.shape)
+                    valid = np.ones(data.shape, bool) if valid is None else valid
                     rows = slice(max(row * side_y - y, 0), max((row + 1) * side_y - y, 0))
                     columns = slice(max(column * side_x - x, 0), max((column + 1) * side_x - x, 0))
-                    valid[rows, columns] = False
-        return valid, missing
+                    valid[rows, columns, np.broadcast_to(absent, lost.shape)] = False
+        return Pixels(data, valid, missing, lost if missing else None)
 
     def _tag(self, raster: Any, tag: str, level: int, row: int, column: int, band: int) -> str | None:
         overview = self._overviews[level]
@@ -254,15 +263,6 @@ def _image_bands(raster: Any, source: str) -> list[int]:
             "numbers or floats; convert it with gdal_translate -ot"
         )
     return bands
-
-
-def _has_mask(raster: Any) -> bool:
-    """Whether GDAL must be asked what is valid; a nodata value alone is compared in ``Pyramid``."""
-    from rasterio.enums import MaskFlags
-
-    flags = {flag for band in raster.mask_flag_enums for flag in band}
-    same = len({repr(value) for value in raster.nodatavals}) == 1
-    return MaskFlags.per_dataset in flags or (MaskFlags.nodata in flags and not same)
 
 
 def _one_strip(raster: Any) -> bool:

@@ -94,9 +94,13 @@ class TiffPyramid(Pyramid):
         if not self._alpha:
             return pixels
         valid = pixels.data[:, :, -1] > 0
-        if pixels.valid is not None:
+        lost = pixels.missing_by_band
+        if pixels.valid is not None and pixels.valid.ndim == 3:
+            valid = pixels.valid[:, :, :-1] & (valid & pixels.valid[:, :, -1])[:, :, None]
+        elif pixels.valid is not None:
             valid &= pixels.valid
-        return Pixels(np.ascontiguousarray(pixels.data[:, :, :-1]), valid, pixels.missing_tiles)
+        bands = np.ascontiguousarray(pixels.data[:, :, :-1])
+        return Pixels(bands, valid, pixels.missing_tiles, None if lost is None else lost[:-1])
 
 
 @contextmanager

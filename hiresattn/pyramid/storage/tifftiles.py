@@ -125,6 +125,10 @@ class TiffTiles(Tiles):
         """What decodes level 0's tiles."""
         return self._levels[0][0].decoder
 
+    def bands_together(self, level: int) -> int:
+        """Bands of each piece of a level's tiles."""
+        return self._levels[level][0].samples
+
     def ranges(self, level: int, row: int, column: int) -> list[tuple[int, int]]:
         """Offset and stored bytes of each piece of a tile; a count of 0 is a piece that is left out."""
         (height, width), (tile_height, tile_width) = self.shapes[level], self.sides[level]
@@ -149,16 +153,17 @@ class TiffTiles(Tiles):
         """Stored bytes of one tile."""
         return sum(count for _, count in self.ranges(level, row, column))
 
-    def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
-        """The stored bytes of a tile, a piece for each group of bands; None if the file leaves one out.
+    def stored(self, level: int, row: int, column: int) -> list[bytes | None]:
+        """The stored bytes of a tile, a piece for each group of bands; None for those that the file leaves out.
 
         Raises:
             ReadError: If they can't be read.
         """
-        pieces = []
+        pieces: list[bytes | None] = []
         for offset, count in self.ranges(level, row, column):
             if not count:
-                return None
+                pieces.append(None)
+                continue
             try:
                 piece = self._file.pread(count, offset)
             except OSError as error:
@@ -174,7 +179,7 @@ class TiffTiles(Tiles):
         return pieces
 
     def decode(
-        self, level: int, row: int, column: int, stored: list[bytes], buffer: np.ndarray | None = None
+        self, level: int, row: int, column: int, stored: list[bytes | None], buffer: np.ndarray | None = None
     ) -> np.ndarray:
         """The px of a whole tile; whatever the decoder raises."""
         across = -(-self.shapes[level][1] // self.sides[level][1])
@@ -183,9 +188,11 @@ class TiffTiles(Tiles):
         for plane in self._levels[level]:
             for copy in range(plane.copies):
                 index = (copy * down + row) * across + column
-                part = plane.decode(
-                    stored[len(parts)], index, buffer if plane.samples == self.bands else None
-                )
+                piece = stored[len(parts)]
+                if piece is None:
+                    parts.append(np.zeros((*self.sides[level], plane.samples), self.dtype))
+                    continue
+                part = plane.decode(piece, index, buffer if plane.samples == self.bands else None)
                 if part.shape[2:] != (plane.samples,):
                     raise ValueError(f"it has {part.shape[2:]} bands, {plane.samples} were announced")
                 parts.append(part)

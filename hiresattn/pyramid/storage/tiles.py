@@ -50,8 +50,8 @@ class Tiles(ABC):
         """What decodes level 0's tiles, in a word or two."""
 
     @abstractmethod
-    def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
-        """The stored bytes of a tile, a piece for each group of bands; None if the file leaves it out.
+    def stored(self, level: int, row: int, column: int) -> list[bytes | None]:
+        """The stored bytes of a tile, a piece for each group of bands; None for what the file leaves out.
 
         Raises:
             ReadError: If they can't be read.
@@ -59,7 +59,7 @@ class Tiles(ABC):
 
     @abstractmethod
     def decode(
-        self, level: int, row: int, column: int, stored: list[bytes], buffer: np.ndarray | None = None
+        self, level: int, row: int, column: int, stored: list[bytes | None], buffer: np.ndarray | None = None
     ) -> np.ndarray:
         """The px ``[h w bands]`` of a whole tile, whatever lies beyond the level's edge included.
 
@@ -67,7 +67,7 @@ class Tiles(ABC):
             level: Which level.
             row: Which row of tiles.
             column: Which column of tiles.
-            stored: What ``stored`` returned for it.
+            stored: What ``stored`` returned for it; at least one piece is there. Px of the others: anything.
             buffer: Memory for a whole tile ``[h w bands]``, which a decoder may use.
 
         Returns:
@@ -76,6 +76,10 @@ class Tiles(ABC):
         Raises:
             Exception: Whatever the decoder raises where it notices damage.
         """
+
+    def bands_together(self, level: int) -> int:  # noqa: ARG002 - one piece holds them all, in most stores
+        """Bands of each piece of a level's tiles; the last piece may have fewer."""
+        return self.bands
 
     def expect(self, tiles: Iterable[tuple[int, int, int]]) -> None:  # noqa: B027 - most stores can't use it
         """Announce reads of tiles ``(level, row, column)``, so that what lies side by side can come together."""
@@ -108,7 +112,8 @@ class Tiles(ABC):
         (height, width), (rows, columns) = self.shapes[level], self.sides[level]
         rows, columns = min(rows, height - row * rows), min(columns, width - column * columns)
         stored = self.stored(level, row, column)
-        if stored is None:
+        absent = [piece is None for piece in stored]
+        if all(absent):
             data = np.empty((rows, columns, self.bands), self.dtype)
             data[:] = self.fill
             return Pixels(data, np.zeros((rows, columns), bool), 1)
@@ -120,7 +125,14 @@ class Tiles(ABC):
         if data.shape != expected or data.dtype != self.dtype:
             found, announced = f"{data.shape} {data.dtype}", f"{expected} {self.dtype}"
             raise self.damaged(level, row, column, f"it decodes to {found} where {announced} was announced")
-        return Pixels(data)
+        return self._partly(data, absent, self.bands_together(level)) if any(absent) else Pixels(data)
+
+    def _partly(self, data: np.ndarray, absent: list[bool], together: int) -> Pixels:
+        """A tile of which the file leaves out some groups of bands."""
+        lost = np.repeat(absent, together)[: self.bands]
+        data = data.copy()
+        data[:, :, lost] = np.broadcast_to(self.fill, self.bands)[lost]
+        return Pixels(data, np.broadcast_to(~lost, data.shape).copy(), 1, lost.astype(np.int64))
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """A window that lies inside a level; ``[h w bands]``, alpha included.
@@ -130,7 +142,7 @@ class Tiles(ABC):
         """
         rows, columns = self.sides[level]
         data = np.empty((height, width, self.bands), self.dtype)
-        valid, missing, buffer = None, 0, self.buffer(level)
+        valid, missing, buffer = None, np.zeros(self.bands + 1, np.int64), self.buffer(level)
         for row in range(y // rows, -(-(y + height) // rows)):
             for column in range(x // columns, -(-(x + width) // columns)):
                 tile = self.read_tile(level, row, column, buffer)
@@ -140,10 +152,18 @@ class Tiles(ABC):
                 here = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
                 data[here] = tile.data[y0 - top : y1 - top, x0 - left : x1 - left]
                 if tile.missing_tiles:
-                    valid = np.ones((height, width), bool) if valid is None else valid
-                    valid[here] = False
-                    missing += 1
-        return Pixels(data, valid, missing)
+                    valid = np.ones((height, width, self.bands), bool) if valid is None else valid
+                    if tile.missing_by_band is None:
+                        valid[here] = False
+                        missing += 1
+                    else:
+                        valid[here][:, :, tile.missing_by_band > 0] = False
+                        missing += [*tile.missing_by_band, 1]
+        if valid is None:
+            return Pixels(data)
+        if (missing == missing[-1]).all():
+            return Pixels(data, valid[:, :, 0], int(missing[-1]))
+        return Pixels(data, valid, int(missing[-1]), missing[:-1])
 
     def damaged(self, level: int, row: int, column: int, what: str) -> ReadError:
         """The error that names a damaged tile."""

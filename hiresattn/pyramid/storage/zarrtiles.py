@@ -43,7 +43,7 @@ class ZarrTiles(Tiles):
             sides=[(array.chunks[rows], array.chunks[columns]) for array in arrays],
             bands=1 if self._bands is None else first.shape[self._bands],
             dtype=np.dtype(first.dtype).newbyteorder("="),
-            fill=first.fill_value,
+            fill=0 if first.fill_value is None else first.fill_value,
         )
         self._axes = list(axes)
         self._indexes = indexes
@@ -56,6 +56,10 @@ class ZarrTiles(Tiles):
         """What decodes level 0's chunks."""
         return " + ".join(name for name, _ in self._steps[0]) or "none"
 
+    def bands_together(self, level: int) -> int:
+        """Bands of each chunk of a level; the last may have fewer."""
+        return 1 if self._bands is None else int(self._arrays[level].chunks[self._bands])
+
     def chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
         """Positions in the chunk grid of all that holds a tile."""
         array = self._arrays[level]
@@ -63,13 +67,13 @@ class ZarrTiles(Tiles):
         chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
         return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
 
-    def stored(self, level: int, row: int, column: int) -> list[bytes] | None:
-        """The stored bytes of a tile's chunks; None if the store leaves one out.
+    def stored(self, level: int, row: int, column: int) -> list[bytes | None]:
+        """The stored bytes of a tile's chunks; None for those that the store leaves out.
 
         Raises:
             ReadError: If they can't be read.
         """
-        pieces = []
+        pieces: list[bytes | None] = []
         for chunk in self.chunks(level, row, column):
             try:
                 piece = self._indexes[level].stored(chunk)
@@ -78,13 +82,11 @@ class ZarrTiles(Tiles):
                 raise ReadError(
                     f"{where}: damaged or out of reach ({reason(error)}); copy or write the store again"
                 ) from error
-            if piece is None:
-                return None
             pieces.append(piece)
         return pieces
 
     def decode(
-        self, level: int, row: int, column: int, stored: list[bytes], buffer: np.ndarray | None = None
+        self, level: int, row: int, column: int, stored: list[bytes | None], buffer: np.ndarray | None = None
     ) -> np.ndarray:
         """The px of a whole tile; whatever the decoder raises."""
         del row, column
@@ -94,6 +96,9 @@ class ZarrTiles(Tiles):
         out = buffer.reshape(-1).view(np.uint8) if fits and buffer is not None else None
         parts = []
         for piece in stored:
+            if piece is None:
+                parts.append(self._as_px(np.zeros(array.chunks, dtype)))
+                continue
             decoded: Any = piece
             for nth, (_, step) in enumerate(self._steps[level]):
                 last = nth == len(self._steps[level]) - 1

@@ -173,13 +173,16 @@ def test_a_sparse_tile_is_counted_and_not_valid(tmp_path, compression):
     assert np.array_equal(pixels.valid, wanted)
 
 
-def test_nodata_is_what_every_band_says(tmp_path):
+def test_nodata_in_any_band_that_is_asked_for_is_not_valid(tmp_path):
     image = np.ones((100, 120, 3), np.uint8)
     image[10:20, 10:20] = 0
     image[50:60, 50:60, 1] = 0
     with open_pyramid(_raster(tmp_path / "scene.tif", image, nodata=0)) as pyramid:
         assert pyramid.nodata == 0
-        assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image.any(axis=2))
+        whole = 0, 0, 0, 100, 120
+        assert np.array_equal(pyramid.read_masked(*whole).valid, image.all(axis=2))
+        assert np.array_equal(pyramid.read_masked(*whole, bands=(0, 2)).valid, image[:, :, 0] > 0)
+        assert np.array_equal(pyramid.read_by_band(*whole).valid, image > 0)
 
 
 def test_a_given_nodata_value_takes_the_place_of_the_files(tmp_path):
@@ -359,3 +362,66 @@ def test_a_remote_scene_that_is_not_there_is_a_not_found_error(served):
 def test_a_tiff_of_16_bits_without_place_is_not_squeezed_to_8(tmp_path):
     with open_pyramid(write_pyramid_tiff(tmp_path / "image.tif", "uint16")) as pyramid:
         assert pyramid.dtype == np.uint16
+
+
+def test_alpha_counts_beside_a_nodata_value_and_in_any_place(tmp_path):
+    from rasterio.enums import ColorInterp
+
+    image = np.full((100, 120, 5), 9, np.uint8)
+    image[:50, :, 4] = 0
+    image[60:70, :, 1] = 1
+    colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.undefined, ColorInterp.alpha]
+    path = _raster(tmp_path / "scene.tif", image, colorinterp=colours, nodata=1)
+    with open_pyramid(path) as pyramid:
+        assert pyramid.channels == 4
+        found = pyramid.read_by_band(0, 0, 0, 100, 120).valid
+    wanted = np.broadcast_to(image[:, :, 4:] > 0, (100, 120, 4)).copy()
+    wanted[60:70, :, 1] = False
+    assert np.array_equal(found, wanted)
+
+
+def test_one_bands_absent_tiles_leave_the_other_bands(tmp_path):
+    import rasterio
+
+    image = coded()[:512, :512]
+    profile = {"height": 512, "width": 512, "count": 3, "dtype": "uint8", "interleave": "band", "tiled": True}
+    layout = {
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "sparse_ok": True,
+        "transform": rasterio.Affine(*TRANSFORM),
+    }
+    with rasterio.open(tmp_path / "scene.tif", "w", driver="GTiff", **profile, **layout) as file:
+        file.write(image[:, :, 0], 1)
+        file.write(image[:, :, 1], 2)
+        file.write(image[:256, :, 2], 3, window=((0, 256), (0, 512)))
+    with open_pyramid(tmp_path / "scene.tif") as pyramid:
+        for native in (True, False):
+            found = pyramid.read_masked(0, 0, 0, 512, 512, bands=(0, 1))
+            assert np.array_equal(found.data[:, :, :2], image[:, :, :2])
+            assert (found.valid, found.missing_tiles) == (None, 0)
+            every = pyramid.read_masked(0, 0, 0, 512, 512)
+            assert every.missing_tiles == 8
+            assert np.array_equal(every.valid, np.arange(512)[:, None] < np.full(512, 256))
+            assert native == (pyramid.native_tiles is not None)
+            pyramid.native_tiles = pyramid._tiles = None
+
+
+@pytest.mark.parametrize(
+    ("dtype", "text", "value"),
+    [
+        ("float32", "-3.40282e+38", np.finfo(np.float32).min),
+        ("int64", "-9.2233720368547758e+18", np.iinfo(np.int64).min),
+        ("uint64", "18446744073709551615", np.iinfo(np.uint64).max),
+    ],
+)
+def test_a_nodata_tag_that_is_rounded_still_marks_its_pixels(tmp_path, dtype, text, value):
+    import tifffile
+
+    image = np.ones((100, 120, 1), dtype)
+    image[10:20] = value
+    path = _raster(tmp_path / "scene.tif", image, nodata=7)
+    with tifffile.TiffFile(path, mode="r+b") as tif:
+        tif.pages[0].tags[42113].overwrite(text)
+    with open_pyramid(path) as pyramid:
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image[:, :, 0] == 1)

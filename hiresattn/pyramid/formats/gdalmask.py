@@ -1,0 +1,146 @@
+"""What is valid of a raster that GDAL reads, beyond a nodata value that its px can be compared with."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hiresattn.pyramid.formats.tiff import opened_tiff
+
+_GDAL_NODATA = 42113
+
+#: Whole numbers up to this are exact in the float that holds a nodata value, and in float32.
+_EXACT, _EXACT_FLOAT32 = 2**53, 2**24
+
+
+@dataclass(frozen=True)
+class GdalMask:
+    """Reads what GDAL and alpha bands say is valid.
+
+    A px is valid in a band where the band's mask (an internal one, one in a file beside, or that of its nodata
+    value) and every alpha band say so: GDAL itself looks at one of them only.
+    """
+
+    bands: tuple[int, ...]
+    """GDAL's numbers of the bands that are no alpha."""
+    alpha: tuple[int, ...]
+    """Those of the alpha bands."""
+    shared: bool
+    """Whether all bands have one mask."""
+    by_band: bool
+    """Whether GDAL is asked for the mask of each band: their nodata values differ, or can't be compared."""
+    bare: frozenset[int]
+    """Levels for which the file has no mask, though it has one of level 0."""
+    downsamples: tuple[tuple[float, float], ...]
+    """Rows and columns of level 0 for each of a level."""
+
+    @classmethod
+    def of(cls, raster: Any, levels: Sequence[Any], bands: Sequence[int], nodata: float | None) -> "GdalMask":
+        """The mask of a raster.
+
+        Args:
+            raster: The open file.
+            levels: Its open levels, finest first.
+            bands: Numbers of the bands that are no alpha.
+            nodata: The caller's nodata value, in place of the file's.
+        """
+        from rasterio.enums import MaskFlags
+
+        flags = [raster.mask_flag_enums[band - 1] for band in bands]
+        shared = any(MaskFlags.per_dataset in flag and MaskFlags.alpha not in flag for flag in flags)
+        values = {repr(raster.nodatavals[band - 1]) for band in bands}
+        rounded = any(_may_be_rounded(raster.nodatavals[band - 1], raster.dtypes[band - 1]) for band in bands)
+        by_band = nodata is None and any(MaskFlags.nodata in flag for flag in flags)
+        return cls(
+            bands=tuple(bands),
+            alpha=tuple(number for number in raster.indexes if number not in bands),
+            shared=shared,
+            by_band=by_band and not shared and (len(values) > 1 or rounded),
+            bare=frozenset(
+                number
+                for number, level in enumerate(levels)
+                if shared and MaskFlags.per_dataset not in level.mask_flag_enums[bands[0] - 1]
+            ),
+            downsamples=tuple((raster.height / level.height, raster.width / level.width) for level in levels),
+        )
+
+    def __bool__(self) -> bool:
+        return bool(self.shared or self.by_band or self.alpha)
+
+    def read(
+        self,
+        open_level: Callable[[int], AbstractContextManager[Any]],
+        level: int,
+        window: tuple[int, int, int, int],
+    ) -> np.ndarray:
+        """What is valid of a window ``(y, x, height, width)`` of a level: bool ``[h w]`` or ``[h w c]``.
+
+        Args:
+            open_level: Gives the open raster of a level.
+            level: Which level.
+            window: Its px.
+        """
+        height, width = window[2:]
+        valid = np.ones((height, width), bool)
+        with open_level(level) as raster:
+            if self.alpha:
+                valid &= (raster.read(list(self.alpha), window=_window(*window)) > 0).all(axis=0)
+            if self.shared and level not in self.bare:
+                valid &= raster.read_masks(self.bands[0], window=_window(*window)) > 0
+            if self.by_band:
+                masks = raster.read_masks(list(self.bands), window=_window(*window)) > 0
+                return np.moveaxis(masks, 0, 2) & valid[:, :, None]
+        if level in self.bare:
+            with open_level(0) as raster:
+                valid &= _reduced(raster, self.bands[0], window, self.downsamples[level])
+        return valid
+
+
+def _reduced(
+    raster: Any, band: int, window: tuple[int, int, int, int], downsample: tuple[float, float]
+) -> np.ndarray:
+    """Where any px of level 0's mask is set under those of a window of a coarser level."""
+    edges = [
+        np.clip(np.rint(np.arange(start, start + count + 1) * factor).astype(int), 0, side)
+        for start, count, factor, side in zip(window[:2], window[2:], downsample, raster.shape, strict=True)
+    ]
+    (top, bottom), (left, right) = ((int(line[0]), int(line[-1])) for line in edges)
+    mask = raster.read_masks(band, window=_window(top, left, bottom - top, right - left)) > 0
+    rows, columns = (np.minimum(line[:-1] - line[0], line[-1] - line[0] - 1) for line in edges)
+    return np.logical_or.reduceat(np.logical_or.reduceat(mask, rows, 0), columns, 1)
+
+
+def _window(y: int, x: int, height: int, width: int) -> Any:
+    from rasterio.windows import Window
+
+    return Window(x, y, width, height)
+
+
+def _may_be_rounded(nodata: float | None, name: str) -> bool:
+    """Whether a nodata value may be another than its px hold, as tags are decimal: then comparing them finds none."""
+    dtype = np.dtype(name)
+    if nodata is None:  # not a float at all
+        return dtype.itemsize == 8
+    if not np.isfinite(nodata):
+        return False
+    if dtype.kind != "f":
+        return abs(nodata) > _EXACT
+    exact = _EXACT_FLOAT32 if dtype.itemsize < 8 else _EXACT
+    return not (float(nodata).is_integer() and abs(nodata) <= exact) and abs(nodata) != np.finfo(dtype).max
+
+
+def whole_nodata(path: str) -> int | None:
+    """The nodata value of 64-bit px, exact, where rasterio has it as a float or cuts it at a point."""
+    with opened_tiff(path) as tif:
+        tag = tif.pages[0].tags.get(_GDAL_NODATA)
+        text = "" if tag is None else str(tag.value).strip()
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        return int(float(text))
+    except (ValueError, OverflowError):
+        return None
