@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: What the estimate assumes: so many crops of so many px, the defaults of `classify` and of a model.
 BUDGET, CROP = 64, 64
+#: Most bands that are listed for people.
+_MOST = 20
 
 
 @click.command(cls=Command, short_help="Show what an image file holds.", example="hiresattn info slide.svs")
@@ -88,10 +90,23 @@ def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
         "crs": pyramid.crs,
         "transform": None if pyramid.transform is None else list(pyramid.transform),
         "nodata": pyramid.nodata,
+        **{name: _listed(getattr(pyramid.meta, name)) for name in _FIELDS},
         "bytes": pyramid.meta.nbytes or None,
         "run": preview(pyramid, budget=BUDGET).to_json(),
         "advice": advice(pyramid),
     }
+
+
+#: Fields with a value per band, and what people read of them.
+_BANDWISE = {"channel_names": "bands", "colors": "colours", "scales": "scales", "offsets": "offsets"}
+#: Colours that aren't worth a line.
+_ORDINARY = {"red", "green", "blue", "gray", "palette", "undefined"}
+#: Fields of an image's metadata that it may lack.
+_FIELDS = ("channel_names", "colors", "scales", "offsets", "bounds", "gcps", "rpcs")
+
+
+def _listed(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _table(facts: dict[str, Any]) -> Iterator[str]:
@@ -114,6 +129,18 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     if facts["transform"]:
         yield f"  transform  {', '.join(f'{value:.10g}' for value in facts['transform'])}"
     yield f"  nodata     {'none' if facts['nodata'] is None else format(facts['nodata'], 'g')}"
+    for name, words in _BANDWISE.items():
+        values = facts[name] or ()
+        if set(values) - _ORDINARY:
+            yield f"  {words:9}  {', '.join(map(str, values[:_MOST]))}{', …' if len(values) > _MOST else ''}"
+    if facts["bounds"]:
+        y, x, height, width = facts["bounds"]
+        yield f"  scanned    {width} x {height} px from column {x}, row {y}"
+    if facts["gcps"] or facts["rpcs"]:
+        found = ([counted(facts["gcps"], "ground control point")] if facts["gcps"] else []) + [
+            "RPCs"
+        ] * facts["rpcs"]
+        yield f"  not used   {' and '.join(found)}: warp the image first where positions matter"
     yield "  level      width x height      downsample      tile      tiles"
     count = 0
     for nth, level in enumerate(levels):

@@ -40,6 +40,8 @@ class Domain:
     """Smallest mean of each band over a whole image, stored values."""
     high: tuple[float, ...] | None = None
     """Largest mean of each band over a whole image, stored values."""
+    channel_names: tuple[str, ...] | None = None
+    """Names of the bands taken; None = not known, or not the same in all training images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,6 +266,9 @@ def _domain(stored: dict[str, Any], bands: int) -> Domain:
             len(values) != length or not all(isinstance(v, (int, float)) for v in values)
         ):
             raise ValueError(f"domain {name} is not {length} numbers")
+    names = domain.channel_names
+    if names is not None and (len(names) != bands or not all(isinstance(name, str) for name in names)):
+        raise ValueError(f"domain channel_names is not {bands} names")
     return domain
 
 

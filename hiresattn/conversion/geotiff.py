@@ -198,6 +198,8 @@ def _describe(file: Any, image: Image) -> None:
     )
     if image.pyramid.backend == "rasterio" and image.pyramid.palette is None:
         colours = _copy_tags(file, image)
+    else:
+        _copy_fields(file, image)
     file.colorinterp = [*colours, *[ColorInterp.undefined] * (image.channels - len(colours))]
     if image.pyramid.mpp is not None:
         per_cm = f"{_UM_PER_CM / image.pyramid.mpp:.12g}"
@@ -227,7 +229,19 @@ def _copy_tags(file: Any, image: Image) -> list[Any]:
             y, x = image.region[:2]
             moved = [GroundControlPoint(p.row - y, p.col - x, p.x, p.y, p.z, p.id, p.info) for p in points]
             file.gcps = (moved, crs)
+        if raster.rpcs is not None and image.region[:2] == (0, 0):  # they count px from the first
+            file.rpcs = raster.rpcs
         return [raster.colorinterp[old - 1] for old in numbers]
+
+
+def _copy_fields(file: Any, image: Image) -> None:
+    """Names, scales and offsets of the bands, of a source that GDAL doesn't read."""
+    for number, name in enumerate(image.per_band("channel_names") or (), 1):
+        file.set_band_description(number, name)
+    for name in ("scales", "offsets"):
+        values = image.per_band(name)
+        if values is not None:
+            setattr(file, name, values)
 
 
 def _fresh(tags: dict[str, str]) -> dict[str, str]:

@@ -56,6 +56,11 @@ class Image:
         """Columns."""
         return self.region[3]
 
+    def per_band(self, name: str) -> tuple[Any, ...] | None:
+        """A field of the source's metadata that has a value per band; None where it has none, or of other bands."""
+        values: tuple[Any, ...] | None = getattr(self.pyramid.meta, name)
+        return values if values is not None and len(values) == self.channels else None
+
     @property
     def channels(self) -> int:
         """Bands."""

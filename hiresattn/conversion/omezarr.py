@@ -90,14 +90,17 @@ class OmeZarrWriter:
         """Write what the arrays are."""
         image = self._image
         attributes: dict[str, Any] = {"ome": {"version": "0.5", "multiscales": [self._multiscale()]}}
-        if image.dtype == np.uint8 and image.channels == 3:
-            attributes["ome"]["omero"] = {"channels": [_channel(*named) for named in _RGB]}
+        shown = _shown(image)
+        if shown:
+            attributes["ome"]["omero"] = {"channels": shown}
         attributes |= _place(image)
         own: dict[str, Any] = {"version": hiresattn.__version__, "source": Path(image.pyramid.source).name}
         if image.mark is not None:
             own["nodata"] = image.mark if np.isfinite(image.mark) else str(image.mark)
         if self._valid:
             own["valid"] = "valid"
+        kept = {name: image.per_band(name) for name in ("colors", "scales", "offsets")}
+        own |= {name: list(values) for name, values in kept.items() if values is not None}
         self._group.attrs.update({**attributes, "hiresattn": own})
 
     def close(self) -> None:
@@ -152,10 +155,19 @@ class OmeZarrWriter:
 _RGB = (("red", "FF0000"), ("green", "00FF00"), ("blue", "0000FF"))
 
 
-def _channel(label: str, colour: str) -> dict[str, Any]:
-    """How a viewer shows a band of 8 bits."""
-    window = {"start": 0, "end": 255, "min": 0, "max": 255}
-    return {"label": label, "color": colour, "window": window, "active": True}
+def _shown(image: Image) -> list[dict[str, Any]]:
+    """How a viewer shows each band: by its name and, of whole numbers, over all their range."""
+    rgb = image.dtype == np.uint8 and image.channels == len(_RGB)
+    names = image.per_band("channel_names") or ([label for label, _ in _RGB] if rgb else [])
+    window = {}
+    if image.dtype.kind in "ui":
+        low, high = int(np.iinfo(image.dtype).min), int(np.iinfo(image.dtype).max)
+        window = {"window": {"start": low, "end": high, "min": low, "max": high}}
+    colours = [colour for _, colour in _RGB] if rgb else ["FFFFFF"] * len(names)
+    return [
+        {"label": label, "color": colour, **window, "active": True}
+        for label, colour in zip(names, colours, strict=True)
+    ]
 
 
 def _place(image: Image) -> dict[str, Any]:

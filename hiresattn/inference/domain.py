@@ -59,6 +59,12 @@ def warnings_for(
             yield f"the image does not say its {unit}; the model was trained at {_span(span)}"
         elif not span[0] / SCALE_SLACK <= value <= span[1] * SCALE_SLACK:
             yield f"the image has {value:.4g} {unit}; the model was trained at {_span(span)}"
+    names, before = taken_names(pyramid, config) or (), domain.channel_names or ()
+    if any(name in before and before.index(name) != nth for nth, name in enumerate(names)):
+        yield (
+            f"the bands are {', '.join(names)}; the model was trained on {', '.join(before)}: choose them in "
+            "that order with --bands"
+        )
     if domain.low is None or domain.high is None:
         return
     for band, mean in enumerate(means.tolist()):
@@ -73,6 +79,15 @@ def warnings_for(
                 f"band {config.bands[band] + 1} has a mean of {value:.4g}; the training images had "
                 f"{domain.low[band]:.4g} to {domain.high[band]:.4g}"
             )
+
+
+def taken_names(pyramid: Pyramid, config: InputConfig) -> tuple[str, ...] | None:
+    """Names of the bands that are fed to a model; None where one has no name."""
+    names = pyramid.meta.channel_names
+    if names is None or max(config.bands) >= len(names):
+        return None
+    taken = tuple(names[band] for band in config.bands)
+    return taken if all(taken) else None
 
 
 def resolution(pyramid: Pyramid) -> float | None:

@@ -14,7 +14,7 @@ from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
 from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
-from hiresattn.inference.domain import band_means, resolution
+from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import check_domain
@@ -248,7 +248,7 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
         ConfigError: If no px of them was measured.
     """
     some = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, MOST_MEASURED).astype(int))]
-    means, squares, scales, resolutions = [], [], [], []
+    means, squares, scales, resolutions, names = [], [], [], [], set()
     for sample in some:
         crops, _ = loader.process([sample], _root_crops)
         if crops is None:
@@ -259,6 +259,7 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
         pyramid = loader.pyramid(sample.example.source)
         scales.append(sample.example.mpp or pyramid.mpp)
         resolutions.append(resolution(pyramid))
+        names.add(taken_names(pyramid, loader.config))
     if not means:
         raise ConfigError("none of the training images has a valid pixel in its root regions")
     low, high = np.array(loader.config.low), np.array(loader.config.high)
@@ -269,6 +270,7 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
         resolution=_span(resolutions),
         low=tuple(native.min(0).tolist()),
         high=tuple(native.max(0).tolist()),
+        channel_names=names.pop() if len(names) == 1 else None,
     )
     return domain, np.stack([native.mean(0), spread])
 

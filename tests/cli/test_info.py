@@ -10,7 +10,8 @@ from hiresattn.reading.estimate import preview
 from hiresattn_cli.info import describe
 
 FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
-FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "bytes", "run", "advice"]
+FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "channel_names", "colors", "scales"]
+FIELDS += ["offsets", "bounds", "gcps", "rpcs", "bytes", "run", "advice"]
 
 
 @pytest.fixture
@@ -146,3 +147,26 @@ def test_a_large_plain_image_is_decoded_whole_and_a_small_one_is_well(run, tmp_p
     Image.new("L", (3000, 100)).save(tmp_path / "long.png")
     assert "isn't tiled" in json.loads(run("info", tmp_path / "long.png", "--json").stdout)["advice"]
     assert json.loads(run("info", image, "--json").stdout)["advice"] is None
+
+
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_what_a_file_states_of_its_bands_is_shown(run, tmp_path):
+    import rasterio
+
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "width": 300, "height": 200, "count": 2, "dtype": "uint16"}
+    with rasterio.open(path, "w", **profile) as file:
+        file.write(np.ones((2, 200, 300), np.uint16))
+        file.descriptions = ("B04", "B08")
+        file.scales, file.offsets = (0.0001, 0.0001), (-0.1, 0)
+        file.gcps = (
+            [rasterio.control.GroundControlPoint(0, 0, 10, 50)] * 4,
+            rasterio.crs.CRS.from_epsg(4326),
+        )
+    facts = describe(str(path), open_pyramid(path))
+    assert facts["channel_names"] == ["B04", "B08"]
+    assert (facts["scales"], facts["offsets"]) == ([0.0001, 0.0001], [-0.1, 0])
+    assert (facts["bounds"], facts["gcps"], facts["rpcs"]) == (None, 4, False)
+    shown = run("info", path).stdout
+    assert "bands      B04, B08\n" in shown
+    assert "not used   4 ground control points" in shown

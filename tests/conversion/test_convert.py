@@ -324,6 +324,26 @@ def test_the_scale_survives_a_mask(tmp_path, masked, target):
         assert after.mpp == pytest.approx(0.25)
 
 
+@pytest.mark.parametrize("target", ["a.zarr", "a.tif"])
+@pytest.mark.parametrize("between", [None, "b.zarr"])
+def test_names_scales_and_offsets_of_bands_are_kept(tmp_path, target, between):
+    source = tmp_path / "source.tif"
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
+    with rasterio.open(
+        source, "w", driver="GTiff", width=90, height=70, count=2, dtype="uint16", **place
+    ) as file:
+        file.write(np.ones((2, 70, 90), np.uint16))
+        file.descriptions = ("B04", "B08")
+        file.scales, file.offsets = (0.0001, 0.0002), (-0.1, 0)
+    if between:
+        convert(source, tmp_path / between)
+        source = tmp_path / between
+    convert(source, tmp_path / target)
+    with open_pyramid(tmp_path / target) as after:
+        meta = after.meta
+    assert (meta.channel_names, meta.scales, meta.offsets) == (("B04", "B08"), (0.0001, 0.0002), (-0.1, 0))
+
+
 def test_ome_zarr_is_0_5_and_every_chunk_has_a_checksum(tmp_path):
     import zarr
 

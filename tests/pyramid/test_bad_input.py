@@ -256,6 +256,24 @@ def test_a_scale_that_is_absent_or_implausible_is_not_taken_and_one_unlike_the_m
     assert any("µm/px" in warning for warning in said)
 
 
+@pytest.mark.parametrize(
+    ("names", "warned"),
+    [
+        (("DAPI", "CD3", "CD8"), False),
+        (("CD8", "DAPI", "CD3"), True),
+        (("a", "b", "c"), False),
+        (None, False),
+    ],
+)
+def test_names_of_bands_in_another_order_are_a_warning(tmp_path, names, warned):
+    config = ModelConfig(classes=("a", "b"), input=RULE)
+    with open_pyramid(write_image(tmp_path / "a.png")) as pyramid:
+        pyramid.meta = replace(pyramid.meta, channel_names=names)
+        domain = Domain(channel_names=("DAPI", "CD3", "CD8"))
+        said = list(warnings_for(pyramid, domain, config.input, config.input, np.zeros(3), SHAPES[0][0]))
+    assert [("the bands are CD8, DAPI, CD3" in sentence) for sentence in said] == [True] * warned
+
+
 def test_levels_that_contradict_each_other_are_refused(tmp_path):
     path = write_ome_zarr(tmp_path / "a.zarr")
 

@@ -1,5 +1,6 @@
 """Attributes of a Zarr group besides OME-Zarr's: georeference, nodata, and which px were measured."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,12 @@ class Georeference:
     """Value that stands for "nothing measured here"."""
     valid: str | None = None
     """Path of a group with an array ``[y x]`` per level, not 0 where px are measured."""
+    colors: tuple[str, ...] | None = None
+    """What each band shows."""
+    scales: tuple[float, ...] | None = None
+    """Factor of each band's values."""
+    offsets: tuple[float, ...] | None = None
+    """What is added to each band's values."""
 
     @classmethod
     def of(cls, attributes: dict[str, Any], source: str) -> "Georeference":
@@ -40,6 +47,9 @@ class Georeference:
                 transform=transform,
                 nodata=None if nodata is None else float(nodata),
                 valid=None if valid is None else str(valid),
+                colors=_each(own.get("colors"), str),
+                scales=_each(own.get("scales"), float),
+                offsets=_each(own.get("offsets"), float),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise OpenError(
@@ -62,3 +72,7 @@ class Georeference:
                     "whole store again"
                 )
         return found
+
+
+def _each(values: Any, kind: Callable[[Any], Any]) -> tuple[Any, ...] | None:
+    return None if values is None else tuple(map(kind, values))

@@ -91,7 +91,10 @@ class ZarrPyramid(Pyramid):
                 crs=georeference.crs,
                 transform=georeference.transform,
                 nodata=georeference.nodata if nodata is None else nodata,
-                channel_names=image.names if image.names and len(image.names) == channels else None,
+                channel_names=_each_of(channels, image.names),
+                colors=_each_of(channels, georeference.colors),
+                scales=_each_of(channels, georeference.scales),
+                offsets=_each_of(channels, georeference.offsets),
             ),
             mpp=mpp,
             nodata=nodata,
@@ -182,6 +185,11 @@ class ZarrPyramid(Pyramid):
             f"{self.source}, level {level}, tile in row {row}, column {column}: damaged or out of reach, "
             f"zarr can't read it ({reason}); copy or write the store again"
         )
+
+
+def _each_of(bands: int, values: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+    """A value for each band; None where there are more or fewer."""
+    return values if values is not None and len(values) == bands else None
 
 
 def _opened(source: str) -> Any:

@@ -102,6 +102,8 @@ class OpenSlidePyramid(Pyramid):
                 mpp=chosen,
                 mpp_source=where,
                 nodata=nodata,
+                colors=("red", "green", "blue"),
+                bounds=_bounds(tags, sizes[0]),
                 nbytes=self._tiles.nbytes if self._tiles else _stored_size(source, tags),
             ),
             mpp=mpp,
@@ -184,6 +186,16 @@ def _number(value: str | None) -> float | None:
         return None if value is None else float(value)
     except ValueError:
         return None
+
+
+def _bounds(tags: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
+    """The part of level 0 that holds what was scanned, ``(y, x, height, width)``; None = all of it, or not known."""
+    found = [tags.get(f"openslide.bounds-{name}", "") for name in ("y", "x", "height", "width")]
+    if not all(value.isdecimal() for value in found):
+        return None
+    y, x, height, width = map(int, found)
+    inside = height > 0 < width and y + height <= size[0] and x + width <= size[1]
+    return (y, x, height, width) if inside and (height, width) != size else None
 
 
 def _colour(value: str | None) -> tuple[int, int, int]:
