@@ -202,9 +202,13 @@ def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
     if resume and not filled:
         raise ConfigError(f"{folder}: nothing to resume there; leave out --resume to start anew")
     if filled and not (resume or force):
+        from hiresattn.training.state import STATE
+
+        held = (folder / STATE).is_file()
+        can = "--resume goes on with the run in it, " if held else ""
+        cannot = "" if held else "; it holds no run to --resume"
         raise ConfigError(
-            f"{folder}: the directory is not empty; --resume goes on with the run in it, "
-            "--force writes over it, or give another with -o"
+            f"{folder}: the directory is not empty; {can}--force writes over it, or give another with -o{cannot}"
         )
 
 

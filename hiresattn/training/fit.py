@@ -9,10 +9,11 @@ import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import changed, did_you_mean
+from hiresattn.config import ModelConfig, changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
+from hiresattn.model.net import GlimpseNet
 from hiresattn.training.augment import check_jpeg
 from hiresattn.training.curriculum import Curriculum
 from hiresattn.training.data import Loader
@@ -36,6 +37,7 @@ from hiresattn.training.setup import (
 from hiresattn.training.state import (
     STATE,
     State,
+    check_output,
     fingerprint_of,
     load_baseline,
     load_state,
@@ -124,8 +126,12 @@ def fit(
             has other parts.
         HiresattnError: If an image can't be read.
     """
+    threads = torch.get_num_threads()
     with join_processes(options.device) as processes:
-        yield from _fit(examples, Path(output), options, processes, resume, on_message, progress)
+        try:
+            yield from _fit(examples, Path(output), options, processes, resume, on_message, progress)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _fit(
@@ -152,8 +158,7 @@ def _fit(
         on_common(load_weights(net, config, start, str(options.init_from)))
         state.baseline = load_baseline(str(options.init_from)) or state.baseline
     net.to(processes.device)
-    check_amp(net.device, options)
-    check_jpeg(config.input, options.jpeg)
+    _check_start(net, config, output if processes.is_main else None, options)
     board = TensorBoardLog(output)
     loader = Loader(
         config.input,
@@ -184,6 +189,7 @@ def _fit(
         state.drawn = [0] * len(curriculum.stages)
         if resume:
             state, memory = load_state(output / STATE, net, optimizer, fingerprint, options)
+        _compute_as_begun(state, net)
         processes.broadcast_weights(net)
         model = Model(net, config, options.name or output.resolve().name, "", domain, options.k)
         run = Run(
@@ -208,3 +214,18 @@ def _fit(
     finally:
         board.close()
         loader.close()
+
+
+def _check_start(net: GlimpseNet, config: ModelConfig, output: Path | None, options: TrainOptions) -> None:
+    """Refuse before anything is read what can't be computed, or written; ``output`` is the main process's."""
+    check_amp(net.device, options)
+    check_jpeg(config.input, options.jpeg)
+    if output is not None:
+        check_output(output, net)
+
+
+def _compute_as_begun(state: State, net: GlimpseNet) -> None:
+    """Let PyTorch compute with as many threads as the run began with: the last bits of its sums depend on them."""
+    if state.threads and net.device.type == "cpu":
+        torch.set_num_threads(state.threads)
+    state.threads = state.threads or torch.get_num_threads()

@@ -1,8 +1,12 @@
 """What is kept of a run: the state that resuming needs, in safetensors and JSON, and weights for the next stage."""
 
+import errno
 import hashlib
 import json
+import os
 import platform
+import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -15,15 +19,18 @@ from torch import Tensor
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention, save_attention
 from hiresattn.checkpoint import CARD, Model, save_model, save_tensors
 from hiresattn.config import ModelConfig
-from hiresattn.errors import CheckpointError
+from hiresattn.errors import CheckpointError, ConfigError, WriteError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
+from hiresattn.report.units import human_bytes
 from hiresattn.training.estimators import FIRST_BASELINE
 from hiresattn.training.log import write_metrics
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 
 STATE = "state.safetensors"
+#: Copies of the weights that are on disk: the model, and in the state the latest and the optimiser's two moments.
+_COPIES = 4
 #: Options that a resumption may change, with what the fingerprint has in their place.
 PASSING: dict[str, Any] = {"device": "", "threads": 0, "name": None}
 
@@ -44,6 +51,8 @@ class State:
     cpu_seconds: float = 0.0
     best: float = -1.0
     """Validation accuracy of the saved model; -1 = it isn't of the last stage."""
+    threads: int = 0
+    """Threads that compute, of which sums of floats depend in their last bits; 0 = not known."""
     baseline: float = FIRST_BASELINE
     """Running baseline of REINFORCE."""
     attention: int = 0
@@ -102,7 +111,53 @@ def save_state(
                 old.unlink()
         write_metrics(output, state.records)
     except OSError as error:
-        raise CheckpointError(f"{output}: the training state can't be written: {error}") from error
+        why = error.strerror or error
+        how = "go on with --resume" if (output / STATE).is_file() else "train anew, with --force"
+        raise CheckpointError(
+            f"{output}: after epoch {state.epoch} the training state can't be written ({why}); make room there, "
+            f"then {how}"
+        ) from error
+
+
+def check_output(output: Path, net: GlimpseNet) -> None:
+    """Refuse, before the first step, a model directory that can't take the model and its state; it isn't made.
+
+    Raises:
+        ConfigError: If a file is in the way.
+        WriteError: If nothing can be written there, or there isn't the room.
+    """
+    there = next(path for path in (output, *output.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ConfigError(f"{there}: a file is in the way; give another directory")
+    weights = sum(value.numel() * value.element_size() for value in net.state_dict().values())
+    needed = _COPIES * weights
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            if not _reserved(file.fileno(), needed):
+                file.write(bytes(needed))
+                file.flush()
+    except OSError as error:
+        raise WriteError(
+            f"{output}: the model and its training state need {human_bytes(needed)} there, which can't be written "
+            f"({error.strerror}); make room, or give another directory"
+        ) from error
+
+
+def _reserved(file: int, size: int) -> bool:
+    """Whether room was made for a file at once; False = the system can't do that.
+
+    Raises:
+        OSError: If there isn't the room.
+    """
+    if sys.platform in ("win32", "darwin"):
+        return False
+    try:
+        os.posix_fallocate(file, 0, size)
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.EOPNOTSUPP):
+            return False
+        raise
+    return True
 
 
 def attention_file(output: Path, epoch: int) -> Path:
@@ -122,7 +177,10 @@ def load_state(
         CheckpointError: If there is none, it is damaged, or of other images or options (which are named).
     """
     if not file.is_file():
-        raise CheckpointError(f"{file}: no training state to resume; train without --resume first")
+        raise CheckpointError(
+            f"{file}: there is no such file, so no run to resume; --force in place of --resume writes over what is in "
+            "the directory, or train into another"
+        )
     try:
         with safe_open(file, framework="pt") as stored:
             metadata = stored.metadata()

@@ -132,7 +132,9 @@ def test_a_directory_that_is_not_empty_is_refused_unless_told(run, trained, mani
     (folder / "card.json").touch()
     result = run("train", manifest, "-o", folder)
     assert result.exit_code == 1
-    assert "--resume" in result.stderr
+    assert "it holds no run to --resume" in result.stderr
+    (folder / "state.safetensors").touch()
+    assert "--resume goes on" in run("train", manifest, "-o", folder).stderr
     assert "--force" in result.stderr
     assert run("train", manifest, "-o", folder, "--force").exit_code == 0
     assert trained.resume is False

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import resource
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError, WriteError
 from hiresattn.geometry import Grid
 from hiresattn.inference.classify import classify, classify_all
 from hiresattn.training.augment import ORIENTATIONS, Augmentation
@@ -61,6 +63,39 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path):
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     for name, value in whole.items():
         assert torch.equal(value, parts[name])
+
+
+def test_a_resumed_run_computes_with_the_threads_it_began_with(tmp_path):
+    examples, usual = _spots(16), torch.get_num_threads()
+    run = fit(examples, tmp_path / "parts", QUICK)
+    try:
+        torch.set_num_threads(2)
+        next(run)
+        run.close()
+        torch.set_num_threads(1)  # read and compute with other numbers
+        options = replace(QUICK, threads=1)
+        rest = fit(examples, tmp_path / "parts", options, resume=True)
+        used = [torch.get_num_threads() for _ in rest]
+        assert (used, torch.get_num_threads()) == ([2] * 3, 1)
+    finally:
+        torch.set_num_threads(usual)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of POSIX")
+def test_a_directory_without_room_is_refused_before_the_first_step(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn.training.fit.run_epoch", lambda *_: pytest.fail("a step was made"))
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, usual[1]))
+    try:
+        with pytest.raises(
+            WriteError, match=r"need .* MB there, which can't be written \(File too large\); make room"
+        ):
+            next(fit(_spots(8), tmp_path / "model", QUICK))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="a file is in the way"):
+        next(fit(_spots(8), tmp_path / "file", QUICK))
 
 
 def test_the_same_seed_gives_the_same_model_and_another_seed_another(tmp_path):
@@ -219,7 +254,7 @@ def test_what_can_not_be_trained_on_is_one_clear_error(tmp_path):
 
 def test_resuming_other_images_or_options_is_refused(tmp_path):
     spots = _spots(16)
-    with pytest.raises(CheckpointError, match="no training state"):
+    with pytest.raises(CheckpointError, match="no run to resume"):
         _run(spots, tmp_path, resume=True)
     _run(spots, tmp_path)
     with pytest.raises(CheckpointError, match=r"other images .* resume with the same manifest"):
