@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from hiresattn.config import did_you_mean
+from hiresattn.datasets.dicom import one_per_slide, series_of
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
@@ -19,7 +20,7 @@ _KNOWN_AS = {"valid": "val", "validation": "val", "dev": "val", "training": "tra
 
 
 def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Iterator[str]:
-    """The images of a folder and of those in it, sorted folder by folder; a Zarr directory is one image.
+    """The images of a folder and of those in it, sorted folder by folder; a Zarr directory, or a DICOM series, is one.
 
     Hidden files and folders are left out; ``unread`` is called with the error of a folder that can't be read.
     """
@@ -27,7 +28,7 @@ def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Ite
         zarrs = sorted(name for name in folders if is_zarr(os.path.join(root, name)))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
         images = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != "."]
-        yield from (str(Path(root, name)) for name in sorted(images + zarrs))
+        yield from one_per_slide([str(Path(root, name)) for name in sorted(images + zarrs)])
 
 
 def read_examples(
@@ -86,20 +87,24 @@ def read_folder(folder: str | Path, *, seed: int = 0, train: bool = True) -> lis
         parts = [(split, _classes(root / split)) for split in SPLITS if (root / split).is_dir()]
         if train:
             _check_names(root, dict(parts))
-        return [
+        examples = [
             Example(image, name, split)
             for split, classes in parts
             for name, images in classes.items()
             for image in images
         ]
+        _check_series(examples)
+        return examples
     if inside and all(_nearest_split(path.name) and _folders(path) for path in inside):
         raise ConfigError(
             f"{inside[0]}: none of the splits {', '.join(SPLITS)}{_nearest_split(inside[0].name)} Rename it, or put "
             "the images of each class right into a folder named after it"
         )
-    return [
+    examples = [
         example for name, images in _classes(root).items() for example in _split(root, name, images, seed)
     ]
+    _check_series(examples)
+    return examples
 
 
 def _classes(folder: Path) -> dict[str, list[str]]:
@@ -116,6 +121,18 @@ def _classes(folder: Path) -> dict[str, list[str]]:
                 "Zarr directories. Fill the folder, or remove it"
             )
     return found
+
+
+def _check_series(examples: Sequence[Example]) -> None:
+    """Refuse a DICOM series of which two splits have files: a model would be tested on what it was trained on."""
+    seen: dict[str, Example] = {}
+    for example, series in zip(examples, series_of(example.source for example in examples), strict=True):
+        first = seen.setdefault(series, example) if series else example
+        if first.split != example.split:
+            raise ConfigError(
+                f"{first.source} and {example.source} are of one DICOM series, one slide, and would be in the splits "
+                f"{first.split!r} and {example.split!r}; put all files of a series into one folder"
+            )
 
 
 def _check_names(root: Path, parts: dict[str, dict[str, list[str]]]) -> None:

@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.boxes import Boxes, read_boxes
+from hiresattn.datasets.dicom import series_of
 from hiresattn.datasets.example import SPLITS, Example, Label, split_names, unlabelled
 from hiresattn.datasets.tables import read_table
 from hiresattn.errors import ConfigError
-from hiresattn.files import IMAGE_SUFFIXES
+from hiresattn.files import IMAGE_SUFFIXES, is_remote
 
 #: Names of the column that says what belongs together, such as the slides of a patient; the first that is there counts.
 GROUPS = ("group", "group_id", "case_id", "case", "patient", "patient_id", "subject", "subject_id")
@@ -129,7 +130,12 @@ def _check_parts(
     path: Path, examples: Sequence[Example], lines: Sequence[str], group: str, parts: Sequence[str]
 ) -> None:
     """Refuse what is in two parts: a model would be tested on what it was trained on."""
-    for keys, name in (([_same(e) for e in examples], ""), ([e.group for e in examples], group)):
+    series = series_of(e.source for e in examples)
+    for keys, name in (
+        ([_same(e) for e in examples], ""),
+        ([e.group for e in examples], group),
+        (series, "the DICOM series"),
+    ):
         for number, first, second in _clashes(keys, lines, parts):
             what = f"{name} {keys[number]!r}" if name else examples[number].source
             raise ConfigError(
@@ -186,7 +192,7 @@ def _example(
     source = row[columns.source]
     if not source:
         raise ConfigError(f"{where}: the path is empty")
-    if "://" not in source and not source.startswith("/vsi"):
+    if "://" not in source and not is_remote(source):
         source = str(manifest.parent / source)
         if columns.source != "path":
             source = _with_suffix(source, where)

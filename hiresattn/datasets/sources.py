@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hiresattn.datasets.dicom import one_per_slide
 from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.folder import images_below
 from hiresattn.datasets.manifest import read_manifest
@@ -74,7 +75,7 @@ def images_of(name: str) -> Iterator[str | Unusable]:
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the user's own pattern
         if not matches:
             yield Unusable(name, f"{name}: no file matches this pattern")
-        for match in matches:
+        for match in one_per_slide(matches):
             if os.path.isdir(match):  # noqa: PTH112
                 yield from _folder(match)
             else:
