@@ -114,6 +114,46 @@ def write_svs(path, mpp=MPP):
     return Path(path)
 
 
+def write_scn(path, corner=(400, 700), whole=(1536, 2048)):
+    """Leica's layout: an overview, and the coded image at ``corner`` of a slide of ``whole`` px."""
+    from tifffile import TiffWriter
+
+    nm = round(MPP * 1000)
+    (height, width), (rows, columns) = SHAPES[0], whole
+    settings = (
+        "<scanSettings><objectiveSettings><objective>{}</objective></objectiveSettings><illuminationSettings>"
+        "<numericalAperture>0.4</numericalAperture><illuminationSource>brightfield</illuminationSource>"
+        "</illuminationSettings></scanSettings>"
+    )
+
+    def image(name, size, view, ifd, objective):
+        pixels = f'sizeX="{size[1]}" sizeY="{size[0]}"'
+        return (
+            f'<image name="{name}" uuid="{name}"><creationDate>2020-01-01T00:00:00Z</creationDate>'
+            f'<device model="Leica" version="1"/><pixels {pixels}><dimension {pixels} r="0" ifd="{ifd}"/></pixels>'
+            f'<view sizeX="{view[1] * nm}" sizeY="{view[0] * nm}" offsetX="{view[3] * nm}" offsetY="{view[2] * nm}"/>'
+            f"{settings.format(objective)}</image>"
+        )
+
+    xml = (
+        '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01">'
+        f'<collection name="x" uuid="u" sizeX="{columns * nm}" sizeY="{rows * nm}"><barcode/>'
+        f"{image('macro', (96, 128), (rows, columns, 0, 0), 0, 1)}"
+        f"{image('main', (height, width), (height, width, *corner), 1, 20)}</collection></scn>"
+    )
+    options = {
+        "photometric": "rgb",
+        "metadata": None,
+        "software": False,
+        **_jpeg("jpeg"),
+        "tile": (TILE, TILE),
+    }
+    with TiffWriter(path, bigtiff=True) as tif:
+        tif.write(np.full((96, 128, 3), 77, np.uint8), description=xml, **options)
+        tif.write(coded(), **options)
+    return Path(path)
+
+
 def write_geotiff(path, dtype="uint8", compression="deflate", nodata=None, **options):
     """A tiled GeoTIFF with the coded levels as overviews."""
     a, _, c, _, e, f = TRANSFORM

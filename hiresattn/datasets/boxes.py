@@ -19,6 +19,16 @@ class Boxes(NamedTuple):
     """``(y, x, height, width)`` each, level-0 px."""
     labels: tuple[str, ...] | None
     """Class of each; None = not known."""
+    cropped: bool = False
+    """Whether they count from the corner of a slide's scanned part, as QuPath does, rather than from its own."""
+
+    def placed(self, corner: tuple[int, int]) -> "Boxes":
+        """The same boxes, counted from the slide's corner; ``corner`` is that of the scanned part, ``(y, x)``."""
+        if not self.cropped:
+            return self
+        down, right = corner
+        moved = tuple((y + down, x + right, height, width) for y, x, height, width in self.boxes)
+        return Boxes(moved, self.labels)
 
 
 def read_boxes(
@@ -89,8 +99,14 @@ def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:
         boxes.append((top, left, max(bottom - top, 1), max(right - left, 1)))
     labels = [_class_of(feature.get("properties") or {}) for feature in features] if named else []
     if all(labels) or not (any(labels) and strict):
-        return Boxes(tuple(boxes), tuple(map(_name, labels)) if labels and all(labels) else None)
+        names = tuple(map(_name, labels)) if labels and all(labels) else None
+        return Boxes(tuple(boxes), names, any(map(_by_qupath, features)))
     raise ValueError(f"feature {labels.index(None) + 1} has no class, others have, and its row has no label")
+
+
+def _by_qupath(feature: Any) -> bool:
+    properties = feature.get("properties") or {}
+    return "objectType" in properties or isinstance(properties.get("classification"), dict)
 
 
 def _class_of(properties: Any) -> Any:

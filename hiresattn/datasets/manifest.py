@@ -203,6 +203,9 @@ def _example(
     boxes = read_boxes(
         row.get("boxes", ""), manifest, where, named=label is None, strict=split != "test", known=files
     )
+    if boxes is not None and boxes.cropped:
+        key = source, boxes
+        boxes = files[key] = files.get(key) or boxes.placed(_scanned_corner(source))
     return Example(
         source=source,
         label=label,
@@ -215,6 +218,14 @@ def _example(
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,
     )
+
+
+def _scanned_corner(source: str) -> tuple[int, int]:
+    """Corner ``(y, x)`` of the scanned part of a slide, level-0 px; (0, 0) where there is none, or no such file."""
+    from hiresattn.pyramid.formats.openslide import scanned_part
+
+    part = None if is_remote(source) else scanned_part(source)
+    return (0, 0) if part is None else part[:2]
 
 
 def _with_suffix(source: str, where: str) -> str:

@@ -10,6 +10,7 @@ from hiresattn.datasets import boxes
 from hiresattn.datasets.example import Example, names_of
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import BackendMissingError, ConfigError, HiresattnError, NotFoundError
+from tests.images import write_pyramid_tiff, write_scn
 
 
 def write(folder, text, name="m.csv", encoding="utf-8"):
@@ -409,3 +410,29 @@ def test_a_slides_name_may_lack_its_suffix_and_a_path_may_not(tmp_path):
     assert read_manifest(write(tmp_path, "path\nTCGA.7\n"))[0].source == str(tmp_path / "TCGA.7")
     with pytest.raises(ConfigError, match=r"line 2: .*c may be .*c\.svs or .*c\.tif; give the name with"):
         read_manifest(write(tmp_path, "slide\nc\n"))
+
+
+@pytest.mark.parametrize(
+    ("properties", "moved"),
+    [
+        ({"objectType": "annotation"}, True),
+        ({"classification": {"name": "x"}}, True),
+        ({"label": "x"}, False),
+        (None, False),
+    ],
+)
+def test_boxes_of_qupath_count_from_the_scanned_part(tmp_path, properties, moved):
+    write_scn(tmp_path / "a.scn")
+    write_pyramid_tiff(tmp_path / "a.tif")
+    ring = [[10, 20], [40, 20], [40, 60], [10, 60], [10, 20]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": properties,
+    }
+    (tmp_path / "a.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [feature]}))
+    table = tmp_path / "table.csv"
+    table.write_text("path,label,boxes\na.scn,x,a.geojson\na.tif,x,a.geojson\nabsent.scn,x,a.geojson\n")
+    slide, other, absent = read_manifest(table)
+    assert slide.boxes == (((420, 710, 40, 30),) if moved else ((20, 10, 40, 30),))
+    assert other.boxes == absent.boxes == ((20, 10, 40, 30),)

@@ -188,6 +188,19 @@ def _number(value: str | None) -> float | None:
         return None
 
 
+def scanned_part(source: str) -> tuple[int, int, int, int] | None:
+    """``(y, x, height, width)`` of a slide's scanned part, level-0 px; None = all of it, or no such slide."""
+    import openslide
+
+    if openslide.OpenSlide.detect_format(source) in (None, *_PLAIN_TIFF):
+        return None
+    try:
+        with openslide.OpenSlide(source) as slide:
+            return _bounds(dict(slide.properties), slide.level_dimensions[0][::-1])
+    except (openslide.OpenSlideError, OSError):
+        return None
+
+
 def _bounds(tags: dict[str, str], size: tuple[int, int]) -> tuple[int, int, int, int] | None:
     """The part of level 0 that holds what was scanned, ``(y, x, height, width)``; None = all of it, or not known."""
     found = [tags.get(f"openslide.bounds-{name}", "") for name in ("y", "x", "height", "width")]

@@ -6,7 +6,7 @@ import pytest
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.formats.openslide import OpenSlidePyramid, _stored_size, _tile
-from tests.images import SHAPES, TILE, coded, write_pyramid_tiff, write_svs
+from tests.images import SHAPES, TILE, coded, write_pyramid_tiff, write_scn, write_svs
 from tests.pyramid.contract import PyramidContract
 from tests.pyramid.damage import overwrite_tile, zero_tile_entry
 
@@ -203,3 +203,12 @@ def test_openslides_reason_is_repeated(tmp_path):
         OpenError, match=r"OpenSlide can't open this slide \(Unsupported or missing image file\)"
     ):
         OpenSlidePyramid(str(path))
+
+
+def test_the_scanned_part_is_known_and_the_rest_is_not_valid(tmp_path):
+    with open_pyramid(write_scn(tmp_path / "a.scn")) as slide:
+        y, x, height, width = slide.meta.bounds
+        assert (y, x, height, width) == (400, 700, *SHAPES[0])
+        pixels = slide.read_masked(0, 0, 0, slide.height, slide.width)
+    assert pixels.valid.sum() == height * width
+    assert np.abs(pixels.data[y : y + height, x : x + width] - coded().astype(int)).mean() < 2
