@@ -44,6 +44,7 @@ class LinesFile:
         resume: Keep what the file holds, and go on after it.
         overwrite: Empty the file, when the first line is written. Without either, a file that holds something is
             refused.
+        when_full: What to do when there is room again, for the message.
 
     Raises:
         ConfigError: If it holds something and neither ``resume`` nor ``overwrite`` is given, another process writes
@@ -52,9 +53,15 @@ class LinesFile:
     """
 
     def __init__(
-        self, path: str | os.PathLike[str], *, resume: bool = False, overwrite: bool = False
+        self,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+        when_full: str = "go on with --resume",
     ) -> None:
         self.path = Path(path)
+        self._when_full = when_full
         refuse_filled(self.path, resume=resume, overwrite=overwrite)
         self._lock: Lock | None = None
         self.held: list[dict[str, Any]] = []
@@ -107,7 +114,7 @@ class LinesFile:
                     os.lseek(self._file, self._end, os.SEEK_SET)
             raise WriteError(
                 f"{self.path}: can't be written any further ({error.strerror}); all lines so far are in it; make "
-                "room, then go on with --resume"
+                f"room, then {self._when_full}"
             ) from error
         self._end += len(data)
 

@@ -6,6 +6,8 @@ from PIL import Image
 from hiresattn.evaluation.summary import Evaluation
 from hiresattn.report.curves import GRID_COLOUR, LINE_COLOURS, Chart, confusion_matrix
 
+#: Names of the pictures.
+PLOTS = ("reliability.png", "confusion.png", "budget.png")
 _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
 
 

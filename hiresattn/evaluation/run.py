@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from hiresattn.checkpoint import Model, load_model, set_temperature
 from hiresattn.config import changed, did_you_mean
@@ -15,13 +15,14 @@ from hiresattn.datasets.folder import read_examples
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated
 from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
-from hiresattn.evaluation.plots import plots
+from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
-from hiresattn.files import atomic_write, make_folder, open_text
+from hiresattn.files import atomic_write, make_folder
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.lines import json_line
+from hiresattn.lines import LinesFile, json_line
 
 _log = logging.getLogger(__name__)
+METRICS = "metrics.json"
 
 
 @dataclass(frozen=True)
@@ -105,8 +106,8 @@ def evaluate(
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
         manifest: A CSV or Parquet file, a folder of classes, or examples. A folder without splits is split as the
             model's training split it.
-        output: Directory for ``metrics.json``, ``predictions.jsonl`` and plots; made if missing. None = nothing is
-            written.
+        output: Directory for ``metrics.json``, ``predictions.jsonl`` and plots; made if missing. Those of an earlier
+            evaluation are removed when the first image is classified. None = nothing is written.
         options: How to evaluate; None = the defaults.
         progress: Called with the share done, 0 to 1, and the pass that is running.
         changes: Fields of ``options`` to set, such as ``split="val"``.
@@ -139,7 +140,10 @@ def evaluate(
     folder = None if output is None else make_folder(output)
     done: list[tuple[Pass, list[Outcome]]] = []
     with ExitStack() as stack:
-        log = None if folder is None else stack.enter_context(open_text(folder / "predictions.jsonl"))
+        log = None
+        if folder is not None:
+            file = LinesFile(folder / "predictions.jsonl", overwrite=True, when_full="evaluate anew")
+            log = stack.enter_context(file)
         for number, one in enumerate((first, *curve)):
             kept: list[Outcome] = []
             for outcome in _run(examples, loaded, one, chosen, None if done else log):
@@ -180,13 +184,14 @@ def _examples(
 
 
 def _run(
-    examples: Sequence[Example], model: Model, one: Pass, options: EvaluateOptions, log: IO[str] | None
+    examples: Sequence[Example], model: Model, one: Pass, options: EvaluateOptions, log: LinesFile | None
 ) -> Iterable[Outcome]:
-    """One pass; its predictions go to the log as they come."""
-    for outcome, prediction in outcomes(examples, model, one, options.classify()):
+    """One pass; its predictions go to the log as they come. The first one replaces what an earlier run left."""
+    for number, (outcome, prediction) in enumerate(outcomes(examples, model, one, options.classify())):
         if log is not None:
-            log.write(json_line(prediction.to_json()) + "\n")
-            log.flush()
+            if number == 0:
+                _remove_report(log.path.parent)
+            log.write(prediction.to_json())
         yield outcome
 
 
@@ -200,9 +205,20 @@ def _calibrated(found: Evaluation, kept: Sequence[Outcome], model: Model, path: 
     return replace(found, calibration=facts)
 
 
+def _remove_report(folder: Path) -> None:
+    """Remove the report of an earlier evaluation: beside new predictions it would pass for theirs."""
+    for name in (METRICS, *PLOTS):
+        try:
+            (folder / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(
+                f"{folder / name}: can't be replaced ({error.strerror}); check its permissions"
+            ) from error
+
+
 def _write(folder: Path, found: Evaluation) -> None:
     """The report as JSON and as plots, each whole or not at all."""
-    path = folder / "metrics.json"
+    path = folder / METRICS
     try:
         with atomic_write(path) as part:
             part.write_text(

@@ -178,7 +178,7 @@ def load_state(
     """
     if not file.is_file():
         raise CheckpointError(
-            f"{file}: there is no such file, so no run to resume; --force in place of --resume writes over what is in "
+            f"{file}: no training state, so no run to resume; --force in place of --resume writes over what is in "
             "the directory, or train into another"
         )
     try:

@@ -168,3 +168,17 @@ def test_what_can_not_be_done_is_one_line(run, work, words, says, status):
     assert (result.exit_code, result.stdout) == (status, "")
     assert says in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_an_evaluation_that_ends_early_leaves_no_older_metrics_beside_its_predictions(run, work, tmp_path):
+    words = ["evaluate", work / "model", work / "m.csv", *WORDS, "-o", tmp_path]
+    assert run(*words, "--budgets", "2", "--policies", "random").exit_code == 0
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert before == ["budget.png", "confusion.png", "metrics.json", "predictions.jsonl", "reliability.png"]
+    assert run(*words, "--device", "cuda:99").exit_code == 1  # nothing was classified
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    (tmp_path / "m.csv").write_text(f"path,label,split\n{work}/1.png,light,test\nabsent.png,light,test\n")
+    words[2] = tmp_path / "m.csv"
+    assert run(*words, "--on-error", "raise").exit_code == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "predictions.jsonl"]
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 1
