@@ -4,6 +4,7 @@ python docs/options.py
 """
 
 from collections.abc import Iterable
+from html import escape
 from itertools import groupby
 from pathlib import Path
 
@@ -50,10 +51,15 @@ def _table(title: str, rows: Iterable[Described]) -> str:
     lines = [f"| {title} | default | |", "| --- | --- | --- |"]
     for row in rows:
         name, _, kind = row.option.partition(" (")
-        name = f"`{name}` ({kind}" if kind else f"`{name}`"
-        cells = (name, f"`{row.default}`" if row.default else "", row.help)
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        name = f"{_code(name)} ({kind}" if kind else _code(name)
+        cells = (name, _code(row.default) if row.default else "", row.help.replace("|", "&#124;"))
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _code(text: str) -> str:
+    """Code in a cell of a table, where a bar needs to be written as an entity."""
+    return f"<code>{escape(text, quote=False).replace('|', '&#124;')}</code>" if "|" in text else f"`{text}`"
 
 
 if __name__ == "__main__":

@@ -190,7 +190,7 @@ def load_model(path: str | Path) -> Model:
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, is damaged, or was made by a newer version.
 
-    Example:
+    Examples:
         >>> hiresattn.load_model("model").classes
     """
     if str(path).startswith("hf:"):

@@ -148,7 +148,7 @@ def convert(
         ReadError: If a tile of the source can't be decoded.
         WriteError: If the target can't be written, or isn't what was meant.
 
-    Example:
+    Examples:
         >>> hiresattn.convert("slide.svs", "slide.ome.zarr", threads=4).bytes
     """
     start = time.perf_counter()

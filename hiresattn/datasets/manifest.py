@@ -62,7 +62,7 @@ def read_manifest(
         BackendMissingError: If it is Parquet and pyarrow isn't installed.
         ConfigError: If a column is missing or a value unusable; the message names the line.
 
-    Example:
+    Examples:
         >>> [example.label for example in hiresattn.read_manifest("slides.csv")]
     """
     path = Path(path)

@@ -120,7 +120,7 @@ def evaluate(
         HiresattnError: If the model can't be loaded, or with ``on_error="raise"`` an image can't be read.
         WriteError: If ``output`` can't be written to.
 
-    Example:
+    Examples:
         >>> found = hiresattn.evaluate("model", "slides.csv", "evaluation", budgets=(16, 64))
         >>> found.metrics["accuracy"].value
     """

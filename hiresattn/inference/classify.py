@@ -53,7 +53,7 @@ def classify(
         ConfigError: If an option can't be used.
         HiresattnError: With ``on_error="raise"``, what is wrong with the source.
 
-    Example:
+    Examples:
         >>> record = hiresattn.classify("slide.svs", "model", budget="50MB")
         >>> record.class_name, record.score
     """
@@ -82,7 +82,7 @@ def classify_all(
         ConfigError: If an option can't be used.
         HiresattnError: With ``on_error="raise"``, what is wrong with a source, when its turn comes.
 
-    Example:
+    Examples:
         >>> for record in hiresattn.classify_all(["a.svs", "b.svs"], "model", on_error="record"):
         ...     print(record.source, record.class_name or record.error)
     """

@@ -44,7 +44,7 @@ def estimate_cost(
         ConfigError: If an option can't be used.
         HiresattnError: If the source can't be opened, or the model can't classify it.
 
-    Example:
+    Examples:
         >>> estimate_cost("s3://bucket/slide.svs", model, budget=64).run["bytes"]
     """
     asked = changed(options or ClassifyOptions(), changes)

@@ -109,7 +109,7 @@ def locate(
         HiresattnError: If an image can't be read.
         WriteError: If ``output`` can't be written.
 
-    Example:
+    Examples:
         >>> hiresattn.locate("slides.csv", "patch-model", "slides-with-boxes.csv").found
     """
     chosen = changed(options or LocateOptions(), changes)

@@ -142,7 +142,7 @@ def write_records(
         WriteError: If the file can't be written.
         HiresattnError: With ``on_error="raise"``, what is wrong with a source.
 
-    Example:
+    Examples:
         >>> for record in hiresattn.write_records("out.jsonl", ["a.svs", "b.svs"], "model", resume=True):
         ...     print(record.source, record.class_name)
     """

@@ -43,7 +43,7 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         OpenError: If the file is damaged or no reader knows it; the message has what each one reported.
         ConfigError: If ``mpp`` isn't positive.
 
-    Example:
+    Examples:
         >>> with hiresattn.open_pyramid("slide.svs") as slide:
         ...     print(slide.height, slide.width, slide.mpp)
     """

@@ -60,7 +60,7 @@ def read_crops(
         RegionError: If the level or a window doesn't exist, or ``out`` doesn't fit; nothing is read then.
         ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
 
-    Example:
+    Examples:
         >>> hiresattn.read_crops(slide, [(0, 0), (4096, 2048)], 224).pixels.shape
         (2, 224, 224, 3)
     """

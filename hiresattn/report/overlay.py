@@ -44,7 +44,7 @@ def draw_overlay(
         ReadError: If a tile can't be decoded.
         OSError: If the file can't be written.
 
-    Example:
+    Examples:
         >>> record = hiresattn.classify("slide.svs", model)
         >>> with hiresattn.open_pyramid("slide.svs") as pyramid:
         ...     hiresattn.draw_overlay(pyramid, record, "slide.png")

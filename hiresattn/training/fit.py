@@ -75,7 +75,7 @@ def train(
         ConfigError: If an option is unusable.
         HiresattnError: What ``fit`` raises.
 
-    Example:
+    Examples:
         >>> model = hiresattn.train("slides.csv", "model", epochs=40, augment="flips")
     """
     if isinstance(options, str):
