@@ -42,7 +42,7 @@ _NEW = 60.0
 
 def is_remote(name: str) -> bool:
     """Whether a name is an address that a reader takes, or a part of a file, rather than a path."""
-    return name.startswith(REMOTE) or name.lower().startswith(PARTS)
+    return name.lower().startswith((*REMOTE, *PARTS))
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:

@@ -94,6 +94,11 @@ class ImageSearch:
         """Root regions not looked at yet; they come before all others."""
         return max(len(self._roots) - len(self._table), 0)
 
+    @property
+    def glimpses(self) -> int:
+        """Crops looked at so far."""
+        return len(self._table)
+
     def choose(self) -> list[Choice]:
         """What is looked at next; nothing where the search ends, which sets its reason."""
         budget, looked = self._budget, len(self._table)

@@ -120,7 +120,10 @@ class Search:
         except Exception as error:  # noqa: BLE001 - raised when the image is taken
             if len(picks) == 1:
                 image = self._images[picks[0][0]]
-                image.error, image.reason = error, "error"
+                if self._budget.seconds is not None and image.glimpses and _timed_out(error):
+                    image.reason = "budget"
+                else:
+                    image.error, image.reason = error, "error"
                 return
             for pick in picks:  # whose fault it is
                 self._look([pick])
@@ -165,6 +168,13 @@ class Search:
         cells = self._engine.facts.grid.size**2
         draws = [self._images[index].rng.exponential(size=(len(many), cells)) for index, many in picks]
         return np.asarray(np.log(np.concatenate(draws)))
+
+
+def _timed_out(error: BaseException | None) -> bool:
+    """Whether a read ended because its time was over."""
+    while error is not None and not isinstance(error, TimeoutError):
+        error = error.__cause__
+    return error is not None
 
 
 def search(

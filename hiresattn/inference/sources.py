@@ -1,6 +1,7 @@
 """Sources on their way: opened, checked against the model, their first crops read."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from hiresattn.inference.options import check_value_range
 from hiresattn.inference.roots import MOST_AT_ONCE, first_roots
 from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.prefetch import SharedImages
@@ -73,6 +75,8 @@ class Opener:
         if options.mpp is not None and example.mpp is None:
             example = replace(example, mpp=options.mpp)
         source = Source(example)
+        seconds = self._session.budget.seconds
+        limit = MOST_SECONDS.set(min(MOST_SECONDS.get(), max(seconds or math.inf, 1.0)))
         try:
             source.pyramid = pyramid = self._images.acquire(_key(example))
             check_label(example, pyramid, model)
@@ -94,6 +98,8 @@ class Opener:
             source.read = time.perf_counter() - started - source.opened
         except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
             source.error = error
+        finally:
+            MOST_SECONDS.reset(limit)
         return source
 
     def stats(self, source: Source) -> FetchStats:

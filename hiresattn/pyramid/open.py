@@ -54,6 +54,8 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
             return ArrayPyramid(source, mpp=mpp, nodata=nodata)
         raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
     name = os.fsdecode(source)
+    if scheme := is_remote(name) and _SCHEME.match(name):
+        name = scheme[0].lower() + name[scheme.end() :]
     with _own_errors(name):
         readers = _remote_readers(name) if is_remote(name) else _local_readers(name)
     tried = []

@@ -1,6 +1,7 @@
 """How GDAL opens a file: its path, its settings for remote ones, its errors and its warnings."""
 
 import logging
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import Any
 from hiresattn.errors import NotFoundError, OpenError
 from hiresattn.files import PARTS
 from hiresattn.pyramid.formats.quiet import quiet
+from hiresattn.pyramid.storage.ranges import MOST_SECONDS
+from hiresattn.pyramid.storage.web import ascii_url
 
 #: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
 ALONE = 2048
@@ -35,6 +38,18 @@ _REMOTE = {
 #: Where libjpeg notices damage it fills up with grey or blank rows: that is an error, whatever the user sets.
 _ALWAYS = {"GDAL_NUM_THREADS": "1", "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
 
+_CREDENTIALS = (
+    "GDAL_HTTP_HEADERS",
+    "GDAL_HTTP_HEADER_FILE",
+    "GDAL_HTTP_USERPWD",
+    "GDAL_HTTP_AUTH",
+    "GDAL_HTTP_BEARER",
+    "GDAL_HTTP_COOKIE",
+    "GDAL_HTTP_COOKIEFILE",
+    "GDAL_HTTP_NETRC_FILE",
+    "GDAL_HTTP_SSLCERT",
+)
+
 _VSI = {
     "http://": "/vsicurl/http://",
     "https://": "/vsicurl/https://",
@@ -53,12 +68,17 @@ class GdalFile:
     def __init__(self, source: str) -> None:
         self.source = source
         scheme = next((scheme for scheme in _VSI if source.startswith(scheme)), "")
+        if scheme.startswith("http"):
+            source = ascii_url(source)
         self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
         self.remote = self._path.startswith("/vsi")
         """Whether GDAL reads it through one of its own file systems."""
         self.part = source.lower().startswith(PARTS)
         """Whether it is one variable of a file."""
-        self._settings = _ALWAYS | (_REMOTE if self.remote else {})
+        self._settings = dict(_ALWAYS)
+        if self.remote:
+            seconds = str(math.ceil(MOST_SECONDS.get()))
+            self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
         self._quiet = True
 
     def first(self) -> Any:
@@ -100,10 +120,21 @@ class GdalFile:
     def environment(self) -> AbstractContextManager[Any]:
         """GDAL settings: no threads of its own, and for a remote file what the user didn't set."""
         import rasterio
-        from rasterio.env import getenv, hasenv
 
-        given = ({**os.environ, **(getenv() if hasenv() else {})}).keys() - _ALWAYS.keys()
+        given = _user_settings() - _ALWAYS.keys()
         return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given})
+
+
+def has_credentials() -> bool:
+    """Whether GDAL was told how to identify itself to web servers."""
+    return any(name in _user_settings() for name in _CREDENTIALS)
+
+
+def _user_settings() -> set[str]:
+    """Names of what the user set for GDAL, in the environment or in ``rasterio.Env``."""
+    from rasterio.env import getenv, hasenv
+
+    return {*os.environ, *(getenv() if hasenv() else {})}
 
 
 @contextmanager

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import OpenError, ReadError
+from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, reason, strict
+from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, has_credentials, reason, strict
 from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
@@ -56,7 +56,7 @@ class RasterioPyramid(Pyramid):
     backend: ClassVar[str] = "rasterio"
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
-        ranges = cloud_optimised(source) if source.startswith(("http://", "https://")) else None
+        ranges = _ranges(source) if source.startswith(("http://", "https://")) else None
         try:
             if ranges is None or not self._described(source, ranges, mpp, nodata):
                 self._described(source, None, mpp, nodata)
@@ -232,6 +232,16 @@ class RasterioPyramid(Pyramid):
                 f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({reason(error)}); "
                 "copy or export the file again"
             ) from error
+
+
+def _ranges(source: str) -> RangeFile | None:
+    """The file by ranges; None if only GDAL can read it, perhaps because it knows who may."""
+    try:
+        return cloud_optimised(source)
+    except NotFoundError:
+        if not has_credentials():
+            raise
+        return None
 
 
 def _close(handle: Any) -> None:

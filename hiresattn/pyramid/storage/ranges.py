@@ -6,17 +6,18 @@ import re
 import tempfile
 import threading
 import time
-import urllib.request
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import SplitResult, urljoin, urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.spans import MOST, merged
 from hiresattn.pyramid.storage.tiffheader import check_tiff_at
+from hiresattn.pyramid.storage.web import ascii_url, ended_at, proxy_of, request_path
 
 #: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
 FIRST = 128 << 10
@@ -27,7 +28,12 @@ _TIMEOUT = 30.0
 _RETRIES = 3
 _WAIT = 0.25  # s, doubled from try to try
 _REDIRECTS = 5
-_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.IGNORECASE)
+#: Fewer bytes than this in place of more are a refusal, not a part to be continued.
+_LEAST_PART = 1 << 10
+
+#: Seconds that a read may take, its repetitions and redirects included, of files that are opened in this context.
+MOST_SECONDS: ContextVar[float] = ContextVar("MOST_SECONDS", default=60.0)
 
 
 @dataclass(slots=True)
@@ -53,9 +59,10 @@ class _Span:
 class RangeFile:
     """A file behind ``http://`` or ``https://``, read by byte ranges from any thread.
 
-    Connections are kept, one per thread. What fails on the way is tried again on a new connection, 3 times; a
-    short or shifted response counts as failed. A file that changes while it is read is an error. The start of the
-    file is mirrored in a sparse local file, for libraries that want to look at its header.
+    Connections are kept, one per thread. What fails on the way is tried again on a new connection, 3 times, until
+    ``MOST_SECONDS`` are over; a shifted response counts as failed, of a shorter one the rest is asked for. Never more
+    than the bytes wanted and one are read. A file that changes while it is read is an error. The start of the file is
+    mirrored in a sparse local file, for libraries that want to look at its header.
 
     Args:
         url: Its address.
@@ -70,6 +77,7 @@ class RangeFile:
         self.url = url
         self.requests = RequestStats()
         self._at = url
+        self._seconds = MOST_SECONDS.get()
         self._tag: str | None = None
         self._connections: PerThread[http.client.HTTPConnection] = PerThread(
             self._connect, lambda connection: connection.close()
@@ -187,71 +195,95 @@ class RangeFile:
                     self._spans.remove(span)
 
     def _get(self, offset: int, count: int) -> bytes:
-        """One range, tried several times."""
+        """One range, tried several times; of shorter responses the rest is asked for."""
+        deadline = time.monotonic() + self._seconds
+        body = self._tried(offset, count, deadline)
+        while len(body) < min(count, self.size - offset):
+            if len(body) < _LEAST_PART:
+                raise RefusedError(206, f"{len(body)} bytes in place of {count}")
+            body += self._tried(offset + len(body), count - len(body), deadline)
+        return body
+
+    def _tried(self, offset: int, count: int, deadline: float) -> bytes:
         for attempt in range(_RETRIES + 1):
             try:
-                return self._get_once(offset, count)
+                return self._get_once(offset, count, deadline)
             except (RefusedError, _ChangedError):
+                self._connections.drop()
                 raise
             except (OSError, http.client.HTTPException) as error:
                 self._connections.drop()
+                if time.monotonic() >= deadline:
+                    raise TimeoutError(f"no answer within {self._seconds:g} s") from error
                 if attempt == _RETRIES:
                     raise OSError(str(error) or type(error).__name__) from error
-                time.sleep(_WAIT * 2**attempt)
+                time.sleep(min(_WAIT * 2**attempt, max(deadline - time.monotonic(), 0)))
         raise AssertionError
 
-    def _get_once(self, offset: int, count: int) -> bytes:
+    def _get_once(self, offset: int, count: int, deadline: float) -> bytes:
         headers = {
             "Range": f"bytes={offset}-{offset + count - 1}",
             "Accept-Encoding": "identity",
             "User-Agent": "hiresattn",
         }
+        redirected = self._at != self.url
         for _ in range(_REDIRECTS + 1):
-            parts = urlsplit(self._at)
-            if parts.scheme not in ("http", "https"):
-                raise RefusedError(0, f"it redirects to {self._at}")
-            proxy = _proxy(parts)
-            path = self._at if proxy and parts.scheme == "http" else _path(parts)
-            connection = self._connections.get()
             with self._lock:
                 self.requests.count += 1
-            connection.request("GET", path, headers=headers)
-            response = connection.getresponse()
-            if response.status not in (301, 302, 303, 307, 308):
-                return self._body(response, offset, count)
-            response.read()
+            connection = self._connections.get()
+            connection.timeout = max(min(_TIMEOUT, deadline - time.monotonic()), 0.01)
+            with ended_at(connection, deadline):
+                connection.request("GET", self._target(), headers=headers)
+                response = connection.getresponse()
+                if time.monotonic() >= deadline:  # what was cut off looks like a short header
+                    raise TimeoutError
+                if response.status not in (301, 302, 303, 307, 308):
+                    if response.status in (401, 403, 404, 410) and redirected:
+                        redirected, self._at = False, self.url  # what it redirected to was for a while only
+                        self._connections.drop()
+                        continue
+                    return self._body(response, offset, count)
             self._at = urljoin(self._at, response.headers["Location"] or "")
             self._connections.drop()
+            if urlsplit(self._at).scheme not in ("http", "https"):
+                to, self._at = self._at, self.url
+                raise RefusedError(0, f"it redirects to {to}")
+        self._at = self.url
         raise RefusedError(response.status, "it redirects for ever")
+
+    def _target(self) -> str:
+        """What is asked for on a connection."""
+        parts = urlsplit(ascii_url(self._at))
+        return ascii_url(self._at) if proxy_of(parts) and parts.scheme == "http" else request_path(parts)
 
     def _body(self, response: http.client.HTTPResponse, offset: int, count: int) -> bytes:
         if response.status in (408, 429) or response.status >= 500:
             raise OSError(f"HTTP {response.status} {response.reason}")
         if response.status == 200:
-            self._connections.drop()  # the whole file would follow
             raise RefusedError(200, "the server doesn't answer byte ranges")
         if response.status != 206:
             raise RefusedError(response.status, f"HTTP {response.status} {response.reason}")
-        found = _RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        body = response.read()
+        found = _RANGE.fullmatch(response.headers.get("Content-Range", "").strip())
+        if found is None:  # GDAL does without it
+            raise RefusedError(206, "a response without the range and the size")
+        start, last, size = map(int, found.groups())
+        body = response.read(count + 1)
         with self._lock:
             self.requests.bytes += len(body)
-        if found is None:
-            raise OSError("a response without Content-Range")
-        start, last, size = map(int, found.groups())
         tag = response.headers.get("ETag")
+        tag = None if tag is None or tag.startswith("W/") else tag  # a weak one says nothing of the bytes
         if (self.size and size != self.size) or (self._tag and tag and tag != self._tag):
             raise _ChangedError("the file changed while it was read")
         self.size, self._tag = size, tag or self._tag
         wanted = min(count, size - offset)
-        if start != offset or last - start + 1 != len(body) or len(body) != wanted:
+        if start != offset or last - start + 1 != len(body) or not 0 < len(body) <= wanted:
             raise OSError(f"{len(body)} bytes from {start} in place of {wanted} from {offset}")
         return body
 
     def _connect(self) -> http.client.HTTPConnection:
-        parts = urlsplit(self._at)
+        parts = urlsplit(ascii_url(self._at))
         kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        proxy = _proxy(parts)
+        proxy = proxy_of(parts)
         if proxy is None or proxy.hostname is None:
             return kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
         connection = kind(proxy.hostname, proxy.port, timeout=_TIMEOUT)
@@ -295,15 +327,3 @@ class _FarError(OpenError):
 
 class _ChangedError(OSError):
     """The file isn't the one that was opened."""
-
-
-def _path(parts: SplitResult) -> str:
-    return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-
-
-def _proxy(parts: SplitResult) -> SplitResult | None:
-    """The proxy that the environment names for an address."""
-    named = urllib.request.getproxies().get(parts.scheme)
-    if not named or urllib.request.proxy_bypass(parts.hostname or ""):
-        return None
-    return urlsplit(named if "://" in named else f"http://{named}")
