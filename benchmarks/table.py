@@ -33,6 +33,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "memory": ("memory", speed.memory),
     "reading": ("reading", speed.reading),
     "slide_profile": ("slide_profile", speed.slide_profile),
+    "search": ("search", speed.search),
     "remote": ("remote", speed.remote),
     "conversion": ("conversion", speed.conversion),
     "tnet_speed": ("tnet_speed", speed.tnet_speed),

@@ -137,3 +137,30 @@ def conversion(result: dict[str, Any]) -> str:
         "codec. Error: of a level's px against the exact mean of the level-0 px that it shows."
     )
     return table(head, rows) + words + source(result, "conversion.py")
+
+
+def search(result: dict[str, Any]) -> str:
+    """What the search costs outside network and reading, and what images side by side save."""
+    rows = result["outside"]
+    counts = sorted({row["glimpses"] for row in rows})
+    by = {(row["case"], row["glimpses"]): row["ms"] for row in rows}
+    body = [
+        [case, *(f"{by[case, count]:.2f}" for count in counts)]
+        for case in dict.fromkeys(row["case"] for row in rows)
+    ]
+    head = ["CPU ms a glimpse, outside network and reading", *(f"{count:,} glimpses" for count in counts)]
+    return table(head, body) + _side_by_side(result.get("images", [])) + source(result, "search.py")
+
+
+def _side_by_side(rows: list[dict[str, Any]]) -> str:
+    """Images searched at once, by encoder; empty where that wasn't measured."""
+    if not rows:
+        return ""
+    body = [
+        [f"`{row['encoder']}`, {row['glimpses']} glimpses",
+         f"{row['auto']} (chosen)" if row["batch_images"] == "auto" else str(row["batch_images"]),
+         f"{row['ms']:.2f}", f"{row['times_less']:.2f}"]
+        for row in rows
+    ]  # fmt: skip
+    head = ["16 images, opening and reading included", "side by side", "CPU ms a glimpse", "times less"]
+    return "\n\n" + table(head, body)
