@@ -99,7 +99,7 @@ def to_record(
         score=None if several else scores[order[0]],
         labels=tuple(model.classes[c] for c in order if scores[c] >= LIKELY) if several else None,
         scores=dict(zip(model.classes, scores, strict=True)),
-        warnings=(*domain, *notes),
+        warnings=(*domain, *pyramid.meta.notes, *notes),
     )
 
 

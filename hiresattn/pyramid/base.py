@@ -12,6 +12,7 @@ import numpy as np
 
 from hiresattn.errors import HiresattnError, ReadError, RegionError, reason
 from hiresattn.geometry import Level, check_region
+from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
 
 if TYPE_CHECKING:
@@ -57,6 +58,8 @@ class Metadata:
     """How many ground control points the file has. They are not applied."""
     rpcs: bool = False
     """Whether the file has rational polynomial coefficients of its sensor. They are not applied."""
+    notes: tuple[str, ...] = ()
+    """What of the file isn't used, and why: warnings for its records."""
 
 
 class Pyramid(ABC):
@@ -171,7 +174,7 @@ class Pyramid(ABC):
         check_region((y, x, height, width), has.height, has.width, f"{self.source}, level {level}")
         with self._own_errors(level, height, width):
             pixels = self._read(level, y, x, height, width)
-        return self._checked(pixels, level, height, width)
+        return self._checked(pixels, level, y, x, height, width)
 
     def read_tile(
         self,
@@ -204,7 +207,7 @@ class Pyramid(ABC):
                 pixels = self._read(level, y, x, height, width)
             else:
                 pixels = self._finished(self.native_tiles.read_tile(level, row, column, buffer))
-        return self._masked(self._checked(pixels, level, height, width), bands)
+        return self._masked(self._checked(pixels, level, y, x, height, width), bands)
 
     @contextmanager
     def _own_errors(self, level: int, height: int, width: int) -> Iterator[None]:
@@ -228,15 +231,30 @@ class Pyramid(ABC):
         """What a backend makes of natively read px: alpha, for one, becomes a mask."""
         return pixels
 
-    def _checked(self, pixels: Pixels, level: int, height: int, width: int) -> Pixels:
-        """What was read, if it is what was announced."""
+    def _checked(self, pixels: Pixels, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        """What was read, if it is what was announced; with holes of a coarse level filled from finer ones."""
         if pixels.data.shape != (height, width, self.channels) or pixels.data.dtype != self.dtype:
             raise ReadError(
                 f"{self.source}, level {level}: the {self.backend} reader returned {pixels.data.shape} "
                 f"{pixels.data.dtype} where {(height, width, self.channels)} {self.dtype} was announced; "
                 "the file's header and its pixels disagree"
             )
+        if level and pixels.missing_tiles:
+            with self._own_errors(level, height, width):
+                return filled(pixels, (level, y, x), self.levels, self._finer)
         return pixels
+
+    def _finer(self, level: int, y: int, x: int, height: int, width: int) -> Pixels | None:
+        """A window with the mask of each band; None if the file is known to hold nothing of it."""
+        has = self.levels[level]
+        rows = range(y // has.tile_height, (y + height - 1) // has.tile_height + 1)
+        columns = range(x // has.tile_width, (x + width - 1) // has.tile_width + 1)
+        if self.exact_bytes and not any(
+            self.tile_bytes(level, row, column) for row in rows for column in columns
+        ):
+            return None
+        pixels = self._read(level, y, x, height, width)
+        return replace(pixels, valid=measured_by_band(pixels, self.nodata))
 
     def _masked(self, pixels: Pixels, bands: Sequence[int] | None) -> Pixels:
         """What was read, with the mask of what was measured in some bands."""

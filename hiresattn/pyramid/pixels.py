@@ -1,6 +1,6 @@
 """What a read returns, and which of its px were measured."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,12 @@ def missing(pixels: Pixels, bands: Sequence[int] | None = None) -> int:
     if pixels.missing_by_band is None or bands is None:
         return pixels.missing_tiles
     return int(pixels.missing_by_band[list(bands)].max())
+
+
+def note_empty(sizes: Iterable[tuple[int, int]]) -> tuple[str, ...]:
+    """A note on levels (rows, columns) that a file declares and leaves out; none where there are none."""
+    names = ", ".join(f"{width} x {height} px" for height, width in sorted(sizes, reverse=True))
+    return (f"declared levels without any tile are not used: {names}",) if names else ()
 
 
 def both_valid(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:

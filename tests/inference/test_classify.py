@@ -426,3 +426,18 @@ def test_too_few_glimpses_for_the_root_regions_are_warned_of():
     assert found.cost.glimpses == 4
     assert max(r.x for r in found.regions) - min(r.x for r in found.regions) > 64 * 12
     assert "4 of them" in " ".join(found.warnings)
+
+
+def test_a_sparse_file_without_any_tile_has_no_valid_pixels(tmp_path):
+    import rasterio
+
+    profile = {"height": 512, "width": 512, "count": 3, "dtype": "uint8", "tiled": True, "nodata": 0}
+    place = {
+        "blockxsize": 128,
+        "blockysize": 128,
+        "sparse_ok": True,
+        "transform": rasterio.Affine(2, 0, 1, 0, -2, 1),
+    }
+    with rasterio.open(tmp_path / "empty.tif", "w", driver="GTiff", **profile, **place):
+        pass
+    assert _one(str(tmp_path / "empty.tif")).status == "no_valid_pixels"

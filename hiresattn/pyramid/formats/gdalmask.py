@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from hiresattn.geometry import Level
 from hiresattn.pyramid.formats.tiff import opened_tiff
 
 _GDAL_NODATA = 42113
@@ -37,12 +38,22 @@ class GdalMask:
     """Rows and columns of level 0 for each of a level."""
 
     @classmethod
-    def of(cls, raster: Any, levels: Sequence[Any], bands: Sequence[int], nodata: float | None) -> "GdalMask":
+    def of(
+        cls,
+        raster: Any,
+        levels: Sequence[Level],
+        overviews: Sequence[int | None],
+        open_overview: Callable[[int], Any],
+        bands: Sequence[int],
+        nodata: float | None,
+    ) -> "GdalMask":
         """The mask of a raster.
 
         Args:
             raster: The open file.
-            levels: Its open levels, finest first.
+            levels: Its levels, finest first.
+            overviews: GDAL's number of each level; None = the image itself.
+            open_overview: Opens one by its number.
             bands: Numbers of the bands that are no alpha.
             nodata: The caller's nodata value, in place of the file's.
         """
@@ -53,16 +64,18 @@ class GdalMask:
         values = {repr(raster.nodatavals[band - 1]) for band in bands}
         rounded = any(_may_be_rounded(raster.nodatavals[band - 1], raster.dtypes[band - 1]) for band in bands)
         by_band = nodata is None and any(MaskFlags.nodata in flag for flag in flags)
+        bare = []
+        for number, overview in enumerate(overviews if shared else ()):
+            if overview is not None:
+                with open_overview(overview) as opened:
+                    if MaskFlags.per_dataset not in opened.mask_flag_enums[bands[0] - 1]:
+                        bare.append(number)
         return cls(
             bands=tuple(bands),
             alpha=tuple(number for number in raster.indexes if number not in bands),
             shared=shared,
             by_band=by_band and not shared and (len(values) > 1 or rounded),
-            bare=frozenset(
-                number
-                for number, level in enumerate(levels)
-                if shared and MaskFlags.per_dataset not in level.mask_flag_enums[bands[0] - 1]
-            ),
+            bare=frozenset(bare),
             downsamples=tuple((raster.height / level.height, raster.width / level.width) for level in levels),
         )
 

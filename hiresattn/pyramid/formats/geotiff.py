@@ -1,7 +1,7 @@
 """GeoTIFF and whatever else GDAL reads, local or remote, by rasterio."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, has_credentials, rea
 from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
-from hiresattn.pyramid.pixels import Pixels, both_valid
+from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
@@ -70,21 +70,25 @@ class RasterioPyramid(Pyramid):
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
         self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
+        self._empty = set[tuple[int, int]]()
         if not (self._file.remote or self._file.part):
-            check_tiff(self._file.source)
+            self._empty = {
+                (ifd.height, ifd.width) for ifd in check_tiff(self._file.source) or () if ifd.empty
+            }
             check_jp2(self._file.source)
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
             native = raster.driver == "GTiff" and not self._file.remote
             empty = nodata
-            if nodata is None and native and raster.dtypes[self._bands[0] - 1] in ("int64", "uint64"):
+            if (
+                nodata is None
+                and native
+                and not self._file.part
+                and raster.dtypes[self._bands[0] - 1] in ("int64", "uint64")
+            ):
                 empty = whole_nodata(self._file.source)
-            with ExitStack() as stack:
-                opened = [
-                    raster if k is None else stack.enter_context(self._file.open(k)) for k in self._overviews
-                ]
-                self._mask = GdalMask.of(raster, opened, self._bands, empty)
+            self._mask = GdalMask.of(raster, levels, self._overviews, self._file.open, self._bands, empty)
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
             alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
@@ -92,6 +96,8 @@ class RasterioPyramid(Pyramid):
             meta = metadata(raster, levels, self._bands, mpp, empty)
             if self._white is not None and nodata is None and meta.nodata is not None:
                 meta = replace(meta, nodata=self._white - meta.nodata)
+            if raster.shape not in self._empty:
+                meta = replace(meta, notes=note_empty(self._empty))
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
         self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
@@ -208,7 +214,8 @@ class RasterioPyramid(Pyramid):
                 size, block = reduced.shape, reduced.block_shapes[0]
             aspect = raster.height / size[0] / (raster.width / size[1])
             slack = 1 / size[0] + 1 / size[1] + 0.01
-            if size[1] < found[-1][1][1] and abs(aspect - 1) <= slack:
+            empty = size in self._empty and raster.shape not in self._empty
+            if size[1] < found[-1][1][1] and abs(aspect - 1) <= slack and not empty:
                 found.append((k, size, block))
         is_tiff = raster.driver == "GTiff"
         downsamples = level_downsamples([size for _, size, _ in found])

@@ -12,7 +12,7 @@ from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
 from hiresattn.pyramid.formats.geozarr import Georeference
 from hiresattn.pyramid.formats.multiscales import channels_of, described, downsamples, scale
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.tiles import agrees
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
 from hiresattn.pyramid.storage.zarrtiles import ZarrTiles
@@ -45,13 +45,19 @@ class ZarrPyramid(Pyramid):
         image = described(node, source)
         node, arrays, axes, scales = image.node, image.arrays, image.axes, image.scales
         georeference = Georeference.of(dict(node.attrs), source)
+        rows, columns = axes.index("y"), axes.index("x")
+        sizes = [(array.shape[rows], array.shape[columns]) for array in arrays]
+        masks = georeference.masks(node, sizes, source)
+        full = [not ChunkIndex(array).empty() for array in arrays]
+        if any(full) and not full[0]:
+            raise OpenError(f"{source}: all tiles of level 0 are missing; copy the whole store again")
+        used = [level for level, has in enumerate(full) if has or not full[0]]
+        arrays = [arrays[level] for level in used]
+        scales = None if scales is None else [scales[level] for level in used]
         self._arrays = [checked(array) for array in arrays]
         self._axes = axes
         self._chunks = [ChunkIndex(array) for array in arrays]
-        rows, columns = axes.index("y"), axes.index("x")
-        self._valid = georeference.masks(
-            node, [(array.shape[rows], array.shape[columns]) for array in arrays], source
-        )
+        self._valid = [masks[level] for level in used] if masks else masks
         first = arrays[0]
         self._bands = axes.index("c") if "c" in axes else None
         channels = 1 if self._bands is None else int(first.shape[self._bands])
@@ -60,11 +66,6 @@ class ZarrPyramid(Pyramid):
                 raise OpenError(f"{source}: its levels differ in bands or type; write it again")
         if np.dtype(first.dtype).kind not in "uif":
             raise OpenError(f"{source}: pixels of type {first.dtype}; possible are whole numbers and floats")
-        for level, chunks in enumerate(self._chunks):
-            if chunks.empty():
-                raise OpenError(
-                    f"{source}: all tiles of level {level} are missing; copy the whole store again"
-                )
         levels = tuple(
             Level(
                 width=int(array.shape[columns]),
@@ -95,6 +96,7 @@ class ZarrPyramid(Pyramid):
                 colors=_each_of(channels, georeference.colors),
                 scales=_each_of(channels, georeference.scales),
                 offsets=_each_of(channels, georeference.offsets),
+                notes=note_empty(size for level, size in enumerate(sizes) if level not in used),
             ),
             mpp=mpp,
             nodata=nodata,
@@ -136,7 +138,7 @@ class ZarrPyramid(Pyramid):
                 range(x // has.tile_width, -(-(x + width) // has.tile_width)),
             )
         )
-        valid, missing = None, 0
+        valid, lost, missing = None, np.zeros(self.channels, np.int64), 0
         for row, column in tiles:
             try:
                 sizes = [self._chunks[level].size(chunk) for chunk in self._tile_chunks(level, row, column)]
@@ -144,15 +146,19 @@ class ZarrPyramid(Pyramid):
                 raise self._damaged(level, row, column, error) from error
             if None in sizes:
                 missing += 1
-                valid = np.ones((height, width), bool) if valid is None else valid
+                absent = np.repeat([size is None for size in sizes], self._bands_together(level))[
+                    : self.channels
+                ]
+                lost += absent
+                valid = np.ones((height, width, self.channels), bool) if valid is None else valid
                 top, left = row * has.tile_height - y, column * has.tile_width - x
                 rows = slice(max(top, 0), max(top + has.tile_height, 0))
-                valid[rows, max(left, 0) : max(left + has.tile_width, 0)] = False
+                valid[rows, max(left, 0) : max(left + has.tile_width, 0), absent] = False
         try:
             if self._valid:
                 measured = np.asarray(self._valid[level][y : y + height, x : x + width]) > 0
-                valid = measured if valid is None else measured & valid
-            return Pixels(self._decode(level, y, x, height, width), valid, missing)
+                valid = both_valid(valid, measured)
+            return Pixels(self._decode(level, y, x, height, width), valid, missing, lost if missing else None)
         except Exception as error:
             self._name_the_tile(level, tiles)
             raise self._damaged(level, *tiles[0], error) from error
@@ -163,6 +169,10 @@ class ZarrPyramid(Pyramid):
         kept = [axis for axis in self._axes if axis in window]
         part = part.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
         return np.ascontiguousarray(part.reshape(height, width, -1), self.dtype)
+
+    def _bands_together(self, level: int) -> int:
+        """Bands of each chunk."""
+        return 1 if self._bands is None else int(self._arrays[level].chunks[self._bands])
 
     def _tile_chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
         """Positions in the chunk grid of all that holds a tile: one chunk, or one per group of bands."""

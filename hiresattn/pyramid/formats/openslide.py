@@ -11,8 +11,9 @@ from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.mpp import choose_mpp
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, note_empty
 from hiresattn.pyramid.storage.handles import PerThread
+from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 from hiresattn.pyramid.storage.tiles import agrees
 
@@ -69,8 +70,11 @@ class OpenSlidePyramid(Pyramid):
         with slide:
             properties = slide.properties  # a damaged file has some whose names can't be looked up
             tags = {key: properties[key] for key in properties if key.startswith("openslide.")}
-            sizes = [(height, width) for width, height in slide.level_dimensions]
-            self._downsamples = tuple(slide.level_downsamples)
+            empty = _empty_levels(source, tags.get("openslide.vendor"))
+            stored = [(height, width) for width, height in slide.level_dimensions]
+            self._numbers = [k for k, size in enumerate(stored) if k == 0 or size not in empty]
+            sizes = [stored[k] for k in self._numbers]
+            self._downsamples = tuple(slide.level_downsamples[k] for k in self._numbers)
             self._background = _colour(tags.get("openslide.background-color"))
             self._tiles = _native_tiles(source, tags.get("openslide.vendor"), sizes, self._background)
             if self._tiles is not None and not agrees(self._tiles, partial(self._by, slide), lossy=True):
@@ -82,7 +86,7 @@ class OpenSlidePyramid(Pyramid):
         chosen, where = choose_mpp(
             mpp, _number(tags.get("openslide.mpp-y")), _number(tags.get("openslide.mpp-x")), "openslide.mpp"
         )
-        tiles = self._tiles.sides if self._tiles else [_tile(tags, k) for k in range(len(sizes))]
+        tiles = self._tiles.sides if self._tiles else [_tile(tags, k) for k in self._numbers]
         levels = tuple(
             Level(
                 width=width,
@@ -104,6 +108,7 @@ class OpenSlidePyramid(Pyramid):
                 nodata=nodata,
                 colors=("red", "green", "blue"),
                 bounds=_bounds(tags, sizes[0]),
+                notes=note_empty(size for size in stored if size not in sizes),
                 nbytes=self._tiles.nbytes if self._tiles else _stored_size(source, tags),
             ),
             mpp=mpp,
@@ -142,7 +147,7 @@ class OpenSlidePyramid(Pyramid):
         """A window on the background colour; where nothing was scanned, px aren't valid."""
         downsample = self._downsamples[level]
         location = (round(x * downsample), round(y * downsample))  # level-0 px, columns first
-        image = slide.read_region(location, level, (width, height))
+        image = slide.read_region(location, self._numbers[level], (width, height))
         rgba = np.asarray(image)
         if rgba[:, :, 3].min() == 255:
             return Pixels(np.array(image.convert("RGB")))
@@ -162,6 +167,12 @@ def _opened(source: str, cache: Any) -> Any:
 
 def _close(slide: Any) -> None:
     slide.close()
+
+
+def _empty_levels(source: str, vendor: str | None) -> set[tuple[int, int]]:
+    """Rows and columns of the levels of which a TIFF file leaves out all tiles; none where level 0 is one of them."""
+    ifds = (check_tiff(source) if vendor in _PLAIN_TIFF else None) or []
+    return set() if not ifds or ifds[0].empty else {(ifd.height, ifd.width) for ifd in ifds if ifd.empty}
 
 
 def _native_tiles(

@@ -13,7 +13,7 @@ from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.omexml import OmeImage, parse_ome, refuse_partners
 from hiresattn.pyramid.formats.quiet import unlogged
 from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, note_empty
 from hiresattn.pyramid.storage.directories import ASIDE, same_aspect
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
@@ -45,6 +45,7 @@ class TiffPyramid(Pyramid):
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         with opened_tiff(source) as tif:
             levels, ome = _image_levels(tif, source)
+            levels, empty = _with_tiles(levels)
             tiles = TiffTiles(source, levels, 0 if nodata is None else nodata)
             key = levels[0][0].keyframe
             chosen, where = choose_mpp(mpp, *_scale(tif, key, ome))
@@ -67,6 +68,7 @@ class TiffPyramid(Pyramid):
                 mpp_source=where,
                 nodata=nodata,
                 palette=palette,
+                notes=note_empty(empty),
                 nbytes=tiles.nbytes,
                 channel_names=names,
                 colors=_RGB
@@ -193,6 +195,19 @@ def _image_levels(tif: Any, source: str) -> tuple[list[list[Any]], OmeImage | No
     if len(bands) > 1 or not all(levels):
         raise OpenError(f"{source}: its levels differ in bands or type; export the file again")
     return levels, ome
+
+
+def _with_tiles(levels: list[list[Any]]) -> tuple[list[list[Any]], list[tuple[int, int]]]:
+    """The levels that the file doesn't leave out, and rows and columns of the others; all, if it has no level 0."""
+    full = [any(any(page.databytecounts) for page in pages) for pages in levels]
+    if not full[0]:
+        return levels, []
+    sizes = [
+        (int(pages[0].imagelength), int(pages[0].imagewidth))
+        for pages, has in zip(levels, full, strict=True)
+        if not has
+    ]
+    return [pages for pages, has in zip(levels, full, strict=True) if has], sizes
 
 
 def _of_series(images: list[OmeImage], series: Any, index: int) -> OmeImage | None:

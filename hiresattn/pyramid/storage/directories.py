@@ -43,6 +43,8 @@ class Ifd:
     """Whether it says of itself that it is a label, macro or thumbnail image."""
     problem: OpenError | None
     """Why its pixels can't be read, as far as its tags show."""
+    empty: bool = False
+    """Whether the file leaves out all of its tiles."""
 
     @property
     def georeferenced(self) -> bool:

@@ -75,9 +75,9 @@ def check_tiff(path: str | os.PathLike[str]) -> list[Ifd] | None:
         Its directories in file order, sub-directories after their parent; None if it isn't a TIFF file.
 
     Raises:
-        OpenError: If the file is cut short, its directories loop or contradict themselves, all tiles of one
-            are missing, or a compression is one that no reader knows. What is wrong with a directory that can't be
-            a level of the image (a label, a macro image) is only noted in ``Ifd.problem``.
+        OpenError: If the file is cut short, its directories loop or contradict themselves, all tiles of
+            level 0 only are missing, or a compression is one that no reader knows. What is wrong with a directory
+            that can't be a level of the image (a label, a macro image) is only noted in ``Ifd.problem``.
     """
     with Path(path).open("rb") as file:
         fd = file.fileno()
@@ -134,6 +134,11 @@ class _Walk:
         for ifd in self.ifds:
             if ifd.problem is not None and not beside(ifd, main):
                 raise ifd.problem
+        if main.empty and any(not (ifd.empty or ifd.mask or beside(ifd, main)) for ifd in self.ifds):
+            raise OpenError(
+                f"{self.path}: all tiles of its largest image ({main.width} x {main.height} px) are missing, and those "
+                "of smaller ones are there; copy or export the file again"
+            )
         stack = hyperstack(self.ifds)
         if stack:
             raise OpenError(
@@ -221,13 +226,13 @@ class _Walk:
             problem=None,
         )
         try:
-            self._check_image(tags, ifd)
+            ifd = replace(ifd, empty=self._check_image(tags, ifd))
         except OpenError as error:
             ifd = replace(ifd, problem=error)
         self.ifds.append(ifd)
 
-    def _check_image(self, tags: dict[int, int], ifd: Ifd) -> None:
-        """Check the size, the compression and the tiles that a directory announces."""
+    def _check_image(self, tags: dict[int, int], ifd: Ifd) -> bool:
+        """Check the size, the compression and the tiles that a directory announces; returns whether it is empty."""
         if ifd.width < 1 or ifd.height < 1:
             raise self._damaged(f"image directory {len(self.ifds)} announces {ifd.width} x {ifd.height} px")
         if ifd.compression not in COMPRESSIONS:
@@ -237,7 +242,8 @@ class _Walk:
                 f"reader here decodes; possible are {names}; convert the file with the program that wrote it"
             )
         if ifd.compression != _OLD_JPEG and 32997 not in tags:
-            self._check_segments(tags, ifd)
+            return self._check_segments(tags, ifd)
+        return False
 
     def _text(self, tags: dict[int, int], tag: int) -> str:
         """How the text of a tag starts."""
@@ -252,7 +258,8 @@ class _Walk:
         text = self._values(tags, 270)
         return b"OME>" in text[-40:].astype(np.uint8).tobytes()
 
-    def _check_segments(self, tags: dict[int, int], ifd: Ifd) -> None:
+    def _check_segments(self, tags: dict[int, int], ifd: Ifd) -> bool:
+        """Check the tiles that a directory announces; returns whether the file leaves out all of them."""
         planes = ifd.samples if self._value(tags, 284, 1) == 2 else 1
         word = "tiles" if ifd.tiled else "strips"
         if ifd.tiled:
@@ -287,17 +294,13 @@ class _Walk:
                 f"{expected} {word}, but lists {min(len(offsets), len(counts))}"
             )
         offsets, counts = offsets[:expected], counts[:expected]
-        if not ifd.mask and not ((offsets > 0) & (counts > 0)).any():
-            raise OpenError(
-                f"{self.path}: all {word} of image directory {len(self.ifds)} ({ifd.width} x {ifd.height} px) are "
-                "missing; copy or export the file again"
-            )
         beyond = (offsets > 0) & (counts > 0) & (offsets + counts > self.size)
         if beyond.any():
             raise self._damaged(
                 f"{int(beyond.sum())} of {expected} {word} of image directory {len(self.ifds)} "
                 f"({ifd.width} x {ifd.height} px) lie beyond its end at byte {self.size}"
             )
+        return not ((offsets > 0) & (counts > 0)).any()
 
     def _damaged(self, reason: str) -> OpenError:
         return OpenError(

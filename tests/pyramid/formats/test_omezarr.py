@@ -96,13 +96,38 @@ def test_a_chunk_missing_inside_a_shard_is_seen_too(tmp_path):
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 @pytest.mark.parametrize("version", ["0.4", "0.5"])
-def test_a_level_without_one_chunk_is_an_open_error(tmp_path, version, level):
+def test_a_level_without_one_chunk_is_not_used_and_an_open_error_at_level_0(tmp_path, version, level):
     store = write_ome_zarr(tmp_path / "image.zarr", version)
     for file in list((store / f"scale{level}").rglob("*")):
         if file.is_file() and file.name not in ("zarr.json", ".zarray", ".zattrs"):
             file.unlink()
-    with pytest.raises(OpenError, match=f"all tiles of level {level} are missing"):
+    if level:
+        with open_pyramid(store) as pyramid:
+            assert len(pyramid.levels) == 2
+            assert pyramid.meta.notes[0].startswith("declared levels without any tile are not used")
+        return
+    with pytest.raises(OpenError, match="all tiles of level 0 are missing"):
         open_pyramid(store)
+
+
+@pytest.mark.parametrize("native", [True, False])
+def test_a_missing_chunk_of_an_array_without_fill_value_is_not_valid(tmp_path, native):
+    import json
+
+    store = write_ome_zarr(tmp_path / "image.zarr", "0.4", dtype="uint8")
+    described = json.loads((store / "scale0" / ".zarray").read_text())
+    (store / "scale0" / ".zarray").write_text(json.dumps({**described, "fill_value": None}))
+    chunks = sorted(
+        file for file in (store / "scale0").rglob("*") if file.is_file() and file.name[:2] != ".z"
+    )
+    chunks[0].unlink()
+    with open_pyramid(store) as pyramid:
+        if not native:
+            pyramid.native_tiles = None
+        found = pyramid.read_masked(0, 0, 0, TILE, TILE)
+    assert found.missing_tiles == 1
+    assert not found.valid.any()
+    assert not found.data.any()
 
 
 @pytest.mark.parametrize("harm", ["short", "empty", "noise"])

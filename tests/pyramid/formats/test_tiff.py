@@ -249,3 +249,19 @@ def test_a_page_of_another_data_type_of_the_same_size_is_no_level(tmp_path, firs
         with open_pyramid(path) as pyramid:
             assert len(pyramid.levels) == count
             assert pyramid.read(0, 0, 0, 64, 64).dtype == first
+
+
+def test_a_hole_in_a_coarse_level_is_read_from_the_finer_one_and_still_counted(tmp_path):
+    path = write_ome_tiff(tmp_path / "image.ome.tif")
+    with open_pyramid(path) as pyramid:
+        before = [pyramid.read(level, 0, 0, *SHAPES[level]) for level in (0, 1)]
+    zero_tile_entry(path, level=1, row=0, column=1)
+    with open_pyramid(path) as pyramid:
+        whole = pyramid.read_masked(1, 0, 0, *SHAPES[1])
+        tile = pyramid.read_tile(1, 0, 1)
+    assert whole.missing_tiles == tile.missing_tiles == 1
+    means = before[0][:256, 256:512].reshape(128, 2, 128, 2, 3).mean(axis=(1, 3))
+    np.testing.assert_allclose(tile.data, np.rint(means), atol=1e-9)
+    assert tile.valid is None
+    np.testing.assert_array_equal(whole.data[:128, :128], before[1][:128, :128])
+    np.testing.assert_array_equal(whole.data[:128, 128:256], tile.data)
