@@ -1,13 +1,17 @@
 """Boxes beside an image: JSON, or a GeoJSON file."""
 
 import json
+import logging
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from hiresattn.datasets.georeferenced import Outline, in_px, may_be_georeferenced
 from hiresattn.errors import ConfigError
+from hiresattn.files import is_remote
 
+_log = logging.getLogger(__name__)
 #: Values of a box that says its class.
 _WITH_CLASS = 5
 
@@ -22,11 +26,20 @@ class Boxes(NamedTuple):
     cropped: bool = False
     """Whether they count from the corner of a slide's scanned part, as QuPath does, rather than from its own."""
 
-    def placed(self, corner: tuple[int, int]) -> "Boxes":
-        """The same boxes, counted from the slide's corner; ``corner`` is that of the scanned part, ``(y, x)``."""
-        if not self.cropped:
-            return self
-        down, right = corner
+    outlines: tuple[Outline, ...] = ()
+    """Corners of a GeoJSON's features, where they may be other than px."""
+    crs: str | None = None
+    """Their CRS, where the file names it."""
+
+    def placed(self, source: str) -> "Boxes":
+        """The same boxes, as level-0 px of an image.
+
+        Raises:
+            ConfigError: If they can't be placed on it.
+        """
+        if self.outlines:
+            return Boxes(tuple(map(_around, in_px(self.outlines, self.crs, source))), self.labels)
+        down, right = _scanned_corner(source) if self.cropped else (0, 0)
         moved = tuple((y + down, x + right, height, width) for y, x, height, width in self.boxes)
         return Boxes(moved, self.labels)
 
@@ -36,16 +49,21 @@ def read_boxes(
     manifest: Path,
     where: str,
     *,
-    known: dict[Any, Boxes],
+    source: str,
+    known: dict[Any, Boxes | None],
     named: bool = False,
     strict: bool = True,
 ) -> Boxes | None:
-    """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file in px (x, y).
+    """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file.
+
+    The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A box
+    is the rectangle around an outline. QuPath's ignored classes, whose names end in ``*``, are left out.
 
     Args:
         text: JSON or a file's name; empty = boxes are not known.
         manifest: The manifest; the GeoJSON's path is relative to its folder.
         where: File and line, for messages.
+        source: Path or address of the image.
         known: GeoJSON files that were read for other rows of the same manifest; this one is added.
         named: Whether to read the classes of a GeoJSON's features: QuPath's ``classification``, or a property
             ``label``.
@@ -63,13 +81,21 @@ def read_boxes(
         if not text.startswith("["):
             if (text, named, strict) not in known:
                 found = json.loads((manifest.parent / text).read_text(encoding="utf-8"))
-                known[text, named, strict] = _geojson_boxes(found, named=named, strict=strict)
-            return known[text, named, strict]
+                known[text, named, strict] = _geojson_boxes(found, text, named=named, strict=strict)
+            boxes = known[text, named, strict]
+            if boxes is None:
+                return None
+            if boxes.cropped or boxes.outlines:
+                key = text, named, strict, source
+                boxes = known[key] = known.get(key) or boxes.placed(source)
+            return boxes
         rows = json.loads(text)
-        boxes = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
+        given = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
         labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
         if any(len(row) > _WITH_CLASS for row in rows) or len(labels) not in (0, len(rows)):
             raise ValueError("all need four numbers, or four numbers and a class")  # noqa: TRY301 - worded below
+    except ConfigError as error:
+        raise ConfigError(f"{where}: boxes {text[:60]!r}: {error}") from error
     except (
         OSError,
         ValueError,
@@ -83,25 +109,61 @@ def read_boxes(
             f"{where}: boxes {text[:60]!r} can't be read ({error}); give JSON [[y, x, height, width], …] in "
             "level-0 px, each perhaps with a class after them, or the name of a GeoJSON file"
         ) from error
-    if any(height < 1 or width < 1 for _, _, height, width in boxes):
+    if any(height < 1 or width < 1 for _, _, height, width in given):
         raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
-    return Boxes(boxes, tuple(labels) or None)
+    return Boxes(given, tuple(labels) or None)
 
 
-def _geojson_boxes(found: Any, *, named: bool, strict: bool) -> Boxes:
-    """The rectangles around a GeoJSON's features, whose coordinates are level-0 px (x, y), as QuPath's."""
-    features = found if isinstance(found, list) else found.get("features", [found])
-    boxes = []
-    for feature in features:
-        points = list(_points(feature.get("geometry", feature)["coordinates"]))
-        left, top = (math.floor(min(p[i] for p in points)) for i in (0, 1))
-        right, bottom = (math.ceil(max(p[i] for p in points)) for i in (0, 1))
-        boxes.append((top, left, max(bottom - top, 1), max(right - left, 1)))
+def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes | None:
+    """The rectangles around a GeoJSON's features; None = it has ignored ones only, which tell nothing of a label."""
+    listed = found if isinstance(found, list) else found.get("features", [found])
+    features = [feature for feature in listed if not _is_ignored(feature)]
+    if len(features) < len(listed):
+        _log.warning(
+            "%s: left out %d of %d boxes: their classes end in *, which is how QuPath marks what is to be ignored",
+            name, len(listed) - len(features), len(listed),
+        )  # fmt: skip
+        if not (features or named):
+            return None
+    outlines = tuple(tuple(_points(feature.get("geometry", feature)["coordinates"])) for feature in features)
+    boxes = tuple(map(_around, outlines))
     labels = [_class_of(feature.get("properties") or {}) for feature in features] if named else []
-    if all(labels) or not (any(labels) and strict):
-        names = tuple(map(_name, labels)) if labels and all(labels) else None
-        return Boxes(tuple(boxes), names, any(map(_by_qupath, features)))
-    raise ValueError(f"feature {labels.index(None) + 1} has no class, others have, and its row has no label")
+    if not all(labels) and any(labels) and strict:
+        raise ValueError(
+            f"feature {labels.index(None) + 1} has no class, others have, and its row has no label"
+        )
+    names = tuple(map(_name, labels)) if labels and all(labels) else None
+    by_qupath = any(map(_by_qupath, features))
+    crs = None if isinstance(found, list) else _crs(found.get("crs"))
+    if crs is not None or (not by_qupath and may_be_georeferenced(outlines, None)):
+        return Boxes(boxes, names, outlines=outlines, crs=crs)
+    return Boxes(boxes, names, cropped=by_qupath)
+
+
+def _around(outline: Outline) -> tuple[int, int, int, int]:
+    """The rectangle around corners (x, y), ``(y, x, height, width)``, of whole px."""
+    left, top = (math.floor(min(point[i] for point in outline)) for i in (0, 1))
+    right, bottom = (math.ceil(max(point[i] for point in outline)) for i in (0, 1))
+    return top, left, max(bottom - top, 1), max(right - left, 1)
+
+
+def _crs(member: Any) -> str | None:
+    """The name in a GeoJSON's member ``crs``, which older writers have; None = it has none."""
+    if member is None:
+        return None
+    return str(member["properties"]["name"])
+
+
+def _scanned_corner(source: str) -> tuple[int, int]:
+    """Corner ``(y, x)`` of the scanned part of a slide, level-0 px; (0, 0) where there is none, or no such file."""
+    from hiresattn.pyramid.formats.openslide import scanned_part
+
+    part = None if is_remote(source) else scanned_part(source)
+    return (0, 0) if part is None else part[:2]
+
+
+def _is_ignored(feature: Any) -> bool:
+    return str(_class_of(feature.get("properties") or {}) or "").rstrip().endswith("*")
 
 
 def _by_qupath(feature: Any) -> bool:

@@ -43,7 +43,8 @@ def read_manifest(
     - ``fold``: of a cross-validation; ``test`` for rows that are in none.
     - ``y, x, height, width``: the window, level-0 px; all empty = the whole image.
     - ``boxes``: known targets, level-0 px of the image: JSON ``[[y, x, height, width(, "class")], …]``, or the path
-      of a GeoJSON file with coordinates ``(x, y)``; ``[]`` = there are none, empty = not known.
+      of a GeoJSON file with coordinates ``(x, y)``, px or longitude and latitude, of which the rectangles around the
+      outlines are taken; ``[]`` = there are none, empty = not known.
     - ``group``, ``case_id``, ``patient`` and the like: what must not be in two splits.
     - ``mpp``: micrometres per level-0 px, in place of the file's.
 
@@ -73,7 +74,7 @@ def read_manifest(
     multi = multi or named.label == "labels"
     chosen = None if fold is None else _fold(str(fold))
     lines = [line for line, _ in table.rows]
-    files: dict[Any, Boxes] = {}
+    files: dict[Any, Boxes | None] = {}
     examples = [
         _example(row, f"{path}, {line}", named, chosen, files, path, multi=multi) for line, row in table.rows
     ]
@@ -184,7 +185,7 @@ def _example(
     where: str,
     columns: _Columns,
     fold: str | None,
-    files: dict[Any, Boxes],
+    files: dict[Any, Boxes | None],
     manifest: Path,
     *,
     multi: bool,
@@ -201,11 +202,9 @@ def _example(
         label = split_names(row[columns.label], where)
     split = _split(row, where, fold)
     boxes = read_boxes(
-        row.get("boxes", ""), manifest, where, named=label is None, strict=split != "test", known=files
-    )
-    if boxes is not None and boxes.cropped:
-        key = source, boxes
-        boxes = files[key] = files.get(key) or boxes.placed(_scanned_corner(source))
+        row.get("boxes", ""), manifest, where,
+        source=source, named=label is None, strict=split != "test", known=files,
+    )  # fmt: skip
     return Example(
         source=source,
         label=label,
@@ -218,14 +217,6 @@ def _example(
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,
     )
-
-
-def _scanned_corner(source: str) -> tuple[int, int]:
-    """Corner ``(y, x)`` of the scanned part of a slide, level-0 px; (0, 0) where there is none, or no such file."""
-    from hiresattn.pyramid.formats.openslide import scanned_part
-
-    part = None if is_remote(source) else scanned_part(source)
-    return (0, 0) if part is None else part[:2]
 
 
 def _with_suffix(source: str, where: str) -> str:

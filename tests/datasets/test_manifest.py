@@ -4,7 +4,12 @@ import csv
 import json
 import sys
 
+import numpy as np
 import pytest
+import rasterio
+import rasterio.warp
+from PIL import Image
+from rasterio import Affine
 
 from hiresattn.datasets import boxes
 from hiresattn.datasets.example import Example, names_of
@@ -436,3 +441,88 @@ def test_boxes_of_qupath_count_from_the_scanned_part(tmp_path, properties, moved
     slide, other, absent = read_manifest(table)
     assert slide.boxes == (((420, 710, 40, 30),) if moved else ((20, 10, 40, 30),))
     assert other.boxes == absent.boxes == ((20, 10, 40, 30),)
+
+
+def square(y, x, side, **properties):
+    ring = [[x, y], [x + side, y], [x + side, y + side], [x, y + side], [x, y]]
+    geometry = {"type": "Polygon", "coordinates": [ring]}
+    return {"type": "Feature", "properties": properties, "geometry": geometry}
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A scene of 1000 x 1000 px of 10 m, and ``write``: features of (x, y) in a CRS, and the boxes read."""
+    profile = {"driver": "GTiff", "width": 1000, "height": 1000, "count": 1, "dtype": "uint8"}
+    with rasterio.open(
+        tmp_path / "scene.tif",
+        "w",
+        crs="EPSG:32633",
+        transform=Affine(10, 0, 500_000, 0, -10, 5_400_000),
+        **profile,
+    ):
+        pass
+    Image.new("L", (1000, 1000)).save(tmp_path / "plain.png")
+
+    def read(features, image="scene.tif", **members):
+        text = json.dumps({"type": "FeatureCollection", "features": features} | members)
+        (tmp_path / "a.geojson").write_text(text)
+        (tmp_path / "m.csv").write_text(f"path,label,boxes\n{image},x,a.geojson\n")
+        return read_manifest(tmp_path / "m.csv")[0].boxes
+
+    return read
+
+
+def moved(feature, into):
+    xs, ys = zip(*feature["geometry"]["coordinates"][0], strict=True)
+    xs, ys = [500_000 + 10 * x for x in xs], [5_400_000 - 10 * y for y in ys]
+    if into != "EPSG:32633":
+        xs, ys = rasterio.warp.transform("EPSG:32633", into, xs, ys)
+    corners = [list(point) for point in zip(xs, ys, strict=True)]
+    return {**feature, "geometry": {"type": "Polygon", "coordinates": [corners]}}
+
+
+def crs(name):
+    return {"crs": {"type": "name", "properties": {"name": name}}}
+
+
+def test_a_geojson_in_degrees_or_map_coordinates_is_brought_to_px(scene):
+    feature = square(200.5, 300.5, 40)
+    assert scene([feature]) == ((200, 300, 41, 41),)  # px
+    for into, members in (
+        ("EPSG:4326", {}),
+        ("EPSG:4326", crs("urn:ogc:def:crs:OGC:1.3:CRS84")),
+        ("EPSG:32633", {}),
+        ("EPSG:32633", crs("EPSG:32633")),
+        ("EPSG:3857", crs("EPSG:3857")),
+    ):
+        (found,) = scene([moved(feature, into)], **members)
+        assert np.allclose(found, (200, 300, 41, 41), atol=1), into
+
+
+@pytest.mark.parametrize(
+    ("features", "image", "members", "message"),
+    [
+        ([moved(square(0, 0, 9), "EPSG:4326")], "plain.png", {}, "look like longitude and latitude"),
+        ([square(0, 0, 9)], "plain.png", crs("EPSG:4326"), "in EPSG:4326, and the image has no CRS"),
+        ([moved(square(0, 9000, 9), "EPSG:4326")], "scene.tif", {}, "none of them lies on the image"),
+        ([moved(square(0, 9000, 9), "EPSG:32633")], "scene.tif", {}, "none of them lies on the image"),
+        ([square(0, 0, 9)], "scene.tif", crs("EPSG:4326"), "by their CRS EPSG:4326"),
+        ([square(0, 0, 9)], "scene.tif", crs("EPSG:0"), "can't be brought from EPSG:0"),
+    ],
+)  # fmt: skip
+def test_a_geojson_that_can_not_be_placed_is_refused(scene, features, image, members, message):
+    with pytest.raises(ConfigError, match=message):
+        scene(features, image, **members)
+
+
+def test_px_of_an_image_without_a_crs_or_of_no_image_stay(scene):
+    for image in ("plain.png", "absent.tif"):
+        assert scene([square(10, 20, 30)], image) == ((10, 20, 30, 30),)
+
+
+def test_ignored_classes_of_qupath_are_no_boxes(scene, caplog):
+    ignored = square(1, 2, 50, objectType="annotation", classification={"name": "Ignore*"})
+    tumor = square(100, 200, 30, objectType="annotation", classification={"name": "Tumor"})
+    assert scene([ignored, tumor], "plain.png") == ((100, 200, 30, 30),)
+    assert "a.geojson: left out 1 of 2 boxes: their classes end in *" in caplog.text
+    assert scene([ignored], "plain.png") is None

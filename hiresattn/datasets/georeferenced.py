@@ -1,0 +1,120 @@
+"""Outlines in degrees or in map coordinates, as px of the image that they lie on."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.pyramid import Pyramid, open_pyramid
+
+Outline = tuple[tuple[float, float], ...]
+
+LON_LAT = "OGC:CRS84"
+#: Coordinates from which on they may be those of a map; slides are seldom larger, px.
+_FAR = 100_000
+
+
+def may_be_georeferenced(outlines: Sequence[Outline], crs: str | None) -> bool:
+    """Whether coordinates may be other than px: a CRS is named, or they look like degrees or like a map's."""
+    points = [point for outline in outlines for point in outline]
+    return bool(points) and (
+        crs is not None or _like_degrees(points) or any(v < 0 or v > _FAR for point in points for v in point)
+    )
+
+
+def in_px(outlines: Sequence[Outline], crs: str | None, source: Any) -> tuple[Outline, ...]:
+    """Outlines as level-0 px (x, y) of an image.
+
+    Args:
+        outlines: Corners (x, y) of each.
+        crs: Their CRS; None = not named: px, degrees (as GeoJSON should be) or coordinates of the image's CRS, of which
+            what lies on the image is taken.
+        source: Path or address of the image. If it can't be opened, px are taken; reading it will say why.
+
+    Raises:
+        ConfigError: If they can't be placed: the image has no CRS, none of them lies on it, or they may be px as well
+            as degrees.
+    """
+    try:
+        with open_pyramid(source) as image:
+            return _placed(outlines, crs, image)
+    except HiresattnError as error:
+        if isinstance(error, ConfigError):
+            raise
+        return tuple(outlines)
+
+
+def _placed(outlines: Sequence[Outline], crs: str | None, image: Pyramid) -> tuple[Outline, ...]:
+    degrees = _like_degrees([point for outline in outlines for point in outline])
+    if image.crs is None or image.transform is None:
+        if crs is not None:
+            raise ConfigError(
+                f"they are in {crs}, and the image has no CRS to place them by; give px (x, y), and no crs"
+            )
+        if degrees and _tiny(outlines):
+            raise ConfigError(
+                "they look like longitude and latitude, and the image has no CRS to place them by; give px (x, y)"
+            )
+        return tuple(outlines)
+    if crs is not None:
+        found = _transformed(outlines, crs, image)
+        if not _on(found, image):
+            raise ConfigError(f"none of them lies on the image, by their CRS {crs}; check both")
+        return found
+    if degrees and _on(found := _transformed(outlines, LON_LAT, image), image):
+        if _whole(outlines) and _on(outlines, image):
+            raise ConfigError(
+                'they may be px as well as degrees; name the CRS in the file ("crs": {"type": "name", "properties": '
+                '{"name": "EPSG:4326"}}), or give px as JSON [[y, x, height, width], …]'
+            )
+        return found
+    if _on(found := _transformed(outlines, None, image), image) and not _on(outlines, image):
+        return found
+    if _on(outlines, image) and not (degrees and _tiny(outlines)):
+        return tuple(outlines)
+    raise ConfigError(
+        "none of them lies on the image, be they longitude and latitude, coordinates of its CRS, or px; check that "
+        "they are this image's"
+    )
+
+
+def _transformed(outlines: Sequence[Outline], crs: str | None, image: Pyramid) -> tuple[Outline, ...]:
+    """Outlines of a CRS (None = the image's) as px."""
+    from rasterio import Affine
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+    from rasterio.warp import transform
+
+    assert image.transform is not None  # noqa: S101 - checked before
+    a, b, c, d, e, f = (~Affine(*image.transform))[:6]
+    found = []
+    for outline in outlines:
+        xs, ys = zip(*outline, strict=True)
+        if crs is not None:
+            try:
+                xs, ys = transform(CRS.from_user_input(crs), CRS.from_user_input(image.crs), xs, ys)
+            except (RasterioError, ValueError) as error:
+                raise ConfigError(f"they can't be brought from {crs} to the image's CRS: {error}") from error
+        found.append(tuple((a * x + b * y + c, d * x + e * y + f) for x, y in zip(xs, ys, strict=True)))
+    return tuple(found)
+
+
+def _like_degrees(points: Sequence[tuple[float, float]]) -> bool:
+    return all(abs(x) <= 180 and abs(y) <= 90 for x, y in points)
+
+
+def _on(outlines: Sequence[Outline], image: Pyramid) -> bool:
+    """Whether any of them touches the image."""
+    for outline in outlines:
+        xs, ys = zip(*outline, strict=True)
+        if min(xs) < image.width and max(xs) > 0 and min(ys) < image.height and max(ys) > 0:
+            return True
+    return False
+
+
+def _tiny(outlines: Sequence[Outline]) -> bool:
+    """Whether none of them would be as much as 2 px large."""
+    return all(max(values) - min(values) < 2 for outline in outlines for values in zip(*outline, strict=True))
+
+
+def _whole(outlines: Sequence[Outline]) -> bool:
+    return all(float(value).is_integer() for outline in outlines for point in outline for value in point)
