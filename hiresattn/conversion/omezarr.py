@@ -100,6 +100,8 @@ class OmeZarrWriter:
         if self._valid:
             own["valid"] = "valid"
         kept = {name: image.per_band(name) for name in ("colors", "scales", "offsets")}
+        if image.region[2:] == (image.pyramid.height, image.pyramid.width):
+            kept["bounds"] = image.pyramid.bounds
         own |= {name: list(values) for name, values in kept.items() if values is not None}
         self._group.attrs.update({**attributes, "hiresattn": own})
 

@@ -66,6 +66,7 @@ class ArrayPyramid(Pyramid):
             crs=crs,
             transform=transform,
             nodata=nodata,
+            channel_names=_names(arrays[0], first.shape[2]),
             nbytes=sum(int(np.prod(array.shape)) * first.dtype.itemsize for array in self._arrays),
         )
         super().__init__(source, meta)
@@ -129,6 +130,18 @@ def _level(array: Any, downsample: float) -> Level:
         tile_width=int(tile[1]),
         tile_height=int(tile[0]),
     )
+
+
+def _names(array: Any, bands: int) -> tuple[str, ...] | None:
+    """Names of an xarray's bands: coordinates that are text, or rioxarray's ``long_name``."""
+    coordinates = getattr(array, "coords", {})
+    rest = [dim for dim in getattr(array, "dims", ()) if str(dim).lower() not in ("y", "x")]
+    if len(rest) == 1 and rest[0] in coordinates and coordinates[rest[0]].dtype.kind in "UO":
+        names = tuple(map(str, coordinates[rest[0]].values.tolist()))
+    else:
+        found = getattr(array, "attrs", {}).get("long_name")
+        names = tuple(map(str, found)) if isinstance(found, tuple | list) else ()
+    return names if len(names) == bands else None
 
 
 def _georeference(array: Any) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:

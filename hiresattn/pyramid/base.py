@@ -103,6 +103,8 @@ class Pyramid(ABC):
         self.transform = meta.transform
         self.nodata = meta.nodata
         self.palette = meta.palette
+        self.channel_names = meta.channel_names
+        self.bounds = meta.bounds
         stored = sum(level.width * level.height for level in meta.levels)
         raw = self.dtype.itemsize * self.channels
         self._bytes_per_px = meta.nbytes / stored if meta.nbytes else float(raw)

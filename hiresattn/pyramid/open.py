@@ -186,8 +186,10 @@ def _same_levels(ifds: "list[Ifd]", *, aperio: bool) -> bool:
     if any(ifd.orientation > 1 for ifd in levels):
         return False
     taken = [ifd for nth, ifd in enumerate(ifds) if ifd.tiled and (aperio or not nth or ifd.reduced)]
-    same_size = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds) > 1
-    return same_size or not ifds[0].tiled or [id(ifd) for ifd in taken] == [id(ifd) for ifd in levels]
+    stack = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds) > 1
+    if stack:  # which OpenSlide refuses of Aperio's only
+        return aperio
+    return not ifds[0].tiled or [id(ifd) for ifd in taken] == [id(ifd) for ifd in levels]
 
 
 def _openslide() -> Any:

@@ -124,3 +124,12 @@ def test_nodata_is_not_valid():
     image[10:20, 30:40] = 7
     with open_pyramid(image, nodata=7) as pyramid:
         assert np.array_equal(pyramid.read_masked(0, 0, 0, *SHAPES[0]).valid, (image != 7).all(axis=2))
+
+
+def test_names_of_an_xarrays_bands_are_known():
+    xarray = pytest.importorskip("xarray")
+    array = xarray.DataArray(coded(), dims=("y", "x", "band"), coords={"band": ["B04", "B03", "B02"]})
+    assert open_pyramid(array).channel_names == ("B04", "B03", "B02")
+    assert open_pyramid(array.drop_vars("band")).channel_names is None
+    named = array.drop_vars("band").assign_attrs(long_name=("a", "b", "c"))
+    assert open_pyramid(named).channel_names == ("a", "b", "c")

@@ -158,7 +158,9 @@ class RasterioPyramid(Pyramid):
     def _data(self, raster: Any, window: Any) -> np.ndarray:
         """Px ``[h w c]`` of a window, 0 = black."""
         data = np.moveaxis(raster.read(self._bands, window=window), 0, 2)
-        return data if self._white is None else np.array(self._white, data.dtype) - data
+        if self._white is not None:
+            data[:, :, 0] = np.array(self._white, data.dtype) - data[:, :, 0]
+        return data
 
     def _read_once(self, what: str, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         from rasterio.windows import Window

@@ -25,6 +25,8 @@ class Georeference:
     """Factor of each band's values."""
     offsets: tuple[float, ...] | None = None
     """What is added to each band's values."""
+    bounds: tuple[int, ...] | None = None
+    """The scanned part of a slide ``(y, x, height, width)``, level-0 px."""
 
     @classmethod
     def of(cls, attributes: dict[str, Any], source: str) -> "Georeference":
@@ -50,6 +52,7 @@ class Georeference:
                 colors=_each(own.get("colors"), str),
                 scales=_each(own.get("scales"), float),
                 offsets=_each(own.get("offsets"), float),
+                bounds=_each(own.get("bounds"), int),
             )
         except (AttributeError, TypeError, ValueError) as error:
             raise OpenError(

@@ -97,6 +97,7 @@ class ZarrPyramid(Pyramid):
                 scales=_each_of(channels, georeference.scales),
                 offsets=_each_of(channels, georeference.offsets),
                 notes=note_empty(size for level, size in enumerate(sizes) if level not in used),
+                bounds=_each_of(4, georeference.bounds),
             ),
             mpp=mpp,
             nodata=nodata,

@@ -288,7 +288,9 @@ def _other_decoder(page_decode: Any, tile: tuple[int, int]) -> Any:
 
 
 def _inverted(decode: Any, key: Any, what: str) -> Any:
-    """As ``decode``, of a file whose 0 is white."""
+    """As ``decode``, of a file whose 0 is white in its first band."""
+    if int(key.samplesperpixel) > 1 and int(key.planarconfig) == _PLANAR:
+        raise OpenError(f"{what}: 0 is white, and its bands lie apart; convert the file to black as 0")
     if np.dtype(key.dtype).kind != "u":
         raise OpenError(
             f"{what}: 0 is white, of type {key.dtype}; possible is that for whole numbers from 0 only"
@@ -296,7 +298,8 @@ def _inverted(decode: Any, key: Any, what: str) -> Any:
     white = np.array((1 << int(np.max(key.bitspersample))) - 1, key.dtype)
 
     def inverted(stored: bytes, index: int, buffer: np.ndarray | None) -> np.ndarray:
-        return white - decode(stored, index, buffer)
+        data = decode(stored, index, buffer)
+        return np.concatenate([white - data[:, :, :1], data[:, :, 1:]], axis=2)
 
     return inverted
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from hiresattn.conversion import convert
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.formats.openslide import OpenSlidePyramid, _stored_size, _tile
@@ -212,3 +213,6 @@ def test_the_scanned_part_is_known_and_the_rest_is_not_valid(tmp_path):
         pixels = slide.read_masked(0, 0, 0, slide.height, slide.width)
     assert pixels.valid.sum() == height * width
     assert np.abs(pixels.data[y : y + height, x : x + width] - coded().astype(int)).mean() < 2
+    convert(tmp_path / "a.scn", tmp_path / "a.zarr")
+    with open_pyramid(tmp_path / "a.zarr") as after:
+        assert after.bounds == (y, x, height, width)

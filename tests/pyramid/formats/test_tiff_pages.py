@@ -39,6 +39,14 @@ def test_a_marked_thumbnail_of_another_aspect_is_no_level(tmp_path):
     assert is_read_from(write_pages(tmp_path / "a.tif", pages), coded()) == [SHAPES[0], SHAPES[2]]
 
 
+@pytest.mark.parametrize("marked", [True, False])
+def test_levels_of_another_stack_are_no_levels_and_two_stacks_are_refused(tmp_path, marked):
+    reduced = {"subfiletype": 1} if marked else {}
+    pages = [(coded(0), {}), (coded(1), reduced), (255 - coded(0), {}), (255 - coded(1), reduced)]
+    with pytest.raises(OpenError, match="one flat image is needed"):
+        open_pyramid(write_pages(tmp_path / "a.tif", pages))
+
+
 def test_a_broken_associated_image_does_not_condemn_the_slide(tmp_path):
     path = write_svs(tmp_path / "slide.svs")
     with tifffile.TiffFile(path) as tif:
@@ -71,6 +79,18 @@ def test_where_0_is_white_values_are_inverted(tmp_path, tile, dtype):
     stored = np.iinfo(dtype).max - grey
     path = write_pages(tmp_path / "a.tif", [(stored, {})], photometric="miniswhite", **tile)
     is_read_from(path, grey[:, :, None])
+
+
+@pytest.mark.parametrize("tile", [{}, {"tile": None, "rowsperstrip": 32}], ids=["tiles", "strips"])
+def test_where_0_is_white_alpha_stays_as_it_is(tmp_path, tile):
+    grey = coded()[:, :, 0]
+    alpha = np.where(np.indices(grey.shape)[1] < 100, 0, 255).astype(np.uint8)
+    options = {"photometric": "miniswhite", "extrasamples": ["unassalpha"], "planarconfig": "contig", **tile}
+    path = write_pages(tmp_path / "a.tif", [(np.dstack([255 - grey, alpha]), options)])
+    with open_pyramid(path) as image:
+        pixels = image.read_masked(0, 0, 0, image.height, image.width)
+    np.testing.assert_array_equal(pixels.valid, alpha > 0)
+    np.testing.assert_array_equal(pixels.data[alpha > 0][:, 0], grey[alpha > 0])
 
 
 def test_inks_are_refused_or_converted(tmp_path):
