@@ -132,7 +132,7 @@ def index(
 
     left_out = _LeftOut(ctx.obj)
     counts: Counter[str] = Counter()
-    unlabelled = 0
+    unlabelled = uncropped = 0
     try:
         with progress_bar("Indexing", None, wanted=ctx.obj >= 0) as update:
             update(0, "reading the ground truth")
@@ -141,6 +141,7 @@ def index(
                 if isinstance(row, Row):
                     counts[row.view.split] += 1
                     unlabelled += row.label is None
+                    uncropped += not row.croppable
                 else:
                     left_out.add(row)
                 if number % 1000 == 0:
@@ -150,6 +151,10 @@ def index(
     if ctx.obj >= 0:
         parts = ", ".join(f"{count} {split}" for split, count in counts.items())
         click.echo(f"{output}: {counts.total()} rows ({parts})", err=True)
+        if uncropped:
+            click.echo(
+                f"{uncropped} rows are of boxes that can't be cropped; fmow evaluate counts them", err=True
+            )
         if unlabelled:
             click.echo(f"{unlabelled} rows have no label: no ground truth was found for them", err=True)
 

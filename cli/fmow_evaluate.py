@@ -10,7 +10,7 @@ import click
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write, open_text
 from hiresattn.lines import json_line
-from hiresattn.report.units import human_bytes, human_share
+from hiresattn.report.units import counted, human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line, printable
@@ -128,6 +128,8 @@ def _table(found: "Report") -> Iterator[str]:
     yield f"window {found.window}, {found.rows:,} rows{part}, {formats}; model {found.model['name']}"
     if found.score:
         yield f"score {found.score.score:.6f} over {found.score.boxes:,} boxes"
+    if found.uncropped:
+        yield f"{counted(found.uncropped, 'box')} can't be cropped, and are taken for false detections"
     if found.unknown_labels:
         yield f"{found.unknown_labels:,} rows are of classes that the model doesn't have; they count as wrong"
     yield ""

@@ -26,6 +26,11 @@ COLUMNS = (
     "gsd", "timestamp", "country_code", "cloud_cover",
 )  # fmt: skip
 
+#: What the column ``window`` has for a box that can't be cropped.
+UNCROPPED = "none"
+#: Splits that the challenge scores.
+CHALLENGE = ("test", "seq")
+
 _FALSE = f"labelled {FALSE_DETECTION}"
 
 #: Metres per degree of latitude, on the mean sphere.
@@ -45,6 +50,8 @@ class Row:
     """Where the label's targets are."""
     box_id: int | None
     """The box classified; None for a frame."""
+    croppable: bool = True
+    """False = a box of the challenge that is too small or outside of its image: it has a row, and no window."""
 
 
 def rows(
@@ -56,7 +63,8 @@ def rows(
         found: What ``scan`` yields.
         window: ``frame`` (one row per view, labelled as its folder), or one row per box: ``box``, ``context``
             or ``jhu-baseline``; see ``context_window``.
-        false_detections: Keep what is labelled ``false_detection``; else it is left out.
+        false_detections: Keep what is labelled ``false_detection``, and the boxes of ``test`` and ``seq`` that can't be
+            cropped: the challenge scores every box. Else they are left out.
 
     Yields:
         Rows, and what was left out: what came in so, crowds' boxes, false detections, boxes of at most 2 px or
@@ -152,12 +160,15 @@ def _box(view: View, metadata: Metadata, box: Box, window: str, *, keep: bool) -
         return Skipped(where, _FALSE, which)
     if box.category not in (None, FALSE_DETECTION, *CLASSES):
         return Skipped(where, "box of no category of fMoW", f"{which}: {box.category}")
-    if min(box.height, box.width) <= TINY:
-        return Skipped(where, f"box of at most {TINY} px", f"{which}: {box.width} x {box.height} px")
     size = (metadata.height, metadata.width)
     inside = clipped(box.y, box.x, box.height, box.width, *size)
-    if inside is None:
-        return Skipped(where, "box outside of its image", f"{which}: x {box.x}, y {box.y}")
+    tiny = min(box.height, box.width) <= TINY
+    if keep and view.split in CHALLENGE and (tiny or inside is None):
+        return Row(view, box.category, None, (), box.id, croppable=False)
+    if tiny or inside is None:
+        reason = f"box of at most {TINY} px" if tiny else "box outside of its image"
+        what = f"{box.width} x {box.height} px" if tiny else f"x {box.x}, y {box.y}"
+        return Skipped(where, reason, f"{which}: {what}")
     region: Region | None = inside
     if window != "box":
         swapped = window == "jhu-baseline"
@@ -177,7 +188,7 @@ def _cells(row: Row, manifest: Path, window: str, *, boxes: bool) -> list[str]:
         f"{view.split}/{view.sequence}",
         "" if micrometres is None else f"{micrometres:.0f}",
         "" if row.box_id is None else str(row.box_id),
-        window,
+        window if row.croppable else UNCROPPED,
         view.split,
         str(view.frame),
         *((str(facts.height), str(facts.width)) if facts else ("", "")),

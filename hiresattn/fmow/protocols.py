@@ -12,6 +12,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.fmow.classes import FALSE_DETECTION
+from hiresattn.fmow.index import CHALLENGE, UNCROPPED
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ PROTOCOLS = {
     one.name: one
     for one in (
         Protocol("challenge", "A", "challenge: weighted F1 over box IDs, false detections included",
-                 ("test", "seq"), ("box", "context", "jhu-baseline"), false_detections=True),
+                 CHALLENGE, ("box", "context", "jhu-baseline"), false_detections=True),
         Protocol("tnet-test", "B", "TNet: top-1 over whole test images, 62 classes, no box", ("test",), ("frame",)),
         Protocol("val-crops", "C", "top-1 over box crops of val, 62 classes", ("val",),
                  ("context", "jhu-baseline", "box")),
@@ -47,6 +48,7 @@ class Entry:
     example: Example
     box_id: int | None
     window: str
+    """As ``fmow index`` was asked for; ``none`` = a box that can't be cropped."""
     split: str
     """fMoW's own: ``train``, ``val``, ``test`` or ``seq``."""
     size: tuple[int, int] | None
@@ -82,7 +84,7 @@ def read_entries(manifest: str | Path, protocol: str, *, limit: int | None = Non
             f"{manifest}: no row of {' or '.join(rule.splits)} for protocol {rule.letter} ({protocol}); it has "
             f"{has}. Make one with: {index}"
         )
-    windows = {entry.window for entry in kept}
+    windows = {entry.window for entry in kept} - {UNCROPPED}
     if len(windows) > 1 or not windows <= set(rule.windows):
         raise ConfigError(
             f"{manifest}: windows {', '.join(sorted(windows))}; protocol {rule.letter} ({protocol}) takes "

@@ -11,6 +11,7 @@ import numpy as np
 from hiresattn.checkpoint import Model
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.fmow.classes import FALSE_DETECTION, WEIGHTS
+from hiresattn.fmow.index import UNCROPPED
 from hiresattn.fmow.protocols import PROTOCOLS, Entry
 from hiresattn.fmow.score import Score, challenge_score
 from hiresattn.inference.classify import classify_all
@@ -67,6 +68,8 @@ class Report:
     """Number of rows by file suffix (a JPEG can only be decoded whole)."""
     unknown_labels: int
     """Rows of classes that the model doesn't have; they count as wrong."""
+    uncropped: int
+    """Protocol A: rows whose box can't be cropped; they are predicted to be false detections."""
     model: dict[str, str]
     overall: Bucket
     buckets: tuple[Bucket, ...]
@@ -89,14 +92,23 @@ def classify_entries(entries: Sequence[Entry], model: Model, **options: Any) -> 
         options: Of ``hiresattn.classify_all``.
 
     Yields:
-        One per row, in order; a row that fails has a prediction of status ``error``.
+        One per row, in order; a row that fails has a prediction of status ``error``. A box that can't be cropped is
+        predicted to be a false detection, by no score: other views of it decide.
     """
-    examples = [replace(entry.example, label=None) for entry in entries]
+    examples = [replace(entry.example, label=None) for entry in entries if entry.window != UNCROPPED]
     for _ in classify_all(examples[:1], model, on_error="record", **options):
         pass
     found = classify_all(examples, model, on_error="record", **options)
-    for entry, prediction in zip(entries, found, strict=True):
+    for entry in entries:
+        prediction = _uncropped(entry) if entry.window == UNCROPPED else next(found)
         yield ClassifiedEntry(entry, replace(prediction, label=entry.example.label))
+
+
+def _uncropped(entry: Entry) -> Record:
+    warning = f"box {entry.box_id} can't be cropped: it is too small, or lies outside of its image"
+    return Record(
+        str(entry.example.source), "no_valid_pixels", class_name=FALSE_DETECTION, warnings=(warning,)
+    )
 
 
 def report(
@@ -127,7 +139,7 @@ def report(
     window = ""
     for answer in given:
         entry = answer.entry
-        window = entry.window
+        window = window if entry.window == UNCROPPED else entry.window
         groups[_bucket(entry, edges)].append(_outcome(answer))
         formats[Path(str(entry.example.source)).suffix or "none"] += 1
         if rule.letter == "A" and entry.box_id is not None:
@@ -146,6 +158,7 @@ def report(
         of=of,
         formats=dict(formats),
         unknown_labels=sum(outcome.label not in model.classes for outcome in everything),
+        uncropped=sum(outcome.uncropped for outcome in everything),
         model={"name": model.name, "sha256": model.sha256},
         overall=_summary("all", everything),
         buckets=tuple(_summary(_named(at, edges), groups[at]) for at in sorted(groups)),
@@ -162,13 +175,17 @@ class _Outcome:
     right: bool
     fifth: bool
     cost: Cost | None
-    """None = failed."""
+    """None = failed, or nothing was to be read."""
+    uncropped: bool = False
 
 
 def _outcome(answer: ClassifiedEntry) -> _Outcome:
     given, found = answer.entry.example.label, answer.prediction
     label = given if isinstance(given, str) else None
     best = sorted(found.scores, key=lambda name: -found.scores[name])[:5]
+    if answer.entry.window == UNCROPPED:
+        right = found.class_name == label
+        return _Outcome(label, right, right, None, uncropped=True)
     cost = None if found.status == "error" else found.cost
     return _Outcome(label, found.class_name == label, label in best, cost)
 
@@ -209,7 +226,7 @@ def _summary(name: str, given: Sequence[_Outcome]) -> Bucket:
     return Bucket(
         name=name,
         rows=len(given),
-        failed=len(given) - len(costs),
+        failed=len(given) - len(costs) - sum(outcome.uncropped for outcome in given),
         top1=_mean(outcome.right for outcome in given),
         top5=_mean(outcome.fifth for outcome in given),
         macro=_mean(_mean(found) for found in by_class.values()),

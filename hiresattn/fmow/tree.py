@@ -7,7 +7,7 @@ from pathlib import Path
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION
 from hiresattn.fmow.groundtruth import Truth, frames_below, read_metadata
-from hiresattn.fmow.metadata import Box, Metadata
+from hiresattn.fmow.metadata import CROWD, Box, Metadata
 
 SPLITS = ("train", "val", "test", "seq")
 #: A view's images: pan-sharpened, multispectral (as RGB; in fMoW-full with all bands).
@@ -112,10 +112,11 @@ def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) 
                 continue
             found: list[Metadata] = []
             damaged = False
-            for source in (texts.get(frame), known.get(frame)):
+            for source, is_truth in ((texts.get(frame), False), (known.get(frame), True)):
                 try:
                     if source is not None:
-                        found.append(read_metadata(source))
+                        read = read_metadata(source)
+                        found.append(_with_false_detections(read) if is_truth else read)
                 except ConfigError as error:
                     damaged = True
                     yield Skipped(here[frame], "damaged metadata", str(error))
@@ -132,6 +133,15 @@ def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) 
             )
     for place, frame in truth.others(split, used):
         yield Skipped(f"{split}/{place}, frame {frame}", "metadata without an image")
+
+
+def _with_false_detections(truth: Metadata) -> Metadata:
+    """The truth, in which a box without a category is a false detection, as in the challenge's score."""
+    boxes = (
+        replace(box, category=FALSE_DETECTION) if box.category is None and box.id != CROWD else box
+        for box in truth.boxes
+    )
+    return replace(truth, boxes=tuple(boxes))
 
 
 def _merged(found: list[Metadata]) -> Metadata | None:

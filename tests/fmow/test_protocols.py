@@ -1,14 +1,16 @@
 """Protocols: which rows they take, what counts as right, and what they refuse."""
 
 import csv
+import json
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.fmow import results
-from hiresattn.fmow.index import rows, write_rows
+from hiresattn.fmow.index import Row, rows, write_rows
 from hiresattn.fmow.protocols import PROTOCOLS, Entry, read_entries
 from hiresattn.fmow.results import ClassifiedEntry, report
 from hiresattn.fmow.tree import scan
@@ -230,3 +232,48 @@ def test_the_letters_are_those_of_the_facts():
     assert {one.letter: name for name, one in PROTOCOLS.items()} == {
         "A": "challenge", "B": "tnet-test", "C": "val-crops",
     }  # fmt: skip
+
+
+def test_every_box_of_the_truth_has_a_prediction_also_where_it_can_not_be_cropped(tmp_path, monkeypatch):
+    root = challenge_tree(tmp_path / "fmow-rgb")
+    path = tmp_path / "box.csv"
+    found = rows(scan(root, splits=("test",)), window="context", false_detections=True)
+    assert sum(isinstance(row, Row) and not row.croppable for row in write_rows(found, path, "context")) == 3
+    entries, of = read_entries(path, "challenge")
+    assert (len(entries), of) == (6, 6)
+    assert {entry.box_id: entry.example.label for entry in entries} == {
+        1: "dam", 2: "zoo", 3: "tower", 4: "false_detection",
+    }  # fmt: skip
+
+    def classify_all(examples, model, **_):
+        for _ in examples:
+            yield Record("a", "ok", class_name="dam", scores={"dam": 0.9, "zoo": 0.1}, cost=Cost(glimpses=4))
+
+    monkeypatch.setattr(results, "classify_all", classify_all)
+    made = report(results.classify_entries(entries, MODEL), "challenge", MODEL, of=of)
+    assert dict(made.categories) == {1: "dam", 2: "false_detection", 3: "dam", 4: "dam"}
+    assert (made.window, made.uncropped, made.overall.failed, made.overall.glimpses) == ("context", 3, 0, 4)
+    assert made.score.boxes == 4
+
+
+def challenge_tree(root):
+    """Two frames of a place whose boxes are too small (2) or outside in one frame (3); 4 has no category."""
+    inside, tiny, outside = [10, 10, 60, 40], [10, 10, 2, 2], [900, 900, 20, 20]
+    frames = {0: {1: inside, 2: tiny, 3: outside}, 1: {2: tiny, 3: inside, 4: inside}}
+    for frame, boxes in frames.items():
+        facts = {"img_height": 150, "img_width": 200}
+        for folder, categories in (
+            ("test/0000001", {}),
+            ("groundtruth/test_gt/dam/dam_0", {1: "dam", 2: "zoo", 3: "tower"}),
+        ):
+            listed = [
+                {"ID": n, "box": box} | ({"category": categories[n]} if n in categories else {})
+                for n, box in boxes.items()
+            ]
+            path = root / folder / f"{folder.rsplit('/')[-1]}_{frame}_rgb.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps(facts | {"bounding_boxes": listed}))
+        Image.new("RGB", (200, 150)).save(root / f"test/0000001/0000001_{frame}_rgb.jpg")
+    mapping = [{"input": "test_gt/dam/dam_0", "output": "test/0000001"}]
+    (root / "groundtruth/test_gt_mapping.json").write_text(json.dumps(mapping))
+    return root
