@@ -142,6 +142,7 @@ def _file_readers(name: str, head: bytes) -> _Readers:
 
     if head.startswith(b"PK\x03\x04") and _zipped_zarr(name):
         raise OpenError(f"{name}: a zipped Zarr store; unpack it, and give the directory")
+    from hiresattn.pyramid.formats.sidecars import has_sidecar
     from hiresattn.pyramid.storage.jp2header import check_jp2
     from hiresattn.pyramid.storage.tiffheader import check_tiff
 
@@ -154,7 +155,8 @@ def _file_readers(name: str, head: bytes) -> _Readers:
         if head.startswith(_PLAIN):
             return readers[::-1]
         return readers[:1] if check_jp2(name) else readers
-    if any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
+    beside = vendor != "aperio" and not ifds[0].ome and has_sidecar(name)
+    if beside or any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
         return [(_rasterio, "rasterio")]
     # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.
     fits = vendor == "aperio" or (ifds[0].bits, ifds[0].samples, ifds[0].ome) == (8, 3, False)

@@ -147,13 +147,19 @@ def test_tiles_of_gigabytes_are_an_open_error(tmp_path):
 
 @pytest.mark.parametrize("write", [write_svs, write_ome_tiff, write_geotiff, write_pyramid_tiff])
 @pytest.mark.parametrize("level", [0, 1, 2])
-def test_a_level_whose_tiles_are_all_left_out_is_an_open_error(tmp_path, write, level):
+def test_a_level_whose_tiles_are_all_left_out_is_not_used_and_an_open_error_at_level_0(
+    tmp_path, write, level
+):
     path = write(tmp_path / "image.tif")
     rows, columns = (-(-side // TILE) for side in SHAPES[level])
     for row in range(rows):
         for column in range(columns):
             zero_tile_entry(path, level, row, column)
-    with pytest.raises(OpenError, match=r"all tiles of image directory \d+ .* are missing"):
+    if level:
+        with open_pyramid(path) as pyramid:
+            assert len(pyramid.levels) == 2
+        return
+    with pytest.raises(OpenError, match=r"all tiles of its largest image .* are missing"):
         open_pyramid(path)
 
 

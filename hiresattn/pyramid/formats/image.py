@@ -12,8 +12,9 @@ from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.quiet import quiet
+from hiresattn.pyramid.formats.sidecars import has_sidecar, with_sidecars
 from hiresattn.pyramid.mpp import choose_mpp
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, both_valid
 
 #: Biggest image that is decoded whole, px: twice Pillow's own limit, above which it refuses to open.
 MAX_PX = 2 * 89_478_485
@@ -52,7 +53,8 @@ class ImagePyramid(Pyramid):
 
     Such formats can't be read in parts, so this suits fields and photographs; big scenes belong in a tiled
     format. JPEG is decoded strictly: a damaged or short file is an error, not grey. PNG's checksums
-    are compared. Alpha marks what is valid.
+    are compared. Alpha marks what is valid; so do a mask and a nodata value in files beside, which also say where the
+    image lies (``.jgw``, ``.pgw``, ``.wld``, ``.aux.xml``, ``.msk``).
     Pixels lie as they are stored: the orientation that a camera notes in EXIF is ignored.
 
     Args:
@@ -83,21 +85,20 @@ class ImagePyramid(Pyramid):
         channels, dtype, self._alpha = _MODES[mode]
         chosen, where = choose_mpp(mpp, None, None, "")
         level = Level(width=width, height=height, downsample=1.0, tile_width=_TILE, tile_height=_TILE)
-        super().__init__(
-            source,
-            Metadata(
-                levels=(level,),
-                channels=channels,
-                dtype=np.dtype(dtype),
-                mpp=chosen,
-                mpp_source=where,
-                nodata=nodata,
-                palette=palette,
-                nbytes=Path(source).stat().st_size,
-            ),
-            mpp=mpp,
+        meta = Metadata(
+            levels=(level,),
+            channels=channels,
+            dtype=np.dtype(dtype),
+            mpp=chosen,
+            mpp_source=where,
             nodata=nodata,
+            palette=palette,
+            nbytes=Path(source).stat().st_size,
         )
+        self._mask = None
+        if has_sidecar(source):
+            meta, self._mask = with_sidecars(source, meta)
+        super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self._mode = mode
         self._lock = threading.Lock()
         self._whole: np.ndarray | None = None
@@ -110,9 +111,10 @@ class ImagePyramid(Pyramid):
         with self._lock:
             whole = self._whole = self._decoded() if self._whole is None else self._whole
         part = whole[y : y + height, x : x + width]
+        valid = None if self._mask is None else self._mask[y : y + height, x : x + width]
         if not self._alpha:
-            return Pixels(part.copy())
-        return Pixels(np.ascontiguousarray(part[:, :, :-1]), part[:, :, -1] > 0)
+            return Pixels(part.copy(), valid)
+        return Pixels(np.ascontiguousarray(part[:, :, :-1]), both_valid(part[:, :, -1] > 0, valid))
 
     def _decoded(self) -> np.ndarray:
         import imagecodecs

@@ -14,6 +14,8 @@ from hiresattn.pyramid.storage.spans import merged
 from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
 
 _JPEG = 7
+_LERC = 34887
+_LERC_PARAMETERS = 50674
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
 #: Bands of a JPEG tile, and as what they are decoded. Four without a word about their colours stay as they are.
 _JPEG_SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
@@ -238,6 +240,9 @@ def _plane(path: str, page: Any) -> _Plane:
         decoder = "simplejpeg"
     elif photometric == _YCBCR:
         raise OpenError(f"{what}: YCbCr colour without JPEG compression; convert the file to RGB")
+    elif compression == _LERC:
+        decode = _lerc_decoder(key, what)
+        decoder = "imagecodecs LERC"
     else:
         decode = _other_decoder(key.decode, _tile_shape(key))
         decoder = f"imagecodecs {key.compression.name}"
@@ -274,6 +279,31 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
         if buffer is None:
             buffer = empty_buffer((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
         return decode_jpeg(b"".join((marked, memoryview(stored)[2:])), colorspace, buffer=buffer, strict=True)
+
+    return decode
+
+
+def _lerc_decoder(page: Any, what: str) -> Any:
+    """LERC has a mask in each tile: NaN marks what isn't valid, where the px can hold it."""
+    import imagecodecs
+
+    tag = page.tags.get(_LERC_PARAMETERS)
+    packed = 0 if tag is None else int(tag.value[1])
+    unpackers: dict[int, Any] = {0: bytes, 1: imagecodecs.zlib_decode, 2: imagecodecs.zstd_decode}
+    unpack = unpackers.get(packed)
+    if unpack is None:
+        raise OpenError(
+            f"{what}: LERC packed in an unknown way ({packed}); convert the file to another compression"
+        )
+
+    def decode(stored: bytes, _: int, __: np.ndarray | None) -> np.ndarray:
+        data, mask = imagecodecs.lerc_decode(unpack(stored), masks=True)[:2]
+        data = data if data.ndim == 3 else data[:, :, None]
+        if data.dtype.kind == "f" and mask is not None and not mask.all():
+            if mask.ndim == 3 and mask.shape != data.shape:
+                mask = np.moveaxis(mask, 0, 2)
+            data = np.where(mask if mask.ndim == 3 else mask[:, :, None], data, data.dtype.type(np.nan))
+        return data
 
     return decode
 

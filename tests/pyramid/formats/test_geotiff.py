@@ -425,3 +425,23 @@ def test_a_nodata_tag_that_is_rounded_still_marks_its_pixels(tmp_path, dtype, te
         tif.pages[0].tags[42113].overwrite(text)
     with open_pyramid(path) as pyramid:
         assert np.array_equal(pyramid.read_masked(0, 0, 0, 100, 120).valid, image[:, :, 0] == 1)
+
+
+@pytest.mark.parametrize("compress", ["LERC", "LERC_DEFLATE", "LERC_ZSTD"])
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+def test_the_mask_of_a_lerc_tile_is_kept(tmp_path, compress, interleave):
+    image = np.random.default_rng(0).random((300, 256, 2)).astype(np.float32)
+    image[:100] = np.nan
+    layout = {
+        "tiled": True,
+        "blockxsize": TILE,
+        "blockysize": TILE,
+        "interleave": interleave,
+        "max_z_error": 0,
+    }
+    path = _raster(tmp_path / "scene.tif", image, compress=compress, nodata=np.nan, **layout)
+    with open_pyramid(path) as pyramid:
+        assert pyramid.native_tiles is not None
+        found = pyramid.read_masked(0, 0, 0, 300, 256)
+    np.testing.assert_array_equal(found.data, image)
+    assert np.array_equal(found.valid, np.isfinite(image[:, :, 0]))

@@ -49,3 +49,12 @@ def test_readers_that_give_equal_values_of_another_data_type_do_not_agree():
             assert (
                 agrees(tiles, lambda *_, dtype=dtype: Pixels(np.ones((4, 4, 1), dtype)), lossy=lossy) == same
             )
+
+
+def test_readers_of_a_lossy_format_agree_within_its_range_and_on_what_is_not_a_number():
+    image = np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4, 1)
+    tiles = Decodes("float32", image)
+    hole = image.copy()
+    hole[0, 0] = np.nan
+    for theirs, same in ((image + 0.001, True), (1 - image, False), (hole, False)):
+        assert agrees(tiles, lambda *_, theirs=theirs: Pixels(theirs), lossy=True) == same
