@@ -67,9 +67,8 @@ class LinesFile:
         self.held: list[dict[str, Any]] = []
         """What the file held when it was opened."""
         self._end = 0
-        self._cut = (
-            False  # what is behind the end: at the first line, so that a run that fails before loses nothing
-        )
+        # whether what lies behind the end was cut off: at the first line, so that a run that fails before loses nothing
+        self._cut = False
         self._plain = self.path.exists() and not self.path.is_file()
         try:
             if not self._plain:

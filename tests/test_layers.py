@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import hiresattn
+
 ROOT = Path(__file__).parents[1]
 
 #: A module may import from layers with a smaller number, and from its own folder.
@@ -74,7 +76,15 @@ def imports(path):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import hides the layer"
-            yield node.module
+            yield from (_origin(node.module, alias.name) for alias in node.names)
+
+
+def _origin(module, name):
+    """The module that ``from module import name`` is about: a submodule, or the home of a public name."""
+    if module == "hiresattn" and name in hiresattn._HOME:
+        return hiresattn._HOME[name]
+    submodule = ROOT / module.replace(".", "/") / name
+    return f"{module}.{name}" if submodule.with_suffix(".py").exists() or submodule.is_dir() else module
 
 
 @pytest.mark.parametrize("path", modules(), ids=dotted)
@@ -176,3 +186,13 @@ def test_opening_a_pyramid_loads_no_torch():
 
 def test_searching_and_pooling_load_no_torch():
     assert "torch" not in loaded_by("import hiresattn.inference.search, hiresattn.inference.exhaustive")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["from hiresattn import train", "from hiresattn import training", "from hiresattn.training import fit"],
+)
+def test_a_name_that_comes_from_above_is_seen(tmp_path, line):
+    file = tmp_path / "reader.py"
+    file.write_text(line)
+    assert all(layer(name) == "hiresattn.training" for name in imports(file))
