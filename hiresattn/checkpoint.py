@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save
 import hiresattn
 from hiresattn.config import ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
-from hiresattn.files import atomic_write
+from hiresattn.files import atomic_write, read_bounded
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
 from hiresattn.model.net import GlimpseNet
@@ -24,6 +24,8 @@ from hiresattn.reading.crops import NativeCrops
 
 FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
+#: Most bytes of a card.
+_MOST_CARD = 64 << 20
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 
@@ -295,8 +297,8 @@ def _card(path: Path) -> dict[str, Any]:
             f"{CARD} and {WEIGHTS}"
         )
     try:
-        card = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
+        card = json.loads(read_bounded(file, _MOST_CARD))
+    except (ValueError, OSError, RecursionError) as error:
         raise CheckpointError(
             f"{file}: not readable as JSON ({error}); copy the model directory anew"
         ) from error

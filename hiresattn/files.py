@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import stat
 import sys
 import tempfile
 import time
@@ -43,6 +44,26 @@ _NEW = 60.0
 def is_remote(name: str) -> bool:
     """Whether a name is an address that a reader takes, or a part of a file, rather than a path."""
     return name.lower().startswith((*REMOTE, *PARTS))
+
+
+def read_bounded(path: str | os.PathLike[str], most: int) -> bytes:
+    """The bytes of a regular file; of a pipe or a device, which might never end, none.
+
+    Args:
+        path: The file.
+        most: Bytes that it may have.
+
+    Raises:
+        OSError: If it can't be read, is no regular file, or is bigger.
+    """
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(number, "rb") as file:  # noqa: PTH123 - a file descriptor
+        found = os.fstat(number)
+        if not stat.S_ISREG(found.st_mode):
+            raise OSError(f"{path} is no regular file")
+        if found.st_size > most:
+            raise OSError(f"{path} has {found.st_size} bytes, and at most {most} are read")
+        return file.read(most)
 
 
 def is_zarr(folder: str | os.PathLike[str]) -> bool:

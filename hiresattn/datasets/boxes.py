@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 
 from hiresattn.datasets.georeferenced import Outline, in_px, may_be_georeferenced
 from hiresattn.errors import ConfigError
-from hiresattn.files import is_remote
+from hiresattn.files import is_remote, read_bounded
 
 _log = logging.getLogger(__name__)
+
+#: Most bytes of a GeoJSON file.
+_MOST_BYTES = 256 << 20
 #: Values of a box that says its class.
 _WITH_CLASS = 5
 
@@ -80,7 +83,7 @@ def read_boxes(
     try:
         if not text.startswith("["):
             if (text, named, strict) not in known:
-                found = json.loads((manifest.parent / text).read_text(encoding="utf-8"))
+                found = json.loads(read_bounded(manifest.parent / text, _MOST_BYTES))
                 known[text, named, strict] = _geojson_boxes(found, text, named=named, strict=strict)
             boxes = known[text, named, strict]
             if boxes is None:

@@ -21,6 +21,7 @@ from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.reading.decode import FetchStats
+from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
@@ -88,6 +89,7 @@ class Opener:
                 source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
                 source.number = 0
             else:
+                check_first_look(pyramid, source.roots, config)
                 source.number = self._fetcher.add(pyramid, config)
                 source.fetch = self._fetcher
             source.opened = time.perf_counter() - started

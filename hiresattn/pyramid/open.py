@@ -106,8 +106,12 @@ def _local_readers(name: str) -> _Readers:
     path = Path(name)
     try:
         there, folder = path.exists(), path.is_dir()
+        if there and not (folder or path.is_file()):
+            raise OpenError(f"{name}: a pipe or a device; give a regular file, or a Zarr directory")  # noqa: TRY301 - passed on
         stores = [file for file in ZARR_FILES if folder and (path / file).exists()]
         head = _first_bytes(path) if there and not folder else b""
+    except OpenError:
+        raise
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise NotFoundError(f"{name}: no file has a name as long as that; check the path") from error

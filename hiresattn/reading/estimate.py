@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.config import InputConfig
+from hiresattn.errors import OpenError
 from hiresattn.geometry import Grid, cell_regions, depth_count, expandable, root_regions
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.plan import plan_reads
@@ -16,6 +17,8 @@ from hiresattn.reading.plan import plan_reads
 COARSEST = 4096
 #: An image stored as rows, or all in one piece, counts as untiled from this side on, px.
 _UNTILED = 2048
+#: Bytes decoded for the first look that are always fine, and how many times the stored ones may be more than that.
+MOST_DECODED, MOST_TIMES = 2 << 30, 300
 
 
 @dataclass(frozen=True)
@@ -91,6 +94,34 @@ def preview(
         fraction=sum(rows * columns for rows, columns in shown) / (height * width),
         requests=_requests(pyramid, glimpses, px_per_side),
     )
+
+
+def check_first_look(pyramid: Pyramid, roots: np.ndarray, config: InputConfig) -> None:
+    """Refuse an image whose first crops cost far more than its size says. Reads no pixel.
+
+    Args:
+        pyramid: The image.
+        roots: Root regions ``[r 4]``, level-0 px.
+        config: How pixels become crops.
+
+    Raises:
+        OpenError: If more than ``MOST_DECODED`` bytes would be decoded, of stored ones that are a tiny part of that.
+    """
+    px = pyramid.dtype.itemsize * pyramid.channels
+    if pyramid.backend == "array" or pyramid.height * pyramid.width * px <= MOST_DECODED:
+        return
+    plan = plan_reads(roots, pyramid.levels, round(config.size * config.oversample), pyramid.source)
+    decoded = stored = 0
+    for tile in plan.tiles.tolist():
+        count = pyramid.tile_bytes(*tile)
+        _, _, height, width = pyramid.tile_window(*tile)
+        stored += count
+        decoded += height * width * px * (count > 0)
+    if decoded > max(MOST_DECODED, MOST_TIMES * stored):
+        raise OpenError(
+            f"{pyramid.source}: the first look would decode {decoded / 1e9:.1f} GB of {stored / 1e6:.1f} MB stored, "
+            f"which is out of proportion (at most {MOST_TIMES} times); write it with overviews: hiresattn convert"
+        )
 
 
 def advice(pyramid: Pyramid) -> str | None:

@@ -15,6 +15,7 @@ from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.formats.sidecars import has_sidecar, with_sidecars
 from hiresattn.pyramid.mpp import choose_mpp
 from hiresattn.pyramid.pixels import Pixels, both_valid
+from hiresattn.pyramid.storage.tifftiles import check_scans
 
 #: Biggest image that is decoded whole, px: twice Pillow's own limit, above which it refuses to open.
 MAX_PX = 2 * 89_478_485
@@ -123,7 +124,9 @@ class ImagePyramid(Pyramid):
         try:
             if self._format in ("JPEG", "MPO"):  # MPO: a camera's JPEG with a preview
                 colorspace = "RGB" if self.channels > 1 else "GRAY"
-                whole = simplejpeg.decode_jpeg(Path(self.source).read_bytes(), colorspace, strict=True)
+                stored = Path(self.source).read_bytes()
+                check_scans(stored)
+                whole = simplejpeg.decode_jpeg(stored, colorspace, strict=True)
             else:
                 stored = Path(self.source).read_bytes() if self._format == "PNG" else b""
                 if stored:

@@ -14,7 +14,7 @@ from hiresattn.pyramid.formats.geozarr import Georeference
 from hiresattn.pyramid.formats.multiscales import channels_of, described, downsamples, scale
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.tiles import agrees
-from hiresattn.pyramid.storage.zarrchunks import ChunkIndex
+from hiresattn.pyramid.storage.zarrchunks import ChunkIndex, check_chunk, local_store
 from hiresattn.pyramid.storage.zarrtiles import ZarrTiles
 
 
@@ -58,6 +58,8 @@ class ZarrPyramid(Pyramid):
         self._axes = axes
         self._chunks = [ChunkIndex(array) for array in arrays]
         self._valid = [masks[level] for level in used] if masks else masks
+        for array in arrays:
+            check_chunk(array, source)
         first = arrays[0]
         self._bands = axes.index("c") if "c" in axes else None
         channels = 1 if self._bands is None else int(first.shape[self._bands])
@@ -207,7 +209,7 @@ def _opened(source: str) -> Any:
     import zarr
 
     try:
-        return zarr.open(source, mode="r")
+        return zarr.open(source if "://" in source else local_store(source), mode="r")
     except ImportError as error:
         raise BackendMissingError(f"{source}: {error}; pip install 'fsspec[http,s3]'") from error
     except Exception as error:

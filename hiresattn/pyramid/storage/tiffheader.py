@@ -17,7 +17,7 @@ from hiresattn.errors import OpenError
 from hiresattn.pyramid.storage.directories import ASIDE, Ifd, beside, hyperstack
 
 #: Decoded size of one tile above which a header is not believed, bytes.
-MAX_TILE_BYTES = 1 << 31
+MAX_TILE_BYTES = 1 << 30
 
 #: Compression numbers that one of the readers decodes (TIFF tag 259).
 COMPRESSIONS = {

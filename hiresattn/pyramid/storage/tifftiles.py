@@ -13,6 +13,8 @@ from hiresattn.errors import OpenError, ReadError, reason
 from hiresattn.pyramid.storage.spans import merged
 from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
 
+#: Scans of a JPEG image: encoders write about ten.
+MOST_SCANS = 100
 _JPEG = 7
 _LERC = 34887
 _LERC_PARAMETERS = 50674
@@ -274,6 +276,7 @@ def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, 
     def decode(stored: bytes, _: int, buffer: np.ndarray | None) -> np.ndarray:
         if stored[:2] != b"\xff\xd8":
             raise ValueError("no JPEG image starts here")
+        check_scans(stored)
         # A JFIF segment says YCbCr, whatever TIFF's photometric tag says.
         marked = prefix + _ADOBE_RGB if rgb and stored[2:4] != b"\xff\xe0" else prefix
         if buffer is None:
@@ -306,6 +309,17 @@ def _lerc_decoder(page: Any, what: str) -> Any:
         return data
 
     return decode
+
+
+def check_scans(stored: bytes) -> None:
+    """Refuse a progressive JPEG image of very many scans, each of which would be decoded over all px.
+
+    Raises:
+        ValueError: If there are more than ``MOST_SCANS``; it has the numbers.
+    """
+    scans = stored.count(b"\xff\xda")
+    if scans > MOST_SCANS:
+        raise ValueError(f"{scans} scans, and at most {MOST_SCANS} are decoded")
 
 
 def _other_decoder(page_decode: Any, tile: tuple[int, int]) -> Any:

@@ -1,12 +1,15 @@
 """Which chunks of a Zarr array are stored, and how big they are: zarr itself fills the missing silently."""
 
+import math
 import os
+import stat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiresattn.errors import ReadError
+from hiresattn.errors import OpenError, ReadError
+from hiresattn.pyramid.storage.tiffheader import MAX_TILE_BYTES
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
@@ -16,6 +19,8 @@ _KEEP = 4096
 
 #: Files that are no chunks.
 _METADATA = frozenset({"zarr.json", ".zarray", ".zattrs", ".zgroup", ".zmetadata"})
+#: Most bytes of one of them.
+_MOST_METADATA = 64 << 20
 
 
 class ChunkIndex:
@@ -30,6 +35,8 @@ class ChunkIndex:
         self._key = array.metadata.encode_chunk_key
         root = getattr(array.store, "root", None)
         self._local = os.path.join(root, array.path) if isinstance(root, Path) else None  # noqa: PTH118 - speed
+        #: Bytes of a decoded chunk, and some for a header.
+        self._most = max(math.prod(array.chunks) * np.dtype(array.dtype).itemsize, 1 << 20)
         self._per_shard: tuple[int, ...] | None = None
         self._index_bytes = 0
         self._checksum = False
@@ -134,12 +141,17 @@ class ChunkIndex:
         """Bytes of a stored object, all of it or a part (start None: its last); None if it isn't there."""
         if self._local is not None:
             try:
-                fd = os.open(os.path.join(self._local, key), os.O_RDONLY)  # noqa: PTH118 - speed
+                fd = os.open(os.path.join(self._local, key), os.O_RDONLY | os.O_NONBLOCK)  # noqa: PTH118 - speed
             except FileNotFoundError:
                 return None
             try:
-                size = os.fstat(fd).st_size
+                found = os.fstat(fd)
+                if not stat.S_ISREG(found.st_mode):
+                    raise ReadError(f"{key} is no regular file")
+                size = found.st_size
                 count = size if count is None else count
+                if count > 2 * self._most:
+                    raise ReadError(f"{key}: {count} stored bytes of a chunk that has {self._most}")
                 return os.pread(fd, count, max(size - count, 0) if start is None else start)
             finally:
                 os.close(fd)
@@ -163,6 +175,42 @@ class ChunkIndex:
         from zarr.core.sync import sync
 
         return 1 if sync((self._array.store_path / key).exists()) else None
+
+
+def local_store(folder: str) -> Any:
+    """A store of zarr's, of which only regular files are read."""
+    from zarr.storage import LocalStore
+
+    class RegularFiles(LocalStore):
+        """Refuses pipes and devices, which might never end, and metadata without bounds."""
+
+        async def get(self, key: str, *arguments: Any, **named: Any) -> Any:
+            path = self.root / key
+            if path.exists():
+                if not path.is_file():
+                    raise OSError(f"{path} is no regular file")
+                if path.name in _METADATA and path.stat().st_size > _MOST_METADATA:
+                    raise OSError(
+                        f"{path} has {path.stat().st_size} bytes, and at most {_MOST_METADATA} are read"
+                    )
+            return await super().get(key, *arguments, **named)
+
+    return RegularFiles(folder, read_only=True) if os.path.isdir(folder) else folder  # noqa: PTH112
+
+
+def check_chunk(array: Any, source: str) -> None:
+    """Refuse an array whose chunks are too big to be decoded one at a time.
+
+    Raises:
+        OpenError: If they are; it has the numbers.
+    """
+    bytes_each = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    if bytes_each > MAX_TILE_BYTES:
+        sides = " x ".join(map(str, array.chunks))
+        raise OpenError(
+            f"{source}: chunks of {sides}, {bytes_each / 1e9:.1f} GB each, and at most {MAX_TILE_BYTES / 1e9:.1f} GB "
+            "are decoded at once; write it with smaller chunks"
+        )
 
 
 def _holds_chunk(folder: str) -> bool:
