@@ -5,8 +5,9 @@ from typing import Any
 
 import click
 
+from hiresattn.errors import counted
 from hiresattn.lines import json_line
-from hiresattn.report.units import counted, human_bytes
+from hiresattn.report.units import human_bytes
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import printable

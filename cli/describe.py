@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, counted
 from hiresattn.lines import json_line
-from hiresattn.report.units import counted
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import printable

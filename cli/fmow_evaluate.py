@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, counted
 from hiresattn.files import atomic_write, open_text
 from hiresattn.lines import json_line
-from hiresattn.report.units import counted, human_bytes, human_share
+from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line, printable

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import HiresattnError, OpenError
+from hiresattn.errors import HiresattnError, OpenError, counted
 from hiresattn.lines import json_line
-from hiresattn.report.units import counted, human_bytes, human_px, human_share
+from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line, printable

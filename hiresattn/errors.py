@@ -5,6 +5,11 @@ would guess, so ``except OSError`` around a read works.
 """
 
 
+def counted(count: int, name: str) -> str:
+    """A number of things, for messages: ``1 tile``, ``2 tiles``."""
+    return f"{count} {name}" if count == 1 else f"{count} {name}s"
+
+
 class HiresattnError(Exception):
     """The root of every error raised by hiresattn."""
 

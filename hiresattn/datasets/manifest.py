@@ -101,6 +101,12 @@ def _columns(
 ) -> _Columns:
     """Names of the columns that hold path, label and group; refuses a table that lacks a needed one."""
     source = next((name for name in ("path", *SOURCES) if name in columns), None)
+    separator = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
+    if separator is not None:
+        raise ConfigError(
+            f"{path}: its columns are separated by {'tabs' if separator == chr(9) else separator}; save it as CSV, "
+            "with commas between them"
+        )
     if source is None:
         near = ", ".join(columns) or "nothing"
         raise ConfigError(
@@ -194,7 +200,7 @@ def _example(
     if not source:
         raise ConfigError(f"{where}: the path is empty")
     if "://" not in source and not is_remote(source):
-        source = str(manifest.parent / source)
+        source = _beside(source, manifest, where)
         if columns.source != "path":
             source = _with_suffix(source, where)
     label: Label | None = row.get(columns.label) or None
@@ -217,6 +223,16 @@ def _example(
         mpp=_mpp(row.get("mpp", ""), where),
         fold=_fold(row.get("fold", "")) or None,
     )
+
+
+def _beside(source: str, manifest: Path, where: str) -> str:
+    """The path of an image whose name is relative to the manifest's folder."""
+    path = str(manifest.parent / source)
+    if "\\" in source and os.sep == "/" and not os.path.lexists(path):
+        raise ConfigError(
+            f"{where}: {source} has backslashes, as paths on Windows have; write {source.replace(chr(92), '/')}"
+        )
+    return path
 
 
 def _with_suffix(source: str, where: str) -> str:

@@ -14,6 +14,7 @@ from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError
 
 #: What the names of tables end in; anything else is read as CSV.
 SUFFIXES = (".csv", ".parquet", ".pq")
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
 _EXPECTED = "a CSV or Parquet file with the columns path,label[,split]"
@@ -47,6 +48,10 @@ def read_table(path: Path, used: Collection[str]) -> Table:
 
 
 def _csv(path: Path) -> Table:
+    if path.suffix.lower() in _SPREADSHEETS:
+        raise ConfigError(
+            f"{path}: a spreadsheet ({path.suffix}) is not read; save it as CSV (UTF-8, with commas) or Parquet"
+        )
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -164,7 +164,7 @@ def input_for(
     if bands is not None:
         if len(bands) != len(config.bands):
             raise ConfigError(
-                f"{pyramid.source}: {len(bands)} bands were named, the model takes {len(config.bands)}; name as "
+                f"{pyramid.source}: bands named: {len(bands)}; the model takes {len(config.bands)}; name as "
                 f"many, for example --bands {','.join(str(b + 1) for b in config.bands)}"
             )
         config = replace(config, bands=tuple(band - 1 for band in bands), channels=None)

@@ -6,7 +6,7 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError
+from hiresattn.errors import DomainError, counted
 from hiresattn.model.net import GlimpseNet
 
 
@@ -51,9 +51,13 @@ def scaled(pixels: np.ndarray, rule: InputConfig) -> Float32[np.ndarray, "n c h 
         or max(rule.bands) >= channels
         or rule.channels not in (None, channels)
     ):
-        needed = rule.channels or f"{max(rule.bands) + 1} or more"
+        needed = (
+            f"{max(rule.bands) + 1} or more bands"
+            if rule.channels is None
+            else counted(rule.channels, "band")
+        )
         raise DomainError(
-            f"the model takes images of {needed} bands of {rule.dtype}; these crops have {channels} of {pixels.dtype}"
+            f"the model takes images of {needed} of {rule.dtype}; these crops have {channels} of {pixels.dtype}"
         )
     low, high = (np.array(values, np.float64) for values in (rule.low, rule.high))
     values = (pixels[..., list(rule.bands)] - low) * (2 / (high - low)) - 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
-from hiresattn.errors import HiresattnError, ReadError, RegionError, reason
+from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, reason
 from hiresattn.geometry import Level, check_region
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
@@ -328,8 +328,8 @@ class Pyramid(ABC):
 
     def __repr__(self) -> str:
         return (
-            f"<{type(self).__name__} {self.source!r} {self.width} x {self.height} px, {self.channels} bands "
-            f"{self.dtype}, {len(self.levels)} levels>"
+            f"<{type(self).__name__} {self.source!r} {self.width} x {self.height} px, {counted(self.channels, 'band')} "
+            f"{self.dtype}, {counted(len(self.levels), 'level')}>"
         )
 
 

@@ -123,7 +123,13 @@ def _local_readers(name: str) -> _Readers:
                 f"{name}: no reader takes addresses of {scheme[0]}; possible are {', '.join(REMOTE[:-1])} and "
                 "GDAL's own /vsi paths; copy the file to one of those, or here"
             )
-        raise NotFoundError(f"{name}: there is no such file; check the path")
+        parent = Path(name).parent
+        if parent.exists():
+            raise NotFoundError(f"{name}: there is no such file; check the path")
+        root = next(folder for folder in (parent, *parent.parents) if folder.parent.exists())
+        raise NotFoundError(
+            f"{name}: there is no such file, and no folder {root}; check the path, or what should be mounted there"
+        )
     if folder:
         if not stores:
             raise OpenError(

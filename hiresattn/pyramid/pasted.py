@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import DomainError
+from hiresattn.errors import DomainError, counted
 from hiresattn.geometry import check_region
 from hiresattn.pyramid.area import NOISE, area_means_by_band
 from hiresattn.pyramid.base import Pyramid
@@ -44,9 +44,10 @@ class Pasted(Pyramid):
     ) -> None:
         formats = [(image.channels, image.dtype, _colours(image)) for image in (host, donor)]
         if formats[0] != formats[1]:
+            theirs, ours = (f"{counted(image.channels, 'band')} {image.dtype}" for image in (donor, host))
             raise DomainError(
-                f"{donor.source} can't be pasted into {host.source}: {donor.channels} bands {donor.dtype} and "
-                f"{host.channels} bands {host.dtype}, or other palettes; convert one to the other's"
+                f"{donor.source} can't be pasted into {host.source}: {theirs} and {ours}, or other palettes; convert "
+                "one to the other's"
             )
         check_region(box, host.height, host.width, host.source)
         check_region((*at, *box[2:]), donor.height, donor.width, donor.source)

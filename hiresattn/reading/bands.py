@@ -3,7 +3,7 @@
 import numpy as np
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, ReadError
+from hiresattn.errors import DomainError, ReadError, counted
 from hiresattn.pyramid.base import Pyramid
 
 
@@ -35,8 +35,8 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
             some = ",".join(map(str, range(1, needed + 1)))
             remedy = f"choose which {needed} to feed it, for example --bands {some}"
         raise DomainError(
-            f"{pyramid.source}: it has {channels} bands and the model was made for images of {config.channels}; "
-            f"{remedy}"
+            f"{pyramid.source}: it has {counted(channels, 'band')} and the model was made for images "
+            f"of {config.channels}; {remedy}"
         )
     if any(not 0 <= band < channels for band in config.bands):
         raise DomainError(

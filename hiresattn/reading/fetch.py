@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import ConfigError, HiresattnError, RegionError
+from hiresattn.errors import ConfigError, HiresattnError, RegionError, counted
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.cache import TileCache
@@ -107,12 +107,17 @@ class CropFetcher:
         """
         config = config or self.config
         if (config.size, len(config.bands)) != (self.config.size, len(self.config.bands)):
+            these, those = (
+                f"{rule.size} px and {counted(len(rule.bands), 'band')}" for rule in (config, self.config)
+            )
             raise ConfigError(
-                f"{pyramid.source}: crops of {config.size} px and {len(config.bands)} bands can't be fetched together "
-                f"with those of {self.config.size} px and {len(self.config.bands)} bands; use another fetcher"
+                f"{pyramid.source}: crops of {these} can't be fetched together with those of {those}; use another "
+                "fetcher"
             )
         if self._at_once is not None and len(self._images) >= self._at_once:
-            raise ConfigError(f"{pyramid.source}: there are {self._at_once} images already; remove one first")
+            raise ConfigError(
+                f"{pyramid.source}: there are {counted(self._at_once, 'image')} already; remove one first"
+            )
         check_domain(pyramid, config)
         index = next(self._indices)
         self._scales[index] = Scale.of(config)

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from hiresattn.errors import counted
 from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.report.marks import DARK, TRUTH, depth_colour
-from hiresattn.report.units import counted, human_bytes, human_seconds, human_share
+from hiresattn.report.units import human_bytes, human_seconds, human_share
 from hiresattn.report.view import hatch
 
 WIDTH = 340

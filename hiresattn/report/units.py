@@ -3,11 +3,6 @@
 import math
 
 
-def counted(count: int, name: str) -> str:
-    """A number of things: ``1 tile``, ``2 tiles``."""
-    return f"{count} {name}" if count == 1 else f"{count} {name}s"
-
-
 def human_bytes(count: float) -> str:
     """Bytes with a decimal unit: ``4.6 MB``."""
     return _scaled(count, ("B", "kB", "MB", "GB", "TB"))

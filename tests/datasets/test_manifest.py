@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import sys
 
 import numpy as np
@@ -526,3 +527,22 @@ def test_ignored_classes_of_qupath_are_no_boxes(scene, caplog):
     assert scene([ignored, tumor], "plain.png") == ((100, 200, 30, 30),)
     assert "a.geojson: left out 1 of 2 boxes: their classes end in *" in caplog.text
     assert scene([ignored], "plain.png") is None
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", ";"), ("\t", "tabs")])
+def test_another_separator_is_named(tmp_path, separator, name):
+    path = write(tmp_path, "path,label\na.tif,x\n".replace(",", separator))
+    with pytest.raises(ConfigError, match=f"separated by {name}; save it as CSV, with commas"):
+        read_manifest(path)
+
+
+def test_a_spreadsheet_and_backslashes_are_named(tmp_path):
+    path = write(tmp_path, "PK", name="m.xlsx")
+    with pytest.raises(ConfigError, match=r"a spreadsheet \(.xlsx\) is not read; save it as CSV"):
+        read_manifest(path)
+    if os.sep == "/":
+        path = write(tmp_path, "path,label\nslides\\a.svs,x\n")
+        with pytest.raises(ConfigError, match=r"line 2: slides\\a.svs has backslashes.*; write slides/a.svs"):
+            read_manifest(path)
+        (tmp_path / "slides\\a.svs").touch()
+        assert read_manifest(path)[0].source.endswith("slides\\a.svs")

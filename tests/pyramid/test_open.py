@@ -233,3 +233,10 @@ def test_opening_an_array_or_a_store_leaves_the_other_readers_out(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code, store], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout.strip() == "[]"
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    with pytest.raises(NotFoundError, match="there is no such file; check the path"):
+        open_pyramid(tmp_path / "a.tif")
+    with pytest.raises(NotFoundError, match=f"no such file, and no folder {tmp_path}/nas; check"):
+        open_pyramid(tmp_path / "nas" / "slides" / "a.tif")

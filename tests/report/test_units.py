@@ -2,7 +2,8 @@
 
 import pytest
 
-from hiresattn.report.units import counted, human_bytes, human_px, human_seconds, human_share
+from hiresattn.errors import counted
+from hiresattn.report.units import human_bytes, human_px, human_seconds, human_share
 
 
 def test_one_thing_is_singular_and_none_is_plural():
