@@ -165,15 +165,18 @@ def _file_readers(name: str, head: bytes) -> _Readers:
         if head.startswith(_PLAIN):
             return readers[::-1]
         return readers[:1] if check_jp2(name) else readers
+    main = max(ifds, key=lambda ifd: ifd.width * ifd.height)
     beside = vendor != "aperio" and not ifds[0].ome and has_sidecar(name)
     if beside or any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
+        _check_order(name, ifds[0], main)
         return [(_rasterio, "rasterio")]
     # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.
     fits = vendor == "aperio" or (ifds[0].bits, ifds[0].samples, ifds[0].ome) == (8, 3, False)
     fits = fits and _same_levels(ifds, aperio=vendor == "aperio")
     slide: _Readers = [(_openslide, "openslide")] if vendor and fits else []
-    pages = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds)
-    if slide or ifds[0].tiled or ifds[0].ome or pages > 1:  # GDAL would take the first page of a stack
+    pages = sum((ifd.width, ifd.height) == (main.width, main.height) for ifd in ifds)
+    # GDAL would take the first page of a stack, or a label that comes first.
+    if slide or main.tiled or ifds[0].ome or pages > 1 or main is not ifds[0]:
         return [*slide, (_tiff, "tiff")]
     return [(_rasterio, "rasterio")]
 
@@ -184,6 +187,17 @@ def _zipped_zarr(name: str) -> bool:
             return any(member.rpartition("/")[2] in ZARR_FILES for member in archive.namelist())
     except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
         return False
+
+
+def _check_order(name: str, first: "Ifd", main: "Ifd") -> None:
+    """Refuse a file whose levels come smallest first, of which GDAL would show the first."""
+    from hiresattn.pyramid.storage.directories import same_aspect
+
+    if first.width < main.width and same_aspect(first.width, first.height, main.width, main.height):
+        raise OpenError(
+            f"{name}: its first image has {first.width} x {first.height} px, and a later one {main.width} x "
+            f"{main.height}; write it again with the finest level first"
+        )
 
 
 def _same_levels(ifds: "list[Ifd]", *, aperio: bool) -> bool:
@@ -197,11 +211,12 @@ def _same_levels(ifds: "list[Ifd]", *, aperio: bool) -> bool:
     levels = level_directories(ifds)
     if any(ifd.orientation > 1 for ifd in levels):
         return False
-    taken = [ifd for nth, ifd in enumerate(ifds) if ifd.tiled and (aperio or not nth or ifd.reduced)]
-    stack = sum((ifd.width, ifd.height) == (ifds[0].width, ifds[0].height) for ifd in ifds) > 1
+    linked = [ifd for ifd in ifds if not ifd.child]
+    taken = [ifd for nth, ifd in enumerate(linked) if ifd.tiled and (aperio or not nth or ifd.reduced)]
+    stack = sum((ifd.width, ifd.height) == (levels[0].width, levels[0].height) for ifd in ifds) > 1
     if stack:  # which OpenSlide refuses of Aperio's only
         return aperio
-    return not ifds[0].tiled or [id(ifd) for ifd in taken] == [id(ifd) for ifd in levels]
+    return not levels[0].tiled or [id(ifd) for ifd in taken] == [id(ifd) for ifd in levels]
 
 
 def _openslide() -> Any:

@@ -41,6 +41,8 @@ class Ifd:
     """How its description starts, at most 256 characters."""
     associated: bool
     """Whether it says of itself that it is a label, macro or thumbnail image."""
+    child: bool
+    """Whether another directory lists it as its sub-directory, rather than the file."""
     problem: OpenError | None
     """Why its pixels can't be read, as far as its tags show."""
     empty: bool = False

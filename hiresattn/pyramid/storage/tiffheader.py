@@ -106,6 +106,8 @@ class _Walk:
         self.read = read
         self.all_values = all_values
         self.seen: set[int] = set()
+        self.children: set[int] = set()
+        self.at = 0
         self.ifds: list[Ifd] = []
 
     def run(self) -> list[Ifd] | None:
@@ -125,6 +127,7 @@ class _Walk:
                 self.seen.add(offset)
                 chain.add(offset)
                 offset, children = self._directory(offset)
+                self.children.update(children)
                 pending += children
             if offset in chain:
                 raise self._damaged("its image directories form a loop")
@@ -159,6 +162,7 @@ class _Walk:
 
     def _directory(self, offset: int) -> tuple[int, list[int]]:
         """Read the directory at an offset; returns the offset of the next and those of its children."""
+        self.at = offset
         head, entry, code = (8, 20, "Q") if self.big else (2, 12, "H")
         count = self._unpack(code, self._bytes(offset, head))
         if count * entry > self.size:
@@ -223,6 +227,7 @@ class _Walk:
             orientation=self._value(tags, 274, 1),
             description=description,
             associated=bool(subfile & ~_KNOWN or ASIDE.search(description)),
+            child=self.at in self.children,
             problem=None,
         )
         try:

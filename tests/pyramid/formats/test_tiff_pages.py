@@ -6,7 +6,7 @@ import tifffile
 
 from hiresattn.errors import OpenError
 from hiresattn.pyramid import open_pyramid
-from tests.images import SHAPES, TILE, coded, write_pyramid_tiff, write_svs
+from tests.images import SHAPES, TILE, coded, coded_levels, write_pyramid_tiff, write_svs
 from tests.pyramid.damage import set_tag
 
 OPTIONS = {"tile": (TILE, TILE), "photometric": "rgb", "compression": "deflate", "metadata": None}
@@ -37,6 +37,28 @@ def test_a_pyramid_without_marks_has_all_its_levels_in_any_order(tmp_path, order
 def test_a_marked_thumbnail_of_another_aspect_is_no_level(tmp_path):
     pages = [(coded(0), {}), (coded(1)[:, :258], {"subfiletype": 1}), (coded(2), {"subfiletype": 1})]
     assert is_read_from(write_pages(tmp_path / "a.tif", pages), coded()) == [SHAPES[0], SHAPES[2]]
+
+
+def test_levels_in_sub_directories_are_levels_without_ome_xml_too(tmp_path):
+    path = tmp_path / "a.tif"
+    with tifffile.TiffWriter(path) as tif:
+        tif.write(coded(0), subifds=2, **OPTIONS)
+        for level in coded_levels()[1:]:
+            tif.write(level, subfiletype=1, **OPTIONS)
+    assert is_read_from(path, coded()) == SHAPES
+
+
+@pytest.mark.parametrize("tile", [{}, {"tile": None}], ids=["tiles", "strips"])
+def test_a_label_that_comes_first_is_not_the_image(tmp_path, tile):
+    label = (coded()[:100, :100], {"tile": None})
+    assert is_read_from(write_pages(tmp_path / "a.tif", [label, (coded(), tile)]), coded()) == SHAPES[:1]
+
+
+def test_a_geotiff_whose_levels_come_smallest_first_is_refused(tmp_path):
+    place = [(33550, "d", 3, (10.0, 10.0, 0.0), True), (33922, "d", 6, (0.0, 0, 0, 5e5, 5e6, 0), True)]
+    pages = [(coded(1), {"subfiletype": 1}), (coded(0), {"extratags": place})]
+    with pytest.raises(OpenError, match="write it again with the finest level first"):
+        open_pyramid(write_pages(tmp_path / "a.tif", pages))
 
 
 @pytest.mark.parametrize("marked", [True, False])
