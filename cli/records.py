@@ -77,19 +77,11 @@ def exit_status(failed: int, count: int) -> int:
 
 def error_record(source: "Unusable", model: "Model") -> "Record":
     """The record of a source that can't be used."""
-    import hiresattn
-    from hiresattn.inference.record import Record
+    from hiresattn.datasets.example import Example
+    from hiresattn.inference import to_record
 
-    return Record(
-        source=source.source,
-        status="error",
-        error=source.error,
-        region=source.region,
-        label=source.label,
-        scorer=model.config.scorer,
-        model={"name": model.name, "sha256": model.sha256},
-        version=hiresattn.__version__,
-    )
+    example = Example(source.source, source.label, region=source.region)
+    return to_record.error_record(example, model, HiresattnError(source.error))
 
 
 def report(record: "Record", verbosity: int) -> None:

@@ -146,7 +146,7 @@ class ScorerConfig(_Json):
     area: float = 0.08
     """``mask``: mean share of a region's cells that may be selected, above 0 and up to 1."""
     sparsity: tuple[float, float, float] | None = None
-    """``mask``: alpha, beta and lambda of the historical sparsity loss in place of ``area``; its masks collapse."""
+    """``mask``: alpha, beta and lambda of the sparsity loss of stats.stackexchange 384355, in place of ``area``."""
     encoder_stages: tuple[int, ...] = (-3, -1)
     """``saol``, ``ltpa``: which of the encoder's maps they use, by index, fine to coarse; ``oaa``: the last of them."""
     compatibility: str = "dot"

@@ -61,8 +61,8 @@ class TrainOptions:
     area: float = 0.08
     """Scorer ``mask``: mean share of a region's cells that may be open, above 0 to 1."""
     sparsity: tuple[float, float, float] | None = None
-    """Scorer ``mask``: alpha, beta and lambda of the published sparsity loss, in place of ``area``. It is kept to
-    reproduce the paper; masks collapse under it."""
+    """Scorer ``mask``: alpha, beta and lambda of the sparsity loss of stats.stackexchange 384355, in place of ``area``.
+    For comparison only: all gates close under it."""
     encoder_stages: tuple[int, ...] = (-3, -1)
     """Scorers ``saol`` and ``ltpa``: the encoder's feature maps that they use, by index, fine to coarse; ``oaa`` uses
     the last of them."""

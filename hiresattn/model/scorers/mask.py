@@ -57,7 +57,7 @@ class MaskScorer(LocationScorer):
         area: Mean share of a region's cells whose gate may be open: a constraint with a Lagrange multiplier. It
             starts at 1, falls to this over the first half of the training, and costs nothing where it is met. It
             alone closes gates; the task's loss only ranks cells.
-        sparsity: (alpha, beta, tiny) of the historical loss beta * ``binary_sparsity``, on a hard sigmoid of the
+        sparsity: (alpha, beta, tiny) of the sparsity loss beta * ``binary_sparsity``, on a hard sigmoid of the
             logits, in place of the constraint. Gates start half open, and all of them close; for comparisons only.
         channels: Channels of the stage that is scored.
         grid: Cells along a side.
@@ -65,7 +65,7 @@ class MaskScorer(LocationScorer):
 
     Source:
         Gate: Louizos 2018, hard concrete. Budget: Bastings, Aziz, Titov 2019, "Interpretable Neural Predictions
-        with Differentiable Binary Variables", section 3.3; differs: no cost where the constraint is met. The historical
+        with Differentiable Binary Variables", section 3.3; differs: no cost where the constraint is met. Sparsity
         loss: stats.stackexchange 384355, whose formula is lost; this one has every property that the question asks
         for.
     """
