@@ -17,7 +17,7 @@ from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, OpenE
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.storage.tifftiles import check_scans
+from hiresattn.pyramid.storage.tiffdecode import check_scans
 from hiresattn.reading.estimate import check_first_look
 from tests import images
 

@@ -15,7 +15,7 @@ from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.formats.sidecars import has_sidecar, with_sidecars
 from hiresattn.pyramid.mpp import choose_mpp
 from hiresattn.pyramid.pixels import Pixels, both_valid
-from hiresattn.pyramid.storage.tifftiles import check_scans
+from hiresattn.pyramid.storage.tiffdecode import check_scans
 
 #: Biggest image that is decoded whole, px: twice Pillow's own limit, above which it refuses to open.
 MAX_PX = 2 * 89_478_485

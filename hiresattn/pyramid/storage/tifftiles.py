@@ -1,7 +1,6 @@
 """The stored tiles of a TIFF file: where each lies, and how it is decoded. Strict, and lock-free."""
 
 import os
-import struct
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,19 +10,19 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError, reason
 from hiresattn.pyramid.storage.spans import merged
-from hiresattn.pyramid.storage.tiles import Tiles, empty_buffer
+from hiresattn.pyramid.storage.tiffdecode import (
+    JPEG_SPACES,
+    inverted,
+    jpeg_decoder,
+    lerc_decoder,
+    other_decoder,
+)
+from hiresattn.pyramid.storage.tiles import Tiles
 
-#: Scans of a JPEG image: encoders write about ten.
-MOST_SCANS = 100
 _JPEG = 7
 _LERC = 34887
-_LERC_PARAMETERS = 50674
 _MINISWHITE, _MINISBLACK, _RGB, _PALETTE, _YCBCR = 0, 1, 2, 3, 6
-#: Bands of a JPEG tile, and as what they are decoded. Four without a word about their colours stay as they are.
-_JPEG_SPACES = {1: "GRAY", 3: "RGB", 4: "CMYK"}
 _PLANAR = 2
-#: An Adobe segment that says the components of a JPEG image are R, G, B as they are.
-_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 
 
 class ByteSource(Protocol):
@@ -233,23 +232,23 @@ def _plane(path: str, page: Any) -> _Plane:
         raise OpenError(f"{what}: pixels of type {key.dtype}; possible are whole numbers and floats")
     in_tile = 1 if planar else samples
     if compression == _JPEG:
-        if int(np.max(key.bitspersample)) != 8 or in_tile not in _JPEG_SPACES:
+        if int(np.max(key.bitspersample)) != 8 or in_tile not in JPEG_SPACES:
             raise OpenError(
                 f"{what}: JPEG with {samples} bands of {key.bitspersample} bits; possible are 1, 3 or 4 bands "
                 "of 8 bits; convert the file to another compression"
             )
-        decode = _jpeg_decoder(page.jpegtables, _tile_shape(key), in_tile, rgb=photometric == _RGB)
+        decode = jpeg_decoder(page.jpegtables, _tile_shape(key), in_tile, rgb=photometric == _RGB)
         decoder = "simplejpeg"
     elif photometric == _YCBCR:
         raise OpenError(f"{what}: YCbCr colour without JPEG compression; convert the file to RGB")
     elif compression == _LERC:
-        decode = _lerc_decoder(key, what)
+        decode = lerc_decoder(key, what)
         decoder = "imagecodecs LERC"
     else:
-        decode = _other_decoder(key.decode, _tile_shape(key))
+        decode = other_decoder(key.decode, _tile_shape(key))
         decoder = f"imagecodecs {key.compression.name}"
     if photometric == _MINISWHITE:
-        decode = _inverted(decode, key, what)
+        decode = inverted(decode, key, what)
     copies = samples if planar else 1
     height, width = _tile_shape(key)
     expected = -(-int(key.imagelength) // height) * -(-int(key.imagewidth) // width) * copies
@@ -264,96 +263,3 @@ def _plane(path: str, page: Any) -> _Plane:
         decode=decode,
         decoder=decoder,
     )
-
-
-def _jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, rgb: bool) -> Any:
-    from simplejpeg import decode_jpeg
-
-    # Start marker, then the shared tables without their own start and end, then the tile's segments.
-    prefix = b"\xff\xd8" + (tables[2:-2] if tables else b"")
-    colorspace = _JPEG_SPACES[samples]
-
-    def decode(stored: bytes, _: int, buffer: np.ndarray | None) -> np.ndarray:
-        if stored[:2] != b"\xff\xd8":
-            raise ValueError("no JPEG image starts here")
-        check_scans(stored)
-        # A JFIF segment says YCbCr, whatever TIFF's photometric tag says.
-        marked = prefix + _ADOBE_RGB if rgb and stored[2:4] != b"\xff\xe0" else prefix
-        if buffer is None:
-            buffer = empty_buffer((*tile, samples), np.uint8)  # the decoder refuses a tile that needs more
-        return decode_jpeg(b"".join((marked, memoryview(stored)[2:])), colorspace, buffer=buffer, strict=True)
-
-    return decode
-
-
-def _lerc_decoder(page: Any, what: str) -> Any:
-    """LERC has a mask in each tile: NaN marks what isn't valid, where the px can hold it."""
-    import imagecodecs
-
-    tag = page.tags.get(_LERC_PARAMETERS)
-    packed = 0 if tag is None else int(tag.value[1])
-    unpackers: dict[int, Any] = {0: bytes, 1: imagecodecs.zlib_decode, 2: imagecodecs.zstd_decode}
-    unpack = unpackers.get(packed)
-    if unpack is None:
-        raise OpenError(
-            f"{what}: LERC packed in an unknown way ({packed}); convert the file to another compression"
-        )
-
-    def decode(stored: bytes, _: int, __: np.ndarray | None) -> np.ndarray:
-        data, mask = imagecodecs.lerc_decode(unpack(stored), masks=True)[:2]
-        data = data if data.ndim == 3 else data[:, :, None]
-        if data.dtype.kind == "f" and mask is not None and not mask.all():
-            if mask.ndim == 3 and mask.shape != data.shape:
-                mask = np.moveaxis(mask, 0, 2)
-            data = np.where(mask if mask.ndim == 3 else mask[:, :, None], data, data.dtype.type(np.nan))
-        return data
-
-    return decode
-
-
-def check_scans(stored: bytes) -> None:
-    """Refuse a progressive JPEG image of very many scans, each of which would be decoded over all px.
-
-    Raises:
-        ValueError: If there are more than ``MOST_SCANS``; it has the numbers.
-    """
-    scans = stored.count(b"\xff\xda")
-    if scans > MOST_SCANS:
-        raise ValueError(f"{scans} scans, and at most {MOST_SCANS} are decoded")
-
-
-def _other_decoder(page_decode: Any, tile: tuple[int, int]) -> Any:
-    def decode(stored: bytes, index: int, _: np.ndarray | None) -> np.ndarray:
-        _check_sides(stored, tile)
-        data = page_decode(stored, index)[0]
-        return data[0]  # depth 1
-
-    return decode
-
-
-def _inverted(decode: Any, key: Any, what: str) -> Any:
-    """As ``decode``, of a file whose 0 is white in its first band."""
-    if int(key.samplesperpixel) > 1 and int(key.planarconfig) == _PLANAR:
-        raise OpenError(f"{what}: 0 is white, and its bands lie apart; convert the file to black as 0")
-    if np.dtype(key.dtype).kind != "u":
-        raise OpenError(
-            f"{what}: 0 is white, of type {key.dtype}; possible is that for whole numbers from 0 only"
-        )
-    white = np.array((1 << int(np.max(key.bitspersample))) - 1, key.dtype)
-
-    def inverted(stored: bytes, index: int, buffer: np.ndarray | None) -> np.ndarray:
-        data = decode(stored, index, buffer)
-        return np.concatenate([white - data[:, :, :1], data[:, :, 1:]], axis=2)
-
-    return inverted
-
-
-def _check_sides(stored: bytes, tile: tuple[int, int]) -> None:
-    """Refuse a JPEG 2000 or PNG tile that announces another size: its decoder would allocate that."""
-    if stored.startswith(b"\x89PNG\r\n\x1a\n"):
-        at = 16
-    elif (at := stored[:256].find(b"\xff\x4f\xff\x51") + 8) < 8:  # start of the codestream, size
-        return
-    width, height = struct.unpack(">II", stored[at : at + 8])
-    if height > tile[0] or width > tile[1]:
-        raise ValueError(f"it announces {width} x {height} px, more than a tile has")
