@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from jaxtyping import Int64
 from hiresattn.config import InputConfig
 from hiresattn.errors import HiresattnError
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.reading.fetch import CropFetcher, Crops
 
 _Row = tuple[int, ...]
@@ -69,7 +71,7 @@ class ImagePool:
         missing = [source for key, source in needed.items() if key not in self._open]
         if self._threads > 1 and len(missing) > 1:
             with ThreadPoolExecutor(min(self._threads, len(missing))) as pool:
-                list(pool.map(self._try_open, missing))
+                list(pool.map(partial(self._try_open, callers_settings()), missing))
 
     def take(self, source: Any) -> OpenImage:
         """An image, opened if it isn't. Raises what ``open_pyramid`` does, or that the model can't take it."""
@@ -108,7 +110,7 @@ class ImagePool:
             self._ahead = ThreadPoolExecutor(1, thread_name_prefix="hiresattn-ahead")
         if joined:
             self._coming = joined
-            self._future = self._ahead.submit(self._read_ahead, list(joined.values()))
+            self._future = self._ahead.submit(self._read_ahead, callers_settings(), list(joined.values()))
 
     def fetch(self, image: Int64[np.ndarray, " n"], regions: Int64[np.ndarray, "n 4"]) -> Crops:
         """Crops of many images in one call of the fetcher; those that were read ahead aren't read again.
@@ -159,8 +161,12 @@ class ImagePool:
                 self._close(key)
         self.fetcher.close()
 
-    def _read_ahead(self, coming: list[tuple[Any, np.ndarray]]) -> _Ready:
+    def _read_ahead(self, settings: dict[str, Any], coming: list[tuple[Any, np.ndarray]]) -> _Ready:
         """Runs in the thread."""
+        with with_settings(settings):
+            return self._opened_and_read(coming)
+
+    def _opened_and_read(self, coming: list[tuple[Any, np.ndarray]]) -> _Ready:
         image, regions = [], []
         for source, own in coming:
             with suppress(HiresattnError, MemoryError):  # raised by who asks for it
@@ -181,9 +187,10 @@ class ImagePool:
             self._ready = self._future.result()
         self._future, self._coming = None, {}
 
-    def _try_open(self, source: Any) -> None:
+    def _try_open(self, settings: dict[str, Any], source: Any) -> None:
         try:
-            self._keep(source)
+            with with_settings(settings):
+                self._keep(source)
         except HiresattnError as error:
             self._failed[source_key(source)] = error
 

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any, TypeVar
 
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 
 ItemT = TypeVar("ItemT")
 ReadyT = TypeVar("ReadyT")
@@ -32,10 +33,12 @@ def prepared_ahead(
     """
     coming = iter(items)
     end: Any = object()
+    settings = callers_settings()
 
     def step() -> Any:
-        for item in coming:
-            return prepare(item)
+        with with_settings(settings):
+            for item in coming:
+                return prepare(item)
         return end
 
     with ThreadPoolExecutor(1, thread_name_prefix="hiresattn-ahead") as pool:

@@ -5,11 +5,12 @@ import math
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
 from hiresattn.files import PARTS
+from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.pyramid.storage.web import ascii_url
@@ -75,6 +76,7 @@ class GdalFile:
         """Whether GDAL reads it through one of its own file systems."""
         self.part = source.lower().startswith(PARTS)
         """Whether it is one variable of a file."""
+        self._callers = callers_settings()
         self._settings = dict(_ALWAYS)
         if self.remote:
             seconds = str(math.ceil(MOST_SECONDS.get()))
@@ -117,12 +119,15 @@ class GdalFile:
                 stack.enter_context(quiet(NotGeoreferencedWarning))
             return rasterio.open(self._path, sharing=False, **options)
 
-    def environment(self) -> AbstractContextManager[Any]:
-        """GDAL settings: no threads of its own, and for a remote file what the user didn't set."""
+    @contextmanager
+    def environment(self) -> Iterator[None]:
+        """GDAL settings: those of who opened the file, strict ones, and for a remote file what the user didn't set."""
         import rasterio
 
-        given = _user_settings() - _ALWAYS.keys()
-        return rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given})
+        with with_settings(self._callers):
+            given = _user_settings() - _ALWAYS.keys()
+            with rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given}):
+                yield
 
 
 def has_credentials() -> bool:
@@ -132,9 +137,7 @@ def has_credentials() -> bool:
 
 def _user_settings() -> set[str]:
     """Names of what the user set for GDAL, in the environment or in ``rasterio.Env``."""
-    from rasterio.env import getenv, hasenv
-
-    return {*os.environ, *(getenv() if hasenv() else {})}
+    return {*os.environ, *callers_settings()}
 
 
 @contextmanager

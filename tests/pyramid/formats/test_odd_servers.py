@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,9 @@ import numpy as np
 import pytest
 import rasterio
 
+import hiresattn
 from hiresattn.errors import HiresattnError, NotFoundError
+from hiresattn.inference.classify import classify_all
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from tests.images import write_geotiff
@@ -90,3 +93,22 @@ def test_a_server_that_never_ends_is_over_within_the_deadline_and_takes_no_memor
     finally:
         tracemalloc.stop()
     assert time.monotonic() - started < 10
+
+
+def test_the_callers_rasterio_env_holds_in_every_thread_that_reads(at, scene):
+    model = Path(hiresattn.__file__).parent / "demo" / "model"
+    source = f"{at}/secret/threads.tif"
+    truth = whole(scene)
+    with rasterio.Env(GDAL_HTTP_HEADERS="X-Token: open"):
+        records = list(
+            classify_all(
+                [f"{at}/secret/{n}.tif" for n in range(3)], model, bands=(1,), budget=4, on_error="record"
+            )
+        )
+        assert {record.status for record in records} == {"ok"}, [record.error for record in records]
+        pyramid = open_pyramid(source)
+    with ThreadPoolExecutor(4) as pool:  # after the Env, in threads that never had one
+        rows = list(pool.map(lambda y: pyramid.read(0, y, 0, 8, 64), range(0, 256, 8)))
+    assert np.array_equal(np.concatenate(rows), truth[:256, :64])
+    assert np.array_equal(np.asarray(pyramid.as_dask(0)[:64, :64]), truth[:64, :64])
+    pyramid.close()
