@@ -16,6 +16,9 @@ from hiresattn.pyramid.formats.quiet import quiet
 #: What ``compression`` may be.
 COMPRESSIONS = ("deflate", "zstd", "lzw", "jpeg", "none")
 
+#: Bits of TIFF's NewSubfileType.
+_SUBFILE_TYPE, _REDUCED, _MASK = 254, 1, 4
+
 #: Side of a tile of the intermediate files, px.
 _TILE = 512
 
@@ -66,6 +69,7 @@ class CogWriter:
             **({"PREDICTOR": "YES"} if compression in ("deflate", "zstd", "lzw") else {}),
         }
         self._masked = False
+        self._placed = image.pyramid.crs is not None or image.transform is not None
         self._levels: list[Any] = []
         self._valid: list[Any] = []
         for k, size in enumerate(sizes):
@@ -101,6 +105,8 @@ class CogWriter:
                 rasterio.shutil.copy(level.name, _virtual(level), driver="VRT")
                 self._join(_virtual(level), valid)
             rasterio.shutil.copy(_virtual(self._levels[0]), self._path, driver="COG", **self._options)
+        if self._masked and not self._placed:
+            _hide_masks_of_overviews(self._path)
 
     def close(self) -> None:
         """Let go of the intermediate files."""
@@ -246,6 +252,17 @@ def _copy_fields(file: Any, image: Image) -> None:
 
 def _fresh(tags: dict[str, str]) -> dict[str, str]:
     return {key: value for key, value in tags.items() if not key.startswith(_STALE)}
+
+
+def _hide_masks_of_overviews(path: Path) -> None:
+    """Of a slide: OpenSlide takes every directory called reduced for a level, masks too; level 0's mask is enough."""
+    import tifffile
+
+    with tifffile.TiffFile(path, mode="r+") as tif:
+        for page in tif.pages:
+            tag = page.aspage().tags.get(_SUBFILE_TYPE)
+            if tag is not None and int(tag.value) == _REDUCED | _MASK:
+                tag.overwrite(_MASK)
 
 
 def _virtual(level: Any) -> Path:

@@ -64,11 +64,12 @@ def make_levels(image: Image, count: int, side: int, threads: int = 1) -> Iterat
         total, weight = _sums(data, valid)
         for level in range(1, inside + 1):
             total, weight = _halved(total, image.sum_dtype), _halved(weight, np.dtype(np.uint32))
-            done = parts.put(level, y >> level, x >> level, *_pixels(image, total, weight))
+            under = data[:, :: 1 << level, :: 1 << level]
+            done = parts.put(level, y >> level, x >> level, *_pixels(image, total, weight, under))
             if done is not None:
                 yield done
         if rest is not None:
-            rest.put(y // side, x // side, total, weight)
+            rest.put(y // side, x // side, total, weight, data[:, :1, :1])
     if rest is not None:
         yield from rest.levels(inside + 1)
 
@@ -117,19 +118,22 @@ class _Rest:
         self._side = side
         rows, columns = -(-image.height // side), -(-image.width // side)
         self._total = np.zeros((image.channels, rows, columns), np.float64)
+        self._under = np.zeros((image.channels, rows, columns), image.dtype)
         self._weight = np.zeros((image.channels if image.by_band else 1, rows, columns), np.float64)
 
-    def put(self, row: int, column: int, total: np.ndarray, weight: np.ndarray) -> None:
-        """Keep the sums of one square, ``[c 1 1]``."""
+    def put(self, row: int, column: int, total: np.ndarray, weight: np.ndarray, under: np.ndarray) -> None:
+        """Keep the sums of one square, and its first px, ``[c 1 1]``."""
+        self._under[:, row, column] = under[:, 0, 0]
         self._total[:, row, column] = total[:, 0, 0]
         self._weight[:, row, column] = weight[:, 0, 0]  # one of all bands, perhaps
 
     def levels(self, first: int) -> Iterator[Block]:
         """The blocks of all levels from ``first`` on."""
-        total, weight = self._total, self._weight
+        total, weight, under = self._total, self._weight, self._under
         for level in range(first, len(self._sizes)):
             total, weight = _halved(total, total.dtype), _halved(weight, weight.dtype)
-            data, valid = self._image.marked(*_pixels(self._image, total, weight))
+            under = under[:, ::2, ::2]
+            data, valid = self._image.marked(*_pixels(self._image, total, weight, under))
             for y in range(0, data.shape[1], self._side):
                 for x in range(0, data.shape[2], self._side):
                     part = slice(y, y + self._side), slice(x, x + self._side)
@@ -153,13 +157,21 @@ def _halved(total: np.ndarray, dtype: np.dtype[Any]) -> np.ndarray:
     return out
 
 
-def _pixels(image: Image, total: np.ndarray, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Means ``[c h w]`` of sums, and where there are any, as ``Image.read`` returns it."""
+def _pixels(
+    image: Image, total: np.ndarray, weight: np.ndarray, under: np.ndarray
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Means ``[c h w]`` of sums, and where there are any, as ``Image.read`` returns it.
+
+    Where there are none and only a mask will say so, the px hold what level 0 has there (``under``): a viewer that
+    knows no masks shows a slide's background.
+    """
     out = np.empty(total.shape, np.float32 if image.dtype == np.float16 else image.dtype)
     means(total, weight, 0.0 if image.dtype.kind == "f" else 0.5, out)
     out = out.astype(image.dtype, copy=False)
     measured = weight > 0
     valid = None if measured.all() else measured
+    if valid is not None and not image.by_band:
+        np.copyto(out, under, where=~valid)
     return image.kept_apart(out, valid), valid
 
 

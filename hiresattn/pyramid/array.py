@@ -22,13 +22,15 @@ class ArrayPyramid(Pyramid):
     """One array ``[h w c]`` or ``[h w]`` per level, finest first; anything sliceable with shape and dtype.
 
     An xarray array is read by its dimension names (``y``/``x``/``band`` or ``c``), in any order, and keeps
-    its ``rio`` CRS and transform where rioxarray has set them. Values are given in this machine's byte order.
+    its ``rio`` CRS and transform where rioxarray has set them, and its nodata value (``_FillValue``,
+    ``missing_value`` or ``nodata`` of its attributes, else what ``rio`` knows). The mask of a NumPy masked array
+    says what is valid. Values are given in this machine's byte order.
 
     Args:
         levels: The arrays; a single array is a pyramid of one level.
         source: Name used in messages and records.
         mpp: Micrometres per level-0 px.
-        nodata: Value that stands for "nothing measured here".
+        nodata: Value that stands for "nothing measured here", in place of what the array says.
 
     Raises:
         OpenError: If an array isn't an image, or the levels don't belong together.
@@ -65,7 +67,7 @@ class ArrayPyramid(Pyramid):
             mpp_source="given" if mpp is not None else None,
             crs=crs,
             transform=transform,
-            nodata=nodata,
+            nodata=_nodata(arrays[0]) if nodata is None else nodata,
             channel_names=_names(arrays[0], first.shape[2]),
             nbytes=sum(int(np.prod(array.shape)) * first.dtype.itemsize for array in self._arrays),
         )
@@ -76,7 +78,9 @@ class ArrayPyramid(Pyramid):
         try:
             if hasattr(part, "compute"):
                 part = part.compute(scheduler="synchronous")
-            return Pixels(np.ascontiguousarray(part, self._native))
+            mask = np.ma.getmaskarray(part) if isinstance(part, np.ma.MaskedArray) else None
+            valid = None if mask is None or not mask.any() else ~mask
+            return Pixels(np.ascontiguousarray(np.ma.getdata(part), self._native), valid)
         except Exception as error:
             raise ReadError(
                 f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
@@ -142,6 +146,19 @@ def _names(array: Any, bands: int) -> tuple[str, ...] | None:
         found = getattr(array, "attrs", {}).get("long_name")
         names = tuple(map(str, found)) if isinstance(found, tuple | list) else ()
     return names if len(names) == bands else None
+
+
+def _nodata(array: Any) -> float | None:
+    """The nodata value that an xarray array states, wherever its library keeps it."""
+    attributes = getattr(array, "attrs", None)
+    found = [attributes.get(name) for name in ("_FillValue", "missing_value", "nodata")] if attributes else []
+    for accessor, name in (("rio", "nodata"), ("odc", "nodata"), ("rio", "encoded_nodata")):
+        found.append(getattr(getattr(array, accessor, None), name, None))
+    for value in found:
+        number = np.asarray(value).reshape(-1) if value is not None else np.empty(0)
+        if number.size and number.dtype.kind in "uif" and (number == number[0]).all():
+            return number[0].item()
+    return None
 
 
 def _georeference(array: Any) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:

@@ -586,3 +586,26 @@ def test_nodata_of_one_band_is_in_no_average_and_leaves_the_other_bands(tmp_path
             mean, any_valid = exact(data, data != -9999, factor)
             np.testing.assert_array_equal(measured, any_valid)
             np.testing.assert_allclose(found[measured], mean[measured], rtol=1e-5)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_was_not_scanned_keeps_its_background_on_every_level(tmp_path, target):
+    import tifffile
+
+    data = np.random.default_rng(0).integers(0, 200, (1100, 1300, 3), dtype=np.uint8)
+    valid = np.ones((1100, 1300), bool)
+    valid[:600, :700] = False
+    data[~valid] = 255
+    convert(Masked(data, valid), tmp_path / target)
+    with open_pyramid(tmp_path / target) as after:
+        assert len(after.levels) > 2
+        for level in range(len(after.levels)):
+            found, measured = whole(after, level)
+            _, any_valid = exact(data, valid, 2**level)
+            np.testing.assert_array_equal(measured, any_valid)
+            assert (found[~measured] == 255).all()
+    if target.endswith(".tif"):  # OpenSlide takes what is called reduced for a level
+        with tifffile.TiffFile(tmp_path / target) as tif:
+            kinds = [int(page.aspage().subfiletype) for page in tif.pages]
+        assert 5 not in kinds
+        assert kinds.count(1) == len(after.levels) - 1

@@ -133,3 +133,28 @@ def test_names_of_an_xarrays_bands_are_known():
     assert open_pyramid(array.drop_vars("band")).channel_names is None
     named = array.drop_vars("band").assign_attrs(long_name=("a", "b", "c"))
     assert open_pyramid(named).channel_names == ("a", "b", "c")
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "missing_value", "nodata"])
+def test_an_xarray_arrays_nodata_value_is_its_own(name):
+    xarray = pytest.importorskip("xarray")
+    image = np.full((300, 300, 2), 5, np.int16)
+    image[:50, :, 1] = -9999
+    array = xarray.DataArray(np.moveaxis(image, 2, 0), dims=("band", "y", "x"), attrs={name: np.int16(-9999)})
+    with open_pyramid(array) as pyramid:
+        assert pyramid.nodata == -9999
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, 300, 300).valid, image[:, :, 1] == 5)
+        assert pyramid.read_masked(0, 0, 0, 300, 300, bands=(0,)).valid is None
+    with open_pyramid(array, nodata=5) as pyramid:
+        assert pyramid.nodata == 5
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_mask_of_a_masked_array_says_what_is_valid_in_each_band(lazy):
+    image = np.ma.masked_equal(np.full((300, 300, 2), 5, np.uint8), 0)
+    image[:50, :, 1] = np.ma.masked
+    array = pytest.importorskip("dask.array").from_array(image, chunks=(100, 100, 2)) if lazy else image
+    with open_pyramid(array) as pyramid:
+        found = pyramid.read_by_band(0, 0, 0, 300, 300)
+        assert type(found.data) is np.ndarray
+        assert np.array_equal(found.valid, ~image.mask)

@@ -1,6 +1,6 @@
 """What is valid of a raster that GDAL reads, beyond a nodata value that its px can be compared with."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -34,8 +34,8 @@ class GdalMask:
     """Whether GDAL is asked for the mask of each band: their nodata values differ, or can't be compared."""
     bare: frozenset[int]
     """Levels for which the file has no mask, though it has one of level 0."""
-    downsamples: tuple[tuple[float, float], ...]
-    """Rows and columns of level 0 for each of a level."""
+    downsamples: tuple[float, ...]
+    """Of the levels."""
 
     @classmethod
     def of(
@@ -46,6 +46,7 @@ class GdalMask:
         open_overview: Callable[[int], Any],
         bands: Sequence[int],
         nodata: float | None,
+        masks: Collection[tuple[int, int]] | None = None,
     ) -> "GdalMask":
         """The mask of a raster.
 
@@ -56,6 +57,8 @@ class GdalMask:
             open_overview: Opens one by its number.
             bands: Numbers of the bands that are no alpha.
             nodata: The caller's nodata value, in place of the file's.
+            masks: Rows and columns of the masks inside the file; None = there are none, or it isn't known. GDAL takes
+                all of an overview for valid where its mask is lacking.
         """
         from rasterio.enums import MaskFlags
 
@@ -68,7 +71,8 @@ class GdalMask:
         for number, overview in enumerate(overviews if shared else ()):
             if overview is not None:
                 with open_overview(overview) as opened:
-                    if MaskFlags.per_dataset not in opened.mask_flag_enums[bands[0] - 1]:
+                    known = MaskFlags.per_dataset in opened.mask_flag_enums[bands[0] - 1]
+                    if not known or (masks and opened.shape not in masks):
                         bare.append(number)
         return cls(
             bands=tuple(bands),
@@ -76,7 +80,7 @@ class GdalMask:
             shared=shared,
             by_band=by_band and not shared and (len(values) > 1 or rounded),
             bare=frozenset(bare),
-            downsamples=tuple((raster.height / level.height, raster.width / level.width) for level in levels),
+            downsamples=tuple(level.downsample for level in levels),
         )
 
     def __bool__(self) -> bool:
@@ -111,13 +115,11 @@ class GdalMask:
         return valid
 
 
-def _reduced(
-    raster: Any, band: int, window: tuple[int, int, int, int], downsample: tuple[float, float]
-) -> np.ndarray:
+def _reduced(raster: Any, band: int, window: tuple[int, int, int, int], downsample: float) -> np.ndarray:
     """Where any px of level 0's mask is set under those of a window of a coarser level."""
     edges = [
-        np.clip(np.rint(np.arange(start, start + count + 1) * factor).astype(int), 0, side)
-        for start, count, factor, side in zip(window[:2], window[2:], downsample, raster.shape, strict=True)
+        np.clip(np.rint(np.arange(start, start + count + 1) * downsample).astype(int), 0, side)
+        for start, count, side in zip(window[:2], window[2:], raster.shape, strict=True)
     ]
     (top, bottom), (left, right) = ((int(line[0]), int(line[-1])) for line in edges)
     mask = raster.read_masks(band, window=_window(top, left, bottom - top, right - left)) > 0

@@ -70,11 +70,12 @@ class RasterioPyramid(Pyramid):
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
         self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
-        self._empty = set[tuple[int, int]]()
+        self._empty, masks = set[tuple[int, int]](), set[tuple[int, int]]()
         if not (self._file.remote or self._file.part):
-            self._empty = {
-                (ifd.height, ifd.width) for ifd in check_tiff(self._file.source) or () if ifd.empty
-            }
+            ifds = check_tiff(self._file.source) or []
+            self._empty = {(ifd.height, ifd.width) for ifd in ifds if ifd.empty}
+            # A mask that isn't of an overview is level 0's.
+            masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in ifds if ifd.mask}
             check_jp2(self._file.source)
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
@@ -88,7 +89,9 @@ class RasterioPyramid(Pyramid):
                 and raster.dtypes[self._bands[0] - 1] in ("int64", "uint64")
             ):
                 empty = whole_nodata(self._file.source)
-            self._mask = GdalMask.of(raster, levels, self._overviews, self._file.open, self._bands, empty)
+            self._mask = GdalMask.of(
+                raster, levels, self._overviews, self._file.open, self._bands, empty, masks
+            )
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
             alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
