@@ -9,6 +9,7 @@ from typing import NoReturn
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.dicom import one_per_slide, series_of
 from hiresattn.datasets.example import SPLITS, Example
+from hiresattn.datasets.indexes import without_parts
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.files import IMAGE_SUFFIXES, is_zarr
@@ -28,7 +29,8 @@ def images_below(folder: str | Path, unread: Callable[[OSError], object]) -> Ite
         zarrs = sorted(name for name in folders if is_zarr(os.path.join(root, name)))  # noqa: PTH118
         folders[:] = sorted(name for name in folders if name not in zarrs and not name.startswith("."))
         images = [name for name in files if Path(name).suffix.lower() in IMAGE_SUFFIXES and name[0] != "."]
-        yield from one_per_slide([str(Path(root, name)) for name in sorted(images + zarrs)])
+        found = [str(Path(root, name)) for name in sorted(images + zarrs)]
+        yield from one_per_slide(without_parts(found))
 
 
 def read_examples(

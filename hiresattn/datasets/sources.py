@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from hiresattn.datasets.dicom import one_per_slide
 from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.folder import images_below
+from hiresattn.datasets.indexes import without_parts
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.tables import SUFFIXES
 from hiresattn.errors import HiresattnError
@@ -75,7 +76,7 @@ def images_of(name: str) -> Iterator[str | Unusable]:
         matches = sorted(glob.glob(name, recursive=True))  # noqa: PTH207 - the user's own pattern
         if not matches:
             yield Unusable(name, f"{name}: no file matches this pattern")
-        for match in one_per_slide(matches):
+        for match in one_per_slide(without_parts(matches)):
             if os.path.isdir(match):  # noqa: PTH112
                 yield from _folder(match)
             else:

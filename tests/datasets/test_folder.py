@@ -8,6 +8,7 @@ import zarr
 from PIL import Image
 
 from hiresattn.datasets.folder import read_examples, read_folder
+from hiresattn.datasets.sources import sources_of
 from hiresattn.errors import ConfigError, NotFoundError
 
 
@@ -134,3 +135,14 @@ def test_a_folder_can_say_neither_folds_nor_several_labels_and_a_file_is_a_manif
     assert [e.label for e in read_examples(tmp_path / "m.csv")] == ["x"]
     with pytest.raises(NotFoundError, match="no such manifest"):
         read_examples(tmp_path / "absent")
+
+
+def test_the_files_that_an_index_names_are_parts_of_its_slide(tmp_path):
+    (tmp_path / "slide.vms").write_text(
+        "[Virtual Microscope Specimen]\nNoLayers=1\nImageFile=slide.jpg\nImageFile(1,0)=slide(1,0).jpg\n"
+        "MapFile=slide_map2.jpg\nMacroImage=slide_macro.jpg\n"
+    )
+    for name in ("slide.jpg", "slide(1,0).jpg", "slide_map2.jpg", "slide_macro.jpg", "photo.jpg"):
+        (tmp_path / name).touch()
+    expected = [str(tmp_path / name) for name in ("photo.jpg", "slide.vms")]
+    assert list(sources_of(str(tmp_path))) == list(sources_of(str(tmp_path / "*"))) == expected
