@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import ConfigError, counted
-from hiresattn.files import atomic_write, open_text
-from hiresattn.lines import json_line
+from hiresattn.files import atomic_write
+from hiresattn.lines import LinesFile, json_line
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
@@ -99,14 +99,15 @@ def evaluate(
     loaded = load_model(model)
     settings |= {"seed": seed or 0, "threads": threads, "stop": None if stop == "off" else stop}
     with ExitStack() as stack:
-        out = stack.enter_context(open_text(output)) if output else None
+        out = LinesFile(output, overwrite=True, when_full="evaluate anew") if output else None
+        if out:
+            stack.enter_context(out)
         update = stack.enter_context(progress_bar(protocol, len(entries), wanted=ctx.obj >= 0))
 
         def reported() -> "Iterator[ClassifiedEntry]":
             for number, one in enumerate(results.classify_entries(entries, loaded, **settings), 1):
                 if out:
-                    out.write(json_line(one.prediction.to_json() | {"box_id": one.entry.box_id}) + "\n")
-                    out.flush()
+                    out.write(one.prediction.to_json() | {"box_id": one.entry.box_id})
                 if one.prediction.status == "error":
                     click.echo(f"Error: {one_line(one.prediction.error)}", err=True)
                 update(number, f"{number} of {len(entries)}")

@@ -10,9 +10,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
 
-from hiresattn.errors import ConfigError, WriteError
+from hiresattn.errors import ConfigError
 
 if sys.platform == "win32":
     import msvcrt
@@ -90,18 +89,6 @@ def make_folder(path: str | os.PathLike[str]) -> Path:
         why = getattr(error, "strerror", None) or error
         raise ConfigError(f"{folder}: the directory can't be made ({why}); give another directory") from error
     return folder
-
-
-def open_text(path: str | os.PathLike[str]) -> IO[str]:
-    """Open a text file for writing, in UTF-8; what it held is lost.
-
-    Raises:
-        WriteError: If it can't be written.
-    """
-    try:
-        return Path(path).open("w", encoding="utf-8")
-    except OSError as error:
-        raise WriteError(f"{path}: can't be written ({error.strerror}); check its folder") from error
 
 
 class Lock:

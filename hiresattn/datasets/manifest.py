@@ -104,8 +104,8 @@ def _columns(
     separator = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
     if separator is not None:
         raise ConfigError(
-            f"{path}: its columns are separated by {'tabs' if separator == chr(9) else separator}; save it as CSV, "
-            "with commas between them"
+            f"{path}: its columns are separated by {'tabs' if separator == chr(9) else repr(separator)}; save it as "
+            "CSV, with commas between them"
         )
     if source is None:
         near = ", ".join(columns) or "nothing"

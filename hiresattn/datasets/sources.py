@@ -10,7 +10,7 @@ from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.folder import images_below
 from hiresattn.datasets.indexes import without_parts
 from hiresattn.datasets.manifest import read_manifest
-from hiresattn.datasets.tables import SUFFIXES
+from hiresattn.datasets.tables import SPREADSHEETS, SUFFIXES
 from hiresattn.errors import HiresattnError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote, is_zarr
 
@@ -28,8 +28,8 @@ class Unusable:
 
 
 def is_manifest(name: str) -> bool:
-    """Whether a name is that of a local table."""
-    return name.lower().endswith(SUFFIXES) and not is_remote(name)
+    """Whether a name is that of a local table, or of a spreadsheet, which is an error."""
+    return name.lower().endswith((*SUFFIXES, *SPREADSHEETS)) and not is_remote(name)
 
 
 def sources_of(name: str, split: str | None = None) -> Iterator[str | Example | Unusable]:

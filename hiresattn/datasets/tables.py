@@ -14,7 +14,8 @@ from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError
 
 #: What the names of tables end in; anything else is read as CSV.
 SUFFIXES = (".csv", ".parquet", ".pq")
-_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+#: What the names of spreadsheets end in, which are named, and not read.
+SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
 _EXPECTED = "a CSV or Parquet file with the columns path,label[,split]"
@@ -48,7 +49,7 @@ def read_table(path: Path, used: Collection[str]) -> Table:
 
 
 def _csv(path: Path) -> Table:
-    if path.suffix.lower() in _SPREADSHEETS:
+    if path.suffix.lower() in SPREADSHEETS:
         raise ConfigError(
             f"{path}: a spreadsheet ({path.suffix}) is not read; save it as CSV (UTF-8, with commas) or Parquet"
         )

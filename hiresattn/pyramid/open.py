@@ -70,8 +70,8 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
                 raise
             tried.append(f"{why}: {str(error).removeprefix(f'{name}: ')}")
     raise OpenError(
-        f"{name}: no reader knows this file ({'; '.join(tried)}); give a slide, a GeoTIFF, a TIFF, an OME-Zarr "
-        "directory, a JPEG or a PNG"
+        f"{name}: no reader knows this file; give a slide, a GeoTIFF, a TIFF, an OME-Zarr directory, a JPEG or a PNG. "
+        f"Tried were {'; '.join(tried)}"
     )
 
 

@@ -609,3 +609,20 @@ def test_what_was_not_scanned_keeps_its_background_on_every_level(tmp_path, targ
             kinds = [int(page.aspage().subfiletype) for page in tif.pages]
         assert 5 not in kinds
         assert kinds.count(1) == len(after.levels) - 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_what_a_killed_conversion_left_is_removed_by_the_next(tmp_path):
+    source, target = tmp_path / "a.tif", tmp_path / "a.zarr"
+    images.write_pyramid_tiff(source)
+    code = """if True:
+        import os, signal, sys
+        from hiresattn import convert
+        kill = lambda share, _: share > 0 and os.kill(os.getpid(), signal.SIGKILL)
+        convert(sys.argv[1], sys.argv[2], progress=kill)
+    """
+    done = subprocess.run([sys.executable, "-c", code, source, target], check=False)  # noqa: S603
+    assert done.returncode == -9
+    assert len(list(tmp_path.glob(".a.zarr.*.part"))) == 1
+    convert(source, target)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.tif", "a.zarr"]

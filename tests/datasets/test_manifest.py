@@ -529,7 +529,7 @@ def test_ignored_classes_of_qupath_are_no_boxes(scene, caplog):
     assert scene([ignored], "plain.png") is None
 
 
-@pytest.mark.parametrize(("separator", "name"), [(";", ";"), ("\t", "tabs")])
+@pytest.mark.parametrize(("separator", "name"), [(";", "';'"), ("\t", "tabs")])
 def test_another_separator_is_named(tmp_path, separator, name):
     path = write(tmp_path, "path,label\na.tif,x\n".replace(",", separator))
     with pytest.raises(ConfigError, match=f"separated by {name}; save it as CSV, with commas"):

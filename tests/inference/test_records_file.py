@@ -1,6 +1,8 @@
 """Files of records: what is there isn't classified again."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,30 @@ def test_sources_that_failed_are_tried_again(images, model, tmp_path):
     (found,) = write_records(out, images, model, budget=2, on_error="record", resume=True)
     assert found.status == "ok"
     assert sorted(line["status"] for line in lines(out)) == ["ok"] * 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_killed_command_is_resumed_to_one_record_per_source(images, model, tmp_path):
+    out = tmp_path / "out.jsonl"
+    words = ["classify", *map(str, images), "-m", str(MODEL), "--budget", "2", "-o", str(out)]
+    code = """if True:
+        import os, signal, sys
+        from hiresattn.lines import LinesFile
+        from hiresattn_cli.main import main
+        whole = LinesFile.write
+        def write(file, value):
+            if "b.png" in value["source"]:
+                os.write(file._file, b'{"source": "b.p')
+                os.kill(os.getpid(), signal.SIGKILL)
+            whole(file, value)
+        LinesFile.write = write
+        main()
+    """
+    assert subprocess.run([sys.executable, "-c", code, *words], check=False).returncode == -9  # noqa: S603
+    again = [sys.executable, "-m", "hiresattn_cli.main", *words]
+    refused = subprocess.run(again, capture_output=True, text=True, check=False)  # noqa: S603
+    assert (refused.returncode, "--resume adds what is missing" in refused.stderr) == (1, True)
+    done = subprocess.run([*again, "--resume"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, "2 ok, 0 failed; 1 were there" in done.stderr) == (0, True)
+    assert [Path(line["source"]).name for line in lines(out)] == ["a.png", "b.png", "c.png"]
+    assert not list(tmp_path.glob(".*"))
