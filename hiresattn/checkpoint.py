@@ -213,6 +213,7 @@ def load_model(path: str | Path) -> Model:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({type(error).__name__}: {error}); train or copy it anew"
         ) from error
+    _check_local(config.encoder, path / CARD)
     file = path / WEIGHTS
     if not file.is_file():
         raise CheckpointError(f"{path}: the card names {WEIGHTS}, which is missing; copy the whole directory")
@@ -247,6 +248,26 @@ def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
         ) from error
+
+
+def _check_local(encoder: str, card: Path) -> None:
+    """Refuse an encoder that would be fetched: who opens a directory hasn't asked for the network."""
+    prefix, _, name = encoder.partition(":")
+    if not name:
+        return
+    try:
+        from huggingface_hub import try_to_load_from_cache
+
+        there = prefix in ("hf-hub", "hf_hub") and isinstance(
+            try_to_load_from_cache(name, "config.json"), str
+        )
+    except (ImportError, ValueError):
+        there = False
+    if not there:
+        raise CheckpointError(
+            f"{card}: its encoder {encoder!r} isn't on this machine, and nothing is fetched to load a directory; if "
+            f"you trust it: huggingface-cli download {name}"
+        )
 
 
 def _temperature(value: Any) -> float:

@@ -16,6 +16,7 @@ from hiresattn.checkpoint import (
     WEIGHTS,
     Domain,
     Model,
+    _check_local,
     card_of,
     load_model,
     save_model,
@@ -262,3 +263,9 @@ def test_a_temperature_is_refused_before_the_card_is_touched(saved):
         set_temperature(saved, 0.0)
     assert (saved / CARD).read_text() == before
     assert sorted(path.name for path in saved.iterdir()) == [CARD, WEIGHTS]
+
+
+def test_an_encoder_that_would_be_fetched_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="nothing is fetched"):
+        _check_local("hf-hub:nobody/nothing-of-that-name", tmp_path / "card.json")
+    _check_local("small", tmp_path / "card.json")

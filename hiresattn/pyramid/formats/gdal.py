@@ -10,6 +10,7 @@ from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
 from hiresattn.files import PARTS
+from hiresattn.pyramid.formats.gdaldrivers import allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
@@ -117,7 +118,9 @@ class GdalFile:
             stack.enter_context(self.environment())
             if self._quiet:
                 stack.enter_context(quiet(NotGeoreferencedWarning))
-            return rasterio.open(self._path, sharing=False, **options)
+            return rasterio.DatasetReader(
+                self._path, driver=allowed_drivers(self._path), sharing=False, **options
+            )
 
     @contextmanager
     def environment(self) -> Iterator[None]:

@@ -12,6 +12,7 @@ from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, has_credentials, reason, strict
+from hiresattn.pyramid.formats.gdaldrivers import is_vrt, vrt_sources
 from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
@@ -77,6 +78,7 @@ class RasterioPyramid(Pyramid):
             # A mask that isn't of an overview is level 0's.
             masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in ifds if ifd.mask}
             check_jp2(self._file.source)
+        sources = vrt_sources(self._file.source) if is_vrt(self._file.source) else []
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
@@ -99,6 +101,8 @@ class RasterioPyramid(Pyramid):
             meta = metadata(raster, levels, self._bands, mpp, empty)
             if self._white is not None and nodata is None and meta.nodata is not None:
                 meta = replace(meta, nodata=self._white - meta.nodata)
+            if sources:  # its own bytes are only their names
+                meta = replace(meta, nbytes=sum(file.stat().st_size for file in sources if file.is_file()))
             if raster.shape not in self._empty:
                 meta = replace(meta, notes=note_empty(self._empty))
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
