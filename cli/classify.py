@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     options.bands,
     options.value_range,
     options.mpp,
+    options.nodata,
     click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
 @group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)

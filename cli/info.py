@@ -26,9 +26,11 @@ _MOST = 20
 
 @click.command(cls=Command, short_help="Show what an image file holds.", example="hiresattn info slide.svs")
 @click.argument("names", nargs=-1, required=True, metavar="SRC...")
-@group("Options", options.mpp, options.as_json)
+@group("Options", options.mpp, options.nodata, options.as_json)
 @click.pass_context
-def info(ctx: click.Context, *, names: tuple[str, ...], as_json: bool, mpp: float | None) -> None:
+def info(
+    ctx: click.Context, *, names: tuple[str, ...], as_json: bool, mpp: float | None, nodata: float | None
+) -> None:
     """Show levels, tiles, data type, µm/px or CRS, nodata, and an estimate of what `classify` reads.
 
     SRC is what `classify` takes; of a manifest each image once. With --json, one JSON line per image.
@@ -44,7 +46,7 @@ def info(ctx: click.Context, *, names: tuple[str, ...], as_json: bool, mpp: floa
             if isinstance(source, Unusable):
                 raise OpenError(source.error)
             example = source if isinstance(source, Example) else Example(source)
-            with open_pyramid(example.source, mpp=mpp or example.mpp) as pyramid:
+            with open_pyramid(example.source, mpp=mpp or example.mpp, nodata=nodata) as pyramid:
                 facts = describe(example.source, pyramid)
         except HiresattnError as error:
             failed += 1

@@ -174,6 +174,12 @@ mpp = click.option(
     metavar="X",
     help="µm per level-0 px, in place of what the file says.",
 )
+nodata = click.option(
+    "--nodata",
+    type=float,
+    metavar="VALUE",
+    help="Stored value of px that were not measured, in place of what the file says.",
+)
 one_thread = click.option(
     "--threads",
     type=click.IntRange(min=1),

@@ -35,6 +35,8 @@ class ClassifyOptions:
     the training's; None = the model's own."""
     mpp: float | None = None
     """Micrometres per level-0 px, in place of what files say; a source's own comes first."""
+    nodata: float | None = None
+    """Stored value of px that were not measured, in place of what files say."""
     strict: bool = False
     """Whether a tile that a file leaves out is an error; else it counts as not measured."""
     on_error: str = "raise"

@@ -67,7 +67,7 @@ class Opener:
     def __init__(self, session: Session, fetcher: CropFetcher | None) -> None:
         self._session = session
         self._fetcher = fetcher
-        self._images = SharedImages()
+        self._images = SharedImages(session.options.nodata)
 
     def open(self, example: Example) -> Source:
         """Open a source and read its first crops. Errors are kept with it. May run in another thread."""

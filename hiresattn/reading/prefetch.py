@@ -57,9 +57,13 @@ class SharedImages:
     """Open images by name, reference-counted; the last unused image stays open until another becomes unused.
 
     Pyramids and arrays that were given stay the caller's. One thread acquires; any releases.
+
+    Args:
+        nodata: Stored value of px that were not measured, in place of what the images say.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, nodata: float | None = None) -> None:
+        self._nodata = nodata
         self._lock = Lock()
         self._images: dict[str, Pyramid] = {}
         self._users: dict[str, int] = {}
@@ -67,13 +71,13 @@ class SharedImages:
     def acquire(self, source: Any) -> Pyramid:
         """Open an image, or share it until ``release``. Raises what ``open_pyramid`` does."""
         if not isinstance(source, str):
-            return open_pyramid(source)
+            return open_pyramid(source, nodata=self._nodata)
         with self._lock:
             image = self._images.get(source)
             if image is not None:
                 self._users[source] += 1
                 return image
-        image = open_pyramid(source)  # without the lock: the other thread goes on
+        image = open_pyramid(source, nodata=self._nodata)  # without the lock: the other thread goes on
         with self._lock:
             self._images[source], self._users[source] = image, 1
         return image

@@ -441,3 +441,9 @@ def test_a_sparse_file_without_any_tile_has_no_valid_pixels(tmp_path):
     with rasterio.open(tmp_path / "empty.tif", "w", driver="GTiff", **profile, **place):
         pass
     assert _one(str(tmp_path / "empty.tif")).status == "no_valid_pixels"
+
+
+def test_a_given_nodata_value_holds_for_every_source():
+    image = np.full((512, 512, 3), 9, np.uint8)
+    assert _one(image).status == "ok"
+    assert _one(image, nodata=9).status == "no_valid_pixels"
