@@ -73,7 +73,7 @@ def test_a_name_that_no_file_can_have_is_a_not_found_error(name):
         open_pyramid(name)
 
 
-@pytest.mark.parametrize("scheme", ["ftp", "file", "az", "HTTP"])
+@pytest.mark.parametrize("scheme", ["ftp", "file", "az"])
 def test_an_address_of_another_kind_is_an_open_error_that_names_those_possible(scheme):
     with pytest.raises(
         OpenError, match=f"no reader takes addresses of {scheme}://; possible are http://, "
@@ -141,7 +141,7 @@ def test_tiles_of_gigabytes_are_an_open_error(tmp_path):
     path = write_pyramid_tiff(tmp_path / "image.tif")
     for number in (322, 323):
         set_tag(path, number, 65520)
-    with pytest.raises(OpenError, match="over 2 GiB each"):
+    with pytest.raises(OpenError, match="over 1 GiB each"):
         open_pyramid(path)
 
 
