@@ -104,7 +104,7 @@ def use_threads(count: int | None) -> None:
     if count is not None:
         import torch
 
-        torch.set_num_threads(count)
+        torch.set_num_threads(max(count, 1))
 
 
 model = click.option(

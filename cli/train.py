@@ -86,9 +86,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option("--scorer", metavar="NAME", help="location, context, evidence, mask, saol, ltpa, oaa."),
     _option("--background", metavar="CLASS", help="Class of images with nothing to find."),
     _flag("--coarse-encoder", "A second encoder for regions that are divided further."),
-    _option(
-        "--crop-size", type=click.IntRange(min=8), metavar="PX", help="Side of a crop, the network's input."
-    ),
+    _option("--crop-size", type=int, metavar="PX", help="Side of a crop, the network's input."),
     _option(
         "--finest",
         type=click.IntRange(min=1),
@@ -126,7 +124,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."),
     _option("--threads", type=click.IntRange(min=1), metavar="N", help="Threads that read and compute."),
     click.option("--resume", is_flag=True, help="Continue the run that DIR holds."),
-    click.option("--force", is_flag=True, help="Write into a directory that is not empty."),
+    click.option("--overwrite", is_flag=True, help="Train anew in a directory that is not empty."),
     click.option(
         "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
         help="Show this and every key of --config.",
@@ -142,7 +140,7 @@ def train(
     preset: str | None,
     config: str | None,
     resume: bool,
-    force: bool,
+    overwrite: bool,
     **given: Any,
 ) -> None:
     """Train a model on the labelled images of MANIFEST, a CSV or Parquet file.
@@ -153,10 +151,9 @@ def train(
     """
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
-    if leads:
-        _check_folder(folder, resume=resume, force=force)
-    chosen = _options(preset, config, {name: value for name, value in given.items() if value is not None})
-    options.use_threads(given["threads"])
+    settings = _settings(config) | {name: value for name, value in given.items() if value is not None}
+    chosen = _options(preset, settings)
+    options.use_threads(settings.get("threads"))
 
     from hiresattn.checkpoint import load_model
     from hiresattn.training.fit import fit
@@ -174,6 +171,7 @@ def train(
             folder,
             chosen,
             resume=resume,
+            overwrite=overwrite,
             on_message=report,
             progress=lambda share: update(share, ""),
         ):
@@ -195,36 +193,24 @@ def train(
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
 
 
-def _check_folder(folder: Path, *, resume: bool, force: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder}: a file is in the way; give a directory with -o")
-    filled = folder.is_dir() and any(folder.iterdir())
-    if resume and not filled:
-        raise ConfigError(f"{folder}: nothing to resume there; leave out --resume to start anew")
-    if filled and not (resume or force):
-        from hiresattn.training.state import STATE
+def _settings(config: str | None) -> dict[str, Any]:
+    """What the file has."""
+    if config is None:
+        return {}
+    from hiresattn.training.config_file import read_settings
 
-        held = (folder / STATE).is_file()
-        can = "--resume goes on with the run in it, " if held else ""
-        cannot = "" if held else "; it holds no run to --resume"
-        raise ConfigError(
-            f"{folder}: the directory is not empty; {can}--force writes over it, or give another with -o{cannot}"
-        )
+    return read_settings(config)
 
 
-def _options(preset: str | None, config: str | None, given: dict[str, Any]) -> "TrainOptions":
-    """What was given, else what the file has, else what the preset has."""
+def _options(preset: str | None, settings: dict[str, Any]) -> "TrainOptions":
+    """What flags and the file have, else what the preset has."""
     from dataclasses import replace
 
     from hiresattn.config import did_you_mean
     from hiresattn.training.options import PRESETS, TrainOptions
 
-    if config is not None:
-        from hiresattn.training.config_file import read_settings
-
-        given = read_settings(config) | given
-        own = given.pop("preset", None)
-        preset = preset or own
+    preset = preset or settings.get("preset")
+    given = {name: value for name, value in settings.items() if name != "preset"}
     if preset is not None and preset not in PRESETS:
         raise ConfigError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
     return replace(PRESETS[preset] if preset else TrainOptions(), **given)

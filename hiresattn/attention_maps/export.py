@@ -121,7 +121,7 @@ def accumulated_maps(folder: str | Path) -> dict[str, list[RegionMap]]:
         CheckpointError: If its memory is damaged.
     """
     found: dict[str, list[RegionMap]] = defaultdict(list)
-    for file in sorted(Path(folder).glob("attention-*.npz"))[-1:]:
+    for file in sorted(Path(folder).glob("attention-[0-9]*.npz"))[-1:]:
         for key, values in load_attention(file):
             found[key.image].append((key.label, key.region, values.astype(np.float32) / 255))
     return found

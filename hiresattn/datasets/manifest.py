@@ -2,7 +2,8 @@
 
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,7 +73,7 @@ def read_manifest(
     if not table.rows:
         raise ConfigError(f"{path}: no rows below the header")
     multi = multi or named.label == "labels"
-    chosen = None if fold is None else _fold(str(fold))
+    chosen = None if fold is None else fold_name(str(fold))
     lines = [line for line, _ in table.rows]
     files: dict[Any, Boxes | None] = {}
     examples = [
@@ -122,7 +123,7 @@ def _columns(
         )
     if fold is not None and "fold" not in columns:
         raise ConfigError(
-            f"{path}: no column 'fold'; the first line has {', '.join(columns)}, and --fold {fold} needs to know "
+            f"{path}: no column 'fold'; the first line has {', '.join(columns)}, and fold={fold} needs to know "
             "the fold of every row"
         )
     given = [name for name in _REGION if name in columns]
@@ -151,12 +152,38 @@ def _check_parts(
             )
 
 
-def _check_fold(path: Path, examples: Sequence[Example], fold: str) -> None:
+def in_fold(examples: Iterable[Example], fold: int | str, name: str) -> list[Example]:
+    """Examples with the splits that a fold gives: its own are ``val``, those of other folds ``train``; ``test`` stays.
+
+    Args:
+        examples: Each has a fold, or the split or fold ``test``.
+        fold: Which validates.
+        name: Of the set, for messages.
+
+    Raises:
+        ConfigError: If one has no fold, or none or all are of this one.
+    """
+    chosen = fold_name(str(fold))
+    found = []
+    for example in examples:
+        own = fold_name(str(example.fold or ""))
+        if example.split == "test" or own == "test":
+            split = "test"
+        elif own:
+            split = "val" if own == chosen else "train"
+        else:
+            raise ConfigError(f"{example.source}: no fold; give it one, or the split or fold test")
+        found.append(replace(example, split=split, fold=own or None))
+    _check_fold(name, found, chosen)
+    return found
+
+
+def _check_fold(path: Path | str, examples: Sequence[Example], fold: str) -> None:
     """Refuse a fold that no row is in, or that all are in."""
     known = sorted({e.fold for e in examples if e.fold not in (None, "test")}, key=lambda f: (len(f), f))
     if fold not in known:
         raise ConfigError(
-            f"{path}: no rows of fold {fold!r}; there is {', '.join(known) or 'none'}: name one with --fold"
+            f"{path}: no rows of fold {fold!r}; there is {', '.join(known) or 'none'}: name one of them"
         )
     if len(known) == 1:
         raise ConfigError(f"{path}: all rows are of fold {fold!r}; training needs another one")
@@ -221,7 +248,7 @@ def _example(
         group=row.get(columns.group) or None,
         origin=where,
         mpp=_mpp(row.get("mpp", ""), where),
-        fold=_fold(row.get("fold", "")) or None,
+        fold=fold_name(row.get("fold", "")) or None,
     )
 
 
@@ -250,13 +277,13 @@ def _with_suffix(source: str, where: str) -> str:
     return found[0] if found else source
 
 
-def _fold(text: str) -> str:
+def fold_name(text: str) -> str:
     """A fold's name; whole numbers that went through a table of floats lose their point."""
     return text.removesuffix(".0")
 
 
 def _split(row: Mapping[str, str], where: str, fold: str | None) -> str:
-    split, own = row.get("split", ""), _fold(row.get("fold", ""))
+    split, own = row.get("split", ""), fold_name(row.get("fold", ""))
     if split and split not in SPLITS:
         raise ConfigError(
             f"{where}: split {split!r} is none of {', '.join(SPLITS)}{did_you_mean(split, SPLITS)}"
@@ -267,7 +294,7 @@ def _split(row: Mapping[str, str], where: str, fold: str | None) -> str:
         return "test"
     if split == "val" or own == "test":
         raise ConfigError(
-            f"{where}: split {split!r} and fold {own!r}; with --fold the folds say what validates, so leave the "
+            f"{where}: split {split!r} and fold {own!r}; with a fold chosen the folds say what validates, so leave the "
             "split empty, or give both as test"
         )
     if not own:

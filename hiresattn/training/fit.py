@@ -37,6 +37,7 @@ from hiresattn.training.setup import (
 from hiresattn.training.state import (
     STATE,
     State,
+    check_folder,
     check_output,
     fingerprint_of,
     load_baseline,
@@ -56,6 +57,7 @@ def train(
     options: TrainOptions | str | None = None,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     on_message: Callable[[str], None] = _ignore,
     progress: Callable[[float], None] = _ignore,
     **changes: Any,
@@ -67,6 +69,7 @@ def train(
         output: Model directory to make.
         options: How to train; or the name of a preset. None = the defaults.
         resume: Go on from what the directory holds.
+        overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
         progress: Called before every step with the share of the training that is done.
         **changes: Fields of ``TrainOptions`` that replace those of ``options``, such as ``epochs=40``.
@@ -87,7 +90,15 @@ def train(
         examples: Sequence[Example] = read_training_set(manifest, options)
     else:
         examples = manifest
-    for _ in fit(examples, output, options, resume=resume, on_message=on_message, progress=progress):
+    for _ in fit(
+        examples,
+        output,
+        options,
+        resume=resume,
+        overwrite=overwrite,
+        on_message=on_message,
+        progress=progress,
+    ):
         pass
     return load_model(output)
 
@@ -98,6 +109,7 @@ def fit(
     options: TrainOptions,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     on_message: Callable[[str], None] = _ignore,
     progress: Callable[[float], None] = _ignore,
 ) -> Iterator[EpochRecord]:
@@ -114,6 +126,7 @@ def fit(
         output: Model directory to make.
         options: How to train.
         resume: Go on from what the directory holds.
+        overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
         progress: Called before every step with the share of the training that is done.
 
@@ -121,15 +134,17 @@ def fit(
         A record per epoch.
 
     Raises:
-        ConfigError: If the examples can't be trained on, or the loss stops being a number.
+        ConfigError: If the examples can't be trained on, the directory isn't empty, or the loss stops being a number.
         CheckpointError: If ``resume`` finds no state, or one of another configuration; or the model to start from
             has other parts.
         HiresattnError: If an image can't be read.
     """
     threads = torch.get_num_threads()
     with join_processes(options.device) as processes:
+        if processes.is_main:
+            check_folder(Path(output), resume=resume, overwrite=overwrite)
         try:
-            yield from _fit(examples, Path(output), options, processes, resume, on_message, progress)
+            yield from _fit(examples, Path(output), options, processes, on_message, progress, resume=resume)
         finally:
             torch.set_num_threads(threads)
 
@@ -139,9 +154,10 @@ def _fit(
     output: Path,
     options: TrainOptions,
     processes: Processes,
-    resume: bool,  # noqa: FBT001 - private
     on_message: Callable[[str], None],
     progress: Callable[[float], None],
+    *,
+    resume: bool,
 ) -> Iterator[EpochRecord]:
     """``fit`` in one of the processes; the main one writes files and the messages that all have in common."""
     on_common = on_message if processes.is_main else _ignore

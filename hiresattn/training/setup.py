@@ -13,6 +13,7 @@ from hiresattn.checkpoint import Domain, Model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
+from hiresattn.datasets.manifest import in_fold
 from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
@@ -75,7 +76,7 @@ def check_examples(examples: Sequence[Example], options: TrainOptions, name: str
     folds = sorted({example.fold for example in examples if example.fold and example.fold != "test"})
     if options.fold is None and folds and all(example.split in ("train", "test") for example in examples):
         raise ConfigError(
-            f"{name}: a column fold, and nothing says which validates; name one with --fold: {', '.join(folds)}"
+            f"{name}: a column fold, and nothing says which validates; name one as fold: {', '.join(folds)}"
         )
     for number in unlabelled(train + held_out):
         source = (train + held_out)[number].source
@@ -121,7 +122,12 @@ def _check_box_labels(train: Sequence[Example], held_out: Sequence[Example], opt
 def split_examples(
     examples: Sequence[Example], options: TrainOptions
 ) -> tuple[list[Example], list[Example], TrainOptions]:
-    """The training and the validation images; if any has several labels all do, and the options say so."""
+    """The training and the validation images, by the fold that validates or else by their splits.
+
+    If any has several labels all do, and the options returned say so.
+    """
+    if options.fold is not None:
+        examples = in_fold(examples, options.fold, "the examples")
     if options.multi_label or any(isinstance(e.label, tuple) for e in examples if e.split == "train"):
         examples = [replace(e, label=names_of(e.label)) for e in examples]
         options = replace(options, multi_label=True)

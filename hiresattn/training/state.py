@@ -102,21 +102,43 @@ def save_state(
     state.attention = len(memory)
     metadata = {"state": json.dumps(asdict(state)), "fingerprint": fingerprint}
     attention = attention_file(output, state.epoch)
+    previous = stored_attention(output)
     try:
         if state.attention:
             save_attention(memory, attention)
         save_tensors(tensors, output / STATE, metadata)
-        for old in output.glob("attention-*.npz"):
-            if old != attention or not state.attention:
-                old.unlink()
+        if previous is not None and (previous != attention or not state.attention):
+            previous.unlink(missing_ok=True)
         write_metrics(output, state.records)
     except OSError as error:
         why = error.strerror or error
-        how = "go on with --resume" if (output / STATE).is_file() else "train anew, with --force"
+        how = "resume" if (output / STATE).is_file() else "train anew, with overwrite"
         raise CheckpointError(
             f"{output}: after epoch {state.epoch} the training state can't be written ({why}); make room there, "
             f"then {how}"
         ) from error
+
+
+def check_folder(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse a directory whose content would be lost, unless that was asked for.
+
+    Raises:
+        CheckpointError: If there is nothing to resume.
+        ConfigError: If a file is in the way, or the directory isn't empty and neither ``resume`` nor ``overwrite`` is
+            asked for.
+    """
+    if output.exists() and not output.is_dir():
+        raise ConfigError(f"{output}: a file is in the way; give another directory")
+    filled = output.is_dir() and any(output.iterdir())
+    if resume and not filled:
+        raise CheckpointError(f"{output}: nothing to resume there; leave out resume to start anew")
+    if filled and not (resume or overwrite):
+        held = (output / STATE).is_file()
+        can = "resume goes on with the run in it, " if held else ""
+        cannot = "" if held else "; it holds no run to resume"
+        raise ConfigError(
+            f"{output}: the directory is not empty; {can}overwrite trains anew in it, or give another{cannot}"
+        )
 
 
 def check_output(output: Path, net: GlimpseNet) -> None:
@@ -165,6 +187,23 @@ def attention_file(output: Path, epoch: int) -> Path:
     return output / f"attention-{epoch:04d}.npz"
 
 
+def stored_attention(output: Path) -> Path | None:
+    """The file of the attention memory that the state in a model directory names; None if it names none."""
+    try:
+        with safe_open(output / STATE, framework="pt") as stored:
+            state = json.loads(stored.metadata()["state"])
+        return attention_file(output, state["epoch"]) if state["attention"] else None
+    except (
+        OSError,
+        SafetensorError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ):  # none, or it is damaged
+        return None
+
+
 def load_state(
     file: Path, net: GlimpseNet, optimizer: torch.optim.Optimizer, fingerprint: str, options: TrainOptions
 ) -> tuple[State, AttentionMemory]:
@@ -178,7 +217,7 @@ def load_state(
     """
     if not file.is_file():
         raise CheckpointError(
-            f"{file}: no training state, so no run to resume; --force in place of --resume writes over what is in "
+            f"{file}: no training state, so no run to resume; overwrite in place of resume trains anew in "
             "the directory, or train into another"
         )
     try:
@@ -271,7 +310,7 @@ def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str
         ]
         raise CheckpointError(
             f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
-            f"{'; '.join(differing)}. Ask for the same parts, or train without --init-from"
+            f"{'; '.join(differing)}. Ask for the same parts, or train without init_from"
         )
     net.load_state_dict(given)
     return message

@@ -302,7 +302,6 @@ def test_no_sources_at_all_is_wrong_usage(run, classified):
 
 def test_nms_is_for_policies_that_choose(run, classified):
     assert run("classify", "a.tif", "-m", "m", "--nms", "0.5").exit_code == 0
-    assert run("classify", "a.tif", "-m", "m", "--nms", "0.5", "--policy", "lowres").exit_code == 2
     assert run("classify", "a.tif", "-m", "m", "--nms", "1.5", "--policy", "top-k").exit_code == 2
     text = " ".join(run("classify", "--help").stdout.split())
     assert "don't use --budget" in text

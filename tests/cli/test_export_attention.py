@@ -64,7 +64,7 @@ def test_a_scorer_without_maps_and_a_file_in_the_way_are_refused(run, manifest, 
         ("location", tmp_path / "maps", "train with --scorer oaa, saol or evidence"),
         ("saol", manifest, "File exists"),
     ):
-        model = trained(scorer, "--epochs", 1, "--force")
+        model = trained(scorer, "--epochs", 1, "--overwrite")
         result = run("export-attention", model, manifest, "-o", target)
         assert (result.exit_code, said in result.stderr) == (1, True), result.stderr
         assert not (tmp_path / "maps").exists()

@@ -53,8 +53,9 @@ def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
     calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), saved={})
 
-    def fit(examples, output, options, *, resume=False, on_message=None, progress=None):
-        calls.examples, calls.options, calls.resume = list(examples), options, resume
+    def fit(examples, output, options, *, resume=False, overwrite=False, on_message=None, progress=None):
+        calls.examples, calls.options = list(examples), options
+        calls.resume, calls.overwrite = resume, overwrite
         output.mkdir(exist_ok=True)
         for number in calls.epochs:
             yield epoch(number, calls.val)
@@ -125,21 +126,22 @@ def test_an_unknown_preset_is_exit_1_as_other_unknown_names_and_names_the_neares
     assert "did you mean 'fast'?" in result.stderr
 
 
-def test_a_directory_that_is_not_empty_is_refused_unless_told(run, trained, manifest, tmp_path):
-    folder = tmp_path / "model"
-    folder.mkdir()
-    assert run("train", manifest, "-o", folder).exit_code == 0
-    (folder / "card.json").touch()
-    result = run("train", manifest, "-o", folder)
-    assert result.exit_code == 1
-    assert "it holds no run to --resume" in result.stderr
-    (folder / "state.safetensors").touch()
-    assert "--resume goes on" in run("train", manifest, "-o", folder).stderr
-    assert "--force" in result.stderr
-    assert run("train", manifest, "-o", folder, "--force").exit_code == 0
-    assert trained.resume is False
-    assert run("train", manifest, "-o", folder, "--resume").exit_code == 0
-    assert trained.resume is True
+def test_resume_and_overwrite_reach_the_training(run, trained, manifest, tmp_path):
+    for flags in ([], ["--overwrite"], ["--resume"]):
+        assert run("train", manifest, "-o", tmp_path / "model", *flags).exit_code == 0
+        assert (trained.overwrite, trained.resume) == ("--overwrite" in flags, "--resume" in flags)
+
+
+def test_threads_of_a_config_file_are_those_of_torch_too(run, trained, manifest, tmp_path):
+    import torch
+
+    before = torch.get_num_threads()
+    (tmp_path / "run.toml").write_text(f"threads = {before + 1}\n")
+    try:
+        assert run("train", manifest, "-o", tmp_path / "m", "--config", tmp_path / "run.toml").exit_code == 0
+        assert torch.get_num_threads() == before + 1
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_run_that_is_done_has_nothing_to_resume(run, trained, manifest, tmp_path):
@@ -151,9 +153,7 @@ def test_a_run_that_is_done_has_nothing_to_resume(run, trained, manifest, tmp_pa
     assert "Nothing left to train" in run("train", manifest, "-o", folder, "--resume").stderr
 
 
-def test_nothing_to_resume_a_file_in_the_way_and_no_manifest_are_errors(run, trained, manifest, tmp_path):
-    assert "nothing to resume" in run("train", manifest, "-o", tmp_path / "new", "--resume").stderr
-    assert "in the way" in run("train", manifest, "-o", manifest).stderr
+def test_no_manifest_is_an_error(run, trained, tmp_path):
     result = run("train", tmp_path / "absent.csv", "-o", tmp_path / "new")
     assert result.exit_code == 1
     assert "no such manifest" in result.stderr
@@ -166,7 +166,7 @@ def test_every_option_is_one_that_the_library_knows():
     from hiresattn.training.options import TrainOptions
     from hiresattn_cli.train import train
 
-    own = {"manifest", "output", "preset", "config", "resume", "force", "help_all"}
+    own = {"manifest", "output", "preset", "config", "resume", "overwrite", "help_all"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
 

@@ -34,7 +34,7 @@ def run(words):
     assert name == "hiresattn", (
         f"{words}: only hiresattn is run here; say `<!-- needs data: … -->` below the block"
     )
-    if arguments[0] == "train" and "-o" in arguments and not {"--resume", "--force"} & set(arguments):
+    if arguments[0] == "train" and "-o" in arguments and not {"--resume", "--overwrite"} & set(arguments):
         there = arguments[arguments.index("-o") + 1]
         shutil.rmtree(there, ignore_errors=True)  # the model that all pages start with
     done = CliRunner().invoke(cli, arguments, prog_name="hiresattn")

@@ -254,7 +254,7 @@ def test_what_can_not_be_trained_on_is_one_clear_error(tmp_path):
 
 def test_resuming_other_images_or_options_is_refused(tmp_path):
     spots = _spots(16)
-    with pytest.raises(CheckpointError, match="no run to resume"):
+    with pytest.raises(CheckpointError, match="nothing to resume"):
         _run(spots, tmp_path, resume=True)
     _run(spots, tmp_path)
     with pytest.raises(CheckpointError, match=r"other images .* resume with the same manifest"):

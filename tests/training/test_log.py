@@ -96,7 +96,7 @@ def test_curves_that_cant_be_written_are_a_clear_error(tmp_path):
     folder = tmp_path / "model"
     (folder / "curves.png").mkdir(parents=True)
     with pytest.raises(CheckpointError, match="state can't be written"):
-        next(fit(_images(), folder, QUICK))
+        next(fit(_images(), folder, QUICK, overwrite=True))
     assert not list(folder.glob(".*"))
 
 

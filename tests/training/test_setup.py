@@ -9,9 +9,10 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
-from hiresattn.errors import CheckpointError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.setup import split_examples
 from hiresattn.training.state import load_baseline
 
 QUICK = TrainOptions(
@@ -114,3 +115,16 @@ def test_a_resumed_stage_goes_on_and_does_not_start_anew(first, tmp_path):
         json.loads((tmp_path / n / "card.json").read_text())["weights"] for n in ("whole", "parts")
     )
     assert whole == parts
+
+
+def test_a_fold_chooses_among_examples_what_validates():
+    folds = [("a", "1"), ("b", "1"), ("a", "2"), ("b", 2.0), ("a", "test")]
+    examples = [Example(f"{n}.png", label, fold=fold) for n, (label, fold) in enumerate(folds)]
+    train, val, _ = split_examples(examples, TrainOptions(fold=2))
+    assert [[e.source for e in part] for part in (train, val)] == [["0.png", "1.png"], ["2.png", "3.png"]]
+    again = split_examples([*train, *val], TrainOptions(fold="1"))
+    assert [e.source for e in again[1]] == ["0.png", "1.png"]
+    with pytest.raises(ConfigError, match=r"no rows of fold '3'; there is 1, 2"):
+        split_examples(examples, TrainOptions(fold=3))
+    with pytest.raises(ConfigError, match=r"x\.png: no fold"):
+        split_examples([*examples, Example("x.png", "a")], TrainOptions(fold=1))
