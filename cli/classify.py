@@ -106,8 +106,6 @@ def classify(
     if mpp is not None:
         sources = [_scaled(source, mpp) for source in sources]
     options.check_budget(budget)
-    if nms is not None and settings["policy"] == "lowres":
-        raise click.UsageError("--nms keeps chosen cells apart, and --policy lowres chooses none")
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
     from hiresattn.datasets.sources import Unusable

@@ -121,8 +121,6 @@ def evaluate(
     Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
     """
     options.check_budget(settings["budget"])
-    if settings["fold"] is not None and settings["split"]:
-        raise click.UsageError("--fold and --split both choose the rows to evaluate; give one of them")
     options.use_threads(threads)
     from hiresattn.evaluation.run import evaluate as evaluate_model
 

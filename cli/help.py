@@ -96,7 +96,7 @@ def examples() -> Iterator[tuple[str, str]]:
 
 def described_keys() -> Iterator[Described]:
     """Every key of ``train --config``, with its type, default and documentation: the fields of ``TrainOptions``."""
-    from hiresattn.training.config_file import type_words
+    from hiresattn.option_types import type_words
     from hiresattn.training.options import TrainOptions
 
     documented, hints = _docstrings(TrainOptions), get_type_hints(TrainOptions)

@@ -141,3 +141,70 @@ def test_register_encoder_and_train_with_it(work):
     words = {"epochs": 1, "crop_size": 16, "k": (1,), "value_range": (0, 255), "device": "cpu", "threads": 1}
     hiresattn.train(work / "m.csv", work / "own", encoder="for-test-api", **words)
     assert hiresattn.load_model(work / "own").config.encoder == "for-test-api"
+
+
+def test_train_keeps_what_a_folder_holds_unless_told_to_train_anew(work, tmp_path):
+    (tmp_path / "card.json").write_text("mine")
+    (tmp_path / "attention-mine.npz").write_text("mine")
+    words = {"epochs": 1, "crop_size": 16, "k": (1,), "value_range": (0, 255), "device": "cpu", "threads": 1}
+    with pytest.raises(
+        hiresattn.HiresattnError, match=r"not empty; overwrite trains anew .* no run to resume"
+    ):
+        hiresattn.train(work / "m.csv", tmp_path, **words)
+    assert (tmp_path / "card.json").read_text() == "mine"
+    hiresattn.train(work / "m.csv", tmp_path, overwrite=True, **words)
+    assert hiresattn.load_model(tmp_path).classes == ("dark", "light")
+    assert (tmp_path / "attention-mine.npz").read_text() == "mine"
+    with pytest.raises(hiresattn.HiresattnError, match="resume goes on with the run in it"):
+        hiresattn.train(work / "m.csv", tmp_path, **words)
+    with pytest.raises(hiresattn.HiresattnError, match="nothing to resume"):
+        hiresattn.train(work / "m.csv", tmp_path / "none", resume=True, **words)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("ClassifyOptions", {"bands": 5}, "bands = 5 is of a wrong type; it takes a list of whole numbers"),
+        ("ClassifyOptions", {"value_range": 5}, "a list of 2 numbers"),
+        ("ClassifyOptions", {"seed": "a"}, "a whole number"),
+        ("ClassifyOptions", {"seed": 1.5}, "a whole number"),
+        ("ClassifyOptions", {"nms": "x"}, "a number"),
+        ("ClassifyOptions", {"threads": "x"}, "a whole number"),
+        ("ClassifyOptions", {"nms": 0.5, "policy": "lowres"}, "lowres chooses none"),
+        ("TrainOptions", {"epochs": "3"}, "a whole number"),
+        ("TrainOptions", {"epochs": 1.5}, "a whole number"),
+        ("TrainOptions", {"epochs": True}, "a whole number"),
+        ("TrainOptions", {"k": 3}, "k = 3 is of a wrong type; it takes a list of whole numbers"),
+        ("TrainOptions", {"k": (1.5,)}, "a list of whole numbers"),
+        ("TrainOptions", {"value_range": (0, 1, 2)}, "a list of 2 numbers"),
+        ("TrainOptions", {"lr": "x"}, "a number"),
+        ("TrainOptions", {"amp": "x"}, "true or false"),
+        ("TrainOptions", {"squash": "x"}, "a whole number"),
+        ("TrainOptions", {"scorer": "locaton"}, "did you mean 'location'"),
+        ("TrainOptions", {"aggregator": "nosuch"}, "unknown aggregator 'nosuch'"),
+        ("TrainOptions", {"root_size": 16, "finest": 64}, "less than the finest region's side"),
+        ("TrainOptions", {"clip": 0}, "must be above 0"),
+        ("TrainOptions", {"crop_size": 1}, "crop_size must be at least 8"),
+        ("EvaluateOptions", {"budgets": 4}, "a list of whole numbers"),
+        ("EvaluateOptions", {"bootstrap": 2.5}, "a whole number"),
+        ("ConvertOptions", {"levels": "x"}, "a whole number"),
+        ("ConvertOptions", {"region": 5}, "a list of 4 whole numbers"),
+        ("ConvertOptions", {"mpp": "a"}, "a number"),
+        ("ConvertOptions", {"mpp": -1}, "above 0"),
+        ("LocateOptions", {"threads": -4}, "0 or more"),
+        ("Budget", {"glimpses": 0}, "one glimpse or more"),
+        ("Budget", {"glimpses": 2.5}, "a whole number"),
+        ("Budget", {"bytes": -3}, "one byte or more"),
+        ("Budget", {"seconds": -1}, "more than 0 s"),
+    ],
+)
+def test_an_option_of_a_wrong_type_or_out_of_bounds_is_refused_where_it_is_made(name, value, message):
+    with pytest.raises(hiresattn.errors.ConfigError, match=message):
+        getattr(hiresattn, name)(**value)
+
+
+def test_lists_ranges_and_numpy_numbers_are_taken_as_options():
+    options = hiresattn.ClassifyOptions(bands=np.array([1, 2]), value_range=[0, 5], seed=np.int64(3))
+    assert (options.bands, options.value_range, options.seed) == ((1, 2), (0, 5), 3)
+    assert type(options.seed) is int
+    assert hiresattn.TrainOptions(k=[4, 2], bands=range(1, 4), lr=1).bands == (1, 2, 3)

@@ -17,6 +17,7 @@ LAYERS = {
     "hiresattn.files": 1,
     "hiresattn.geometry": 1,
     "hiresattn.lines": 2,
+    "hiresattn.option_types": 2,
     "hiresattn.config": 2,
     "hiresattn.pyramid": 3,
     "hiresattn.datasets": 4,

@@ -16,6 +16,7 @@ from hiresattn.conversion.levels import level_sizes, make_levels
 from hiresattn.conversion.target import beside, checked_target, writing
 from hiresattn.conversion.verify import verify
 from hiresattn.errors import ConfigError
+from hiresattn.option_types import check_types
 from hiresattn.pyramid import Pyramid, open_pyramid
 
 #: Format → endings of names that mean it.
@@ -104,6 +105,7 @@ class ConvertOptions:
     """Threads that read."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.format is not None and self.format not in FORMATS:
             raise ConfigError(f"format {self.format!r}: possible are {', '.join(FORMATS)}")
         for name, side in (("chunk", self.chunk), ("shard", self.shard)):
@@ -111,6 +113,8 @@ class ConvertOptions:
                 raise ConfigError(f"{name}={side}: possible are powers of two from {_SMALLEST} to {_LARGEST}")
         if self.shard is not None and self.shard < self.chunk:
             raise ConfigError(f"shard={self.shard} is smaller than chunk={self.chunk}")
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
+            raise ConfigError(f"mpp={self.mpp}: it is a number of micrometres above 0")
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"quality={self.quality}: possible are 1 to 100")
         if self.threads < 1:

@@ -12,6 +12,7 @@ from hiresattn.checkpoint import Model, load_model, set_temperature
 from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.folder import read_examples
+from hiresattn.datasets.manifest import in_fold
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated
 from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
@@ -20,6 +21,7 @@ from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.files import atomic_write, make_folder
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.lines import LinesFile, json_line
+from hiresattn.option_types import check_types
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.json"
@@ -68,6 +70,7 @@ class EvaluateOptions:
     """Images searched side by side, which share batches of the network."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if self.fold is not None and self.split is not None:
             raise ConfigError("fold and split both choose the rows to evaluate; give one of them")
         if self.on_error not in ("skip", "raise"):
@@ -171,11 +174,11 @@ def _examples(
     manifest: str | Path | Iterable[Example], model: Model, options: EvaluateOptions
 ) -> Iterable[Example]:
     if not isinstance(manifest, str | Path):
-        return manifest
+        return manifest if options.fold is None else in_fold(manifest, options.fold, "the examples")
     trained = model.training.get("options", {})
     if options.fold is not None and str(trained.get("fold", options.fold)) not in ("None", str(options.fold)):
         _log.warning(
-            "%s was trained with --fold %s: if that was this manifest, it was trained on fold %s",
+            "%s was trained with fold %s: if that was this manifest, it was trained on fold %s",
             model.name, trained["fold"], options.fold,
         )  # fmt: skip
     return read_examples(

@@ -103,7 +103,7 @@ class ImageSearch:
         """What is looked at next; nothing where the search ends, which sets its reason."""
         budget, looked = self._budget, len(self._table)
         spent = self._spent()
-        if looked and (spent >= 1 or looked == budget.glimpses):
+        if looked and (spent >= 1 or (budget.glimpses is not None and looked >= budget.glimpses)):
             self.reason = "budget"
             return []
         if self._roots_left:

@@ -22,6 +22,7 @@ from hiresattn.inference.records_file import source_key
 from hiresattn.inference.session import ready_net
 from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.lines import LinesFile, refuse_filled
+from hiresattn.option_types import check_types
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 
@@ -51,8 +52,11 @@ class LocateOptions:
     """Unreadable image: ``raise``, or ``skip``: its row is copied as it is."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         if not 0 <= self.overlap < 1:
             raise ConfigError(f"overlap is a share of 0 to below 1; got {self.overlap}")
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 or more; got {self.threads}")
         if not 0 <= self.sure <= 1:
             raise ConfigError(f"sure is a probability, 0 to 1; got {self.sure}")
         if self.on_error not in ("raise", "skip"):

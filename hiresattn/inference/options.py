@@ -7,6 +7,7 @@ from typing import Any
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.inference.budget import Budget
+from hiresattn.option_types import check_types
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 
@@ -54,23 +55,20 @@ class ClassifyOptions:
     """Images searched side by side, which share batches of the network; ``auto`` = by device, encoder and memory."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         self._set("budget", Budget.parse(self.budget))
         self._set("stop", None if self.stop == "off" else self.stop)
         if self.stop is not None and not (_is_number(self.stop) and 0 < self.stop <= 1):  # type: ignore[operator]
             raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {self.stop!r}")
         if self.policy not in POLICIES:
             raise ConfigError(f"unknown policy {self.policy!r}{did_you_mean(str(self.policy), POLICIES)}")
-        if not isinstance(self.device, str):
-            raise ConfigError(f"a device is auto, cpu, cuda:N or mps; got {self.device!r}")
         if self.on_error not in ("raise", "record"):
             raise ConfigError(f"on_error must be 'raise' or 'record'; got {self.on_error!r}")
-        if self.bands is not None:
-            self._set("bands", tuple(self.bands))
-            if not self.bands or not all(isinstance(band, int) and band >= 1 for band in self.bands):
-                raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
             self._set("value_range", check_value_range(self.value_range))
-        if self.mpp is not None and not (_is_number(self.mpp) and 0 < self.mpp < math.inf):
+        if self.mpp is not None and not 0 < self.mpp < math.inf:
             raise ConfigError(f"mpp is a number of micrometres above 0; got {self.mpp!r}")
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more; got {self.seed}")
@@ -78,6 +76,10 @@ class ClassifyOptions:
             raise ConfigError(f"threads must be 0 or more; got {self.threads}")
         if not 0 <= self.nms <= 1:
             raise ConfigError(f"nms is an intersection over union, 0 to 1; got {self.nms}")
+        if self.nms < 1 and self.policy == "lowres":
+            raise ConfigError(
+                "nms keeps chosen cells apart, and the policy lowres chooses none; leave out nms"
+            )
         whole = isinstance(self.batch_images, int) and self.batch_images >= 1
         if self.batch_images != "auto" and not whole:
             raise ConfigError(

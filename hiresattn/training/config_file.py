@@ -1,13 +1,13 @@
 """Options of a run from a TOML file: names, types and bounds are checked, and errors name the file."""
 
 import tomllib
-import types
 import typing
 from pathlib import Path
 from typing import Any
 
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.option_types import fits, type_words
 from hiresattn.training.options import TrainOptions
 
 
@@ -44,7 +44,7 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             raise ConfigError(f"{path}: unknown key {key!r}{did_you_mean(name, hints)}")
         if name in values:
             raise ConfigError(f"{path}: {key!r} is there twice, with - and with _")
-        if not _fits(value, hints[name]):
+        if not fits(value, hints[name]):
             raise ConfigError(
                 f"{path}: {key} = {value!r} is of a wrong type; it takes {type_words(hints[name])}"
             )
@@ -54,32 +54,3 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
     return values
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value of a TOML file is what an annotation asks for."""
-    parts = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return any(_fits(value, part) for part in parts)
-    if typing.get_origin(hint) is tuple:
-        hints = [parts[0]] * len(value) if isinstance(value, list) and parts[-1] is ... else parts
-        return (
-            isinstance(value, list)
-            and len(value) == len(hints)
-            and all(_fits(one, kind) for one, kind in zip(value, hints, strict=True))
-        )
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    return type(value) is hint
-
-
-def type_words(hint: Any) -> str:
-    """What an annotation asks for, for people."""
-    parts = typing.get_args(hint)
-    if isinstance(hint, types.UnionType):
-        return " or ".join(type_words(part) for part in parts if part is not type(None))
-    if typing.get_origin(hint) is tuple:
-        count = "" if parts[-1] is ... else f"{len(parts)} "
-        kind = "whole numbers" if parts[0] is int else "numbers"
-        return f"a list of {count}{kind}"
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}[hint]

@@ -7,9 +7,12 @@ from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerCon
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
+from hiresattn.option_types import check_types
 
 #: Names that an option can have.
 CHOICES = {
+    "scorer": ("location", "context", "evidence", "mask", "saol", "ltpa", "oaa", "random"),
+    "aggregator": ("attention", "mean"),
     "estimator": ("straight-through", "reinforce", "reinforce-loo", "none"),
     "select": ("sample", "best"),
     "augment": ("none", "mirror", "flips", "turns"),
@@ -19,11 +22,9 @@ CHOICES = {
     "on_error": ("raise", "skip"),
 }
 #: Options that are counts, sides, weights or amounts, by their smallest value.
-_AT_LEAST_1 = (
-    "crop_size finest root_size grid glimpse_loss_depths epochs epoch_images batch_size accumulate squash"
-)
-_AT_LEAST_0 = "weight_decay clip glimpse_loss value_loss location_loss reinforce_weight jitter seed threads"
-_SMALLEST = {1: f"{_AT_LEAST_1} oversample", 0: f"{_AT_LEAST_0} stage_accuracy"}
+_AT_LEAST_1 = "finest root_size grid glimpse_loss_depths epochs epoch_images batch_size accumulate squash"
+_AT_LEAST_0 = "weight_decay glimpse_loss value_loss location_loss reinforce_weight jitter seed threads"
+_SMALLEST = {8: "crop_size", 1: f"{_AT_LEAST_1} oversample", 0: f"{_AT_LEAST_0} stage_accuracy"}
 _SHARES = ("cutmix", "warm_up", "jpeg", "image_share")
 
 
@@ -206,6 +207,7 @@ class TrainOptions:
     """Name of the model in its card; None = the directory's name."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         _check_bounds(self)
         for name, known in CHOICES.items():
             _check_name(name, getattr(self, name), known)
@@ -213,6 +215,13 @@ class TrainOptions:
             _check_name("architecture", self.architecture, tuple(ARCHITECTURES))
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
+        if self.clip is not None and not 0 < self.clip < math.inf:
+            raise ConfigError(f"clip, the largest norm of the gradient, must be above 0; got {self.clip!r}")
+        if self.root_size is not None and self.root_size < (self.finest or self.crop_size):
+            raise ConfigError(
+                f"root_size={self.root_size} is less than the finest region's side ({self.finest or self.crop_size} "
+                "px); make it at least that"
+            )
         if not self.k or min(self.k) < 0:
             raise ConfigError(f"k needs a number of cells per depth, 0 or more each; got {list(self.k)}")
         if not self.scorer_loss or not all(0 <= value < math.inf for value in self.scorer_loss):

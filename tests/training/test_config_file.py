@@ -5,8 +5,10 @@ import re
 import pytest
 
 from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.model.aggregators import AGGREGATORS
+from hiresattn.model.scorers import SCORERS
 from hiresattn.training.config_file import read_settings
-from hiresattn.training.options import TrainOptions
+from hiresattn.training.options import CHOICES, TrainOptions
 
 
 def _file(tmp_path, text):
@@ -87,3 +89,8 @@ def test_options_out_of_bounds_are_refused_however_they_are_given():
         TrainOptions(batch_size=0)
     with pytest.raises(ConfigError, match="k needs"):
         TrainOptions(k=(3, -1))
+
+
+def test_names_of_scorers_and_aggregators_are_those_that_can_be_built():
+    assert set(CHOICES["scorer"]) == set(SCORERS)
+    assert set(CHOICES["aggregator"]) == set(AGGREGATORS)

@@ -1,0 +1,67 @@
+"""Types of options: the fields of an option class are checked against their annotations."""
+
+import functools
+import types
+import typing
+from dataclasses import fields
+from typing import Any
+
+from hiresattn.errors import ConfigError
+
+
+def check_types(options: Any) -> None:
+    """Refuse a frozen dataclass with a field whose value is not of the annotated type.
+
+    Lists, ranges and arrays become tuples, and NumPy's numbers Python's. A whole number is a number, too; a truth
+    value is neither.
+
+    Raises:
+        ConfigError: Names the field, its value and what it takes.
+    """
+    cls: Any = type(options)
+    hints = _hints(cls)
+    for one in fields(options):
+        given = getattr(options, one.name)
+        value = given.tolist() if hasattr(given, "tolist") else given
+        value = tuple(value) if isinstance(value, list | range) else value
+        if not fits(value, hints[one.name]):
+            raise ConfigError(
+                f"{one.name} = {given!r} is of a wrong type; it takes {type_words(hints[one.name])}"
+            )
+        if value is not given:
+            object.__setattr__(options, one.name, value)
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a value is what an annotation asks for; lists stand for tuples."""
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return any(fits(value, part) for part in parts)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, list | tuple):
+            return False
+        hints = [parts[0]] * len(value) if parts[-1] is ... else parts
+        return len(value) == len(hints) and all(map(fits, value, hints))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint in (int, bool):
+        return type(value) is hint
+    return isinstance(value, hint)
+
+
+def type_words(hint: Any) -> str:
+    """What an annotation asks for, for people."""
+    parts = typing.get_args(hint)
+    if isinstance(hint, types.UnionType):
+        return " or ".join(type_words(part) for part in parts if part is not type(None))
+    if typing.get_origin(hint) is tuple:
+        count = "" if parts[-1] is ... else f"{len(parts)} "
+        kind = {int: "whole numbers", float: "numbers"}.get(parts[0], "texts")
+        return f"a list of {count}{kind}"
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
+    return words.get(hint) or f"a {hint.__name__}"
