@@ -12,8 +12,8 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.classify import classify_all
-from hiresattn.inference.cover import place_count
-from hiresattn.inference.exhaustive import MOST_PLACES
+from hiresattn.inference.cover import finest_count
+from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.sources import known_labels
@@ -150,9 +150,9 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
                     pyramid.close()
         except HiresattnError:
             continue  # an error of its classification
-        count = place_count(*frame[2:], model.config.finest_side, model.config.overlap)
-        if count > MOST_PLACES:
-            return f"{example.source} has {count:,} finest regions, and at most {MOST_PLACES:,} of an image are visited"
+        count = finest_count(*frame[2:], model.config.finest_side, model.config.overlap)
+        if count > MOST_FINEST:
+            return f"{example.source} has {count:,} finest regions, and at most {MOST_FINEST:,} of an image are visited"
     return ""
 
 

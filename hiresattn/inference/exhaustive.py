@@ -4,7 +4,7 @@ import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import root_regions
-from hiresattn.inference.cover import place_count
+from hiresattn.inference.cover import finest_count
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.pooling import pool_for
 from hiresattn.inference.roots import MOST_AT_ONCE
@@ -13,7 +13,7 @@ from hiresattn.inference.table import GlimpseTable, traversal_of
 from hiresattn.model.traversal import Traversal
 
 #: Most finest regions of one image that are looked at exhaustively; 16,384 x 16,384 px are 65,536 of 64 px.
-MOST_PLACES = 100_000
+MOST_FINEST = 100_000
 
 
 def everywhere(engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: float = 0.0) -> Traversal:
@@ -29,13 +29,13 @@ def everywhere(engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: floa
         The traversal of one image, all of depth 0.
 
     Raises:
-        ConfigError: If that is more than ``MOST_PLACES`` regions.
+        ConfigError: If that is more than ``MOST_FINEST`` regions.
     """
     facts = engine.facts
     y, x, height, width = (int(value) for value in frame)
-    if (count := place_count(height, width, facts.finest, overlap)) > MOST_PLACES:
+    if (count := finest_count(height, width, facts.finest, overlap)) > MOST_FINEST:
         raise ConfigError(
-            f"{count:,} regions of {facts.finest} px to look at exhaustively, and at most {MOST_PLACES:,} are; "
+            f"{count:,} regions of {facts.finest} px to look at exhaustively, and at most {MOST_FINEST:,} are; "
             "name a window of the image, or leave exhaustive out"
         )
     regions = root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)

@@ -1,28 +1,27 @@
 """The search of one image: what is next, what was found, and when it ends. NumPy only."""
 
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from hiresattn.geometry import EXPAND_FROM
 from hiresattn.inference.budget import Budget
-from hiresattn.inference.cover import covered, place_count
+from hiresattn.inference.cover import Unseen, finest_count
 from hiresattn.inference.engine import NetFacts, Outputs
 from hiresattn.inference.open_cells import Choice, OpenCells, OpenRegion
 from hiresattn.inference.pooling import confidence, pool_for
 from hiresattn.inference.roots import ordered_roots, roots_at_once
 from hiresattn.inference.suppression import SUPPRESSION
 from hiresattn.inference.table import GlimpseTable, traversal_of
-from hiresattn.inference.visited import Visited
+from hiresattn.inference.visited import Region, Visited
 from hiresattn.model.traversal import Traversal
 
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
 #: visited: they show the same, reached through another parent.
 MAX_OVERLAP = 0.5
-#: A search may end once all of an image was seen at the finest scale and as many finest glimpses were taken as this
-#: times those that would cover it: with regions at half overlap, every one was seen once.
-COVER_TIMES = 4
 
 
 @dataclass(frozen=True)
@@ -84,10 +83,11 @@ class ImageSearch:
         self._opened: list[
             tuple[OpenRegion, float]
         ] = []  # root regions: their cells open when all were looked at
-        self._measured, self._finest = 0.0, 0
-        height, width = (int(side) for side in self.frame[2:])
-        self._check_cover_at = COVER_TIMES * place_count(height, width, facts.finest)
-        self._covered = False
+        self._measured = 0.0
+        self._seen: list[Region] = []  # finest regions, until there are as many as would cover the frame
+        self._needed = finest_count(int(self.frame[2]), int(self.frame[3]), facts.finest)
+        self._unseen: Unseen | None = None  # from then on
+        self._put_off: deque[Choice] = deque()  # cells that show little of it
 
     @property
     def _roots_left(self) -> int:
@@ -108,14 +108,17 @@ class ImageSearch:
             return []
         if self._roots_left:
             roots = self._roots[looked : looked + roots_at_once(budget, looked, spent)]
+            for root in roots.tolist():
+                self._note_seen(tuple(root))
             return [Choice(tuple(root)) for root in roots.tolist()]
         width = self._policy.width
         if budget.glimpses is not None:
             width = min(width, budget.glimpses - looked)
         choices: list[Choice] = []
-        while len(choices) < width and (choice := self._open_cells.next()) is not None:
+        while len(choices) < width and (choice := self._next()) is not None:
             if not self._visited.shows(choice.depth, choice.region):
                 self._visited.add(choice.depth, choice.region)
+                self._note_seen(choice.region)
                 choices.append(choice)
         if not choices:
             self.reason = "exhausted"
@@ -154,10 +157,8 @@ class ImageSearch:
                     region.appearance = found.appearance[row]
                     region.compared = np.zeros(len(region.cells), np.int64)
                 self._open(region, worth[number])
-            elif finest[number]:
-                self._finest += 1
-                if choice.appearance is not None:
-                    self._learn_background(choice.appearance, found.class_logits[row])
+            elif finest[number] and choice.appearance is not None:
+                self._learn_background(choice.appearance, found.class_logits[row])
         if not self._roots_left:
             self._open_roots()
             self._conclude()
@@ -170,11 +171,11 @@ class ImageSearch:
                 f"the budget ended among the {self._root_count:,} root regions: {seen:,} of them, spread out over "
                 "the image, were seen; raise the budget to see all of it"
             )
-        if self._covered:
-            notes.append(
-                f"the budget is larger than the image: after {len(self._table):,} glimpses every part of it was "
-                "seen at the finest scale"
-            )
+        if self.reason == "exhausted" and len(self._table) > self._root_count:
+            rest = "no region was left to look at: the others have no valid pixels, or the scorer closes them"
+            if self._unseen is not None and not self._unseen.px:
+                rest = "every part of it was seen at the finest scale"
+            notes.append(f"the budget is larger than the image: after {len(self._table):,} glimpses {rest}")
         traversal = traversal_of(self._table, self._pool.weights(self._table), self._pool.logits())
         return traversal, self.reason, tuple(notes)
 
@@ -215,18 +216,46 @@ class ImageSearch:
         self._open_cells.known.add(appearance, self._policy.suppression * sure)
 
     def _conclude(self) -> None:
-        """End a search that is sure, that saw nothing measured, or that saw all there is."""
+        """End a search that is sure, or that saw nothing measured."""
         stop = self._policy.stop
         if self._measured == 0:
             self.reason = "no_valid_pixels"
         elif stop is not None and self._confidence() >= stop:
             self.reason = "confidence"
-        elif self._finest >= self._check_cover_at:
-            self._check_cover_at = 1 + int(1.1 * self._check_cover_at)
-            finest = self._table["region"][self._table["finest"]]
-            self._covered = covered(finest, self.frame, self._facts.finest)
-            if self._covered:
-                self.reason = "exhausted"
+
+    def _next(self) -> Choice | None:
+        """The most promising cell; None = none is left, or all of the image was seen at the finest scale.
+
+        Once as many finest regions were looked at as would cover the image, cells that show little unseen come after
+        all others, and those that show nothing unseen never: so that a search without a limit ends. One that may look
+        at less is as it would be without this.
+        """
+        if self._unseen is None:
+            return self._open_cells.next()
+        while self._unseen.px and (choice := self._open_cells.next()) is not None:
+            if 2 * self._unseen.px_in(choice.region) > choice.region[2] * choice.region[3]:
+                return choice
+            self._put_off.append(choice)
+        while self._unseen.px and self._put_off:
+            choice = self._put_off.popleft()
+            if self._unseen.px_in(choice.region):
+                return choice
+        return None
+
+    def _note_seen(self, region: Region) -> None:
+        """Note a region that is looked at, if it is a finest one."""
+        if min(region[2:]) >= EXPAND_FROM * self._facts.finest:
+            return
+        if self._unseen is not None:
+            self._unseen.add(region)
+            return
+        self._seen.append(region)
+        if len(self._seen) >= self._needed:
+            y, x, height, width = self.frame.tolist()
+            self._unseen = Unseen((y, x, height, width), self._facts.finest)
+            for seen in self._seen:
+                self._unseen.add(seen)
+            self._seen = []
 
     def _confidence(self) -> float:
         return confidence(self._pool.logits() / self._policy.temperature, self._facts)

@@ -178,7 +178,7 @@ def located(
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, or an image has more
-            places than ``exhaustive.MOST_PLACES``.
+            places than ``exhaustive.MOST_FINEST``.
         HiresattnError: If an image can't be read.
     """
     chosen = changed(options or LocateOptions(), changes)

@@ -65,8 +65,8 @@ class Cost:
     """Pixels decoded over the level-0 pixels classified."""
     seconds: Seconds = field(default_factory=Seconds)
     stop_reason: str = ""
-    """``confidence``, ``budget``, ``exhausted`` (every region was seen), ``depth`` (all that a policy without a search
-    looks at was seen), ``no_valid_pixels``."""
+    """``confidence``, ``budget``, ``exhausted`` (all of the image was seen at the finest scale, or no cell is open),
+    ``depth`` (all that a policy without a search looks at was seen), ``no_valid_pixels``."""
 
 
 class _ReadOnly(dict[str, Any]):

@@ -6,8 +6,8 @@ from hiresattn.inference.budget import Budget
 
 #: Most root regions of one image in one pass of the network: bounds memory.
 MOST_AT_ONCE = 256
-#: Root regions in the first pass where a budget of bytes or seconds may end among them.
-FIRST_AT_ONCE = 4
+#: Root regions in the first pass where a budget of bytes or seconds may end among them: what one costs isn't known yet.
+FIRST_AT_ONCE = 1
 #: As many regions are spread out one by one; what is left over comes in random order.
 _SPREAD_ONE_BY_ONE = 1024
 
@@ -42,7 +42,7 @@ def roots_at_once(budget: Budget, looked: int, spent: float) -> int:
     if not _may_end(budget):
         return MOST_AT_ONCE
     if not looked:
-        return FIRST_AT_ONCE if spent < 1 else 1
+        return FIRST_AT_ONCE
     affordable = int(looked * (1 - spent) / spent) if spent > 0 else MOST_AT_ONCE
     return max(1, min(affordable, 4 * looked, MOST_AT_ONCE))
 

@@ -15,7 +15,7 @@ from hiresattn.evaluation.outcomes import Outcome, Pass, _hit, checked, outcomes
 from hiresattn.evaluation.summary import summarize
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
-from hiresattn.inference.cover import place_count
+from hiresattn.inference.cover import finest_count
 from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.model.build import build_model
 
@@ -118,8 +118,8 @@ def test_exhaustive_visits_every_finest_region_and_gives_the_same_prediction_in_
 
 
 def test_exhaustive_refuses_an_image_of_too_many_regions(model, monkeypatch):
-    monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_PLACES", 20)
-    monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_PLACES", 20)
+    monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_FINEST", 20)
+    monkeypatch.setattr("hiresattn.evaluation.outcomes.MOST_FINEST", 20)
     with pytest.raises(ConfigError, match=r"25 regions of 64 px .* at most 20"):
         classify(image(), model, device="cpu", policy="exhaustive")
     planned, left_out = passes([Example(image(), "dark", "test")], model, [2])
@@ -134,8 +134,8 @@ def test_exhaustive_refuses_an_image_of_too_many_regions(model, monkeypatch):
 def test_regions_are_counted_as_they_are_laid_out(height, overlap):
     for width in (1, 64, 90, 129, 640):
         laid = root_regions(height, width, root_size=64, overlap=overlap)
-        assert place_count(height, width, 64, overlap) == len(laid)
-    assert place_count(10**9, 10**9, 64) > 10**14
+        assert finest_count(height, width, 64, overlap) == len(laid)
+    assert finest_count(10**9, 10**9, 64) > 10**14
 
 
 def visited(*regions):

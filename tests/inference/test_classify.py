@@ -104,6 +104,15 @@ def test_a_budget_in_bytes_is_kept_to_within_one_step():
     assert found.cost.glimpses < whole.cost.glimpses
 
 
+@pytest.mark.parametrize("budget", ["1B", "0.000001s"])
+def test_nothing_is_read_ahead_that_the_budget_does_not_let_be_looked_at(budget):
+    """Root regions of tiles of their own: what is read is what is looked at."""
+    strip = _image(64, 64 * 40)
+    found, least = (_one(strip, budget=b) for b in (budget, 1))
+    assert found.cost.glimpses == 1
+    assert (found.cost.tiles, found.cost.bytes_read) == (least.cost.tiles, least.cost.bytes_read)
+
+
 def test_an_image_of_nodata_gets_no_answer():
     pyramid = ArrayPyramid(np.zeros((500, 500, 1), np.uint8), nodata=0)
     found = _one(pyramid)
