@@ -84,7 +84,6 @@ def classify(
     nms: float | None,
     seed: int | None,
     threads: int | None,
-    mpp: float | None,
     dry_run: bool,
     resume: bool,
     overwrite: bool,
@@ -103,8 +102,6 @@ def classify(
     sources = expand_sources(names, split)
     if regions:
         sources = _windows(sources, regions)
-    if mpp is not None:
-        sources = [_scaled(source, mpp) for source in sources]
     options.check_budget(budget)
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
@@ -184,7 +181,7 @@ def _plan(
     from hiresattn.lines import LinesFile
     from hiresattn_cli.dry_run import planned
 
-    known = {name: settings[name] for name in ("bands", "value_range")}
+    known = {name: settings[name] for name in ("bands", "value_range", "mpp", "nodata")}
     failed = 0
     with ExitStack() as stack:
         out = None if output is None else stack.enter_context(LinesFile(output, overwrite=overwrite))
@@ -208,16 +205,6 @@ def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], 
     if isinstance(source, Unusable):
         return [replace(source, region=region) for region in regions]
     return [Example(source=source, region=region) for region in regions]
-
-
-def _scaled(source: "Source", mpp: float) -> "Source":
-    """A source with this scale in place of that of its file or its manifest."""
-    from hiresattn.datasets.example import Example
-    from hiresattn.datasets.sources import Unusable
-
-    if isinstance(source, Unusable):
-        return source
-    return replace(source if isinstance(source, Example) else Example(source), mpp=mpp)
 
 
 def _in_order(

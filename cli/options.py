@@ -172,7 +172,7 @@ mpp = click.option(
     "--mpp",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="µm per level-0 px, in place of what the file says.",
+    help="µm per level-0 px, in place of what the file or manifest says.",
 )
 nodata = click.option(
     "--nodata",

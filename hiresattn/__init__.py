@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import load_model as load_model
     from hiresattn.conversion.convert import ConvertOptions as ConvertOptions
     from hiresattn.conversion.convert import convert as convert
+    from hiresattn.datasets.example import Example as Example
     from hiresattn.datasets.manifest import read_manifest as read_manifest
     from hiresattn.evaluation.run import EvaluateOptions as EvaluateOptions
     from hiresattn.evaluation.run import evaluate as evaluate
@@ -45,6 +46,7 @@ _HOME = {
     "ClassifyOptions": "hiresattn.inference.options",
     "ConvertOptions": "hiresattn.conversion.convert",
     "EvaluateOptions": "hiresattn.evaluation.run",
+    "Example": "hiresattn.datasets.example",
     "LocateOptions": "hiresattn.inference.locate",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",
@@ -70,6 +72,7 @@ __all__ = [
     "ClassifyOptions",
     "ConvertOptions",
     "EvaluateOptions",
+    "Example",
     "HiresattnError",
     "LocateOptions",
     "Model",

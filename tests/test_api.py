@@ -75,20 +75,44 @@ def test_pyramids_and_crops(work):
         assert isinstance(pyramid, hiresattn.Pyramid)
         crops = hiresattn.read_crops(pyramid, [(0, 0), (8, 16)], 32)
     assert crops.pixels.shape == (2, 32, 32, 3)
+    path = work / "0.png"
+    for source in (path, str(path), np.asarray(Image.open(path))):
+        assert np.array_equal(hiresattn.read_crops(source, [(0, 0), (8, 16)], 32).pixels, crops.pixels)
 
 
 def test_classify_one_and_all_and_draw(work, model):
     record = hiresattn.classify(work / "1.png", model, budget=2, device="cpu", mpp=0.5, bands=(1, 2, 3))
     assert isinstance(record, hiresattn.Record)
     assert (record.status, record.mpp) == ("ok", 0.5)
+    scaled = hiresattn.Example(work / "1.png", mpp=2.0)
+    assert [hiresattn.classify(scaled, model, mpp=mpp, device="cpu").mpp for mpp in (None, 0.5)] == [2.0, 0.5]
     paths = [work / "0.png", work / "1.png"]
     budget = hiresattn.Budget(glimpses=2)
     records = list(hiresattn.classify_all(paths, model, budget=budget, device="cpu", batch_images=2))
     assert [Path(one.source).name for one in records] == ["0.png", "1.png"]
-    with hiresattn.open_pyramid(work / "1.png") as pyramid:
-        hiresattn.draw_overlay(pyramid, record, work / "drawn.png")
-    with Image.open(work / "drawn.png") as drawn:
+    for source in (work / "1.png", str(work / "1.png"), np.asarray(Image.open(work / "1.png"))):
+        hiresattn.draw_overlay(source, record, work / "new" / "drawn.png")
+    with Image.open(work / "new" / "drawn.png") as drawn:
         assert drawn.format == "PNG"
+    with pytest.raises(hiresattn.errors.WriteError):
+        hiresattn.draw_overlay(work / "1.png", record, work / "new")
+
+
+def test_classify_all_takes_manifests_folders_and_globs(work, model, tmp_path):
+    def found(sources, **more):
+        records = hiresattn.classify_all(sources, model, budget=1, device="cpu", **more)
+        return [(Path(one.source).name, one.label, one.status) for one in records]
+
+    assert found(work / "m.csv")[1] == ("1.png", "light", "ok")
+    assert found(str(work / "[0-1].png")) == [("0.png", None, "ok"), ("1.png", None, "ok")]
+    assert found(tmp_path, on_error="record") == [(tmp_path.name, None, "error")]
+    with pytest.raises(hiresattn.errors.OpenError, match="no image in it"):
+        found(tmp_path)
+    with pytest.raises(hiresattn.errors.ConfigError, match="several sources"):
+        hiresattn.classify_all(None, model)
+    records = hiresattn.write_records(tmp_path / "out.jsonl", work / "m.csv", model, budget=1, device="cpu")
+    assert len(list(records)) == 8
+    assert hiresattn.EvaluateOptions(mpp=0.5, strict=True, nms=0.3).classify().nms == 0.3
 
 
 def test_evaluate_with_progress_and_files(work, model):

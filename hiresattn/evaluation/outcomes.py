@@ -105,7 +105,8 @@ def outcomes(
         One per image, in order: what is kept, and the prediction.
     """
     chosen = changed(options or ClassifyOptions(on_error="record"), changes)
-    chosen = replace(chosen, policy=run.policy, budget=run.budget or 1, stop=run.stop)
+    nms = 1.0 if run.policy == "lowres" else chosen.nms  # which chooses none
+    chosen = replace(chosen, policy=run.policy, budget=run.budget or 1, stop=run.stop, nms=nms)
     found = classify_all(examples, model, chosen)
     for example, prediction in zip(examples, found, strict=True):
         yield _outcome(example, prediction, model), prediction

@@ -60,6 +60,14 @@ class EvaluateOptions:
     """Bands of the images, counted from 1; None = the model's."""
     value_range: tuple[float, float] | None = None
     """Stored values that are darkest and brightest; None = the model's."""
+    mpp: float | None = None
+    """Micrometres per level-0 px, in place of what the manifest and files say."""
+    nodata: float | None = None
+    """Stored value of px that were not measured, in place of what files say."""
+    strict: bool = False
+    """Whether a tile that a file leaves out is an error; else it counts as not measured."""
+    nms: float = 1.0
+    """Largest overlap (intersection over union) of two chosen cells, or visited regions of a depth; 1 = any."""
     device: str = "auto"
     """Where the model runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     seed: int = 0
@@ -86,7 +94,10 @@ class EvaluateOptions:
 
     def classify(self) -> ClassifyOptions:
         """How the images are classified; calibration needs searches that spend the budget."""
-        same = ("budget", "scorer", "bands", "value_range", "device", "seed", "threads", "batch_images")
+        same = (
+            "budget", "scorer", "bands", "value_range", "mpp", "nodata", "strict", "nms", "device", "seed", "threads",
+            "batch_images",
+        )  # fmt: skip
         return ClassifyOptions(
             stop=None if self.calibrate else self.stop,
             on_error="raise" if self.on_error == "raise" else "record",

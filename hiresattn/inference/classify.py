@@ -15,6 +15,7 @@ import torch
 from hiresattn.checkpoint import Model
 from hiresattn.config import changed
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError
 from hiresattn.inference.batching import BYTES_PER_IMAGE, batch_images
 from hiresattn.inference.domain import band_means
@@ -23,11 +24,10 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.search import Search
 from hiresattn.inference.session import Session, start_session
-from hiresattn.inference.sources import Opener, Source
+from hiresattn.inference.sources import Opener, Source, all_of, is_one
 from hiresattn.inference.to_record import error_record, to_record
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
-from hiresattn.pyramid import Pyramid
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.prefetch import prepared_ahead
 
@@ -57,19 +57,22 @@ def classify(
         >>> record = hiresattn.classify("slide.svs", "model", budget="50MB")
         >>> record.class_name, record.score
     """
-    if not _is_one(source):
+    if not is_one(source):
         raise ConfigError("classify takes one source and returns one record; for several use classify_all")
     (record,) = classify_all([source], model, options, **changes)
     return record
 
 
 def classify_all(
-    sources: Iterable[Any], model: Model | str | Path, options: ClassifyOptions | None = None, **changes: Any
+    sources: Iterable[Any] | str | Path,
+    model: Model | str | Path,
+    options: ClassifyOptions | None = None,
+    **changes: Any,
 ) -> Iterator[Record]:
     """Classify images, several side by side, by looking at a fraction of each.
 
     Args:
-        sources: As ``classify`` takes one.
+        sources: As ``classify`` takes one, several; or a manifest (``.csv``, ``.parquet``), a folder or a glob.
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model, which stays as it is.
         options: How; None = the defaults.
         changes: Single options, in place of those of ``options``.
@@ -86,14 +89,9 @@ def classify_all(
         >>> for record in hiresattn.classify_all(["a.svs", "b.svs"], "model", on_error="record"):
         ...     print(record.source, record.class_name or record.error)
     """
-    if _is_one(sources):
-        raise ConfigError("classify_all takes several sources, for example a list; for one use classify")
-    session = start_session(model, changed(options or ClassifyOptions(), changes))
-    return _records(sources, session)
-
-
-def _is_one(source: Any) -> bool:
-    return isinstance(source, (str, Path, Example, Pyramid)) or hasattr(source, "dtype")
+    chosen = changed(options or ClassifyOptions(), changes)
+    listed = all_of(sources)
+    return _records(listed, start_session(model, chosen))
 
 
 @dataclass
@@ -119,7 +117,7 @@ def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
         config = session.model.config.input
         fetcher = CropFetcher([], config, at_once=at_once, cache_bytes=kept, **session.reading)
     opener = Opener(session, fetcher)
-    examples = (source if isinstance(source, Example) else Example(source) for source in sources)
+    examples = (source if isinstance(source, Example | Unusable) else Example(source) for source in sources)
     try:
         with closing(prepared_ahead(examples, opener.open, opener.let_go, most=width)) as coming:
             run = _side_by_side(coming, session, opener, width)

@@ -51,7 +51,7 @@ def estimate_cost(
     budget = Budget.parse(asked.budget)
     example = source if isinstance(source, Example) else Example(source)
     rule = model.config
-    with open_pyramid(example.source, mpp=example.mpp or asked.mpp, nodata=asked.nodata) as pyramid:
+    with open_pyramid(example.source, mpp=asked.mpp or example.mpp, nodata=asked.nodata) as pyramid:
         if example.region is not None:
             check_region(example.region, pyramid.height, pyramid.width, pyramid.source)
         config = input_for(rule.input, pyramid, asked.bands, asked.value_range)

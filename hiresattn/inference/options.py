@@ -35,7 +35,7 @@ class ClassifyOptions:
     """Native values that stand for the model's darkest and brightest, for images of another data type or range than
     the training's; None = the model's own."""
     mpp: float | None = None
-    """Micrometres per level-0 px, in place of what files say; a source's own comes first."""
+    """Micrometres per level-0 px, in place of what manifests and files say."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
     strict: bool = False

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -115,7 +115,7 @@ class RecordsFile:
 
 def write_records(
     output: str | os.PathLike[str],
-    sources: Sequence[Any],
+    sources: Iterable[Any] | str | Path,
     model: Model | str | Path,
     options: ClassifyOptions | None = None,
     *,
@@ -147,11 +147,13 @@ def write_records(
         ...     print(record.source, record.class_name)
     """
     from hiresattn.inference.classify import classify_all
+    from hiresattn.inference.sources import all_of
 
+    listed = all_of(sources)
     chosen = changed(options or ClassifyOptions(), changes)
     loaded = model if isinstance(model, Model) else load_model(model)
     with RecordsFile(output, loaded, chosen, resume=resume, overwrite=overwrite) as file:
-        left = file.missing(sources)
+        left = file.missing(listed)
         for source, record in zip(left, classify_all(left, loaded, chosen), strict=True):
             file.write(record, source)
             yield record

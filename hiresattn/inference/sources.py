@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import numpy as np
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.example import Example, Label, names_of
-from hiresattn.errors import ConfigError
+from hiresattn.datasets.sources import Unusable, sources_of
+from hiresattn.errors import ConfigError, OpenError
 from hiresattn.geometry import check_region, root_regions
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.roots import MOST_AT_ONCE, first_roots
@@ -69,11 +70,14 @@ class Opener:
         self._fetcher = fetcher
         self._images = SharedImages(session.options.nodata)
 
-    def open(self, example: Example) -> Source:
+    def open(self, example: Example | Unusable) -> Source:
         """Open a source and read its first crops. Errors are kept with it. May run in another thread."""
+        if isinstance(example, Unusable):
+            named = Example(example.source, example.label, region=example.region)
+            return Source(named, error=OpenError(example.error))
         started = time.perf_counter()
         options, model = self._session.options, self._session.model
-        if options.mpp is not None and example.mpp is None:
+        if options.mpp is not None:
             example = replace(example, mpp=options.mpp)
         source = Source(example)
         seconds = self._session.budget.seconds
@@ -200,6 +204,27 @@ def check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
                 f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest, or leave the "
                 "label empty"
             )
+
+
+def is_one(source: Any) -> bool:
+    """Whether this is one image, or the name of one or several, in place of several images."""
+    return isinstance(source, (str, Path, Example, Pyramid)) or hasattr(source, "dtype")
+
+
+def all_of(sources: Any) -> Iterable[Any]:
+    """The sources that are meant: those given, or those of a manifest, folder or glob.
+
+    Raises:
+        ConfigError: If it is a single image, or nothing that can be gone through.
+    """
+    if isinstance(sources, str | Path):
+        return list(sources_of(str(sources)))
+    if is_one(sources) or not isinstance(sources, Iterable):
+        raise ConfigError(
+            f"classify_all takes several sources, such as a list, a manifest, a folder or a glob; got "
+            f"{type(sources).__name__}. For one image use classify"
+        )
+    return sources
 
 
 def name_of(example: Example) -> str:

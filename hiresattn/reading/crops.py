@@ -2,13 +2,14 @@
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from threading import local
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from hiresattn.errors import ReadError, RegionError
-from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.plan import ReadPlan, plan_windows
 
 #: Tiles that a thread takes at a time: neighbours in the file.
@@ -31,7 +32,7 @@ class NativeCrops(NamedTuple):
 
 
 def read_crops(
-    pyramid: Pyramid,
+    source: Any,
     yx: np.ndarray | Sequence[tuple[int, int]],
     size: int | tuple[int, int],
     *,
@@ -45,7 +46,7 @@ def read_crops(
     Beyond the result, memory holds one tile per thread.
 
     Args:
-        pyramid: The image.
+        source: The image, as ``open_pyramid`` takes it; a pyramid stays open.
         yx: First row and column of each window, px of the level, int ``[n 2]``.
         size: Rows and columns of a window, or one number for both, px of the level.
         level: Index into ``pyramid.levels``; 0 is the finest.
@@ -57,13 +58,28 @@ def read_crops(
         The crops in the order asked for, and what they cost.
 
     Raises:
+        OpenError: If the image can't be opened.
         RegionError: If the level or a window doesn't exist, or ``out`` doesn't fit; nothing is read then.
         ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
 
     Examples:
-        >>> hiresattn.read_crops(slide, [(0, 0), (4096, 2048)], 224).pixels.shape
+        >>> hiresattn.read_crops("slide.svs", [(0, 0), (4096, 2048)], 224).pixels.shape
         (2, 224, 224, 3)
     """
+    with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as pyramid:
+        return _read(pyramid, yx, size, level, out, threads, strict=strict)
+
+
+def _read(
+    pyramid: Pyramid,
+    yx: np.ndarray | Sequence[tuple[int, int]],
+    size: int | tuple[int, int],
+    level: int,
+    out: np.ndarray | None,
+    threads: int,
+    *,
+    strict: bool,
+) -> NativeCrops:
     windows = _windows(pyramid, np.asarray(yx), size, level)
     count = len(windows)
     shape = (count, *_sides(size), pyramid.channels)

@@ -1,13 +1,17 @@
 """The overlay of a prediction: the visited regions on a coarse view of the image, close-ups beside it."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
 
+from hiresattn.errors import WriteError
+from hiresattn.files import make_folder
 from hiresattn.inference.record import Record, VisitedRegion
-from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report.marks import DARK, Marks, depth_colour
 from hiresattn.report.panel import BACKGROUND, INSET, WIDTH, Panel
 from hiresattn.report.view import Region, display_range, read_view, to_image
@@ -17,7 +21,7 @@ _MIN_SHORTER_SIDE = 200
 
 
 def draw_overlay(
-    pyramid: Pyramid,
+    source: Any,
     prediction: Record,
     path: str | Path,
     *,
@@ -32,23 +36,41 @@ def draw_overlay(
     pixels of the region with the largest attention weight, the region two depths above it, a legend, and the cost.
 
     Args:
-        pyramid: The image. Read are a coarse view of it and one or two regions.
+        source: The image, as ``open_pyramid`` takes it. Read are a coarse view of it and one or two regions.
         prediction: The record of the image, as ``classify`` returns it.
-        path: PNG file to write.
+        path: PNG file to write; its folder is made if it is missing.
         side: Longer side of the left part, px; up to twice that for a narrow region.
         values: Pixel values to show as black and as white. Default: 0 and 255 for uint8 (less for a dark image),
             else the 2nd and 98th percentile of the view. For display only.
         truth_boxes: Known targets to mark, each ``(y, x, height, width)`` in level-0 px.
 
     Raises:
+        OpenError: If the image can't be opened.
         ReadError: If a tile can't be decoded.
-        OSError: If the file can't be written.
+        WriteError: If the file can't be written.
 
     Examples:
         >>> record = hiresattn.classify("slide.svs", model)
-        >>> with hiresattn.open_pyramid("slide.svs") as pyramid:
-        ...     hiresattn.draw_overlay(pyramid, record, "slide.png")
+        >>> hiresattn.draw_overlay("slide.svs", record, "slide.png")
     """
+    with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as pyramid:
+        whole = _drawn(pyramid, prediction, side, values, truth_boxes)
+    path = Path(path)
+    make_folder(path.parent)
+    try:
+        whole.save(path, format="PNG")
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror or error}); check its folder") from error
+
+
+def _drawn(
+    pyramid: Pyramid,
+    prediction: Record,
+    side: int,
+    values: tuple[float, float] | None,
+    truth_boxes: Sequence[Region],
+) -> Image.Image:
+    """The picture."""
     frame = prediction.region or (0, 0, pyramid.height, pyramid.width)
     longer, shorter = max(frame[2:]), min(frame[2:])
     side = max(side, min(round(_MIN_SHORTER_SIDE * longer / shorter), 2 * side))
@@ -87,7 +109,7 @@ def draw_overlay(
         start = (_MARGIN + mark[2], _MARGIN + (mark[1] + mark[3]) / 2)
         end = (left.width + 2 * _MARGIN, _MARGIN + close_up_top + INSET / 2)
         _pointer(ImageDraw.Draw(whole), start, end, depth_colour(shown.depth))
-    whole.save(path, format="PNG")
+    return whole
 
 
 def _surroundings(regions: tuple[VisitedRegion, ...], best: VisitedRegion | None) -> VisitedRegion | None:

@@ -67,6 +67,8 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "bands": (3, 2, 1),
         "value_range": (0.0, 10000.0),
         "strict": True,
+        "mpp": None,
+        "nodata": None,
         "seed": 7,
         "threads": 2,
         "device": "cpu",
