@@ -302,6 +302,37 @@ def test_a_single_cell_has_the_other_rows_for_its_baseline():
         assert torch.allclose(gradient[row], -advantage * (one_hot - 0.25), atol=1e-6)
 
 
+@pytest.mark.parametrize("gap", [0.0, 5.0, 30.0, 60.0, 200.0])
+def test_ratios_are_right_however_much_likelier_one_cell_is(gap):
+    """A set of one cell ``gap`` above eight, and one of the eight."""
+    prob = torch.tensor([gap] + [0.0] * 8, dtype=torch.float64).softmax(0)
+    others = prob[2:].sum()
+    one, _ = _without((prob[:2] / others)[None])
+    a, b = (float(p / others) for p in prob[:2])
+    first, second = a / (a + 1), b / (b + 1)  # alone, with the other gone
+    both = a / (a + b + 1) * second + b / (a + b + 1) * first
+    assert one[0].tolist() == pytest.approx([second / both, first / both], rel=1e-10)
+    logits, reward = torch.tensor([[gap] + [0.0] * 8]), torch.tensor([[0.0, 1.0]])
+    loss = unordered_set_loss(logits, torch.tensor([[0, 1]]), reward).item()
+    # p(s) R(s) (f(s) - baseline), with the baseline p f of all, each after s: of the second cell f = 1
+    chance, ratio = float(prob[1]), one[0].tolist()
+    after = [1 / both / ratio[0], 1.0]
+    expected = -sum(float(prob[n]) * ratio[n] * (n - chance * after[n]) for n in range(2))
+    assert loss == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("logits", [[-100.0] + [0.0] * 8, [0.0, -40.0, -200.0, -1000.0]])
+def test_a_cell_that_was_all_but_impossible_leaves_the_loss_finite(logits):
+    for count in range(1, len(logits) + 1):
+        given = torch.tensor([logits], requires_grad=True)
+        loss = unordered_set_loss(
+            given, torch.arange(count)[None], torch.linspace(0.1, 0.9, count)[None]
+        ).sum()
+        (gradient,) = torch.autograd.grad(loss, given)
+        assert loss.isfinite()
+        assert gradient.isfinite().all()
+
+
 def test_cells_that_are_absent_or_sure_break_nothing():
     logits = torch.tensor([[40.0, 0.0, -40.0, -torch.inf]], requires_grad=True)
     loss = unordered_set_loss(logits, torch.tensor([[0, 1, 2]]), torch.tensor([[0.1, 0.9, 0.5]]))
