@@ -4,6 +4,7 @@ from typing import Any
 
 import click
 
+from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
@@ -36,6 +37,9 @@ from hiresattn_cli.records import exit_status
         metavar="P",
         help="Least probability that a region shows the image's label, for it to become a box.",
     ),
+    options.bands,
+    options.value_range,
+    options.device,
     click.option(
         "--threads",
         type=click.IntRange(min=1),

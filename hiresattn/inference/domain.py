@@ -39,7 +39,7 @@ def warnings_for(
         domain: What the training images were like.
         trained: The model's own rule for values.
         config: The rule used for this image.
-        means: Mean of each band at first glance, scaled (see ``band_means``).
+        means: Mean of each band over the root regions, scaled (see ``band_means``).
         side: Short side of what is classified, level-0 px.
         mpp: Micrometres per level-0 px, in place of what the image says.
 

@@ -18,19 +18,22 @@ from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.options import check_value_range
 from hiresattn.inference.records_file import source_key
 from hiresattn.inference.session import ready_net
+from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.lines import LinesFile, refuse_filled
+from hiresattn.model.device import pick_device
 from hiresattn.option_types import check_types
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 
 _log = logging.getLogger(__name__)
 
-#: Least probability that a place shows the image's label, for it to be a box.
+#: Least probability that a region shows the image's label, for it to be a box.
 SURE = 0.5
-#: Rounds in which an image's share of such places is estimated.
+#: Rounds in which an image's share of such regions is estimated.
 ROUNDS = 30
 
 
@@ -46,6 +49,12 @@ class LocateOptions:
     """Least share of its side that a region has in common with the next, 0 to below 1."""
     sure: float = SURE
     """Least probability that a region shows the label, for it to become a box; see ``located``."""
+    bands: tuple[int, ...] | None = None
+    """Bands to feed the model, counted from 1; None = the model's own."""
+    value_range: tuple[float, float] | None = None
+    """Native values that stand for the model's darkest and brightest; None = the model's own."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
     threads: int = 2
     """Threads that read."""
     on_error: str = "raise"
@@ -59,6 +68,10 @@ class LocateOptions:
             raise ConfigError(f"threads must be 0 or more; got {self.threads}")
         if not 0 <= self.sure <= 1:
             raise ConfigError(f"sure is a probability, 0 to 1; got {self.sure}")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
         if self.on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error must be 'raise' or 'skip'; got {self.on_error!r}")
 
@@ -124,8 +137,8 @@ def locate(
     searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
     check(loaded, [rows[n] for n in searched])  # before anything is read
     _warn_of_unlabelled(rows)
-    run = [loaded.sha256, chosen.overlap, chosen.sure]
-    engine = TorchEngine(ready_net(loaded.net, loaded.net.device))
+    run = [loaded.sha256, chosen.overlap, chosen.sure, chosen.bands, chosen.value_range]
+    engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
     found, failures = 0, []
     with ExitStack() as stack:
         file = None
@@ -174,15 +187,15 @@ def located(
     Yields:
         The examples, with the regions found as their boxes; without boxes where none shows the label; with
         empty boxes where the label is the background. An image without a label in which nothing is found gets that
-        label; in one of background a chance look-alike may still be found.
+        label; in one of background a region that happens to resemble a class may still be found.
 
     Raises:
         ConfigError: If the model has no background class, a label is none of its classes, or an image has more
-            places than ``exhaustive.MOST_FINEST``.
+            regions than ``exhaustive.MOST_FINEST``.
         HiresattnError: If an image can't be read.
     """
     chosen = changed(options or LocateOptions(), changes)
-    engine = TorchEngine(ready_net(model.net, model.net.device))
+    engine = TorchEngine(ready_net(model.net, pick_device(chosen.device)))
     check(model, ())
     for example in examples:
         yield _locate_one(example, engine, model, chosen)
@@ -191,28 +204,31 @@ def located(
 def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
     """One image with its boxes."""
     background = check(model, (example,))
-    odd_classes = [i for i in range(len(model.classes)) if i != background]
-    sought = odd_classes if example.label is None else [model.classes.index(str(example.label))]
-    if sought == [background]:
+    others = [i for i in range(len(model.classes)) if i != background]
+    classes = others if example.label is None else [model.classes.index(str(example.label))]
+    if classes == [background]:
         return replace(example, boxes=())
-    pyramid = open_pyramid(example.source)
+    pyramid = open_pyramid(example.source, mpp=example.mpp)
     try:
         region = example.region or (0, 0, pyramid.height, pyramid.width)
         check_region(region, pyramid.height, pyramid.width, pyramid.source)
-        with CropFetcher([pyramid], model.config.input, threads=options.threads) as fetch:
+        config = input_for(model.config.input, pyramid, options.bands, options.value_range)
+        with CropFetcher([pyramid], config, threads=options.threads) as fetch:
             found = everywhere(engine, fetch, np.array(region, np.int64), overlap=options.overlap)
     finally:
         if pyramid is not example.source:
             pyramid.close()
     measured = (found.coverage > 0).nonzero()[0]
     logits = found.glimpse_logits[measured]
-    evidence = np.logaddexp.reduce(logits[:, sought], axis=1) - math.log(len(sought)) - logits[:, background]
-    odd = _probabilities(evidence, known=example.label is not None) >= options.sure
-    boxes = tuple(tuple(place) for place in found.region[measured][odd].tolist())
+    evidence = (
+        np.logaddexp.reduce(logits[:, classes], axis=1) - math.log(len(classes)) - logits[:, background]
+    )
+    shown = _probabilities(evidence, known=example.label is not None) >= options.sure
+    boxes = tuple(tuple(region) for region in found.region[measured][shown].tolist())
     if example.label is not None:
         return replace(example, boxes=boxes or None)
     if boxes or not len(measured):
-        names = tuple(model.classes[sought[i]] for i in logits[odd][:, sought].argmax(1).tolist())
+        names = tuple(model.classes[classes[i]] for i in logits[shown][:, classes].argmax(1).tolist())
         return replace(example, boxes=boxes or None, box_labels=names or None)
     return replace(example, label=model.classes[background], boxes=())
 
@@ -228,7 +244,7 @@ def check(model: Model, examples: Iterable[Example]) -> int:
     for example in examples:
         if isinstance(example.label, tuple):
             raise ConfigError(
-                f"{example.source}: it has several labels; places are found for one label per image"
+                f"{example.source}: it has several labels; boxes are found for one label per image"
             )
         if example.label is not None and example.label not in model.classes:
             known = ", ".join(model.classes)
@@ -293,16 +309,16 @@ def _from_line(example: Example, line: dict[str, Any]) -> Example:
 
 
 def _probabilities(evidence: np.ndarray, *, known: bool = True) -> np.ndarray:
-    """Of each place to show the label, from log p(seen | label) / p(seen | background) ``[n]``.
+    """Of each region to show the label, from log p(seen | label) / p(seen | background) ``[n]``.
 
-    Unless it is ``known`` that some place does, one more that shows the background is counted: else the share of few
-    places would follow the largest evidence, however small that is.
+    Unless it is ``known`` that some region does, one more that shows the background is counted: else the share of few
+    regions would follow the largest evidence, however small that is.
     """
     count = len(evidence) + (not known)
     share = 1 / max(count, 1)
-    odd = np.zeros(0)
+    found = np.zeros(0)
     for _ in range(ROUNDS):
         share = min(max(share, 1e-6), 1 - 1e-6)
-        odd = np.exp(-np.logaddexp(0, -(evidence + math.log(share / (1 - share)))))
-        share = float(odd.sum()) / max(count, 1)
-    return odd
+        found = np.exp(-np.logaddexp(0, -(evidence + math.log(share / (1 - share)))))
+        share = float(found.sum()) / max(count, 1)
+    return found

@@ -20,7 +20,7 @@ class VisitedRegion:
     parent: int | None
     """``id`` of the glimpse that it was chosen from."""
     depth: int
-    """0 looks at the whole."""
+    """Divisions between a root region and this one: 0 is a root region."""
     y: int
     """First row, level-0 px."""
     x: int

@@ -47,7 +47,7 @@ class TorchEngine:
         net = self.net
         found = net.glimpse(Crops(pixels, coverage), regions, frames, paths)
         aggregator: Any = net.aggregator
-        looks = found.scored.appearance if appearance else None
+        cell_features = found.scored.appearance if appearance else None
         own = found.scored.class_log_prob
         return Outputs(
             features=found.features.cpu().numpy(),
@@ -57,6 +57,6 @@ class TorchEngine:
             weight_logits=aggregator.weight_logits(found.features).cpu().numpy(),
             class_log_prob=None if own is None else own.cpu().numpy(),
             appearance=None
-            if looks is None
-            else functional.normalize(looks.flatten(2), dim=1).transpose(1, 2).cpu().numpy(),
+            if cell_features is None
+            else functional.normalize(cell_features.flatten(2), dim=1).transpose(1, 2).cpu().numpy(),
         )

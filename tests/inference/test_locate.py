@@ -9,6 +9,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import _probabilities, located
+from hiresattn.pyramid import open_pyramid
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
@@ -43,7 +44,7 @@ def model(tmp_path_factory):
     return load_model(folder)
 
 
-def test_the_box_is_the_place_that_explains_the_label(model):
+def test_the_box_is_the_region_that_explains_the_label(model):
     rng = np.random.default_rng(1)
     both = _image(rng, 128, "bright", (32, 64))
     both[96:112, 16:32] = 20
@@ -52,7 +53,7 @@ def test_the_box_is_the_place_that_explains_the_label(model):
     assert found == [((32, 64, 16, 16),), ((96, 16, 16, 16),), ()]
 
 
-def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_is_none(model):
+def test_all_regions_that_explain_the_label_are_boxes_and_one_that_does_not_is_none(model):
     rng = np.random.default_rng(2)
     two = _image(rng, 64, "bright", (0, 0))
     two[48:, 48:] = 220
@@ -62,7 +63,7 @@ def test_all_places_that_explain_the_label_are_boxes_and_a_place_that_does_not_i
     assert found.boxes is None
 
 
-def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
+def test_without_a_label_every_region_that_is_not_background_is_a_box_with_its_class(model):
     rng = np.random.default_rng(2)
     both = _image(rng, 64, "bright", (0, 0))
     both[48:, 48:] = 20
@@ -76,20 +77,20 @@ def test_without_a_label_every_odd_place_is_a_box_with_its_class(model):
     assert found.label == "plain"
 
 
-def test_a_single_place_without_a_label_is_no_box_because_it_is_the_likeliest():
+def test_a_single_region_without_a_label_is_no_box_because_it_is_the_likeliest():
     for evidence in (-0.3, 0.0, 0.3):
         assert _probabilities(np.array([evidence]), known=False).item() < 0.5
     assert _probabilities(np.array([5.0]), known=False).item() > 0.9
     assert _probabilities(np.array([-0.3])).item() > 0.9  # a label that must show somewhere
 
 
-def test_places_without_a_measured_px_are_no_boxes(model, tmp_path):
+def test_regions_without_a_measured_px_are_no_boxes(model, tmp_path):
     rng = np.random.default_rng(4)
     image = _image(rng, 64, "bright", (0, 48))
     image[:, :32] = 0
     profile = {"driver": "GTiff", "width": 64, "height": 64, "count": 1, "dtype": "uint8", "nodata": 0}
-    place = rasterio.Affine(2, 0, 10, 0, -2, 20)
-    with rasterio.open(tmp_path / "half.tif", "w", **profile, transform=place) as file:
+    transform = rasterio.Affine(2, 0, 10, 0, -2, 20)
+    with rasterio.open(tmp_path / "half.tif", "w", **profile, transform=transform) as file:
         file.write(image.transpose(2, 0, 1))
     kept = model.net.background
     try:
@@ -110,11 +111,30 @@ def test_how_common_the_label_is_is_learnt_from_the_image():
         assert found.sum().item() == pytest.approx(odd, rel=0.1, abs=0.5)
 
 
-def test_a_window_is_looked_at_in_its_own_place(model):
+def test_a_window_is_searched_where_it_lies(model):
     rng = np.random.default_rng(3)
     image = _image(rng, 128, "dark", (80, 96))
     (found,) = located([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
     assert found.boxes == ((80, 96, 16, 16),)
+
+
+def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):
+    rng = np.random.default_rng(5)
+    image = np.concatenate([np.zeros((64, 64, 1), np.uint8), _image(rng, 64, "bright", (16, 32))], axis=2)
+    opened = []
+
+    def watched(source, **options):
+        opened.append(options)
+        return open_pyramid(source, **options)
+
+    monkeypatch.setattr("hiresattn.inference.locate.open_pyramid", watched)
+    example = Example(10 * image.astype(np.uint16), "bright", mpp=0.5)
+    (found,) = located([example], model, threads=0, device="cpu", bands=(2,), value_range=(0, 2550))
+    assert found.boxes == ((16, 32, 16, 16),)
+    assert opened == [{"mpp": 0.5}]
+    for wrong in ({"bands": (0,)}, {"value_range": (1.0, 0.0)}, {"device": "nosuch"}):
+        with pytest.raises(ConfigError):
+            list(located([example], model, **wrong))
 
 
 def test_a_model_without_a_background_is_refused(model):

@@ -121,7 +121,7 @@ def test_search_goes_straight_down_to_the_target():
 def test_priority_is_the_regions_value_times_the_cells_probability():
     found, _ = _search(BrightFetch((1500, 2900)), budget=Budget(glimpses=30))
     worth = -np.logaddexp(0, -found.value)
-    worth[0] = 0.0  # the first look
+    worth[0] = 0.0  # the root region
     priority = worth[found.parent] + found.log_prob
     for row in range(1, len(priority)):
         # what was open when this row was chosen had no higher priority
@@ -164,7 +164,7 @@ class TableScorer(Scorer):
         return Scored(logits.expand(count, -1).view(-1, 7, 7), looks.expand(count, -1, -1).view(-1, 2, 7, 7))
 
 
-def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
+def test_cells_that_resemble_a_background_region_are_put_back():
     net = _net()
     net.scorer, net.value = TableScorer(), None
     net.background, net.prior_weight = 0, nn.Parameter(torch.zeros(()))
@@ -172,18 +172,18 @@ def test_look_alikes_of_a_place_where_nothing_was_found_are_put_back():
         net.classifier.weight.copy_(torch.tensor([[0.0, 0.0], [0.0, 20.0]]))
         net.classifier.bias.copy_(torch.tensor([0.0, -10.0]))
 
-    def looks_until_found(**policy):
+    def glimpses_until_found(**policy):
         found, _ = _search(BrightFetch((48, 48)), side=64, net=net, **policy)
         return int(np.flatnonzero((found.region[:, :2] == 48).all(1))[0])
 
-    assert looks_until_found(suppression=8.0) == 2  # the whole, one of the twenty, the target
-    assert looks_until_found(suppression=3.0) > 15  # not put back far enough
-    assert looks_until_found(suppression=0.0) > 15
-    net.background = None  # nothing says that a place was background
-    assert looks_until_found(suppression=8.0) > 15
+    assert glimpses_until_found(suppression=8.0) == 2  # the whole, one of the twenty, the target
+    assert glimpses_until_found(suppression=3.0) > 15  # not put back far enough
+    assert glimpses_until_found(suppression=0.0) > 15
+    net.background = None  # nothing says that a region was background
+    assert glimpses_until_found(suppression=8.0) > 15
 
 
-def test_no_place_is_visited_twice_at_a_depth():
+def test_no_region_is_visited_twice_at_a_depth():
     fetch = BrightFetch((1000, 1000))
     found, _ = _search(fetch, budget=Budget(glimpses=60))
     for depth in range(1, found.depth.max() + 1):
@@ -206,7 +206,7 @@ def test_search_stops_when_it_is_confident():
     assert len(found.image) <= 6
 
 
-def test_a_first_look_of_many_regions_comes_in_parts_and_before_anything_else(monkeypatch):
+def test_many_root_regions_come_in_parts_and_before_all_others(monkeypatch):
     monkeypatch.setattr("hiresattn.inference.roots.MOST_AT_ONCE", 10)
     asked = []
 
