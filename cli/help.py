@@ -95,10 +95,14 @@ def examples() -> Iterator[tuple[str, str]]:
 
 
 def described_keys() -> Iterator[Described]:
-    """Every key of ``train --config``, with its type, default and documentation: the fields of ``TrainOptions``."""
+    """The keys of ``train --config``, ``preset`` and fields of ``TrainOptions``: type, default and documentation."""
     from hiresattn.option_types import type_words
     from hiresattn.training.options import TrainOptions
 
+    yield Described(
+        "train", "Keys of --config", "preset (text in quotes)",
+        "Named set of options, which the other keys and flags win over.", "",
+    )  # fmt: skip
     documented, hints = _docstrings(TrainOptions), get_type_hints(TrainOptions)
     for one in fields(TrainOptions):
         default = None if one.default is MISSING else one.default

@@ -84,8 +84,11 @@ class Model:
             Float32 ``[n d]``, on the CPU.
 
         Raises:
+            ConfigError: If ``batch_size`` is no number of crops.
             DomainError: If the crops' shape, bands or data type aren't the model's.
         """
+        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+            raise ConfigError(f"batch_size is a number of crops, 1 or more; got {batch_size!r}")
         if isinstance(crops, NativeCrops):
             return embed(self.net, scaled(crops.pixels, self.config.input), batch_size)
         bands, crops = len(self.config.input.bands), np.asarray(crops)

@@ -268,12 +268,24 @@ class ModelConfig(_Json):
         return self.finest or self.input.size
 
 
-def changed(options: _Options, changes: Mapping[str, Any]) -> _Options:
+def changed(options: _Options | None, changes: Mapping[str, Any], kind: type[_Options]) -> _Options:
     """Options with some fields replaced.
 
+    Args:
+        options: None = the defaults.
+        changes: Fields and their values.
+        kind: Class of the options.
+
     Raises:
-        ConfigError: If there is no such field; the message has the nearest name.
+        ConfigError: If they are of another class, or there is no such field; the message has the nearest name.
     """
+    if options is None:
+        options = kind()
+    if not isinstance(options, kind):
+        raise ConfigError(
+            f"options are of class {kind.__name__}, or given by name, such as "
+            f"{fields(kind)[0].name}=…; got {type(options).__name__} {options!r:.80}"
+        )
     known = [field.name for field in fields(options)]
     for name in changes:
         if name not in known:

@@ -232,3 +232,30 @@ def test_lists_ranges_and_numpy_numbers_are_taken_as_options():
     assert (options.bands, options.value_range, options.seed) == ((1, 2), (0, 5), 3)
     assert type(options.seed) is int
     assert hiresattn.TrainOptions(k=[4, 2], bands=range(1, 4), lr=1).bands == (1, 2, 3)
+
+
+def test_train_and_evaluate_say_what_examples_are(work, model, tmp_path):
+    examples = hiresattn.read_manifest(work / "m.csv")
+    words = {"epochs": 1, "crop_size": 16, "k": (1,), "value_range": (0, 255), "device": "cpu", "threads": 1}
+    trained = hiresattn.train((example for example in examples), tmp_path / "model", **words)
+    assert trained.classes == ("dark", "light")
+    for given, message in (([], "no images"), (["a.png"], "as an Example"), (None, "give a manifest")):
+        for call in (lambda x: hiresattn.train(x, tmp_path / "no"), lambda x: hiresattn.evaluate(model, x)):
+            with pytest.raises(hiresattn.errors.ConfigError, match=message):
+                call(given)
+
+
+def test_what_is_no_options_image_encoder_or_batch_is_refused_in_words(work, model):
+    import torch
+
+    from hiresattn.errors import ConfigError, OpenError
+
+    for given in (64, {"budget": 3}, hiresattn.TrainOptions()):
+        with pytest.raises(ConfigError, match="options are of class ClassifyOptions"):
+            hiresattn.classify(work / "0.png", model, given)
+    with pytest.raises(OpenError, match="a torch tensor"):
+        hiresattn.classify(torch.zeros(32, 32, 3, dtype=torch.uint8), model, device="cpu")
+    with pytest.raises(ConfigError, match="the module's class"):
+        hiresattn.register_encoder("for-test-none", torch.nn.Identity())
+    with pytest.raises(ConfigError, match="1 or more"):
+        hiresattn.load_model(model).embed(np.zeros((1, 3, 16, 16), np.float32), batch_size=0)

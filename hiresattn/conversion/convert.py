@@ -156,7 +156,7 @@ def convert(
         >>> hiresattn.convert("slide.svs", "slide.ome.zarr", threads=4).bytes
     """
     start = time.perf_counter()
-    asked = changed(options or ConvertOptions(), changes)
+    asked = changed(options, changes, ConvertOptions)
     path = checked_target(source, target, overwrite=asked.overwrite)
     chosen = asked.format or _format(path)
     compression = asked.compression or _COMPRESSIONS[chosen][0]

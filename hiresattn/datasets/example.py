@@ -1,6 +1,6 @@
 """One image to learn from or to classify, and its labels."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,27 @@ class Example:
     """Which part of a cross-validation it is, where the manifest says."""
     origin: str = field(default="", compare=False)
     """Where it was read, such as ``slides.csv, line 3``; for messages."""
+
+
+def listed_examples(given: Any) -> list[Example]:
+    """Examples that are given in place of a manifest, from whatever can be gone through.
+
+    Raises:
+        ConfigError: If there are none, or something else is among them.
+    """
+    if not isinstance(given, Iterable):
+        raise ConfigError(
+            f"give a manifest, a folder of classes, or several Example; got {type(given).__name__}"
+        )
+    examples = list(given)
+    for example in examples:
+        if not isinstance(example, Example):
+            raise ConfigError(
+                f"each image is given as an Example, with its label; got {type(example).__name__} {example!r:.80}"
+            )
+    if not examples:
+        raise ConfigError("no images: the examples given are empty")
+    return examples
 
 
 def classes_in(example: Example) -> set[str]:

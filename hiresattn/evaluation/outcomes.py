@@ -104,7 +104,7 @@ def outcomes(
     Yields:
         One per image, in order: what is kept, and the prediction.
     """
-    chosen = changed(options or ClassifyOptions(on_error="record"), changes)
+    chosen = changed(options or ClassifyOptions(on_error="record"), changes, ClassifyOptions)
     nms = 1.0 if run.policy == "lowres" else chosen.nms  # which chooses none
     chosen = replace(chosen, policy=run.policy, budget=run.budget or 1, stop=run.stop, nms=nms)
     found = classify_all(examples, model, chosen)

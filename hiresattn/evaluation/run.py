@@ -10,7 +10,7 @@ from typing import Any
 
 from hiresattn.checkpoint import Model, load_model, set_temperature
 from hiresattn.config import changed, did_you_mean
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.manifest import in_fold
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
@@ -138,7 +138,7 @@ def evaluate(
         >>> found = hiresattn.evaluate("model", "slides.csv", "evaluation", budgets=(16, 64))
         >>> found.metrics["accuracy"].value
     """
-    chosen = changed(options or EvaluateOptions(), changes)
+    chosen = changed(options, changes, EvaluateOptions)
     if chosen.calibrate and (isinstance(model, Model) or str(model).startswith("hf:")):
         raise ConfigError("calibrate writes into the model's card; give the path of a model directory")
     loaded = model if isinstance(model, Model) else load_model(model)
@@ -185,7 +185,8 @@ def _examples(
     manifest: str | Path | Iterable[Example], model: Model, options: EvaluateOptions
 ) -> Iterable[Example]:
     if not isinstance(manifest, str | Path):
-        return manifest if options.fold is None else in_fold(manifest, options.fold, "the examples")
+        examples = listed_examples(manifest)
+        return examples if options.fold is None else in_fold(examples, options.fold, "the examples")
     trained = model.training.get("options", {})
     if options.fold is not None and str(trained.get("fold", options.fold)) not in ("None", str(options.fold)):
         _log.warning(

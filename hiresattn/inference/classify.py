@@ -89,7 +89,7 @@ def classify_all(
         >>> for record in hiresattn.classify_all(["a.svs", "b.svs"], "model", on_error="record"):
         ...     print(record.source, record.class_name or record.error)
     """
-    chosen = changed(options or ClassifyOptions(), changes)
+    chosen = changed(options, changes, ClassifyOptions)
     listed = all_of(sources)
     return _records(listed, start_session(model, chosen))
 

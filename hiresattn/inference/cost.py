@@ -47,7 +47,7 @@ def estimate_cost(
     Examples:
         >>> estimate_cost("s3://bucket/slide.svs", model, budget=64).run["bytes"]
     """
-    asked = changed(options or ClassifyOptions(), changes)
+    asked = changed(options, changes, ClassifyOptions)
     budget = Budget.parse(asked.budget)
     example = source if isinstance(source, Example) else Example(source)
     rule = model.config

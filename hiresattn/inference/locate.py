@@ -129,7 +129,7 @@ def locate(
     Examples:
         >>> hiresattn.locate("slides.csv", "patch-model", "slides-with-boxes.csv").found
     """
-    chosen = changed(options or LocateOptions(), changes)
+    chosen = changed(options, changes, LocateOptions)
     if output is not None:
         _check_output(Path(output), manifest, resume=resume, overwrite=overwrite)
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
@@ -194,7 +194,7 @@ def located(
             regions than ``exhaustive.MOST_FINEST``.
         HiresattnError: If an image can't be read.
     """
-    chosen = changed(options or LocateOptions(), changes)
+    chosen = changed(options, changes, LocateOptions)
     engine = TorchEngine(ready_net(model.net, pick_device(chosen.device)))
     check(model, ())
     for example in examples:

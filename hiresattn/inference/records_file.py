@@ -150,7 +150,7 @@ def write_records(
     from hiresattn.inference.sources import all_of
 
     listed = all_of(sources)
-    chosen = changed(options or ClassifyOptions(), changes)
+    chosen = changed(options, changes, ClassifyOptions)
     loaded = model if isinstance(model, Model) else load_model(model)
     with RecordsFile(output, loaded, chosen, resume=resume, overwrite=overwrite) as file:
         left = file.missing(listed)

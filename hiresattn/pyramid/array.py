@@ -44,6 +44,11 @@ class ArrayPyramid(Pyramid):
         arrays = list(levels) if isinstance(levels, Sequence) else [levels]
         if not arrays:
             raise OpenError(f"{source}: no levels; pass at least one array [h w c]")
+        for array in arrays:
+            if type(array).__module__.partition(".")[0] == "torch":
+                raise OpenError(
+                    f"{source}: a torch tensor; give a NumPy array [h w c], such as tensor.numpy()"
+                )
         self._arrays = [_image_axes(array, source) for array in arrays]
         crs, transform = _georeference(arrays[0])
         first = self._arrays[0]

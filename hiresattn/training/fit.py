@@ -1,6 +1,6 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import torch
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import ModelConfig, changed, did_you_mean
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
@@ -52,7 +52,7 @@ def _ignore(_: Any) -> None:
 
 
 def train(
-    manifest: str | Path | Sequence[Example],
+    manifest: str | Path | Iterable[Example],
     output: str | Path,
     options: TrainOptions | str | None = None,
     *,
@@ -85,13 +85,11 @@ def train(
         if options not in PRESETS:
             raise ConfigError(f"unknown preset {options!r}{did_you_mean(options, PRESETS)}")
         options = PRESETS[options]
-    options = changed(options or TrainOptions(), changes)
-    if isinstance(manifest, str | Path):
-        examples: Sequence[Example] = read_training_set(manifest, options)
-    else:
-        examples = manifest
+    options = changed(options, changes, TrainOptions)
     for _ in fit(
-        examples,
+        read_training_set(manifest, options)
+        if isinstance(manifest, str | Path)
+        else listed_examples(manifest),
         output,
         options,
         resume=resume,

@@ -47,7 +47,10 @@ def test_the_help_of_train_fits_on_60_lines():
 
 def test_help_all_of_train_has_every_key_with_type_documentation_and_default():
     keys = list(described_keys())
-    assert [one.option.split(" ")[0] for one in keys] == [field.name for field in fields(TrainOptions)]
+    assert [one.option.split(" ")[0] for one in keys] == [
+        "preset",
+        *(field.name for field in fields(TrainOptions)),
+    ]
     assert all(one.help for one in keys)
     assert {one.option: one.default for one in keys}["grid (a whole number)"] == "7"
     text = shown("train", "--help-all")

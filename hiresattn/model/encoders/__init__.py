@@ -56,8 +56,15 @@ def register_encoder(name: str, build: Callable[[int], nn.Module]) -> None:
         build: ``build(channels)`` → the module with fresh weights; ``channels`` is the number of bands of a crop.
 
     Raises:
-        ConfigError: If the name is that of a built-in encoder.
+        ConfigError: If the name is that of a built-in encoder, or ``build`` can't be called with the number of bands.
     """
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"the name of an encoder is a text; got {name!r}")
+    if isinstance(build, nn.Module) or not callable(build):
+        raise ConfigError(
+            f"register_encoder takes the module's class, or a function that makes one for a number of bands; got "
+            f"{type(build).__name__}"
+        )
     if name in _BUILT_IN:
         raise ConfigError(f"{name!r} is a built-in encoder; register yours under another name")
     _REGISTERED[name] = build
