@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Sized
+from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -20,6 +21,7 @@ BYTES_PER_IMAGE = 32 << 20
 #: A batch is worth it on the CPU if it takes at most this share of the time, a crop, of one at a time.
 _WORTH = 0.75
 _REPEATS = 3
+_MEMINFO = Path("/proc/meminfo")
 
 _measured: WeakKeyDictionary[GlimpseNet, int] = WeakKeyDictionary()
 
@@ -85,8 +87,19 @@ def _seconds_per_crop(net: GlimpseNet, config: InputConfig, count: int) -> float
 
 def _images_in_memory() -> int:
     """Images whose decoded tiles take at most a quarter of the memory that is free; as many come next."""
+    free = _free_memory()
+    return MOST_IMAGES if free is None else max(1, int(free / 4 / (2 * BYTES_PER_IMAGE)))
+
+
+def _free_memory() -> int | None:
+    """Memory that programs can have, bytes: what only caches files counts as free. None = not known."""
     try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError, IndexError):  # not Linux
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):  # not on this system
-        return MOST_IMAGES
-    return max(1, int(free / 4 / (2 * BYTES_PER_IMAGE)))
+        return None
