@@ -117,7 +117,7 @@ def save_model(model: Model, path: str | Path) -> Model:
     weights = {name: value.detach().cpu().contiguous() for name, value in model.net.state_dict().items()}
     if not all(bool(torch.isfinite(value).all()) for value in weights.values()):
         raise CheckpointError(
-            f"{path}: some weights are NaN or infinite; nothing was written. Train with a lower learning rate (--lr)"
+            f"{path}: some weights are NaN or infinite; nothing was written. Train with a lower learning rate (lr)"
         )
     try:
         path.mkdir(parents=True, exist_ok=True)

@@ -246,7 +246,7 @@ class ModelConfig(_Json):
         if self.multi_label and self.background is not None:
             raise ConfigError(
                 f"background {self.background!r} excludes all other classes, which does not go with several labels per "
-                "image; leave out --background or --multi-label"
+                "image; leave out background or multi_label"
             )
         if self.head not in ("classifier", "scorer"):
             raise ConfigError(f"head is 'classifier' or 'scorer'; got {self.head!r}")

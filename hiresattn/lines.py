@@ -58,7 +58,7 @@ class LinesFile:
         *,
         resume: bool = False,
         overwrite: bool = False,
-        when_full: str = "go on with --resume",
+        when_full: str = "go on with resume",
     ) -> None:
         self.path = Path(path)
         self._when_full = when_full
@@ -191,13 +191,13 @@ def refuse_filled(path: str | os.PathLike[str], *, resume: bool, overwrite: bool
         ConfigError: If it does, or both are asked for.
     """
     if resume and overwrite:
-        raise ConfigError("--resume keeps what the file holds and --overwrite empties it; give one of them")
+        raise ConfigError("resume keeps what the file holds and overwrite empties it; give one of them")
     path = Path(path)
     if path.is_dir():
         raise ConfigError(f"{path}: that is a folder; give the name of a file")
     if path.is_file() and path.stat().st_size and not (resume or overwrite):
         raise ConfigError(
-            f"{path}: is there already; --resume adds what is missing in it, --overwrite starts anew, or give another "
+            f"{path}: is there already; resume adds what is missing in it, overwrite starts anew, or give another "
             "file"
         )
 

@@ -62,7 +62,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_how_to_go_on(tmp_path):
     done = child(code, path)
     assert done.stdout.startswith("2 ")
     assert "File too large" in done.stdout
-    assert "--resume" in done.stdout
+    assert "go on with resume" in done.stdout
     assert [line["number"] for line in held(path)] == [0, 1]
 
 

@@ -21,7 +21,9 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.squash import SquashFetcher, unsquashed
 
-_NO_MAPS = "the scorer {!r} doesn't tell classes apart; train with --scorer oaa, saol or evidence for maps of classes"
+_NO_MAPS = (
+    "the scorer {!r} doesn't tell classes apart; train with scorer oaa, saol or evidence for maps of classes"
+)
 
 
 class Exported(NamedTuple):

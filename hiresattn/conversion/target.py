@@ -27,7 +27,7 @@ def checked_target(source: Any, target: str | os.PathLike[str], *, overwrite: bo
         raise WriteError(f"{name}: there is no folder {path.parent}; make it first")
     if os.path.lexists(path):
         if not overwrite:
-            raise ConfigError(f"{name}: is there already; --overwrite replaces it")
+            raise ConfigError(f"{name}: is there already; overwrite replaces it")
         if path.is_dir() and not any((path / file).exists() for file in ZARR_FILES):
             raise ConfigError(f"{name}: a directory that is no Zarr is not replaced; give another name")
     return path
@@ -41,7 +41,7 @@ def beside(target: Path, *, overwrite: bool) -> Iterator[Path]:
             part = stack.enter_context(atomic_write(target, over_directory=overwrite))
         yield part
         if not overwrite and os.path.lexists(target):
-            raise ConfigError(f"{target}: has appeared meanwhile; --overwrite replaces it")
+            raise ConfigError(f"{target}: has appeared meanwhile; overwrite replaces it")
         with writing(target):
             stack.close()
 

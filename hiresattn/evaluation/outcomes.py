@@ -122,7 +122,7 @@ def checked(examples: Iterable[Example], model: Model, split: str) -> list[Examp
     found = [example for example in listed if split in (example.split, "all")]
     if not found:
         there = ", ".join(sorted({example.split for example in listed}))
-        raise ConfigError(f"no rows of split {split!r}; there is {there}: name one with --split")
+        raise ConfigError(f"no rows of split {split!r}; there is {there}: name one as split")
     for example in found:
         names = known_labels(example.label, model)
         if names is None:

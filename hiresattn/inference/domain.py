@@ -63,7 +63,7 @@ def warnings_for(
     if any(name in before and before.index(name) != nth for nth, name in enumerate(names)):
         yield (
             f"the bands are {', '.join(names)}; the model was trained on {', '.join(before)}: choose them in "
-            "that order with --bands"
+            "that order with the option bands"
         )
     if domain.low is None or domain.high is None:
         return

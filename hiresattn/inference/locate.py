@@ -240,7 +240,9 @@ def check(model: Model, examples: Iterable[Example]) -> int:
         ConfigError: If the model has no background class, or a label is several or none of its classes.
     """
     if model.net.background is None:
-        raise ConfigError(f"model {model.name!r} has no background class; train one with --background CLASS")
+        raise ConfigError(
+            f"model {model.name!r} has no background class; train one with the option background"
+        )
     for example in examples:
         if isinstance(example.label, tuple):
             raise ConfigError(
@@ -276,11 +278,11 @@ def _check_output(output: Path, manifest: object, *, resume: bool, overwrite: bo
     part = _part(output)
     if part.exists() and not (resume or overwrite):
         raise ConfigError(
-            f"{output}: an interrupted run left {part.name}; --resume goes on with it, --overwrite starts anew"
+            f"{output}: an interrupted run left {part.name}; resume goes on with it, overwrite starts anew"
         )
     if resume and output.exists() and not part.exists():
         raise ConfigError(
-            f"{output}: is finished, without a {part.name} to resume; --overwrite starts anew, or give another file"
+            f"{output}: is finished, without a {part.name} to resume; overwrite starts anew, or give another file"
         )
     refuse_filled(output, resume=resume, overwrite=overwrite)
 

@@ -169,7 +169,7 @@ def input_for(
         if len(bands) != len(config.bands):
             raise ConfigError(
                 f"{pyramid.source}: bands named: {len(bands)}; the model takes {len(config.bands)}; name as "
-                f"many, for example --bands {','.join(str(b + 1) for b in config.bands)}"
+                f"many, for example bands {','.join(str(b + 1) for b in config.bands)}"
             )
         config = replace(config, bands=tuple(band - 1 for band in bands), channels=None)
     if value_range is not None:
@@ -190,7 +190,7 @@ def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
     if isinstance(label, tuple):
         raise ConfigError(
             f"several labels ({', '.join(label) or 'none'}), and model {model.name!r} answers with one class; give "
-            "a column label in place of labels, or a model trained with --multi-label"
+            "a column label in place of labels, or a model trained with multi_label"
         )
     return None if label is None else (label,)
 

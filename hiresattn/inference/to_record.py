@@ -36,7 +36,7 @@ def error_record(example: Example, model: Model, error: Exception) -> Record:
     if isinstance(error, HiresattnError):
         words = str(error)
     elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        words = str(error) or f"{name_of(example)}: out of memory; lower --budget or --threads"
+        words = str(error) or f"{name_of(example)}: out of memory; lower budget or threads"
     else:
         words = f"{name_of(example)}: {type(error).__name__}: {error}"
     return replace(blank_record(example, model), status="error", error=words)
@@ -86,7 +86,7 @@ def to_record(
     if not np.isfinite(scores).all():
         raise DomainError(
             f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
-            "nodata value?), or give --value-range LO,HI"
+            "nodata value?), or give value_range LO,HI"
         )
     order = sorted(range(len(scores)), key=lambda c: -scores[c])
     means = source.band_means[0] if len(source.band_means) == 1 else np.nanmean(source.band_means, axis=0)

@@ -221,7 +221,7 @@ class Pyramid(ABC):
         except MemoryError as error:
             raise ReadError(
                 f"{self.source}, level {level}: out of memory while {height} x {width} px were decoded; lower "
-                "--threads"
+                "threads"
             ) from error
         except Exception as error:
             raise ReadError(

@@ -33,7 +33,7 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
         remedy = "it has too few"
         if channels >= needed:
             some = ",".join(map(str, range(1, needed + 1)))
-            remedy = f"choose which {needed} to feed it, for example --bands {some}"
+            remedy = f"choose which {needed} to feed it, for example bands {some}"
         raise DomainError(
             f"{pyramid.source}: it has {counted(channels, 'band')} and the model was made for images "
             f"of {config.channels}; {remedy}"
@@ -41,12 +41,12 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
     if any(not 0 <= band < channels for band in config.bands):
         raise DomainError(
             f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {needed} of "
-            "those it has with --bands"
+            "those it has with the option bands"
         )
     if dtype.newbyteorder("=") != np.dtype(config.dtype):
         raise DomainError(
             f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
-            "values that stand for darkest and brightest with --value-range LO,HI"
+            "values that stand for darkest and brightest with value_range LO,HI"
         )
 
 

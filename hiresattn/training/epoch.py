@@ -111,7 +111,7 @@ def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
                 f"epoch {state.epoch + 1}: {totals.skipped} images can't be read; check where they are"
             )
         if read and not np.isfinite(total):
-            raise ConfigError(f"epoch {state.epoch + 1}: the loss is {total}; lower the learning rate (--lr)")
+            raise ConfigError(f"epoch {state.epoch + 1}: the loss is {total}; lower the learning rate (lr)")
         _count(run, totals, total if read else None, found, rehearsed=rehearse)
     processes.average_batch_norms(run.net)
     held = validate(run.net, run.loader, processes.shard(run.val_samples), options).summed(processes)

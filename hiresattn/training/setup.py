@@ -164,7 +164,7 @@ def warn_of_training_set(
     ]
     if joint:
         on_message(
-            f"{joint[0]!r} is trained as a class of its own; if it means several labels, add --multi-label"
+            f"{joint[0]!r} is trained as a class of its own; if it means several labels, set multi_label"
         )
 
 
@@ -190,7 +190,7 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -
         if options.value_range is None and dtype != "uint8" and not known:
             raise DomainError(
                 f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
-                "--value-range LO,HI, for example 0,10000 for Sentinel-2"
+                "value_range LO,HI, for example 0,10000 for Sentinel-2"
             )
         low, high = options.value_range or (0.0, 255.0)
         count = len(bands)

@@ -166,7 +166,7 @@ def test_scorers_without_a_memory_show_their_first_look_or_say_that_they_have_no
     list(fit(examples, tmp_path / "model", replace(QUICK, scorer=scorer, epochs=1)))
     run = export_attention(tmp_path / "model", examples, tmp_path / "maps")
     if scorer == "location":
-        with pytest.raises(ConfigError, match="--scorer oaa, saol or evidence"):
+        with pytest.raises(ConfigError, match="scorer oaa, saol or evidence"):
             next(run)
     else:
         assert len(list(run)) == 4

@@ -101,7 +101,7 @@ def test_a_model_without_a_background_is_refused(run, work):
         "locate", work / "scenes.csv", "-m", str(files("hiresattn.demo") / "model"), "-o", work / "x.csv"
     )
     assert found.exit_code == 1
-    assert "--background" in found.stderr
+    assert "option background" in found.stderr
     assert not (work / "x.csv").exists()
 
 
@@ -121,7 +121,7 @@ def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatc
     assert "broken.png" in stopped.stderr
     again = run(*words)
     assert again.exit_code == 1
-    assert f"{out}: an interrupted run left boxes.csv.part; --resume goes on with it" in again.stderr
+    assert f"{out}: an interrupted run left boxes.csv.part; resume goes on with it" in again.stderr
 
     seen.clear()
     skipped = run(*words, "--resume", "--on-error", "skip")
@@ -136,7 +136,7 @@ def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatc
     assert (mended.exit_code, len(seen)) == (0, 1)
     assert "Boxes for 3 of 3 images" in mended.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["boxes.csv", "broken.png", "scenes.csv"]
-    for more, message in (([], "--overwrite starts anew"), (["--resume"], "is finished")):
+    for more, message in (([], "overwrite starts anew"), (["--resume"], "is finished")):
         refused = run(*words, *more)
         assert (refused.exit_code, message in refused.stderr) == (1, True)
     assert run(*words, "--overwrite").exit_code == 0

@@ -400,7 +400,7 @@ def test_whatever_stops_it_leaves_what_was_there(tmp_path, masked, target, error
 @pytest.mark.parametrize("target", TARGETS)
 def test_overwriting_replaces_the_whole(tmp_path, masked, target):
     convert(masked(), tmp_path / target, levels=4)
-    with pytest.raises(ConfigError, match="--overwrite"):
+    with pytest.raises(ConfigError, match="overwrite"):
         convert(masked(), tmp_path / target)
     convert(masked(bands=1), tmp_path / target, levels=2, overwrite=True)
     with open_pyramid(tmp_path / target) as after:

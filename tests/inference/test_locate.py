@@ -142,7 +142,7 @@ def test_a_model_without_a_background_is_refused(model):
         list(located([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
     model.net.background, kept = None, model.net.background
     try:
-        with pytest.raises(ConfigError, match="--background"):
+        with pytest.raises(ConfigError, match="background"):
             list(located([], model))
     finally:
         model.net.background = kept

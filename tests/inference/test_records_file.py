@@ -45,7 +45,7 @@ def test_an_interrupted_run_goes_on_where_it_was(images, model, tmp_path):
     assert [Path(record.source).name for record in rest] == ["b.png", "c.png"]
     assert [Path(line["source"]).name for line in lines(out)] == ["a.png", "b.png", "c.png"]
     assert not list(write_records(out, [*map(str, images)], model, budget="2", resume=True, threads=1))
-    with pytest.raises(ConfigError, match="--resume adds what is missing"):
+    with pytest.raises(ConfigError, match="resume adds what is missing"):
         next(write_records(out, images, model))
 
 
@@ -96,7 +96,7 @@ def test_a_killed_command_is_resumed_to_one_record_per_source(images, model, tmp
     assert subprocess.run([sys.executable, "-c", code, *words], check=False).returncode == -9  # noqa: S603
     again = [sys.executable, "-m", "hiresattn_cli.main", *words]
     refused = subprocess.run(again, capture_output=True, text=True, check=False)  # noqa: S603
-    assert (refused.returncode, "--resume adds what is missing" in refused.stderr) == (1, True)
+    assert (refused.returncode, "resume adds what is missing" in refused.stderr) == (1, True)
     done = subprocess.run([*again, "--resume"], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.returncode, "2 ok, 0 failed; 1 were there" in done.stderr) == (0, True)
     assert [Path(line["source"]).name for line in lines(out)] == ["a.png", "b.png", "c.png"]

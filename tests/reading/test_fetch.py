@@ -506,10 +506,10 @@ def test_an_image_that_the_model_can_not_take_is_refused_with_the_remedy():
     rgb, config = Counting(noise()), InputConfig(size=SIZE)
     check_domain(rgb, config)
     with pytest.raises(
-        DomainError, match=r"scene\.tif: it has bands 1 to 3, and bands 1,2,4 are asked for.*--bands"
+        DomainError, match=r"scene\.tif: it has bands 1 to 3, and bands 1,2,4 are asked for.*bands"
     ):
         check_domain(rgb, replace(config, bands=(0, 1, 3)))
-    with pytest.raises(DomainError, match=r"values are uint16.* made for uint8.*--value-range LO,HI"):
+    with pytest.raises(DomainError, match=r"values are uint16.* made for uint8.*value_range LO,HI"):
         CropFetcher([Counting(noise(dtype=np.uint16))], config)
     for has, takes in (("int16", "uint16"), ("float32", "uint32"), ("uint8", "int8")):
         with pytest.raises(DomainError, match=f"values are {has} and the model was made for {takes}"):

@@ -247,7 +247,7 @@ def test_what_can_not_be_trained_on_is_one_clear_error(tmp_path):
         _run([*spots, Example(spots[0].source, "grey", "val")], tmp_path)
     with pytest.raises(NotFoundError, match="gone"):
         _run([*spots, Example(str(tmp_path / "gone.tif"), "dark")], tmp_path)
-    with pytest.raises(DomainError, match="--value-range"):
+    with pytest.raises(DomainError, match="value_range"):
         _run([Example(e.source.astype(np.uint16), e.label) for e in spots], tmp_path)
     assert not (tmp_path / "model").exists()
 
@@ -274,7 +274,7 @@ def test_resuming_other_images_or_options_is_refused(tmp_path):
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
-    with pytest.raises(ConfigError, match="--lr"):
+    with pytest.raises(ConfigError, match="lr"):
         _run(
             _spots(16),
             tmp_path,

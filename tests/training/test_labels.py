@@ -160,7 +160,7 @@ def test_text_with_bars_is_several_labels_where_that_is_asked_for(tmp_path):
     said = []
     list(fit(examples, tmp_path / "plain", replace(QUICK, epochs=1), on_message=said.append))
     assert (
-        "'light|dark' is trained as a class of its own; if it means several labels, add --multi-label" in said
+        "'light|dark' is trained as a class of its own; if it means several labels, set multi_label" in said
     )
     assert load_model(tmp_path / "plain").classes == ("dark", "light", "light|dark")
 
@@ -172,7 +172,7 @@ def test_every_estimator_takes_several_labels(tmp_path, estimator):
 
 
 def test_evidence_against_a_background_is_refused_with_several_labels(tmp_path):
-    with pytest.raises(ConfigError, match="leave out --background or --multi-label"):
+    with pytest.raises(ConfigError, match="leave out background or multi_label"):
         list(fit(_spots(8), tmp_path / "model", replace(QUICK, background="dark")))
     with pytest.raises(ConfigError, match="background"):
         ModelConfig(classes=("a", "b"), background="a", multi_label=True)

@@ -55,7 +55,7 @@ class _CellScorer(Scorer):
             side = "x".join(map(str, features.shape[2:]))
             raise ConfigError(
                 f"the cells are rows and columns {self.units} of the encoder's map, which is {side} px for crops "
-                "of this size; use larger crops (--crop-size), or the preset's own size"
+                "of this size; use larger crops (crop_size), or the preset's own size"
             )
         return features[:, :, self.units][:, :, :, self.units]
 
