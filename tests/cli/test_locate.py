@@ -86,7 +86,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
         ("path,labels\nscene.png,bright|plain\n", "one label per image"),
     ],
 )
-def test_what_can_not_be_located_is_refused_before_the_first_look(run, work, table, message):
+def test_what_can_not_be_located_is_refused_before_anything_is_read(run, work, table, message):
     (work / "wrong.csv").write_text(table)
     found = run("locate", work / "wrong.csv", "-m", work / "model", "-o", work / "x.csv")
     assert found.exit_code == 1

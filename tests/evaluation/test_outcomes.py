@@ -101,7 +101,7 @@ def test_exhaustive_visits_every_finest_region_and_gives_the_same_prediction_in_
     pixels = image(3, 500, 330)
     found = classify(pixels, model, device="cpu", policy="exhaustive", threads=1)
     seen = {(r.y, r.x, r.height, r.width) for r in found.regions}
-    assert seen == {tuple(place) for place in root_regions(500, 330, root_size=64).tolist()}
+    assert seen == {tuple(region) for region in root_regions(500, 330, root_size=64).tolist()}
     covered = np.zeros((500, 330), bool)
     for y, x, h, w in seen:
         covered[y : y + h, x : x + w] = True
@@ -109,12 +109,12 @@ def test_exhaustive_visits_every_finest_region_and_gives_the_same_prediction_in_
     monkeypatch.setattr("hiresattn.inference.exhaustive.MOST_AT_ONCE", 7)
     again = classify(pixels, model, device="cpu", policy="exhaustive", threads=1)
     assert again.scores == pytest.approx(found.scores, abs=1e-6)
-    # one place is one look: the answer is that of the first glance
+    # one region is all of it: the prediction is that of the root regions
     small = image(4, 64, 64)
-    whole, glance = (
+    whole, lowres = (
         classify(small, model, device="cpu", policy=p, threads=1) for p in ("exhaustive", "lowres")
     )
-    assert whole.scores == pytest.approx(glance.scores)
+    assert whole.scores == pytest.approx(lowres.scores)
 
 
 def test_exhaustive_refuses_an_image_of_too_many_regions(model, monkeypatch):

@@ -1,4 +1,4 @@
-"""Boxes from exhaustive looks."""
+"""Boxes from visiting every finest region."""
 
 import numpy as np
 import pytest
