@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.files import make_folder
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.progress import progress_bar
@@ -161,8 +161,8 @@ def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run:
         return
     if resume and dry_run:
         raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
+    from hiresattn.inference.lines import refuse_filled
     from hiresattn.inference.records_file import check_suffix
-    from hiresattn.lines import refuse_filled
 
     check_suffix(output)
     refuse_filled(output, resume=resume, overwrite=overwrite)
@@ -178,7 +178,7 @@ def _plan(
     **settings: Any,
 ) -> int:
     """Write what the sources would cost; returns the exit status."""
-    from hiresattn.lines import LinesFile
+    from hiresattn.inference.lines import LinesFile
     from hiresattn_cli.dry_run import planned
 
     known = {name: settings[name] for name in ("bands", "value_range", "mpp", "nodata")}

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hiresattn.errors import counted
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn.report.units import human_bytes
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

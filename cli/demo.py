@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from hiresattn.files import make_folder
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

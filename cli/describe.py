@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from hiresattn.errors import ConfigError, counted
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import printable

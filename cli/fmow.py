@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.files import make_folder
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.fmow_evaluate import evaluate
 from hiresattn_cli.help import Command, group

@@ -9,7 +9,7 @@ import click
 
 from hiresattn.errors import ConfigError, counted
 from hiresattn.files import atomic_write
-from hiresattn.lines import LinesFile, json_line
+from hiresattn.inference.lines import LinesFile, json_line
 from hiresattn.report.units import human_bytes, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

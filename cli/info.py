@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.errors import HiresattnError, OpenError, counted
-from hiresattn.lines import json_line
+from hiresattn.inference.lines import json_line
 from hiresattn.report.units import human_bytes, human_px, human_share
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group

@@ -19,6 +19,7 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, Hiresatt
 from hiresattn.files import atomic_write, read_bounded
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
+from hiresattn.model.hub import check_local, download
 from hiresattn.model.net import GlimpseNet
 from hiresattn.reading.crops import NativeCrops
 
@@ -199,7 +200,7 @@ def load_model(path: str | Path) -> Model:
         >>> hiresattn.load_model("model").classes
     """
     if str(path).startswith("hf:"):
-        path = _download(str(path)[3:])
+        path = download(str(path)[3:], [CARD, WEIGHTS])
     path = Path(path)
     card = _card(path)
     try:
@@ -216,7 +217,7 @@ def load_model(path: str | Path) -> Model:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({type(error).__name__}: {error}); train or copy it anew"
         ) from error
-    _check_local(config.encoder, path / CARD)
+    check_local(config.encoder, path / CARD)
     file = path / WEIGHTS
     if not file.is_file():
         raise CheckpointError(f"{path}: the card names {WEIGHTS}, which is missing; copy the whole directory")
@@ -251,26 +252,6 @@ def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
         ) from error
-
-
-def _check_local(encoder: str, card: Path) -> None:
-    """Refuse an encoder that would be fetched: who opens a directory hasn't asked for the network."""
-    prefix, _, name = encoder.partition(":")
-    if not name:
-        return
-    try:
-        from huggingface_hub import try_to_load_from_cache
-
-        there = prefix in ("hf-hub", "hf_hub") and isinstance(
-            try_to_load_from_cache(name, "config.json"), str
-        )
-    except (ImportError, ValueError):
-        there = False
-    if not there:
-        raise CheckpointError(
-            f"{card}: its encoder {encoder!r} isn't on this machine, and nothing is fetched to load a directory; if "
-            f"you trust it: huggingface-cli download {name}"
-        )
 
 
 def _temperature(value: Any) -> float:
@@ -334,19 +315,6 @@ def _card(path: Path) -> dict[str, Any]:
             f"{file}: format version {version}, this hiresattn reads version {FORMAT_VERSION}; upgrade hiresattn"
         )
     return card
-
-
-def _download(name: str) -> Path:
-    try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-    except ImportError as error:
-        raise CheckpointError(f"hf:{name} needs huggingface_hub; pip install huggingface_hub") from error
-    try:
-        return Path(snapshot_download(name, allow_patterns=[CARD, WEIGHTS]))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise NotFoundError(f"hf:{name}: the hub can't be read: {first}; give a local directory") from error
 
 
 def _sha256(file: Path) -> str:

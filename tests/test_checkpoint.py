@@ -16,7 +16,6 @@ from hiresattn.checkpoint import (
     WEIGHTS,
     Domain,
     Model,
-    _check_local,
     card_of,
     load_model,
     save_model,
@@ -25,6 +24,7 @@ from hiresattn.checkpoint import (
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
 from hiresattn.model.build import build_model
+from hiresattn.model.hub import check_local
 from hiresattn.training.options import TrainOptions
 
 DEMO = Path(hiresattn.__file__).parent / "demo" / "model"
@@ -267,5 +267,5 @@ def test_a_temperature_is_refused_before_the_card_is_touched(saved):
 
 def test_an_encoder_that_would_be_fetched_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="nothing is fetched"):
-        _check_local("hf-hub:nobody/nothing-of-that-name", tmp_path / "card.json")
-    _check_local("small", tmp_path / "card.json")
+        check_local("hf-hub:nobody/nothing-of-that-name", tmp_path / "card.json")
+    check_local("small", tmp_path / "card.json")

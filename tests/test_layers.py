@@ -16,7 +16,6 @@ LAYERS = {
     "hiresattn.errors": 0,
     "hiresattn.files": 1,
     "hiresattn.geometry": 1,
-    "hiresattn.lines": 2,
     "hiresattn.option_types": 2,
     "hiresattn.config": 2,
     "hiresattn.pyramid": 3,
@@ -197,3 +196,8 @@ def test_a_name_that_comes_from_above_is_seen(tmp_path, line):
     file = tmp_path / "reader.py"
     file.write_text(line)
     assert all(layer(name) == "hiresattn.training" for name in imports(file))
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_no_file_is_longer_than_350_lines(path):
+    assert len(path.read_text().splitlines()) <= 350

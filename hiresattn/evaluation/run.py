@@ -19,8 +19,8 @@ from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcome
 from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.files import atomic_write, make_folder
+from hiresattn.inference.lines import LinesFile, json_line
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.lines import LinesFile, json_line
 from hiresattn.option_types import check_types
 
 _log = logging.getLogger(__name__)

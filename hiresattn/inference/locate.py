@@ -18,12 +18,12 @@ from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.geometry import check_region
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.records_file import source_key
 from hiresattn.inference.session import ready_net
 from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine
-from hiresattn.lines import LinesFile, refuse_filled
 from hiresattn.model.device import pick_device
 from hiresattn.option_types import check_types
 from hiresattn.pyramid import open_pyramid

@@ -16,9 +16,9 @@ from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.files import ZARR_FILES, is_remote
+from hiresattn.inference.lines import LinesFile
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
-from hiresattn.lines import LinesFile
 
 _log = logging.getLogger(__name__)
 Source = TypeVar("Source")

@@ -82,7 +82,7 @@ def test_a_killed_command_is_resumed_to_one_record_per_source(images, model, tmp
     words = ["classify", *map(str, images), "-m", str(MODEL), "--budget", "2", "-o", str(out)]
     code = """if True:
         import os, signal, sys
-        from hiresattn.lines import LinesFile
+        from hiresattn.inference.lines import LinesFile
         from hiresattn_cli.main import main
         whole = LinesFile.write
         def write(file, value):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hiresattn.errors import ConfigError, WriteError
-from hiresattn.lines import LinesFile
+from hiresattn.inference.lines import LinesFile
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals and limits of POSIX")
 
@@ -27,7 +27,7 @@ def test_a_killed_writer_leaves_whole_lines_and_no_lock(tmp_path):
     path = tmp_path / "out.jsonl"
     code = """if True:
         import os, signal, sys
-        from hiresattn.lines import LinesFile
+        from hiresattn.inference.lines import LinesFile
         file = LinesFile(sys.argv[1])
         for number in range(3):
             file.write({"n": number})
@@ -49,7 +49,7 @@ def test_a_full_disk_leaves_whole_lines_and_says_how_to_go_on(tmp_path):
     code = """if True:
         import resource, sys
         from hiresattn.errors import WriteError
-        from hiresattn.lines import LinesFile
+        from hiresattn.inference.lines import LinesFile
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
         with LinesFile(sys.argv[1]) as file:
             for number in range(99):
@@ -72,7 +72,7 @@ def test_a_second_writer_is_refused(tmp_path):
         with pytest.raises(ConfigError, match="another process is writing it"):
             LinesFile(path, resume=True)
         first.write({})
-        code = "import sys; from hiresattn.lines import LinesFile; LinesFile(sys.argv[1], overwrite=True)"
+        code = "import sys; from hiresattn.inference.lines import LinesFile; LinesFile(sys.argv[1], overwrite=True)"
         assert "another process is writing it" in child(code, path).stderr
     LinesFile(path, resume=True).close()
     assert held(path) == [{}]
