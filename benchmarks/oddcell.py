@@ -3,8 +3,8 @@
     python benchmarks/oddcell.py ../shared WORK [--recipe boxes --recipe distilled] [--seeds 0,1,2]
 
 Recipes differ in what training is told; scenes, encoder and time are alike. WORK keeps the models and one JSON file
-of measurements per recipe and seed, so that an interrupted run goes on. At the end all of them are stored, with the
-looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where.
+of measurements per recipe and seed, so that an interrupted run goes on. At the end they replace those stored of the
+same recipes and seeds, with the looks at real files (TIFF, OME-Zarr, COG) of the first model that was told where.
 
 * boxes: where the odd cells of a scene are, and of some scenes with cells of many classes which is which.
 * boxes-jpeg: the same, half of the images of the last part compressed as JPEG, for files that are.
@@ -42,7 +42,7 @@ from hiresattn.training.options import TrainOptions
 from scenes import smear
 from scenes.cells import CELL, ZIP
 from scenes.writers import WRITERS
-from store import store, store_picture
+from store import commit, load, store, store_picture
 
 WINDOW = 2 * CELL
 GLANCE = 16 * CELL
@@ -328,17 +328,29 @@ def in_files(zip_path: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
 
 
 def keep(work: Path, zip_path: Path) -> None:
-    """Store every measurement on the test scenes, the looks at files, and a picture."""
-    rows = [
+    """Store every measurement on the test scenes, the looks at files, and a picture.
+
+    What WORK has replaces stored rows of the same recipe and seed; rows that stay keep the commit they are of.
+    """
+    old = load("oddcell") or {"rows": [], "files": [], "commit": ""}
+    measured = [
         row
         for file in sorted(work.glob("*-test.json"))
         for row in json.loads(file.read_text(encoding="utf-8"))
     ]
-    told_where = work / "boxes-0"
-    files = in_files(zip_path, {recipe: work / f"{recipe}-0" for recipe in ("boxes", "boxes-jpeg")})
-    shown = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST + 2)  # of the first, one that is found
-    found = classify(shown, load_model(told_where), budget=BUDGETS[32], device="cpu")
-    store_picture("oddcell", shown[0].source, found, shown[0].boxes or ())
+    new = {(row["recipe"], row["seed"]) for row in measured}
+    kept = [
+        {"commit": old["commit"], **row} for row in old["rows"] if (row["recipe"], row["seed"]) not in new
+    ]
+    models = {name: work / f"{name}-0" for name in ("boxes", "boxes-jpeg") if (work / f"{name}-0").is_dir()}
+    files = [{"commit": old["commit"], **row} for row in old["files"] if row["recipe"] not in models]
+    files += [{"commit": commit(), **row} for row in in_files(zip_path, models)]
+    files.sort(key=lambda row: (row["grid"], ("tiff", "zarr", "cog").index(row["format"]), row["recipe"]))
+    if "boxes" in models:
+        shown = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST + 2)[0]  # one that is found
+        found = classify(shown, load_model(models["boxes"]), budget=BUDGETS[32], device="cpu")
+        store_picture("oddcell", shown.source, found, shown.boxes or ())
+    rows = sorted(kept + measured, key=lambda row: row["seed"])
     print(store("oddcell", budgets=BUDGETS, stop=0.95, rows=rows, files=files))
 
 
@@ -390,13 +402,14 @@ def main(shared: Path, work: Path, recipes: tuple[str, ...], seeds: str, count: 
                         "seed": seed,
                         "grid": grid,
                         "policy": way if looking else "first look",
+                        "commit": commit(),
                     }
                     rows.append(
                         row | {"train_cpu_seconds": seconds, **measure(model, tests, BUDGETS[grid], **how)}
                     )
                     print(rows[-1], flush=True)
             kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    if set(recipes) == set(RECIPES) and split == "test":
+    if split == "test":
         keep(work, zip_path)
 
 

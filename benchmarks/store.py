@@ -16,17 +16,20 @@ PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PACKAGES = ("torch", "numpy", "numba", "zarr", "rasterio", "openslide-python", "tifffile", "simplejpeg")
 
 
-def store(name: str, **results: Any) -> Path:
-    """Write results beside the commit, the date and the versions that they come from."""
+def commit() -> str:
+    """The commit that is measured; ``+`` = changed since."""
     git = ["git", "-C", str(RESULTS.parent)]
-    commit = subprocess.run(
-        [*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
+    head = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
     changed = subprocess.run(
         [*git, "status", "--porcelain", ":/hiresattn"], capture_output=True, text=True, check=False
     )
+    return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
+
+
+def store(name: str, **results: Any) -> Path:
+    """Write results beside the commit, the date and the versions that they come from."""
     facts = {
-        "commit": commit.stdout.strip() + ("+" if changed.stdout.strip() else ""),
+        "commit": commit(),
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",

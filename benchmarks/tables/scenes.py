@@ -93,7 +93,21 @@ def oddcell(result: dict[str, Any]) -> str:
          "CPU ms"],
         files,
     )  # fmt: skip
-    return table(head, body) + words + in_files + source(result, "oddcell.py")
+    return table(head, body) + words + in_files + source(result, "oddcell.py") + _commits(result, given)
+
+
+def _commits(result: dict[str, Any], given: dict[str, str]) -> str:
+    """Which rows were measured at which commit, where there are several."""
+    at: dict[str, set[str]] = {}
+    for row in result["rows"]:
+        at.setdefault(row.get("commit", result["commit"]), set()).add(row["recipe"])
+    if len(at) == 1:
+        return ""
+    parts = [
+        f"{commit}: {', '.join(given[name] for name in given if name in names)}"
+        for commit, names in at.items()
+    ]
+    return f" Rows by commit: {'; '.join(parts)}."
 
 
 def megamnist(result: dict[str, Any]) -> str:
