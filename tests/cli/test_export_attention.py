@@ -61,7 +61,7 @@ def test_maps_of_all_training_images_are_written(run, manifest, trained, tmp_pat
 
 def test_a_scorer_without_maps_and_a_file_in_the_way_are_refused(run, manifest, trained, tmp_path):
     for scorer, target, said in (
-        ("location", tmp_path / "maps", "train with --scorer oaa, saol or evidence"),
+        ("location", tmp_path / "maps", "train with scorer oaa, saol or evidence"),
         ("saol", manifest, "File exists"),
     ):
         model = trained(scorer, "--epochs", 1, "--overwrite")
