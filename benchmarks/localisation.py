@@ -117,7 +117,7 @@ def draw(folder: Path, examples: list[Example], path: Path) -> None:
     pen = ImageDraw.Draw(picture)
     with tempfile.TemporaryDirectory() as temporary:
         for row, kind in enumerate((None, "cam")):
-            for column, shown in enumerate(export_attention(folder, windows, temporary, kind=kind)):
+            for column, shown in enumerate(export_attention(folder, windows, temporary, map_name=kind)):
                 left, top = column * (SIDE + GAP), row * (SIDE + GAP)
                 with Image.open(shown.files[0]) as one:
                     picture.paste(one.resize((SIDE, SIDE)), (left, top))

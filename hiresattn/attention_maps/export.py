@@ -43,7 +43,7 @@ def export_attention(
     examples: Sequence[Example],
     target: str | Path,
     *,
-    kind: str | None = None,
+    map_name: str | None = None,
     threads: int = 1,
     on_skip: Callable[[HiresattnError], None] | None = None,
 ) -> Iterator[Exported]:
@@ -57,7 +57,7 @@ def export_attention(
         folder: A model directory that a training made; it holds the accumulated attention.
         examples: What it was trained on, in the same order; those of split ``train`` are written.
         target: Folder for the files; is made.
-        kind: To compare with: these maps of the trained model in the root regions, by name, in place of what was
+        map_name: To compare with: these maps of the trained model in the root regions, by name, in place of what was
             accumulated; see ``Scorer.class_maps``. ``cam`` is plain class activation mapping.
         threads: Threads that read.
         on_skip: Called with the error of an image that can't be read, which is then left out; None = it is raised.
@@ -73,7 +73,7 @@ def export_attention(
     model, target = load_model(folder), Path(target)
     if type(model.net.scorer).class_maps is Scorer.class_maps:
         raise ConfigError(_NO_MAPS.format(model.config.scorer))
-    accumulated = accumulated_maps(folder) if kind is None else {}
+    accumulated = accumulated_maps(folder) if map_name is None else {}
     try:
         target.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -94,7 +94,7 @@ def export_attention(
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             if missing:
-                found = root_maps(model, pyramid, region, kind, threads)
+                found = root_maps(model, pyramid, region, map_name, threads)
                 maps = maps + [one for one in found if one[0] in missing]
             if not maps:  # it has no labels
                 continue
@@ -133,7 +133,7 @@ def root_maps(
     model: Model,
     pyramid: Pyramid,
     region: tuple[int, int, int, int],
-    kind: str | None = None,
+    map_name: str | None = None,
     threads: int = 1,
 ) -> list[RegionMap]:
     """The trained model's class maps in an image's root regions.
@@ -142,7 +142,7 @@ def root_maps(
         model: Its scorer makes maps of classes.
         pyramid: The image.
         region: What is classified, level-0 px.
-        kind: Which of the scorer's maps; None = the first.
+        map_name: Which of the scorer's maps; None = the first.
         threads: Threads that read.
 
     Returns:
@@ -169,9 +169,11 @@ def root_maps(
         maps = net.scorer.class_maps(net.glimpse(crops, roots, frames).scored)
     if not maps:
         raise ConfigError(_NO_MAPS.format(config.scorer))
-    if kind is not None and kind not in maps:
-        raise ConfigError(f"the scorer {config.scorer!r} makes no maps {kind!r}{did_you_mean(kind, maps)}")
-    values = maps[kind or next(iter(maps))].cpu().numpy()
+    if map_name is not None and map_name not in maps:
+        raise ConfigError(
+            f"the scorer {config.scorer!r} makes no maps {map_name!r}{did_you_mean(map_name, maps)}"
+        )
+    values = maps[map_name or next(iter(maps))].cpu().numpy()
     where = roots if side is None else unsquashed(roots, region, side)
     return [
         (label, (y, x, h, w), values[row, label])

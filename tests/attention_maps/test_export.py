@@ -130,11 +130,11 @@ def test_attention_is_written_for_every_training_image(tmp_path):
         ]
         assert all(file.exists() for file in one.files)
     assert len({file for one in done for file in one.files}) == 2 * len(examples)
-    plain = list(export_attention(tmp_path / "model", examples[:2], tmp_path / "cam", kind="cam"))
+    plain = list(export_attention(tmp_path / "model", examples[:2], tmp_path / "cam", map_name="cam"))
     assert not any(one.remembered for one in plain)
     assert plain[1].files[0].read_bytes() != done[1].files[0].read_bytes()
     with pytest.raises(ConfigError, match="did you mean 'integral'"):
-        list(export_attention(tmp_path / "model", examples, tmp_path / "cam", kind="integrals"))
+        list(export_attention(tmp_path / "model", examples, tmp_path / "cam", map_name="integrals"))
 
 
 def test_images_of_several_labels_or_none_and_names_that_look_numbered(tmp_path):

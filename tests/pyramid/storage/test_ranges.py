@@ -2,7 +2,6 @@
 
 import http.server
 import threading
-import time
 
 import numpy as np
 import pytest
@@ -37,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if self.path != "/scene.tif" or isinstance(ill, int):
             return self.head(ill if isinstance(ill, int) else 404, b"")
         if ill == "slow":
-            time.sleep(0.5)
+            server.released.wait(60)
         start = first + (ill == "shifted")
         content_range = f"bytes {start}-{start + len(body) - 1}/{len(server.content)}"
         headers = {"Content-Range": content_range, "ETag": f'"{server.tag}"'}
@@ -92,6 +91,7 @@ def server(scene, monkeypatch):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
         server.content, server.ills, server.always, server.tag = scene.read_bytes(), [], None, 1
+        server.released = threading.Event()
         server.asked = []
         server.url = f"http://127.0.0.1:{server.server_port}/scene.tif"
         thread = threading.Thread(target=server.serve_forever)
@@ -157,8 +157,11 @@ def test_a_server_that_takes_too_long_is_a_read_error(server, monkeypatch):
         monkeypatch.setattr(ranges, "_TIMEOUT", 0.05)
         remote.close()
         server.always = "slow"
-        with pytest.raises(ReadError, match="timed out"):
-            remote.read_tile(0, 9, 9)
+        try:
+            with pytest.raises(ReadError, match="timed out"):
+                remote.read_tile(0, 9, 9)
+        finally:
+            server.released.set()
 
 
 def test_a_file_that_changes_is_a_read_error_not_a_mixture(server):
