@@ -3,7 +3,7 @@
 import json
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +15,8 @@ _log = logging.getLogger(__name__)
 
 #: Most bytes of a GeoJSON file.
 _MOST_BYTES = 256 << 20
-#: Values of a box that says its class.
-_WITH_CLASS = 5
+#: Numbers of a box.
+_NUMBERS = 4
 
 
 class Boxes(NamedTuple):
@@ -26,6 +26,8 @@ class Boxes(NamedTuple):
     """``(y, x, height, width)`` each, level-0 px."""
     labels: tuple[str, ...] | None
     """Class of each; None = not known."""
+    confidence: tuple[float, ...] | None = None
+    """Probability that each shows its class; None = all are certain."""
     cropped: bool = False
     """Whether they count from the corner of a slide's scanned part, as QuPath does, rather than from its own."""
 
@@ -57,7 +59,7 @@ def read_boxes(
     named: bool = False,
     strict: bool = True,
 ) -> Boxes | None:
-    """Read boxes: JSON ``[[y, x, height, width(, "class")], …]``, or the name of a GeoJSON file.
+    """Read boxes: JSON ``[[y, x, height, width(, "class")(, confidence)], …]``, or the name of a GeoJSON file.
 
     The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A box
     is the rectangle around an outline. QuPath's ignored classes, whose names end in ``*``, are left out.
@@ -94,9 +96,7 @@ def read_boxes(
             return boxes
         rows = json.loads(text)
         given = tuple((int(y), int(x), int(h), int(w)) for y, x, h, w, *_ in rows)
-        labels = [_name(row[4]) for row in rows if len(row) == _WITH_CLASS]
-        if any(len(row) > _WITH_CLASS for row in rows) or len(labels) not in (0, len(rows)):
-            raise ValueError("all need four numbers, or four numbers and a class")  # noqa: TRY301 - worded below
+        labels, confidence = _after_numbers([row[_NUMBERS:] for row in rows])
     except ConfigError as error:
         raise ConfigError(f"{where}: boxes {text[:60]!r}: {error}") from error
     except (
@@ -110,11 +110,26 @@ def read_boxes(
     ) as error:
         raise ConfigError(
             f"{where}: boxes {text[:60]!r} can't be read ({error}); give JSON [[y, x, height, width], …] in "
-            "level-0 px, each perhaps with a class after them, or the name of a GeoJSON file"
+            "level-0 px, each perhaps with a class and a confidence after them, or the name of a GeoJSON file"
         ) from error
     if any(height < 1 or width < 1 for _, _, height, width in given):
         raise ConfigError(f"{where}: a box needs a height and width of at least 1 px: {text[:60]}")
-    return Boxes(given, tuple(labels) or None)
+    return Boxes(given, labels, confidence)
+
+
+def _after_numbers(
+    rest: Sequence[Sequence[Any]],
+) -> tuple[tuple[str, ...] | None, tuple[float, ...] | None]:
+    """Class and confidence of boxes, from what follows their numbers; None = they have none."""
+    confidence = [row[-1] for row in rest if row and isinstance(row[-1], float)]
+    names = [row[:-1] if row and isinstance(row[-1], float) else row for row in rest]
+    labels = [_name(row[0]) for row in names if row]
+    counts = {len(own) for own in (labels, confidence)}
+    if any(len(row) > 1 for row in names) or not counts <= {0, len(rest)}:
+        raise ValueError("all need four numbers, perhaps a class, perhaps a confidence, and all the same")
+    if not all(0 < value <= 1 for value in confidence):
+        raise ValueError("a confidence is a probability, above 0 to 1")
+    return tuple(labels) or None, tuple(confidence) or None
 
 
 def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes | None:

@@ -31,6 +31,8 @@ class Example:
     none."""
     box_labels: tuple[str, ...] | None = None
     """Class of each box; None = the image's. With them an image to train on needs no label of its own."""
+    box_confidence: tuple[float, ...] | None = None
+    """Probability that each box shows its class, above 0 to 1; None = all are certain. ``locate`` gives it."""
     group: str | None = None
     """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
     mpp: float | None = None

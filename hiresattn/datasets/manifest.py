@@ -43,7 +43,8 @@ def read_manifest(
     - ``split``: ``train`` (default), ``val`` or ``test``.
     - ``fold``: of a cross-validation; ``test`` for rows that are in none.
     - ``y, x, height, width``: the window, level-0 px; all empty = the whole image.
-    - ``boxes``: known targets, level-0 px of the image: JSON ``[[y, x, height, width(, "class")], …]``, or the path
+    - ``boxes``: known targets, level-0 px of the image: JSON ``[[y, x, height, width(, "class")(, confidence)],
+      …]``, or the path
       of a GeoJSON file with coordinates ``(x, y)``, px or longitude and latitude, of which the rectangles around the
       outlines are taken; ``[]`` = there are none, empty = not known.
     - ``group``, ``case_id``, ``patient`` and the like: what must not be in two splits.
@@ -245,6 +246,7 @@ def _example(
         region=_region(row, where),
         boxes=boxes and boxes.boxes,
         box_labels=boxes and boxes.labels,
+        box_confidence=boxes and boxes.confidence,
         group=row.get(columns.group) or None,
         origin=where,
         mpp=_mpp(row.get("mpp", ""), where),

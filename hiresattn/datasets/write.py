@@ -54,5 +54,8 @@ def _source(example: Example, folder: Path) -> str:
 def _boxes(example: Example) -> str | None:
     if example.boxes is None:
         return None
-    classes: list[Any] = [[name] for name in example.box_labels or ()] or [[]] * len(example.boxes)
-    return json.dumps([[*box, *name] for box, name in zip(example.boxes, classes, strict=True)])
+    count = len(example.boxes)
+    classes: list[Any] = [[name] for name in example.box_labels or ()] or [[]] * count
+    confidence: list[Any] = [[round(p, 3)] for p in example.box_confidence or ()] or [[]] * count
+    rows = zip(example.boxes, classes, confidence, strict=True)
+    return json.dumps([[*box, *name, *sure] for box, name, sure in rows])

@@ -1,7 +1,6 @@
 """Boxes from image labels: visit every finest region, and keep those that explain the label."""
 
 import logging
-import math
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.geometry import check_region
-from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.records_file import source_key
@@ -31,10 +30,8 @@ from hiresattn.reading.fetch import CropFetcher
 
 _log = logging.getLogger(__name__)
 
-#: Least probability that a region shows the image's label, for it to be a box.
+#: Least probability of some region to show a class, for an image without a label to be no background.
 SURE = 0.5
-#: Rounds in which an image's share of such regions is estimated.
-ROUNDS = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +42,6 @@ class LocateOptions:
         ConfigError: If a value can't be used.
     """
 
-    overlap: float = 0.0
-    """Least share of its side that a region has in common with the next, 0 to below 1."""
-    sure: float = SURE
-    """Least probability that a region shows the label, for it to become a box; see ``located``."""
     bands: tuple[int, ...] | None = None
     """Bands to feed the model, counted from 1; None = the model's own."""
     value_range: tuple[float, float] | None = None
@@ -62,12 +55,8 @@ class LocateOptions:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if not 0 <= self.overlap < 1:
-            raise ConfigError(f"overlap is a share of 0 to below 1; got {self.overlap}")
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 or more; got {self.threads}")
-        if not 0 <= self.sure <= 1:
-            raise ConfigError(f"sure is a probability, 0 to 1; got {self.sure}")
         if self.bands is not None and (not self.bands or min(self.bands) < 1):
             raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
@@ -137,7 +126,7 @@ def locate(
     searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
     check(loaded, [rows[n] for n in searched])  # before anything is read
     _warn_of_unlabelled(rows)
-    run = [loaded.sha256, chosen.overlap, chosen.sure, chosen.bands, chosen.value_range]
+    run = [loaded.sha256, chosen.bands, chosen.value_range]
     engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
     found, failures = 0, []
     with ExitStack() as stack:
@@ -214,22 +203,21 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
         check_region(region, pyramid.height, pyramid.width, pyramid.source)
         config = input_for(model.config.input, pyramid, options.bands, options.value_range)
         with CropFetcher([pyramid], config, threads=options.threads) as fetch:
-            found = everywhere(engine, fetch, np.array(region, np.int64), overlap=options.overlap)
+            found = label_regions(
+                engine, fetch, np.array(region, np.int64), classes, known=example.label is not None
+            )
     finally:
         if pyramid is not example.source:
             pyramid.close()
-    measured = (found.coverage > 0).nonzero()[0]
-    logits = found.glimpse_logits[measured]
-    evidence = (
-        np.logaddexp.reduce(logits[:, classes], axis=1) - math.log(len(classes)) - logits[:, background]
-    )
-    shown = _probabilities(evidence, known=example.label is not None) >= options.sure
-    boxes = tuple(tuple(region) for region in found.region[measured][shown].tolist())
+    if found is None:
+        return replace(example, boxes=None)
+    boxes: Any = tuple(map(tuple, found.region.tolist()))
+    confidence = tuple(np.round(found.probability, 3).tolist())
     if example.label is not None:
-        return replace(example, boxes=boxes or None)
-    if boxes or not len(measured):
-        names = tuple(model.classes[classes[i]] for i in logits[shown][:, classes].argmax(1).tolist())
-        return replace(example, boxes=boxes or None, box_labels=names or None)
+        return replace(example, boxes=boxes or None, box_confidence=confidence or None)
+    if boxes and max(confidence) >= SURE:
+        names = tuple(model.classes[index] for index in found.class_index.tolist())
+        return replace(example, boxes=boxes, box_labels=names, box_confidence=confidence)
     return replace(example, label=model.classes[background], boxes=())
 
 
@@ -296,31 +284,16 @@ def _key(example: Example, run: Any) -> str | None:
 
 
 def _to_line(example: Example, key: str) -> dict[str, Any]:
-    found = {"label": example.label, "boxes": example.boxes, "box_labels": example.box_labels}
+    found = {name: getattr(example, name) for name in ("label", "boxes", "box_labels", "box_confidence")}
     return {"key": key, "source": str(example.source)} | found
 
 
 def _from_line(example: Example, line: dict[str, Any]) -> Example:
-    boxes, labels = line["boxes"], line["box_labels"]
+    boxes, labels, confidence = line["boxes"], line["box_labels"], line["box_confidence"]
     return replace(
         example,
         label=line["label"],
         boxes=None if boxes is None else tuple(map(tuple, boxes)),
         box_labels=None if labels is None else tuple(labels),
+        box_confidence=None if confidence is None else tuple(confidence),
     )
-
-
-def _probabilities(evidence: np.ndarray, *, known: bool = True) -> np.ndarray:
-    """Of each region to show the label, from log p(seen | label) / p(seen | background) ``[n]``.
-
-    Unless it is ``known`` that some region does, one more that shows the background is counted: else the share of few
-    regions would follow the largest evidence, however small that is.
-    """
-    count = len(evidence) + (not known)
-    share = 1 / max(count, 1)
-    found = np.zeros(0)
-    for _ in range(ROUNDS):
-        share = min(max(share, 1e-6), 1 - 1e-6)
-        found = np.exp(-np.logaddexp(0, -(evidence + math.log(share / (1 - share)))))
-        share = float(found.sum()) / max(count, 1)
-    return found

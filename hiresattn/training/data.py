@@ -25,6 +25,9 @@ MOST_OPEN = 32
 #: Bytes of decoded tiles kept over all open images.
 CACHE_BYTES = 512 << 20
 
+#: A box that shows its class with at least this probability is visited, and gives the glimpse its label.
+LEAST_CONFIDENCE = 0.5
+
 _Made = TypeVar("_Made")
 _Region = tuple[int, int, int, int]
 #: ``read(image [n], regions [n 4] of the stored images)`` → crops.
@@ -56,12 +59,22 @@ class Batch:
     """Known targets ``[m 4]``, per image; None = not known."""
     box_classes: Sequence[np.ndarray | None] = ()
     """Class index of each of them; see ``Sample.box_classes``."""
+    box_confidence: Sequence[np.ndarray | None] = ()
+    """Probability that each of them shows its class; see ``Sample.box_confidence``."""
     samples: Sequence[Sample] = ()
     augmentations: Sequence[Augmentation] = ()
     pastes: BatchPastes | None = None
     """What CutMix pasted into them; None = nothing."""
     stored: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
     """``stored(image [n], regions [n 4])`` → the regions of the stored images that they show, level-0 px ``[n 4]``."""
+
+    @property
+    def sure_boxes(self) -> list[np.ndarray | None]:
+        """The boxes that probably show their class, per image."""
+        return [
+            boxes if boxes is None or sure is None else boxes[sure >= LEAST_CONFIDENCE]
+            for boxes, sure in zip(self.boxes, self.box_confidence or [None] * len(self.boxes), strict=True)
+        ]
 
     @property
     def main_labels(self) -> np.ndarray:
@@ -135,8 +148,11 @@ class Loader:
             coarse = min(region[2:]) / self.config.size
             step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
             box_classes = box_class_indices(example, label, index)
+            sure = None if example.box_confidence is None else np.array(example.box_confidence, np.float32)
             name = image_name(example, number)
-            made.append(Sample(example, label, region, depths, len(roots), boxes, box_classes, step, name))
+            made.append(
+                Sample(example, label, region, depths, len(roots), boxes, box_classes, sure, step, name)
+            )
         return made
 
     def process(
@@ -246,6 +262,9 @@ class Loader:
             ],
             box_classes=[
                 own.box_classes if mix is None else None for own, mix in zip(samples, mixes, strict=True)
+            ],
+            box_confidence=[
+                own.box_confidence if mix is None else None for own, mix in zip(samples, mixes, strict=True)
             ],
             samples=samples,
             augmentations=augmentations,

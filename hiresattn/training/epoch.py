@@ -171,7 +171,7 @@ def _forward(
     """What is done with a batch before the step."""
 
     def forward(batch: Batch) -> tuple[Batch, Traversal, BatchLoss]:
-        traversal = traverse(run.net, batch, TargetSelector(select, batch.boxes, rng), k, run.options)
+        traversal = traverse(run.net, batch, TargetSelector(select, batch.sure_boxes, rng), k, run.options)
         loss = batch_loss(
             run.net,
             batch,

@@ -85,7 +85,7 @@ class RunningMetrics:
         self.labelled += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
         self.images += len(labels)
         self.glimpses += len(traversal.image)
-        found = hits(traversal, batch.boxes, finest)
+        found = hits(traversal, batch.sure_boxes, finest)
         self.boxed += len(found)
         self.found += int(found.sum())
 

@@ -23,7 +23,7 @@ from hiresattn.training.estimators import (
     row_cross_entropy,
 )
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.targets import TargetOf, glimpse_labels, holds_centre, scorer_targets
+from hiresattn.training.targets import TargetOf, centres_within, glimpse_labels, scorer_targets
 
 
 class BatchLoss(NamedTuple):
@@ -91,12 +91,12 @@ def batch_loss(
     total, baseline = _task_loss(net, batch, traversal, options, baseline, class_weights)
     parts = dict(own)
     if not net.scorer.learns_from_boxes:
-        location = location_loss(traversal, batch.boxes, net.grid, net.finest)
+        location = location_loss(traversal, batch.sure_boxes, net.grid, net.finest)
         if location is not None:
             parts["location"] = options.location_loss * location
     if net.value is not None:
         main = torch.from_numpy(batch.main_labels).to(labels.device)
-        value = value_loss(traversal, main, batch.boxes)
+        value = value_loss(traversal, main, batch.boxes, net.finest, batch.box_confidence)
         if value is not None:
             parts["value"] = options.value_loss * value
     for part in parts.values():
@@ -128,8 +128,21 @@ def _task_loss(
         )
         return found.loss, found.baseline
     single = glimpse_labels(
-        traversal, batch.labels, batch.boxes, net.finest, net.background, batch.box_classes
+        traversal,
+        batch.labels,
+        batch.boxes,
+        net.finest,
+        net.background,
+        batch.box_classes,
+        batch.box_confidence,
     )
+    if (
+        net.background is not None
+    ):  # the evidence of finest regions is pooled: without one there is no prediction
+        finest = traversal.image[~expandable(traversal.region, net.finest)]
+        labels = labels.masked_fill(
+            torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0).to(labels.device), -1
+        )
     loss = classification_loss(
         traversal,
         labels,
@@ -248,21 +261,35 @@ def location_loss(
     return (losses / per_region).sum() / len(torch.unique(source))
 
 
-def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray | None]) -> Tensor | None:
+def value_loss(
+    traversal: Traversal,
+    labels: Tensor,
+    boxes: Sequence[np.ndarray | None],
+    finest: int,
+    box_confidence: Sequence[np.ndarray | None] = (),
+) -> Tensor | None:
     """Cross-entropy of the value head, which predicts whether a region is worth dividing.
 
-    Its target is whether the region holds the centre of a box, where boxes are known; else the highest probability
-    that a glimpse below it gives to the label, or the mean of that over several labels.
+    Its target is whether the region holds the centre of a box, where boxes are known (the largest probability of those
+    that it holds, where they are probable only); else the highest probability
+    that a glimpse below it gives to the label, or the mean of that over several labels. Regions of which none below
+    was visited count where boxes are known.
 
     Args:
         traversal: A forward pass.
         labels: Class index per image ``[b]``.
         boxes: Known targets, per image; None = not known, empty = there are none.
+        finest: Side of the smallest region.
+        box_confidence: Probability that each box shows its class, per image; None, or none at all = certain.
 
     Returns:
-        Binary cross-entropy over the divided regions; None if there are none.
+        Binary cross-entropy over these regions; None if there are none.
     """
-    divided = np.unique(traversal.parent[traversal.parent >= 0])
+    with_boxes = np.array([known is not None for known in boxes], bool)[traversal.image]
+    divided = np.union1d(
+        traversal.parent[traversal.parent >= 0],
+        np.flatnonzero(with_boxes & expandable(traversal.region, finest)),
+    )
     if not len(divided):
         return None
     own, counts = label_probabilities(traversal, labels)
@@ -275,7 +302,9 @@ def value_loss(traversal: Traversal, labels: Tensor, boxes: Sequence[np.ndarray 
     for index, known in enumerate(boxes):
         if known is not None:
             mine = np.flatnonzero(traversal.image == index)
-            below[mine] = holds_centre(traversal.region[mine], known)
+            sure = box_confidence[index] if index < len(box_confidence) else None
+            held = centres_within(traversal.region[mine], known)
+            below[mine] = (held * (1 if sure is None else sure)).max(axis=1, initial=0)
     rows = torch.from_numpy(divided).to(labels.device)
     target = torch.from_numpy(below).to(labels.device)[rows]
     return functional.binary_cross_entropy_with_logits(traversal.value[rows], target)

@@ -1,7 +1,8 @@
 """Labelled images, measured without reading pixels: class, region, depths and boxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -29,6 +30,8 @@ class Sample:
     """Known targets ``[m 4]``, level-0 px (px of the square where images are squashed); None = not known."""
     box_classes: np.ndarray | None = None
     """Class index of each box ``[m]``, the image's where the manifest gives none; None = not known."""
+    box_confidence: np.ndarray | None = None
+    """Probability that each box shows its class ``[m]``; None = all are certain."""
     step: int = 1
     """Level-0 px of which multiples lie on whole px of every level that its crops are read from."""
     name: str = ""
@@ -52,10 +55,14 @@ def without_background_boxes(example: Example, background: str | None) -> Exampl
     if example.boxes is None or background is None:
         return example
     names = example.box_labels or (None,) * len(example.boxes)
-    kept = [(box, name) for box, name in zip(example.boxes, names, strict=True) if name != background]
+    kept = [number for number, name in enumerate(names) if name != background]
     label = background if example.label is None and not kept else example.label
-    own = example.box_labels and tuple(str(name) for _, name in kept)
-    return replace(example, label=label, boxes=tuple(box for box, _ in kept), box_labels=own)
+
+    def of_kept(values: Sequence[Any] | None) -> Any:
+        return values and tuple(values[number] for number in kept)
+
+    boxes, own, confidence = map(of_kept, (example.boxes, example.box_labels, example.box_confidence))
+    return replace(example, label=label, boxes=boxes, box_labels=own, box_confidence=confidence)
 
 
 def box_class_indices(

@@ -13,7 +13,7 @@ from hiresattn.model.scorers import PastedPart, Target, VisibleBoxes
 from hiresattn.model.select import Selection, Selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.training.cutmix import BatchPastes
-from hiresattn.training.data import Batch
+from hiresattn.training.data import LEAST_CONFIDENCE, Batch
 
 #: ``target_of(image [n], depth [n], regions [n 4])`` → the supervision of these regions, as the network sees them.
 TargetOf = Callable[[np.ndarray, np.ndarray, np.ndarray], Target]
@@ -46,6 +46,7 @@ def scorer_targets(
         For ``losses.scorer_losses``.
     """
     of_image = torch.from_numpy(batch.labels).to(net.device)
+    sure_boxes = batch.sure_boxes
 
     def target_of(image: np.ndarray, depth: np.ndarray, regions: np.ndarray) -> Target:
         labels = of_image[torch.from_numpy(image).to(net.device)]
@@ -53,7 +54,7 @@ def scorer_targets(
         labels = labels.clamp(min=0)
         counts = np.take(np.array(by_depth, np.float32), np.minimum(depth, len(by_depth) - 1))
         for row in np.flatnonzero(depth > 0).tolist():
-            boxes = batch.boxes[image[row]]
+            boxes = sure_boxes[image[row]]
             if boxes is not None and len(boxes):
                 counts[row] *= holds_centre(regions[row : row + 1], boxes)[0]
             elif net.background is not None and batch.labels[image[row]] != net.background:
@@ -110,6 +111,7 @@ def glimpse_labels(
     finest: int,
     background: int | None = None,
     box_classes: Sequence[np.ndarray | None] = (),
+    box_confidence: Sequence[np.ndarray | None] = (),
 ) -> np.ndarray:
     """The class that each glimpse should predict on its own.
 
@@ -120,30 +122,37 @@ def glimpse_labels(
         finest: Side of the smallest region.
         background: Index of the background class, if there is one.
         box_classes: Class index of each box, per image; None, or none at all = the image's.
+        box_confidence: Probability that each box shows its class, per image; None, or none at all = certain.
 
     Returns:
         Class index per glimpse, -1 = none. Without a background: the image's label, except below depth 0 where boxes
         are known and the glimpse holds the centre of none. With one: only finest glimpses have a class, the label
         where they hold the centre of a box, the background where boxes are known and they touch none. Where boxes
-        have classes of their own: that of the boxes whose centres a glimpse holds; none if they differ.
+        have classes of their own: that of the boxes whose centres a glimpse holds; none if they differ. Boxes that
+        are probable at best are not all there are: elsewhere in their image a glimpse has no class.
     """
     answers = labels[traversal.image].copy()
     if background is not None:
         answers[:] = np.where(answers == background, background, -1)
         answers[expandable(traversal.region, finest)] = -1
-    for index, known in enumerate(boxes):
-        if known is None or not len(known):
+    for index, given in enumerate(boxes):
+        if given is None or not len(given):
             continue
+        confidence = box_confidence[index] if index < len(box_confidence) else None
+        sure = np.ones(len(given), bool) if confidence is None else confidence >= LEAST_CONFIDENCE
+        known = given[sure]
         mine = traversal.image == index
         if background is None:
             rows = np.flatnonzero(mine & (traversal.depth > 0))
             answers[rows[~holds_centre(traversal.region[rows], known)]] = -1
         else:
             rows = np.flatnonzero(mine & ~expandable(traversal.region, finest))
-            clear = overlaps(traversal.region[rows], known).max(axis=1) == 0
-            answers[rows[clear]] = background
+            if confidence is None:
+                clear = overlaps(traversal.region[rows], known).max(axis=1) == 0
+                answers[rows[clear]] = background
             answers[rows[holds_centre(traversal.region[rows], known)]] = labels[index]
         own = box_classes[index] if index < len(box_classes) else None
+        own = None if own is None else own[sure]
         if own is not None and (own != labels[index]).any():
             rows = rows[holds_centre(traversal.region[rows], known)]
             answers[rows] = _class_within(traversal.region[rows], known, own)
@@ -152,7 +161,7 @@ def glimpse_labels(
 
 def holds_centre(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which regions ``[n 4]`` hold the centre of at least one box ``[m 4]``: bool ``[n]``."""
-    return np.asarray(_centres_within(regions, boxes).any(axis=1))
+    return np.asarray(centres_within(regions, boxes).any(axis=1))
 
 
 def hits(traversal: Traversal, boxes: Sequence[np.ndarray | None], finest: int) -> np.ndarray:
@@ -172,6 +181,7 @@ def _visible_boxes(
 ) -> VisibleBoxes | None:
     """The boxes that are visible in regions; None if none are known of any."""
     rows, corners_of, classes = [np.zeros(0, np.int64)], [np.zeros((0, 4))], [np.zeros(0, np.int64)]
+    confidence, weight = [np.zeros(0, np.float32)], np.ones(len(image), np.float32)
     known = np.zeros(len(image), bool)
     for row, index in enumerate(image.tolist()):
         boxes, box_classes = batch.boxes[index], batch.box_classes[index]
@@ -187,6 +197,9 @@ def _visible_boxes(
         rows.append(np.full(some.sum(), row))
         corners_of.append(corners[some])
         classes.append(box_classes[some])
+        sure = batch.box_confidence[index] if len(batch.box_confidence) else None
+        confidence.append(np.ones(some.sum(), np.float32) if sure is None else sure[some])
+        weight[row] = 1 if sure is None else sure.max()
     if not known.any():
         return None
     parts = (
@@ -194,6 +207,8 @@ def _visible_boxes(
         np.concatenate(corners_of).astype(np.float32),
         np.concatenate(classes),
         known,
+        np.concatenate(confidence),
+        weight,
     )
     return VisibleBoxes(*(torch.from_numpy(part).to(net.device) for part in parts))
 
@@ -259,12 +274,12 @@ def _merging(
 
 def _class_within(regions: np.ndarray, boxes: np.ndarray, box_classes: np.ndarray) -> np.ndarray:
     """The class of the boxes whose centres each region holds; -1 where they differ."""
-    held = _centres_within(regions, boxes)
+    held = centres_within(regions, boxes)
     least = np.where(held, box_classes, np.iinfo(np.int64).max).min(1)
     return np.where(least == np.where(held, box_classes, -1).max(1), least, -1)
 
 
-def _centres_within(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+def centres_within(regions: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Which regions ``[n 4]`` hold the centre of which boxes ``[m 4]``: bool ``[n m]``."""
     centre = boxes[:, :2] + boxes[:, 2:] // 2
     inside = (regions[:, None, :2] <= centre) & (centre < regions[:, None, :2] + regions[:, None, 2:])

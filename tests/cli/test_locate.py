@@ -48,12 +48,17 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert "1 of 2 images" in found.stderr
     rows = list(csv.DictReader((work / "out" / "boxes.csv").read_text().splitlines()))
     assert [row["path"] for row in rows] == ["../scene.png", "../empty.png", "../later.png"]
-    assert [row["boxes"] for row in rows] == [json.dumps([[32, 64, 16, 16]]), "[]", ""]
+    found_boxes = json.loads(rows[0]["boxes"])
+    assert all(32 <= y < 48 and 64 <= x < 80 for y, x, *_ in found_boxes)
+    assert all(0 < confidence <= 1 for *_, confidence in found_boxes)
+    assert [row["boxes"] for row in rows[1:]] == ["[]", ""]
 
     from hiresattn.datasets.manifest import read_manifest
 
     examples = read_manifest(work / "out" / "boxes.csv")
-    assert examples[0].boxes == ((32, 64, 16, 16),)
+    assert [
+        [*box, sure] for box, sure in zip(examples[0].boxes, examples[0].box_confidence, strict=True)
+    ] == found_boxes
     assert examples[1].boxes == ()
     assert examples[2].boxes is None
     assert [example.group for example in examples] == ["7", None, "8"]
@@ -128,7 +133,8 @@ def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatc
     assert (skipped.exit_code, len(seen)) == (3, 2)
     assert "Boxes for 2 of 3 images" in skipped.stderr
     rows = list(csv.DictReader(out.read_text().splitlines()))
-    assert [row["boxes"] for row in rows] == ["[[32, 64, 16, 16]]", "", "[[32, 64, 16, 16]]"]
+    assert rows[0]["boxes"].startswith("[[32, 64, ")
+    assert [row["boxes"] for row in rows] == [rows[0]["boxes"], "", rows[0]["boxes"]]
 
     seen.clear()
     (tmp_path / "broken.png").write_bytes((work / "scene.png").read_bytes())

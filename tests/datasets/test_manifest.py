@@ -15,6 +15,7 @@ from rasterio import Affine
 from hiresattn.datasets import boxes
 from hiresattn.datasets.example import Example, names_of
 from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import BackendMissingError, ConfigError, HiresattnError, NotFoundError
 from tests.images import write_pyramid_tiff, write_scn
 
@@ -272,13 +273,23 @@ def test_boxes_may_say_their_classes_and_stand_for_a_label(tmp_path):
     assert second.box_labels is None
     with pytest.raises(ConfigError, match=r"line 2: no label; training needs the class of every image$"):
         read_manifest(write(tmp_path, text.replace("train", "val")), labels=True)
-    with pytest.raises(
-        ConfigError, match=r"line 2: boxes .*all need four numbers, or four numbers and a class"
-    ):
+    with pytest.raises(ConfigError, match=r"line 2: boxes .*all need four numbers, perhaps a class"):
         read_manifest(write(tmp_path, text.replace(',""y""', "")))
     for kind in ("null", '""""', "[1]", '"" ""'):
         with pytest.raises(ConfigError, match=r"line 2: boxes .*the class of a box is a name, not "):
             read_manifest(write(tmp_path, text.replace('""y""', kind)))
+
+
+def test_boxes_may_say_how_sure_they_are_and_are_written_as_they_were_read(tmp_path):
+    text = 'path,label,boxes\na.tif,x,"[[1,2,3,4,0.75],[5,6,7,8,1.0]]"\nb.tif,,"[[1,2,3,4,""y"",0.5]]"\n'
+    first, second = read_manifest(write(tmp_path, text), labels=True)
+    assert (first.box_labels, first.box_confidence) == (None, (0.75, 1.0))
+    assert (second.box_labels, second.box_confidence) == (("y",), (0.5,))
+    write_manifest(tmp_path / "again.csv", [first, second])
+    assert read_manifest(tmp_path / "again.csv", labels=True) == [first, second]
+    for wrong in ("0.0", "1.5", "true"):
+        with pytest.raises(ConfigError, match=r"line 2: boxes "):
+            read_manifest(write(tmp_path, text.replace("7,8,1.0", f"7,8,{wrong}")))
 
 
 def test_boxes_with_classes_need_no_column_of_labels_and_an_empty_image_beside_them_no_label(tmp_path):

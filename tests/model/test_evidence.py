@@ -1,5 +1,6 @@
 """Evidence: which px a box takes, and the logit of a cell."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,17 +10,17 @@ from hiresattn.model.scorers.evidence import class_map_of
 NOTHING = 9
 
 
-def visible(boxes, *, regions=1, known=None):
+def visible(boxes, *, regions=1, known=None, confidence=None):
     """Boxes ``(region, class, first row, first column, last row, last column)`` on maps of 8 x 8 px."""
     rows, classes = (torch.tensor([box[i] for box in boxes], dtype=torch.int64) for i in (0, 1))
     corners = torch.tensor([box[2:] for box in boxes], dtype=torch.float32).reshape(-1, 4) / 8
-    return VisibleBoxes(
-        rows, corners, classes, torch.ones(regions, dtype=torch.bool) if known is None else known
-    )
+    known = torch.ones(regions, dtype=torch.bool) if known is None else known
+    confidence = torch.ones(len(boxes)) if confidence is None else torch.tensor(confidence)
+    return VisibleBoxes(rows, corners, classes, known, confidence, torch.ones(regions))
 
 
 def test_a_box_takes_its_px_and_no_others():
-    found = class_map_of(visible([(1, 3, 2, 4, 5, 6)], regions=2), 8, 8, nothing=NOTHING)
+    found = class_map_of(visible([(1, 3, 2, 4, 5, 6)], regions=2), 8, 8, nothing=NOTHING)[0]
     assert (found[0] == NOTHING).all()
     inside = torch.zeros(8, 8, dtype=torch.bool)
     inside[2:5, 4:6] = True
@@ -29,7 +30,7 @@ def test_a_box_takes_its_px_and_no_others():
 def test_a_px_that_a_box_covers_little_has_no_class_and_a_small_box_has_one():
     found = class_map_of(visible([(0, 1, 1.9, 2, 4, 4), (0, 2, 6.4, 6.4, 6.5, 6.5)]), 8, 8, nothing=NOTHING)[
         0
-    ]
+    ][0]
     assert (found[1, 2:4] == -1).all()  # a tenth of each
     assert (found[2:4, 2:4] == 1).all()
     assert found[6, 6] == 2
@@ -39,7 +40,7 @@ def test_a_px_that_a_box_covers_little_has_no_class_and_a_small_box_has_one():
 def test_of_two_boxes_the_one_that_covers_more_of_a_px_has_it():
     boxes = [(0, 1, 0, 0, 2.3, 2), (0, 2, 2.3, 0, 4, 2)]
     for order in (boxes, boxes[::-1]):
-        found = class_map_of(visible(order), 8, 8, nothing=NOTHING)[0]
+        found = class_map_of(visible(order), 8, 8, nothing=NOTHING)[0][0]
         assert (found[:2, :2] == 1).all()
         assert (found[2:4, :2] == 2).all()
 
@@ -47,7 +48,7 @@ def test_of_two_boxes_the_one_that_covers_more_of_a_px_has_it():
 def test_regions_whose_boxes_are_not_known_have_no_class():
     found = class_map_of(
         visible([(0, 1, 0, 0, 1, 1)], regions=2, known=torch.tensor([True, False])), 8, 8, nothing=9
-    )
+    )[0]
     assert (found[1] == -1).all()
 
 
@@ -99,6 +100,36 @@ def test_it_learns_to_classify_px_from_boxes_alone():
     assert classes[0, 0, 2:4, 2:4].min() > 0.8
     assert classes[1, 1, 6:, :2].min() > 0.8
     assert classes[2].max() < 0.2
+
+
+def test_a_px_of_a_probable_box_is_that_share_of_its_class_and_the_rest_of_nothing():
+    where = visible([(0, 1, 2, 2, 4, 4)], confidence=[0.75])
+    found, probability = class_map_of(where, 8, 8, nothing=2)
+    assert (probability[0, 2:4, 2:4] == 0.75).all()
+    assert (probability[found == 2] == 1).all()
+    scorer = EvidenceScorer(channels=4, classes=2, grid=4)
+    best = torch.full((1, 3, 8, 8), -20.0)
+    best[:, 2] = 0.0  # nothing
+    best[0, :, 2:4, 2:4] = torch.tensor([-20.0, np.log(0.75), np.log(0.25)]).float()[:, None, None]
+    maps = best.clone().requires_grad_()
+    scored = scorer(_view(torch.randn(1, 4, 8, 8)))._replace(trace=maps)
+    loss = scorer.losses(scored, _target(where))["evidence"]
+    (slope,) = torch.autograd.grad(loss, maps)
+    weights = 1 / torch.tensor([3.0, 61.0])  # px of the class, and of nothing
+    inside = slope[0, :, 2, 2] * (3 * weights[0] + 61 * weights[1])
+    chance = weights * torch.tensor([0.75, 0.25])
+    wanted = chance.sum() * torch.tensor([0.75, 0.25]) - chance  # of the softmax weighted by class
+    assert torch.allclose(inside[1:], wanted, atol=1e-4)
+
+
+def test_boxes_of_an_image_that_shows_its_label_less_surely_count_less():
+    scorer = EvidenceScorer(channels=4, classes=2, grid=4)
+    scored = scorer(_view(torch.randn(2, 4, 8, 8)))
+    where = visible([(0, 1, 2, 2, 4, 4), (1, 1, 2, 2, 4, 4)], regions=2)
+    both = scorer.losses(scored, _target(where._replace(weight=torch.tensor([1.0, 0.0]))))["evidence"]
+    one = scored._replace(trace=scored.trace[:1])
+    alone = scorer.losses(one, _target(visible([(0, 1, 2, 2, 4, 4)])))["evidence"]
+    assert both.item() == pytest.approx(alone.item(), abs=1e-6)
 
 
 def test_regions_that_are_not_divided_or_without_known_boxes_have_no_loss():

@@ -88,7 +88,7 @@ def test_a_glimpses_reward_is_the_best_seen_of_each_label_below_it():
     high, low = 1 / (1 + np.exp(-4)), 1 / (1 + np.exp(4))
     expected = [high, (high + low) / 2, (high + low) / 2, (0.5 + 1 / (1 + np.exp(-5))) / 2]
     assert rewards(found, labels).tolist() == pytest.approx(expected, abs=1e-6)
-    target = value_loss(found, labels, [None, None])  # at logit 0 the loss doesn't depend on the target
+    target = value_loss(found, labels, [None, None], 32)  # at logit 0 the loss doesn't depend on the target
     target.backward()
     assert found.value.grad.tolist() == pytest.approx([0.5 - high, 0, 0, 0], abs=1e-6)
 

@@ -49,6 +49,14 @@ def test_a_glimpse_answers_for_the_boxes_whose_centres_it_holds(background):
     assert of_image.tolist() == [1, 1, rest, rest]
 
 
+def test_probable_boxes_give_their_class_and_nothing_elsewhere():
+    regions = np.array([[0, 0, 64, 64], [64, 0, 64, 64], [0, 64, 64, 64]])
+    traversal = SimpleNamespace(image=np.zeros(3, int), depth=np.ones(3, int), region=regions)
+    boxes, sure = np.array([[8, 8, 20, 20], [70, 8, 20, 20]]), [np.array([0.9, 0.3], np.float32)]
+    found = glimpse_labels(traversal, np.array([1]), [boxes], 64, 2, [np.array([1, 1])], sure)
+    assert found.tolist() == [1, -1, -1]  # what made them may have missed some
+
+
 def test_a_guided_choice_has_a_cell_on_the_target_and_keeps_the_others():
     cells = cell_regions(np.repeat(ROOT, 2, axis=0), GRID, 64)
     logits = torch.zeros((2, 49))
@@ -123,14 +131,23 @@ def test_a_region_is_worth_what_the_glimpses_below_it_know():
         value=value,
     )
     best = 1 / (1 + np.exp(-2))  # what the glimpse in region 1 gives to class 0; also the best below region 0
-    loss = value_loss(traversal, torch.tensor([0]), [None])
+    loss = value_loss(traversal, torch.tensor([0]), [None], 64)
     loss.backward()
     assert value.grad.numpy() == pytest.approx([(0.5 - best) / 2, (0.5 - best) / 2, 0, 0], abs=1e-6)
     value.grad = None
-    value_loss(traversal, torch.tensor([0]), [BOX]).backward()  # region 0 holds the box, region 1 doesn't
+    value_loss(
+        traversal, torch.tensor([0]), [BOX], 256
+    ).backward()  # region 0 holds the box, region 1 doesn't
     assert value.grad.numpy() == pytest.approx([-0.25, 0.25, 0, 0], abs=1e-6)
+    value.grad = None
+    known = [np.array([0.75], np.float32)]
+    value_loss(traversal, torch.tensor([0]), [BOX], 256, known).backward()
+    assert value.grad.numpy() == pytest.approx([-0.125, 0.25, 0, 0], abs=1e-6)
     traversal.parent = np.full(4, -1)
-    assert value_loss(traversal, torch.tensor([0]), [None]) is None
+    value.grad = None
+    value_loss(traversal, torch.tensor([0]), [BOX], 256).backward()  # not divided, and it is known what they hold
+    assert value.grad.numpy() == pytest.approx([-0.5, 0, 0, 0], abs=1e-6)
+    assert value_loss(traversal, torch.tensor([0]), [None], 64) is None
 
 
 def test_a_hit_is_a_finest_region_on_the_centre():

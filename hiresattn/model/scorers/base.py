@@ -61,6 +61,10 @@ class VisibleBoxes(NamedTuple):
     """Index of the box's class."""
     known: Bool[Tensor, " n"]
     """Regions whose boxes are all known, or that are known to be background."""
+    confidence: Float[Tensor, " m"]
+    """Probability that each box shows its class."""
+    weight: Float[Tensor, " n"]
+    """Weight of each region in losses: that of the likeliest box of its image."""
 
 
 class Target(NamedTuple):

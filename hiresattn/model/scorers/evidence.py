@@ -78,19 +78,25 @@ class EvidenceScorer(Scorer):
         logits = scored.trace.float()
         if target.boxes is None:
             return {}
-        wanted = class_map_of(target.boxes, *logits.shape[2:], nothing=self.classes)
+        wanted, probability = class_map_of(target.boxes, *logits.shape[2:], nothing=self.classes)
         if self.background is not None:
             wanted = torch.where(wanted == self.background, self.classes, wanted)
         wanted = torch.where(target.divided[:, None, None], wanted, -1)
         if not bool((wanted >= 0).any()):
             return {}
-        count = torch.bincount(wanted[wanted >= 0], minlength=self.classes + 1)
-        weight = 1 / count.clamp(min=1).float()
-        return {"evidence": functional.cross_entropy(logits, wanted, weight, ignore_index=-1)}
+        counted = (wanted >= 0) * target.boxes.weight[:, None, None]
+        share = functional.one_hot(wanted.clamp(min=0), self.classes + 1) * probability[..., None]
+        share[..., -1] += 1 - probability
+        share = share * counted[..., None]
+        weight = 1 / share.sum((0, 1, 2)).clamp(min=1)
+        loss = -(share * weight * logits.log_softmax(1).permute(0, 2, 3, 1)).sum()
+        return {"evidence": loss / (share * weight).sum()}
 
 
-def class_map_of(boxes: VisibleBoxes, height: int, width: int, *, nothing: int) -> Int64[Tensor, "n h w"]:
-    """Class of every px of the regions' maps: that of the box that covers most of it.
+def class_map_of(
+    boxes: VisibleBoxes, height: int, width: int, *, nothing: int
+) -> tuple[Int64[Tensor, "n h w"], Float[Tensor, "n h w"]]:
+    """Class of every px of the regions' maps, that of the box that covers most of it; and the box's confidence.
 
     A box takes the px that it covers at least half as much as the one that it covers most, so that small boxes get
     a px, too. Px that boxes only touch, and regions whose boxes aren't known, are -1.
@@ -100,16 +106,22 @@ def class_map_of(boxes: VisibleBoxes, height: int, width: int, *, nothing: int) 
         height: Rows of a map.
         width: Columns of a map.
         nothing: Index for px that no box touches.
+
+    Returns:
+        Classes, and their probabilities: with the rest of it, the px shows nothing. 1 where there is no box.
     """
     maps = (len(boxes.known), height, width)
     covered = box_mask(boxes.box, height, width)
+    confidence = boxes.confidence[:, None, None]
     taken = torch.where(covered * 2 >= covered.amax((1, 2), keepdim=True), covered, 0)
     touched = _largest(covered, boxes.row, maps) > 0
+    taken = taken * confidence
     most = _largest(taken, boxes.row, maps)
     first = (taken > 0) & (taken == most[boxes.row])
     found = _largest(torch.where(first, boxes.box_class[:, None, None] + 1.0, 0), boxes.row, maps).long() - 1
     rest = torch.where(boxes.known[:, None, None] & ~touched, nothing, -1)
-    return torch.where(found >= 0, found, rest)
+    probability = _largest(torch.where(first, confidence, 0), boxes.row, maps)
+    return torch.where(found >= 0, found, rest), torch.where(found >= 0, probability, 1)
 
 
 def _largest(values: Float[Tensor, "m h w"], row: Int64[Tensor, " m"], maps: tuple[int, ...]) -> Tensor:
