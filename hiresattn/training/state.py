@@ -269,6 +269,8 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
         source = sample.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{sample.label}|{sample.region}|{sample.example.boxes}\n".encode())
+        if sample.example.box_confidence:
+            digest.update(f"{sample.example.box_confidence}\n".encode())
         if sample.example.box_labels:
             digest.update(f"{sample.example.box_labels}\n".encode())
     digest.update(json.dumps(asdict(replace(options, **PASSING)), sort_keys=True).encode())
@@ -295,6 +297,12 @@ def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str
     if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
         given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
         message += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
+    for part in ("coarse_encoder", "scorer"):
+        present = {name for name in given if name.startswith(f"{part}.")}
+        fresh = {name: value for name, value in wanted.items() if name.startswith(f"{part}.")}
+        if fresh and (not present or (part == "scorer" and start.config.scorer != config.scorer)):
+            given = {name: value for name, value in given.items() if name not in present} | fresh
+            message += f"; its {part.replace('_', ' ')} is fresh"
     misfits = [
         name
         for name in sorted(wanted.keys() | given.keys())

@@ -75,6 +75,18 @@ def test_other_parts_are_an_error_that_names_what_differs(first, tmp_path):
         list(fit(_images(), tmp_path / "next", replace(STILL, init_from=str(tmp_path / "absent"))))
 
 
+def test_a_coarse_encoder_and_another_scorer_start_fresh_where_the_model_has_none_and_that_is_said(
+    first, tmp_path
+):
+    said = []
+    options = replace(STILL, init_from=str(first), coarse_encoder=True, scorer="evidence")
+    list(fit(_images(), tmp_path / "next", options, on_message=said.append))
+    before, after = _weights(first), _weights(tmp_path / "next")
+    assert torch.allclose(before["classifier.weight"], after["classifier.weight"], atol=1e-6)
+    assert any(name.startswith("coarse_encoder.") for name in after)
+    assert any(line.endswith("; its coarse encoder is fresh; its scorer is fresh") for line in said)
+
+
 def test_the_next_stage_may_zoom_and_divide_otherwise(first, tmp_path):
     options = replace(STILL, init_from=str(first), grid=4, fraction=0.3, crop_size=8, k=(2, 1))
     assert len(list(fit(_images(), tmp_path / "next", options))) == 1

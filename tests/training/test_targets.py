@@ -145,7 +145,9 @@ def test_a_region_is_worth_what_the_glimpses_below_it_know():
     assert value.grad.numpy() == pytest.approx([-0.125, 0.25, 0, 0], abs=1e-6)
     traversal.parent = np.full(4, -1)
     value.grad = None
-    value_loss(traversal, torch.tensor([0]), [BOX], 256).backward()  # not divided, and it is known what they hold
+    value_loss(
+        traversal, torch.tensor([0]), [BOX], 256
+    ).backward()  # not divided, and it is known what they hold
     assert value.grad.numpy() == pytest.approx([-0.5, 0, 0, 0], abs=1e-6)
     assert value_loss(traversal, torch.tensor([0]), [None], 64) is None
 
