@@ -1,11 +1,9 @@
 """From samples to batches: images are opened when they are needed, and batches read lazily, all images in one call."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Int64
 
 from hiresattn.attention_maps.memory import image_name
 from hiresattn.config import InputConfig
@@ -17,6 +15,7 @@ from hiresattn.reading.fetch import Crops
 from hiresattn.reading.images import ImagePool, OpenImage
 from hiresattn.reading.squash import squash_reader, squashed, unsquashed
 from hiresattn.training.augment import Augmentation, augment_crops
+from hiresattn.training.batch import Batch
 from hiresattn.training.cutmix import BatchPastes, mixed_boxes, pasted_rectangles
 from hiresattn.training.samples import Sample, box_class_indices, check_boxes, label_index
 
@@ -24,9 +23,6 @@ from hiresattn.training.samples import Sample, box_class_indices, check_boxes, l
 MOST_OPEN = 32
 #: Bytes of decoded tiles kept over all open images.
 CACHE_BYTES = 512 << 20
-
-#: A box that shows its class with at least this probability is visited, and gives the glimpse its label.
-LEAST_CONFIDENCE = 0.5
 
 _Made = TypeVar("_Made")
 _Region = tuple[int, int, int, int]
@@ -41,48 +37,6 @@ class _UnreadableError(Exception):
         super().__init__(str(why))
         self.row = row
         self.why = why
-
-
-@dataclass(frozen=True)
-class Batch:
-    """What ``GlimpseNet.forward`` needs of ``b`` images, and their labels. Regions are of the oriented images."""
-
-    fetch: Any
-    """``fetch(image [n], regions [n 4])`` → crops; reads."""
-    roots: list[np.ndarray]
-    """Root regions ``[r 4]``, per image."""
-    frames: Int64[np.ndarray, "b 4"]
-    """The rectangle classified, per image."""
-    labels: np.ndarray
-    """int64 ``[b]``, or of several labels ``[b c]``; see ``Sample.label``."""
-    boxes: list[np.ndarray | None]
-    """Known targets ``[m 4]``, per image; None = not known."""
-    box_classes: Sequence[np.ndarray | None] = ()
-    """Class index of each of them; see ``Sample.box_classes``."""
-    box_confidence: Sequence[np.ndarray | None] = ()
-    """Probability that each of them shows its class; see ``Sample.box_confidence``."""
-    samples: Sequence[Sample] = ()
-    augmentations: Sequence[Augmentation] = ()
-    pastes: BatchPastes | None = None
-    """What CutMix pasted into them; None = nothing."""
-    stored: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
-    """``stored(image [n], regions [n 4])`` → the regions of the stored images that they show, level-0 px ``[n 4]``."""
-
-    @property
-    def sure_boxes(self) -> list[np.ndarray | None]:
-        """The boxes that probably show their class, per image."""
-        return [
-            boxes if boxes is None or sure is None else boxes[sure >= LEAST_CONFIDENCE]
-            for boxes, sure in zip(self.boxes, self.box_confidence or [None] * len(self.boxes), strict=True)
-        ]
-
-    @property
-    def main_labels(self) -> np.ndarray:
-        """The labels, per image; of a mixed image those of its larger part."""
-        if self.pastes is None:
-            return self.labels
-        other = (self.pastes.share > 1 / 2).reshape(-1, *[1] * (self.labels.ndim - 1))
-        return np.where(other, self.pastes.labels, self.labels)
 
 
 class Loader:

@@ -19,8 +19,9 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.model.select import Selector, selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.training.augment import draw_augmentations
+from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import Curriculum, batch_size, draw_k
-from hiresattn.training.data import Batch, Loader
+from hiresattn.training.data import Loader
 from hiresattn.training.distributed import Processes
 from hiresattn.training.log import ChoiceDiversity, EpochRecord, RunningMetrics, choice_diversity
 from hiresattn.training.losses import BatchLoss, batch_loss, traverse

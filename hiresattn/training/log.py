@@ -15,7 +15,7 @@ from PIL import Image
 from hiresattn.files import atomic_write
 from hiresattn.model.traversal import Traversal
 from hiresattn.report.curves import LINE_COLOURS, Chart
-from hiresattn.training.data import Batch
+from hiresattn.training.batch import Batch
 from hiresattn.training.distributed import Processes
 from hiresattn.training.estimators import correctness
 from hiresattn.training.targets import hits

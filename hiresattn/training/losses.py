@@ -14,8 +14,8 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import Scorer
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Traversal
+from hiresattn.training.batch import Batch
 from hiresattn.training.cutmix import BatchPastes
-from hiresattn.training.data import Batch
 from hiresattn.training.estimators import (
     label_probabilities,
     leave_one_out_loss,

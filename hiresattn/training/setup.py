@@ -20,7 +20,8 @@ from hiresattn.model.scorers import SCORERS
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.fetch import Crops
-from hiresattn.training.data import Batch, Loader
+from hiresattn.training.batch import Batch
+from hiresattn.training.data import Loader
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 

@@ -12,8 +12,8 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import PastedPart, Target, VisibleBoxes
 from hiresattn.model.select import Selection, Selector
 from hiresattn.model.traversal import Traversal
+from hiresattn.training.batch import LEAST_CONFIDENCE, Batch
 from hiresattn.training.cutmix import BatchPastes
-from hiresattn.training.data import LEAST_CONFIDENCE, Batch
 
 #: ``target_of(image [n], depth [n], regions [n 4])`` → the supervision of these regions, as the network sees them.
 TargetOf = Callable[[np.ndarray, np.ndarray, np.ndarray], Target]
