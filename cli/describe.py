@@ -67,7 +67,8 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
     from hiresattn.checkpoint import read_config
     from hiresattn.config import InputConfig, did_you_mean
     from hiresattn.model import presets
-    from hiresattn.training.options import PRESETS, model_config
+    from hiresattn.training.options import model_config
+    from hiresattn.training.presets import PRESETS
 
     if name in presets.PRESETS:
         preset = presets.PRESETS[name]
@@ -77,7 +78,9 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
     if name in PRESETS:
         chosen = PRESETS[name]
         known = presets.PRESETS[chosen.architecture].classes if chosen.architecture else CLASSES
-        rule = InputConfig(size=chosen.crop_size, squash=chosen.squash, filter=chosen.filter)
+        rule = InputConfig(
+            size=chosen.crop_size or InputConfig().size, squash=chosen.squash, filter=chosen.filter
+        )
         config, k = model_config(chosen, _names(classes or known), rule), chosen.k
     elif Path(name).exists():
         if classes is not None:

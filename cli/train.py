@@ -207,7 +207,8 @@ def _options(preset: str | None, settings: dict[str, Any]) -> "TrainOptions":
     from dataclasses import replace
 
     from hiresattn.config import did_you_mean
-    from hiresattn.training.options import PRESETS, TrainOptions
+    from hiresattn.training.options import TrainOptions
+    from hiresattn.training.presets import PRESETS
 
     preset = preset or settings.get("preset")
     given = {name: value for name, value in settings.items() if name != "preset"}

@@ -19,7 +19,7 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, Hiresatt
 from hiresattn.files import atomic_write, read_bounded
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
-from hiresattn.model.hub import check_local, download
+from hiresattn.model.hub import MODEL, fetch_all
 from hiresattn.model.net import GlimpseNet
 from hiresattn.reading.crops import NativeCrops
 
@@ -199,8 +199,8 @@ def load_model(path: str | Path) -> Model:
     Examples:
         >>> hiresattn.load_model("model").classes
     """
-    if str(path).startswith("hf:"):
-        path = download(str(path)[3:], [CARD, WEIGHTS])
+    if str(path).startswith(MODEL):
+        path = fetch_all(str(path).removeprefix(MODEL), (CARD, WEIGHTS), prefix=MODEL)
     path = Path(path)
     card = _card(path)
     try:
@@ -217,7 +217,6 @@ def load_model(path: str | Path) -> Model:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({type(error).__name__}: {error}); train or copy it anew"
         ) from error
-    check_local(config.encoder, path / CARD)
     file = path / WEIGHTS
     if not file.is_file():
         raise CheckpointError(f"{path}: the card names {WEIGHTS}, which is missing; copy the whole directory")

@@ -191,8 +191,10 @@ class ModelConfig(_Json):
     input: InputConfig = field(default_factory=InputConfig)
     """How pixels become the network's input."""
     encoder: str = "small"
-    """``small``, ``small-6``, either with ``-bn``, ``bagnet77``, a name given to ``register_encoder``, or a timm
-    backbone."""
+    """``small``, ``small-6``, either with ``-bn``, ``bagnet77``, a name given to ``register_encoder``, or an
+    architecture of timm."""
+    encoder_args: dict[str, Any] = field(default_factory=dict)
+    """Arguments of an architecture of timm, JSON types."""
     encoder_drop: float = 0.0
     """Largest drop rate inside the encoder in training: of blocks (timm: stochastic depth) or of channels
     (``bagnet77``)."""

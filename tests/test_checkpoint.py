@@ -22,9 +22,8 @@ from hiresattn.checkpoint import (
     set_temperature,
 )
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
 from hiresattn.model.build import build_model
-from hiresattn.model.hub import check_local
 from hiresattn.training.options import TrainOptions
 
 DEMO = Path(hiresattn.__file__).parent / "demo" / "model"
@@ -183,8 +182,10 @@ def test_a_missing_directory_is_not_found(tmp_path):
 
 
 def test_a_hub_name_that_can_not_be_had_is_one_clear_error(monkeypatch):
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(HiresattnError, match="hf:owner/name"):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(NotFoundError, match="hf:owner/name: the hub can't be reached"):
         load_model("hf:owner/name")
 
 
@@ -265,7 +266,25 @@ def test_a_temperature_is_refused_before_the_card_is_touched(saved):
     assert sorted(path.name for path in saved.iterdir()) == [CARD, WEIGHTS]
 
 
-def test_an_encoder_that_would_be_fetched_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="nothing is fetched"):
-        check_local("hf-hub:nobody/nothing-of-that-name", tmp_path / "card.json")
-    check_local("small", tmp_path / "card.json")
+def _forbidden(*_, **__):
+    pytest.fail("something was fetched, or a file of weights opened")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"encoder": "hf-hub:owner/name"},
+        {"encoder": "local-dir:x"},
+        {"encoder": "test_vit", "encoder_args": {"pretrained": True}},
+        {"encoder": "test_vit", "encoder_args": {"checkpoint_path": "x.bin"}},
+        {"encoder": "small", "encoder_args": {"depth": 3}},
+    ],
+)
+def test_a_card_can_not_have_an_encoder_fetched_or_loaded_from_elsewhere(saved, changes, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", _forbidden)
+    monkeypatch.setattr(torch, "load", _forbidden)
+    _edit(saved, config=json.loads((saved / CARD).read_text())["config"] | changes)
+    with pytest.raises(CheckpointError, match="can't be built"):
+        load_model(saved)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from hiresattn.config import ModelConfig, did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.model.aggregators import AGGREGATORS
-from hiresattn.model.encoders import build_encoder
+from hiresattn.model.encoders import EncoderSpec, build_encoder
 from hiresattn.model.init import INITS, initialise
 from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.position import POSITIONS
@@ -34,13 +34,12 @@ class Classifier(nn.Linear):
         return super().forward(functional.dropout(input, self.drop, training=self.training))
 
 
-def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str | None = None) -> GlimpseNet:
+def build_model(config: ModelConfig, *, start: EncoderSpec | None = None) -> GlimpseNet:
     """Build a network with fresh weights.
 
     Args:
         config: The parts.
-        pretrained: Load timm's pretrained weights into the encoder.
-        weights: Local weights file for the encoder.
+        start: Where the encoder's weights come from; None = fresh ones.
 
     Returns:
         The network, on the CPU, in training mode.
@@ -63,8 +62,8 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         config.encoder,
         channels=len(config.input.bands),
         size=config.input.size,
-        pretrained=pretrained,
-        weights=weights,
+        args=config.encoder_args,
+        start=start,
         drop=config.encoder_drop,
     )
     width = encoder.feature_width
@@ -90,7 +89,7 @@ def build_model(config: ModelConfig, *, pretrained: bool = False, weights: str |
         head=config.head,
     )
     for name, part in net.named_children():
-        if name not in ("encoder", "coarse_encoder") or not (pretrained or weights):
+        if name not in ("encoder", "coarse_encoder") or start is None:
             initialise(part, config.init)
     return net
 

@@ -1,59 +1,88 @@
 """Models and encoders from a hub: fetched where that was asked for, never otherwise."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from hiresattn.errors import CheckpointError, NotFoundError
+from hiresattn.errors import BackendMissingError, HiresattnError, NotFoundError, reason
+
+#: Prefix of a trained model on the hub, and of an encoder there.
+MODEL, ENCODER = "hf:", "hf-hub:"
 
 
-def download(name: str, files: list[str]) -> Path:
-    """Fetch files of a repository of the Hugging Face hub, or find them in its cache.
+def fetch(name: str, file: str, *, prefix: str) -> Path | None:
+    """Find a file of a repository of the Hugging Face hub in its local cache, or fetch it.
 
     Args:
-        name: ``owner/name``.
-        files: Names of the files wanted.
+        name: ``owner/name``, or ``owner/name@revision``.
+        file: Name of the file.
+        prefix: What the user wrote before ``name``, for messages.
 
     Returns:
-        The directory that holds them.
+        The file; None if the repository has none of this name.
 
     Raises:
-        CheckpointError: If huggingface_hub isn't installed.
-        NotFoundError: If there is no such repository, or it can't be reached.
+        BackendMissingError: If huggingface_hub isn't installed.
+        NotFoundError: If there is no such repository, it can't be reached, or access must be asked for.
     """
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
-        raise CheckpointError(f"hf:{name} needs huggingface_hub; pip install huggingface_hub") from error
+        raise BackendMissingError(
+            f"{prefix}{name} needs huggingface_hub; pip install huggingface_hub"
+        ) from error
+    repository, _, revision = name.partition("@")
     try:
-        return Path(snapshot_download(name, allow_patterns=files))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        first = str(error).splitlines()[0]
-        raise NotFoundError(f"hf:{name}: the hub can't be read: {first}; give a local directory") from error
+        for local in (True, False):
+            try:
+                return Path(
+                    hf_hub_download(repository, file, revision=revision or None, local_files_only=local)
+                )
+            except LocalEntryNotFoundError:
+                if not local:
+                    raise
+    except Exception as error:
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        raise hub_error(f"{prefix}{name}", error) from error
+    return None
 
 
-def check_local(encoder: str, card: Path) -> None:
-    """Refuse an encoder that would be fetched: who opens a directory hasn't asked for the network.
+def fetch_all(name: str, files: Sequence[str], *, prefix: str) -> Path:
+    """Find or fetch several files of a repository; see ``fetch``.
+
+    Returns:
+        The folder that holds those that there are.
+    """
+    found = [path for path in (fetch(name, file, prefix=prefix) for file in files) if path is not None]
+    if not found:
+        raise NotFoundError(f"{prefix}{name}: the repository holds none of {', '.join(files)}")
+    return found[0].parent
+
+
+def hub_error(asked: str, error: BaseException) -> HiresattnError:
+    """What a failed download means and what to do, in one sentence.
 
     Args:
-        encoder: Its name, such as ``hf-hub:owner/name``; names without a hub are fine.
-        card: Where it is named, for the message.
-
-    Raises:
-        CheckpointError: If it isn't on this machine.
+        asked: What was asked for, as the user wrote it.
+        error: What the hub's client raised.
     """
-    prefix, _, name = encoder.partition(":")
-    if not name:
-        return
-    try:
-        from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub import errors
 
-        there = prefix in ("hf-hub", "hf_hub") and isinstance(
-            try_to_load_from_cache(name, "config.json"), str
+    address = f"https://huggingface.co/{asked.partition(':')[2].partition('@')[0] or asked}"
+    if isinstance(error, errors.GatedRepoError):
+        why = f"its owner grants access: ask for it at {address}, then run `hf auth login`"
+    elif isinstance(error, errors.RevisionNotFoundError):
+        why = "the repository has no such revision; leave out what follows the @, or give another"
+    elif isinstance(error, errors.RepositoryNotFoundError):
+        why = "there is no such repository, or it is private; check the name, or run `hf auth login`"
+    elif isinstance(error, errors.HFValidationError):
+        why = "no name of a repository; write owner/name"
+    elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)):
+        why = (
+            "the hub can't be reached, and the local cache doesn't hold it; connect, or fetch it elsewhere and give "
+            "the folder"
         )
-    except (ImportError, ValueError):
-        there = False
-    if not there:
-        raise CheckpointError(
-            f"{card}: its encoder {encoder!r} isn't on this machine, and nothing is fetched to load a directory; if "
-            f"you trust it: huggingface-cli download {name}"
-        )
+    else:
+        why = f"the hub can't be read ({reason(error)}); try again, or give a local folder"
+    return NotFoundError(f"{asked}: {why}")

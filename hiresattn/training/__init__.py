@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hiresattn.training.fit import train
     from hiresattn.training.log import EpochRecord
-    from hiresattn.training.options import PRESETS, TrainOptions
+    from hiresattn.training.options import TrainOptions
+    from hiresattn.training.presets import PRESETS
 
 __all__ = ["PRESETS", "EpochRecord", "TrainOptions", "train"]
 
-_MODULES = {"train": "fit", "EpochRecord": "log", "PRESETS": "options", "TrainOptions": "options"}
+_MODULES = {"train": "fit", "EpochRecord": "log", "PRESETS": "presets", "TrainOptions": "options"}
 
 
 def __getattr__(name: str) -> Any:

@@ -19,20 +19,19 @@ from hiresattn.training.curriculum import Curriculum
 from hiresattn.training.data import Loader
 from hiresattn.training.distributed import Processes, join_processes
 from hiresattn.training.epoch import Run, run_epoch
+from hiresattn.training.inputs import chosen_encoder, first_rule, known_range, with_measured_range
 from hiresattn.training.log import EpochRecord, TensorBoardLog
 from hiresattn.training.optim import check_amp, class_weights, optimizer_of
-from hiresattn.training.options import PRESETS, TrainOptions, model_config
+from hiresattn.training.options import TrainOptions, model_config
+from hiresattn.training.presets import PRESETS
 from hiresattn.training.samples import without_background_boxes
 from hiresattn.training.setup import (
     SkippedImages,
     class_counts,
     dataset_statistics,
-    first_rule,
     read_training_set,
     split_examples,
-    value_scale,
     warn_of_training_set,
-    with_measured_range,
 )
 from hiresattn.training.state import (
     STATE,
@@ -163,10 +162,15 @@ def _fit(
     warn_of_training_set(train_examples, options, on_common)
     start = None if options.init_from is None else load_model(options.init_from)
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
-    rule = first_rule([e.source for e in train_examples], options, start, skipped)
-    config = model_config(options, tuple(sorted(class_counts(train_examples))), rule)
+    encoder, options = chosen_encoder(options, start)
+    config = model_config(
+        options,
+        tuple(sorted(class_counts(train_examples))),
+        first_rule([e.source for e in train_examples], options, start, encoder, skipped),
+        encoder,
+    )
     torch.manual_seed(options.seed)
-    net = build_model(config, pretrained=options.pretrained and not start, weights=options.weights)
+    net = build_model(config, start=encoder if encoder.trained else None)
     state, memory = State(), AttentionMemory()
     if start is not None and not resume:
         on_common(load_weights(net, config, start, str(options.init_from)))
@@ -191,7 +195,7 @@ def _fit(
         if not samples:
             raise ConfigError("none of the training images can be opened; check their paths")
         domain, measured = dataset_statistics(loader, samples)
-        if options.value_range is None and not (start and value_scale(start, rule.bands, rule.dtype)):
+        if known_range(config.input.bands, config.input.dtype, options, start, encoder) is None:
             config = replace(config, input=with_measured_range(config.input, measured))
             loader.rescale(config.input)
         curriculum = Curriculum(samples, config.grid, options)

@@ -2,12 +2,16 @@
 
 import math
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerConfig, did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.option_types import check_types
+
+if TYPE_CHECKING:
+    from hiresattn.model.encoders import EncoderSpec
 
 #: Names that an option can have.
 CHOICES = {
@@ -40,15 +44,15 @@ class TrainOptions:
     architecture: str | None = None
     """One of the published models (``model.presets``), in place of the encoder, scorer and grid named here."""
     encoder: str = "small"
-    """Encoder of the crops: ``small``, ``small-6``, either with ``-bn`` for batch normalisation, ``bagnet77``, or the
-    name of a timm backbone."""
+    """Encoder of the crops: ``small``, ``small-6``, either with ``-bn`` for batch normalisation, ``bagnet77``, or a
+    backbone of timm's; or one with trained weights: ``hf-hub:owner/name``, ``local-dir:FOLDER`` (timm's
+    ``config.json`` and ``model.safetensors``), ``FILE.safetensors`` beside such a ``config.json``, or
+    ``ARCHITECTURE:FILE.safetensors``."""
     encoder_drop: float | None = None
     """Largest drop rate inside the encoder in training, 0 to 1: stochastic depth of timm backbones, dropped channels
     of ``bagnet77``. None = the architecture's own, else 0."""
     pretrained: bool = False
-    """Start a timm encoder from its published weights."""
-    weights: str | None = None
-    """File with the encoder's weights, to start from in place of the published ones."""
+    """Start a timm backbone from its published weights."""
     init_from: str | None = None
     """Model directory, or ``hf:owner/name``, to start from: all its weights, and its value range where ``value_range``
     is not given. The parts must be the same; with other classes the classifier starts fresh."""
@@ -89,8 +93,8 @@ class TrainOptions:
     """Add the position and zoom of a glimpse to its feature."""
 
     # Regions and glimpses
-    crop_size: int = 64
-    """Side of a crop, the network's input, px."""
+    crop_size: int | None = None
+    """Side of a crop, the network's input, px. None = the encoder's own: 64 for the built-in ones."""
     grid: int = 7
     """Cells along each side of a region."""
     fraction: float = 0.25
@@ -217,10 +221,10 @@ class TrainOptions:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
         if self.clip is not None and not 0 < self.clip < math.inf:
             raise ConfigError(f"clip, the largest norm of the gradient, must be above 0; got {self.clip!r}")
-        if self.root_size is not None and self.root_size < (self.finest or self.crop_size):
+        finest = self.finest or self.crop_size or 1
+        if self.root_size is not None and self.root_size < finest:
             raise ConfigError(
-                f"root_size={self.root_size} is less than the finest region's side ({self.finest or self.crop_size} "
-                "px); make it at least that"
+                f"root_size={self.root_size} is less than the finest region's side ({finest} px); make it at least that"
             )
         if not self.k or min(self.k) < 0:
             raise ConfigError(f"k needs a number of cells per depth, 0 or more each; got {list(self.k)}")
@@ -244,17 +248,22 @@ class TrainOptions:
         model_config(
             self,
             (),
-            InputConfig(self.crop_size, squash=self.squash, filter=self.filter, oversample=self.oversample),
+            InputConfig(
+                self.crop_size or 64, squash=self.squash, filter=self.filter, oversample=self.oversample
+            ),
         )
 
 
-def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputConfig) -> ModelConfig:
+def model_config(
+    options: TrainOptions, classes: tuple[str, ...], rule: InputConfig, encoder: "EncoderSpec | None" = None
+) -> ModelConfig:
     """The configuration of the model that options ask for.
 
     Args:
         options: How to train.
         classes: Names of the classes.
         rule: How pixels become the network's input.
+        encoder: What ``options.encoder`` stands for; None = the name is that of an architecture.
 
     Raises:
         ConfigError: If parts don't go together.
@@ -267,7 +276,8 @@ def model_config(options: TrainOptions, classes: tuple[str, ...], rule: InputCon
         classes=classes,
         multi_label=options.multi_label,
         input=rule,
-        encoder=options.encoder,
+        encoder=encoder.architecture if encoder else options.encoder,
+        encoder_args=dict(encoder.args) if encoder else {},
         encoder_drop=options.encoder_drop or 0.0,
         scorer=options.scorer,
         scoring=ScorerConfig(
@@ -306,42 +316,3 @@ def _check_bounds(options: TrainOptions) -> None:
 def _check_name(option: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         raise ConfigError(f"unknown {option} {name!r}{did_you_mean(str(name), known)}")
-
-
-#: How TNet is trained, where the defaults differ.
-_PAPER = TrainOptions(
-    vary_k=False,
-    select="best",
-    estimator="reinforce",
-    batch_size=64,
-    optimizer="adam",
-    schedule="step",
-    warm_up=0.0,
-    weight_decay=0.0,
-    clip=None,
-    value_range=(0.0, 255.0),
-    squash=448,
-    filter="bilinear",
-    augment="mirror",
-)
-_FMOW = replace(_PAPER, architecture="tnet-fmow", crop_size=224, lr=1e-3)
-#: An encoder that sees root regions only.
-_ALONE = replace(_PAPER, crop_size=224, squash=224, k=(0,), image_share=1.0)
-
-#: Named starting points for ``hiresattn train --preset``.
-PRESETS: dict[str, TrainOptions] = {
-    "small": TrainOptions(),
-    "quick": TrainOptions(epochs=6),
-    "timm": TrainOptions(
-        encoder="efficientnet_b0", crop_size=224, grid=5, fraction=0.34375, k=(3, 2), batch_size=8, lr=3e-4
-    ),
-    "tnet-imagenet": replace(
-        _PAPER, architecture="tnet-imagenet", crop_size=77, squash=224, k=(3,), epochs=200, lr=1e-4
-    ),
-    "bagnet77": replace(_ALONE, architecture="bagnet77", epochs=200, lr=1e-4),
-    "tnet-fmow-448": replace(_FMOW, squash=448, k=(2,), image_share=0.2, encoder_drop=0.3, epochs=40),
-    "tnet-fmow": replace(_FMOW, squash=896, k=(2, 1), image_share=0.05, glimpse_loss_depths=2, epochs=10),
-    "efficientnet-b0": replace(  # its decay is the gradient of 1e-5 times the sum of squares
-        _ALONE, architecture="efficientnet-b0", epochs=60, lr=1e-3, weight_decay=2e-5
-    ),
-}

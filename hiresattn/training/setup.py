@@ -1,32 +1,26 @@
 """What a training starts from: its images, how their pixels become input, and what they are like."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import Domain, Model
-from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.checkpoint import Domain
+from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.manifest import in_fold
-from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
-from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.reading.bands import check_domain
 from hiresattn.reading.fetch import Crops
 from hiresattn.training.batch import Batch
 from hiresattn.training.data import Loader
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 
-#: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
-LEAST_REACH = 16.0
 #: Images that are measured.
 MOST_MEASURED = 64
 
@@ -169,82 +163,6 @@ def warn_of_training_set(
         )
 
 
-def input_rule(source: Any, options: TrainOptions, start: Model | None = None) -> InputConfig:
-    """How the pixels of the training images become the network's input, by one of them.
-
-    Values are scaled as ``options.value_range`` says; else as the model that training starts from scales them,
-    if it takes images like these.
-
-    Raises:
-        DomainError: If it has not the bands, or its value range has to be given.
-        HiresattnError: If it can't be opened.
-    """
-    with _opened(source) as pyramid:
-        palette = pyramid.palette is not None
-        dtype = "uint8" if palette else str(pyramid.dtype)
-        bands = (
-            tuple(range(3 if palette else pyramid.channels))
-            if options.bands is None
-            else tuple(band - 1 for band in options.bands)
-        )
-        known = start and value_scale(start, bands, dtype)
-        if options.value_range is None and dtype != "uint8" and not known:
-            raise DomainError(
-                f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
-                "value_range LO,HI, for example 0,10000 for Sentinel-2"
-            )
-        low, high = options.value_range or (0.0, 255.0)
-        count = len(bands)
-        rule = InputConfig(
-            size=options.crop_size,
-            bands=bands,
-            low=(low,) * count,
-            high=(high,) * count,
-            dtype=dtype,
-            oversample=options.oversample,
-            squash=options.squash,
-            filter=options.filter,
-            channels=None if options.bands else len(bands),
-        )
-        if options.value_range is None and known:
-            rule = replace(rule, low=known[0], high=known[1])
-        check_domain(pyramid, rule)
-        return rule
-
-
-def first_rule(
-    sources: Sequence[Any],
-    options: TrainOptions,
-    start: Model | None,
-    on_skip: Callable[[HiresattnError], None] | None,
-) -> InputConfig:
-    """``input_rule`` of the first image that can be opened; of the first one where none may be skipped."""
-    for source in sources:
-        try:
-            return input_rule(source, options, start)
-        except (OpenError, ReadError) as error:
-            if on_skip is None:
-                raise
-            on_skip(error)
-    raise ConfigError("none of the training images can be opened; check their paths")
-
-
-def with_measured_range(rule: InputConfig, measured: np.ndarray) -> InputConfig:
-    """A rule whose values of -1 to 1 span most of the images' px: mean -/+ 2 standard deviations of each band."""
-    mean, spread = measured
-    reach = np.maximum(2 * spread, LEAST_REACH)
-    low, high = (tuple(np.round(v, 3).tolist()) for v in (mean - reach, mean + reach))
-    return replace(rule, low=low, high=high)
-
-
-def value_scale(
-    start: Model, bands: tuple[int, ...], dtype: str
-) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """How a model scales images like these, low and high per band; None if it takes others."""
-    rule = start.config.input
-    return (rule.low, rule.high) if (rule.bands, rule.dtype) == (bands, dtype) else None
-
-
 def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domain, np.ndarray]:
     """Scale and values of the training images, from the root regions of some of them.
 
@@ -292,14 +210,3 @@ def _span(values: Sequence[float | None]) -> tuple[float, float] | None:
     """Lowest and highest of the values that are known."""
     known = [v for v in values if v is not None]
     return (min(known), max(known)) if known else None
-
-
-@contextmanager
-def _opened(source: Any) -> Iterator[Pyramid]:
-    """An image, closed again if it was opened here."""
-    pyramid = open_pyramid(source)
-    try:
-        yield pyramid
-    finally:
-        if pyramid is not source:
-            pyramid.close()

@@ -64,9 +64,12 @@ def trained(monkeypatch):
     module = ModuleType("hiresattn.training.fit")
     module.fit = fit
     monkeypatch.setitem(sys.modules, "hiresattn.training.fit", module)
+    monkeypatch.setattr("hiresattn.training.config_file.TrainOptions", Options)
     options = ModuleType("hiresattn.training.options")
-    options.TrainOptions, options.PRESETS = Options, {"fast": Options(epochs=3, crop_size=32)}
+    presets = ModuleType("hiresattn.training.presets")
+    options.TrainOptions, presets.PRESETS = Options, {"fast": Options(epochs=3, crop_size=32)}
     monkeypatch.setitem(sys.modules, "hiresattn.training.options", options)
+    monkeypatch.setitem(sys.modules, "hiresattn.training.presets", presets)
     monkeypatch.setattr(
         "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
     )

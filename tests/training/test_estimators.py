@@ -29,7 +29,8 @@ from hiresattn.training.estimators import (
 )
 from hiresattn.training.fit import fit
 from hiresattn.training.log import choice_diversity
-from hiresattn.training.options import CHOICES, PRESETS, TrainOptions, model_config
+from hiresattn.training.options import CHOICES, TrainOptions, model_config
+from hiresattn.training.presets import PRESETS
 
 
 class Crops:

@@ -1,23 +1,32 @@
 """Encoders: crops → feature maps (fine to coarse) and one vector per crop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
+from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError
 from hiresattn.model.encoders.backbone import TimmEncoder
 from hiresattn.model.encoders.bagnet import BagNet77
 from hiresattn.model.encoders.base import Encoded, OwnEncoder
+from hiresattn.model.encoders.names import timm_spec
 from hiresattn.model.encoders.small import SmallEncoder
+from hiresattn.model.encoders.spec import ANY_SIZE, EncoderSpec
+from hiresattn.model.encoders.weights import sha256_of
 
 __all__ = [
     "BagNet77",
     "Encoded",
+    "EncoderSpec",
+    "LoadedEncoder",
     "OwnEncoder",
     "SmallEncoder",
     "TimmEncoder",
     "build_encoder",
+    "find_encoder",
+    "load_encoder",
     "register_encoder",
 ]
 
@@ -70,38 +79,117 @@ def register_encoder(name: str, build: Callable[[int], nn.Module]) -> None:
     _REGISTERED[name] = build
 
 
+def find_encoder(name: str, *, pretrained: bool = False) -> EncoderSpec:
+    """What the name of an encoder stands for. Fetches from the hub if the name, or ``pretrained``, asks for it.
+
+    Args:
+        name: A built-in or registered encoder; a backbone of timm; ``hf-hub:owner/name``; ``local-dir:FOLDER``, a
+            folder in timm's format; ``FILE.safetensors`` beside a ``config.json``; ``ARCHITECTURE:FILE.safetensors``.
+        pretrained: Start a backbone of timm from its published weights; the last four always start from theirs.
+
+    Raises:
+        ConfigError: If there is no such encoder, or it has no pretrained weights.
+        NotFoundError: If a file or repository isn't there, or can't be reached.
+        BackendMissingError: If timm is needed and can't be imported.
+    """
+    if name not in _BUILT_IN and name not in _REGISTERED:
+        return timm_spec(name, pretrained=pretrained)
+    if pretrained:
+        raise ConfigError(f"the encoder {name} has no pretrained weights; choose a timm backbone for those")
+    return EncoderSpec(name, name)
+
+
 def build_encoder(
     name: str,
     *,
     channels: int,
-    size: int = 64,
-    pretrained: bool = False,
-    weights: str | None = None,
+    size: int | None = None,
+    args: Mapping[str, Any] | None = None,
+    start: EncoderSpec | None = None,
     drop: float = 0.0,
 ) -> Any:
-    """Build the encoder of a name, with fresh weights.
+    """Build an encoder, with fresh weights or those that ``find_encoder`` found.
 
     Args:
         name: ``small`` (for crops of 64 px), ``small-6`` (128 px), ``small-bn``, ``small-6-bn`` (the same with batch
-            in place of group normalisation), ``bagnet77``, a registered name, or a timm backbone's.
+            in place of group normalisation), ``bagnet77``, a registered name, or an architecture of timm.
         channels: Bands of a crop.
-        size: Side of a crop, px; used for registered encoders only.
-        pretrained: Load timm's pretrained weights.
-        weights: Local weights file (safetensors) for a timm backbone.
+        size: Side of a crop, px; None = 64 for registered encoders, else not checked.
+        args: Arguments of an architecture of timm.
+        start: Where the weights come from; None = fresh ones.
         drop: Largest share of blocks (timm) or of channels (``bagnet77``) left out in training.
 
     Raises:
-        ConfigError: If the name is unknown, or the encoder has no such option.
+        ConfigError: If the name is unknown, or the encoder has no such option or can't take such crops.
+        HiresattnError: If its weights can't be read.
     """
     if name not in _BUILT_IN and name not in _REGISTERED:
-        return TimmEncoder(name, channels=channels, pretrained=pretrained, weights=weights, drop=drop)
-    if pretrained or weights:
-        raise ConfigError(f"the encoder {name} has no pretrained weights; choose a timm backbone for those")
+        return TimmEncoder(name, channels=channels, size=size, args=args, start=start, drop=drop)
+    if args:
+        raise ConfigError(f"the encoder {name} takes no arguments; got {dict(args)}")
     if name == "bagnet77":
         return BagNet77(channels=channels, drop=drop)
     if drop:
         raise ConfigError(f"encoder_drop is not for the encoder {name!r}; set it to 0")
     if name in _REGISTERED:
-        return OwnEncoder(name, _REGISTERED[name](channels), channels=channels, size=size)
+        return OwnEncoder(name, _REGISTERED[name](channels), channels=channels, size=size or ANY_SIZE)
     more, norm = _SMALL[name]
     return SmallEncoder(channels=channels, more=more, norm=norm)
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedEncoder:
+    """An encoder without a model: what computes features, and how its input is made."""
+
+    module: Any
+    """Crops ``[n c s s]``, float32, scaled as ``input`` says → ``Encoded``. On the CPU, in evaluation mode, without
+    gradients. ``feature_width`` is the width of its vectors."""
+    spec: EncoderSpec
+    """What it is, with the licence of its weights."""
+    input: InputConfig
+    """How px become its input."""
+    sha256: str
+    """Of its weights: two encoders that have it in common compute the same features."""
+
+
+def load_encoder(name: str, *, bands: Sequence[int] = (1, 2, 3), size: int | None = None) -> LoadedEncoder:
+    """Load a pretrained encoder by itself.
+
+    Args:
+        name: As for ``find_encoder``; a backbone of timm has its published weights.
+        bands: Bands of the images that it is for, counted from 1. Where their number isn't the encoder's, the weights
+            of its first layer are repeated or summed.
+        size: Side of a crop, px; None = the encoder's own.
+
+    Returns:
+        The encoder. Its ``input`` has the mean and standard deviation that it was trained with; a registered
+        encoder's the whole range of uint8, as it may have weights of its own.
+
+    Raises:
+        ConfigError: If there is no such encoder, it has no trained weights, or can't take such crops.
+        HiresattnError: If it can't be fetched or read.
+
+    Examples:
+        >>> encoder = load_encoder("local-dir:encoders/uni")
+        >>> features = encoder.module(crops).features
+    """
+    if name in _BUILT_IN:
+        raise ConfigError(
+            f"the encoder {name!r} has no weights until a model is trained; name a pretrained one, or use a model"
+        )
+    spec = find_encoder(name, pretrained=name not in _REGISTERED)
+    taken = tuple(band - 1 for band in bands)
+    rule = InputConfig(spec.size, taken, (0.0,) * len(taken), (255.0,) * len(taken))
+    if spec.trained:
+        low, high = spec.value_range(len(taken))
+        rule = replace(rule, low=low, high=high)
+    rule = replace(rule, size=size or spec.size)
+    module = build_encoder(
+        spec.architecture,
+        channels=len(taken),
+        size=rule.size,
+        args=spec.args,
+        start=spec if spec.trained else None,
+    )
+    module.requires_grad_(requires_grad=False).eval()
+    return LoadedEncoder(module, spec, rule, sha256_of(module))

@@ -1,0 +1,141 @@
+"""Names of encoders that aren't built in: timm's, repositories of the hub, folders and files."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.files import read_bounded
+from hiresattn.model.encoders.published import ARGUMENTS
+from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm, spec_of, statistics_of
+from hiresattn.model.hub import ENCODER, fetch
+
+#: Prefix of a folder in timm's format.
+FOLDER = "local-dir:"
+CONFIG = "config.json"
+#: Names of weights in a folder, the safest first.
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_MOST_CONFIG = 16 << 20
+
+
+def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
+    """What the name of an encoder that isn't built in stands for. A repository's configuration and weights are fetched.
+
+    Args:
+        name: A backbone of timm; ``hf-hub:owner/name``; ``local-dir:FOLDER``; ``FILE.safetensors`` beside a
+            ``config.json``; or ``ARCHITECTURE:FILE.safetensors``.
+        pretrained: Start a backbone of timm from its published weights; the others always start from theirs.
+
+    Raises:
+        ConfigError: If there is no such encoder.
+        NotFoundError: If a file or repository isn't there, or can't be reached.
+        BackendMissingError: If timm can't be imported.
+    """
+    timm = import_timm(name)
+    kind = name.partition(":")[0].lower().replace("_", "-") + ":"
+    rest = name.partition(":")[2]
+    if kind == ENCODER:
+        return _from_hub(name, rest)
+    if kind == FOLDER:
+        return _from_folder(name, Path(rest).expanduser())
+    if name.lower().endswith(".safetensors"):
+        return _from_file(name)
+    architecture = name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ConfigError(f"no encoder {name!r}{_hint(name)}")
+    try:
+        cfg = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
+        raise ConfigError(
+            f"{name!r}: timm has no such weights of {architecture}; it has {', '.join(tags) or 'none'}"
+        ) from error
+    spec = spec_of(name, architecture, cfg.to_dict())
+    if not pretrained:
+        return replace(spec, mean=None, std=None, license=None)
+    if not cfg.has_weights:
+        raise ConfigError(
+            f"timm has no published weights of {name!r}; choose another, or leave out pretrained"
+        )
+    return replace(spec, published=True)
+
+
+def _from_hub(name: str, repository: str) -> EncoderSpec:
+    config = fetch(repository, CONFIG, prefix=ENCODER)
+    if config is None:
+        raise ConfigError(f"{name}: no {CONFIG} in it; an encoder's repository is in timm's format")
+    spec = _configured(name, config, ARGUMENTS.get(repository.partition("@")[0].lower(), {}))
+    for file in WEIGHTS:
+        weights = fetch(repository, file, prefix=ENCODER)
+        if weights is not None:
+            return replace(spec, weights=weights)
+    raise ConfigError(f"{name}: it holds none of {', '.join(WEIGHTS)}, so no weights in timm's format")
+
+
+def _from_folder(name: str, folder: Path) -> EncoderSpec:
+    if not folder.is_dir():
+        raise NotFoundError(
+            f"{name}: no such folder; give one with {CONFIG} and {WEIGHTS[0]} in timm's format"
+        )
+    spec = _configured(name, folder / CONFIG, {})
+    for file in WEIGHTS:
+        if (folder / file).is_file():
+            return replace(spec, weights=folder / file)
+    raise NotFoundError(f"{name}: the folder holds none of {', '.join(WEIGHTS)}")
+
+
+def _from_file(name: str) -> EncoderSpec:
+    """A file of weights: of a named architecture, or with a configuration beside it."""
+    timm = import_timm(name)
+    architecture, _, rest = name.partition(":")
+    named = bool(rest) and timm.is_model(architecture.partition(".")[0])
+    file = Path(rest if named else name).expanduser()
+    if not file.is_file():
+        raise NotFoundError(f"{name}: no such file")
+    if named:
+        return replace(
+            timm_spec(architecture, pretrained=False),
+            name=name,
+            weights=file,
+            **statistics_of(timm.get_pretrained_cfg(architecture).to_dict(), name),
+        )
+    if not (file.parent / CONFIG).is_file():
+        raise ConfigError(
+            f"{name}: nothing says which architecture these weights are of; put timm's {CONFIG} beside the file, or "
+            f"name it, such as vit_small_patch16_224:{file}"
+        )
+    return replace(_configured(name, file.parent / CONFIG, {}), weights=file)
+
+
+def _configured(name: str, file: Path, further: Mapping[str, Any]) -> EncoderSpec:
+    """What a configuration in timm's format says; ``further`` arguments are the publisher's."""
+    try:
+        config = json.loads(read_bounded(file, _MOST_CONFIG))
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{name}: no {CONFIG} there, which names the architecture") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{name}: its {CONFIG} isn't readable as JSON ({error})") from error
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    if not isinstance(architecture, str) or not import_timm(name).is_model(architecture.partition(".")[0]):
+        what = f"names the architecture {architecture!r}" if architecture else "names no architecture"
+        raise ConfigError(
+            f"{name}: its {CONFIG} {what}, which isn't one of timm's; give an encoder in timm's format"
+        )
+    about = config.get("pretrained_cfg", config)
+    if not isinstance(about, dict):
+        raise ConfigError(f"{name}: pretrained_cfg in its {CONFIG} isn't names and values")
+    args = checked_args(config.get("model_args") or {}, f"{name}: {CONFIG}")
+    return spec_of(name, architecture.partition(".")[0], about, {**args, **further})
+
+
+def _hint(name: str) -> str:
+    """End of a message about a name that timm doesn't know."""
+    if Path(name).expanduser().is_dir():
+        return f"; to take a folder in timm's format, write {FOLDER}{name}"
+    if "/" in name or "\\" in name or ":" in name:
+        return f"; write {ENCODER}owner/name for one on the hub, {FOLDER}FOLDER for a folder, or name a .safetensors"
+    near = import_timm(name).list_models(f"*{name.partition('.')[0][:6]}*")[:5]
+    similar = f"; similar names: {', '.join(near)}" if near else ""
+    return f"{similar}; for one of your own call hiresattn.register_encoder({name!r}, build) first"

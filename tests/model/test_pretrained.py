@@ -1,0 +1,269 @@
+"""Encoders with trained weights: from timm, the hub, folders and files."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
+from hiresattn.model import hub
+from hiresattn.model.encoders import build_encoder, find_encoder, load_encoder
+from tests.encoders import MEAN, STD, write_encoder
+
+
+@pytest.fixture
+def crops():
+    return torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(("architecture", "classes"), [("test_vit", 0), ("test_vit", 7), ("test_resnet", 7)])
+def test_a_folder_gives_its_weights_and_the_input_it_was_trained_with(
+    tmp_path, crops, architecture, classes, pickled
+):
+    body = write_encoder(
+        tmp_path / "e", architecture, classes=classes, pickled=pickled, **_sized(architecture)
+    )
+    encoder = load_encoder(f"local-dir:{tmp_path / 'e'}")
+    assert encoder.input.size == 64
+    assert encoder.input.low == pytest.approx([255 * (m - s) for m, s in zip(MEAN, STD, strict=True)])
+    assert encoder.input.high == pytest.approx([255 * (m + s) for m, s in zip(MEAN, STD, strict=True)])
+    assert encoder.spec.license == "cc-by-nc-4.0"
+    expected = body.forward_head(body.forward_features(crops), pre_logits=True)
+    found = encoder.module(crops)
+    assert torch.allclose(found.features, expected, atol=1e-5)
+    assert not found.features.requires_grad
+    assert not encoder.module.training
+
+
+def _sized(architecture):
+    return {"size": 64, "img_size": 64} if architecture == "test_vit" else {"size": 64}
+
+
+def test_a_file_is_of_the_configuration_beside_it_or_of_a_named_architecture(tmp_path, crops):
+    body = write_encoder(tmp_path, size=64, img_size=64)
+    file = tmp_path / "model.safetensors"
+    alone = tmp_path / "alone" / "w.safetensors"
+    alone.parent.mkdir()
+    file_bytes = file.read_bytes()
+    alone.write_bytes(file_bytes)
+    expected = body.forward_head(body.forward_features(crops), pre_logits=True)
+    beside = load_encoder(str(file))
+    named = load_encoder(f"test_vit:{alone}", size=64)
+    assert beside.sha256 == named.sha256
+    for encoder in (beside, named):
+        assert torch.allclose(encoder.module(crops).features, expected, atol=1e-5)
+    with pytest.raises(
+        ConfigError, match=r"nothing says which architecture.*config\.json.*vit_small_patch16_224:"
+    ):
+        load_encoder(str(alone))
+    with pytest.raises(NotFoundError, match="no such file"):
+        load_encoder(f"test_vit:{tmp_path / 'gone.safetensors'}")
+
+
+def test_an_encoder_that_returns_tokens_gives_its_class_token_and_the_mean_of_its_patches(tmp_path, crops):
+    args = {
+        "img_size": 64,
+        "global_pool": "",
+        "reg_tokens": 3,
+        "mlp_layer": "SwiGLUPacked",
+        "act_layer": "silu",
+    }
+    body = write_encoder(tmp_path, size=64, init_values=1e-5, dynamic_img_size=True, **args)
+    encoder = load_encoder(f"local-dir:{tmp_path}")
+    tokens = body(crops)
+    assert tokens.shape[1] == 1 + 3 + 16
+    expected = torch.cat([tokens[:, 0], tokens[:, 4:].mean(1)], 1)
+    found = encoder.module(crops)
+    assert torch.allclose(found.features, expected, atol=1e-5)
+    assert encoder.module.feature_width == found.features.shape[1] == 128
+    assert [tuple(stage.shape) for stage in found.stages] == [(2, 64, 4, 4)] * 4
+    assert encoder.module(torch.zeros(1, 3, 96, 96)).stages[0].shape == (1, 64, 6, 6)  # dynamic_img_size
+
+
+@pytest.mark.parametrize("size", [32, 64, 160])
+def test_a_vision_transformer_takes_crops_of_whole_patches(size):
+    encoder = build_encoder("test_vit", channels=3, size=size).eval()
+    assert encoder(torch.zeros(1, 3, size, size)).stages[-1].shape[2:] == (size // 16, size // 16)
+
+
+def test_crops_that_an_encoder_cannot_take_are_an_error_in_one_sentence():
+    with pytest.raises(ConfigError, match=r"can't take crops of 70 px: .* multiple of its patches' 16 px"):
+        build_encoder("test_vit", channels=3, size=70)
+    with pytest.raises(ConfigError, match="can't take crops of 70 px"):
+        build_encoder("test_maxvit", channels=3, size=70)
+
+
+def test_other_bands_have_the_statistics_that_their_weights_are_made_of(tmp_path):
+    write_encoder(tmp_path, size=64, img_size=64)
+    one = load_encoder(f"local-dir:{tmp_path}", bands=(2,))
+    assert one.input.low[0] == pytest.approx(255 * (np.mean(MEAN) - np.mean(STD)), abs=1e-3)
+    assert one.module(torch.zeros(1, 1, 64, 64)).features.shape == (1, 64)
+    five = load_encoder(f"local-dir:{tmp_path}", bands=(1, 2, 3, 4, 5))
+    assert five.input.low[3:] == five.input.low[:2]
+
+
+def test_the_identity_of_an_encoder_is_that_of_its_weights(tmp_path):
+    write_encoder(tmp_path / "a", size=64, img_size=64)
+    write_encoder(tmp_path / "b", size=64, img_size=64)
+    state = load_file(tmp_path / "b" / "model.safetensors")
+    a, b = (load_encoder(f"local-dir:{tmp_path / n}").sha256 for n in "ab")
+    assert a == b
+    state["cls_token"] += 1e-3
+    save_file(state, tmp_path / "b" / "model.safetensors")
+    assert load_encoder(f"local-dir:{tmp_path / 'b'}").sha256 != a
+
+
+def _config(folder, **changes):
+    file = folder / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
+
+
+def _without(folder, key):
+    state = load_file(folder / "model.safetensors")
+    del state[key]
+    save_file(state, folder / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "config.json").unlink(), "no config.json there"),
+        (lambda f: (f / "config.json").write_text("{"), "isn't readable as JSON"),
+        (lambda f: (f / "config.json").write_text("[]"), "names no architecture"),
+        (lambda f: _config(f, architecture="Dinov2Model"), "'Dinov2Model', which isn't one of timm's"),
+        (lambda f: _config(f, architecture="test_vit2"), "its weights aren't those of test_vit2"),
+        (
+            lambda f: _config(f, model_args={"img_size": 64, "depth": 2}),
+            "its weights aren't those of test_vit",
+        ),
+        (lambda f: _config(f, model_args={"no_such": 1}), "can't be built with"),
+        (lambda f: _config(f, model_args={"checkpoint_path": "/x.bin"}), "'checkpoint_path' is no argument"),
+        (
+            lambda f: _config(f, model_args={"pretrained_cfg": {"url": "x"}}),
+            "'pretrained_cfg' is no argument",
+        ),
+        (lambda f: _config(f, pretrained_cfg={"input_size": [3, 64, 32]}), "crops are square"),
+        (lambda f: _config(f, pretrained_cfg={"std": [0, 1, 1]}), "aren't numbers of use"),
+        (lambda f: (f / "model.safetensors").unlink(), "holds none of model.safetensors"),
+        (lambda f: (f / "model.safetensors").write_bytes(b"no"), "not readable as weights"),
+        (lambda f: _without(f, "blocks.1.attn.qkv.weight"), "its weights aren't those of test_vit: .*qkv"),
+    ],
+)
+def test_a_damaged_or_foreign_folder_is_an_error_in_one_sentence(tmp_path, damage, words):
+    write_encoder(tmp_path, size=64, img_size=64)
+    damage(tmp_path)
+    with pytest.raises((ConfigError, CheckpointError, NotFoundError), match=words) as error:
+        load_encoder(f"local-dir:{tmp_path}")
+    assert "\n" not in str(error.value)
+
+
+class _Runs:
+    def __reduce__(self):
+        return (pytest.fail, ("unpickled",))
+
+
+def test_pickled_code_is_not_run(tmp_path):
+    write_encoder(tmp_path, size=64, img_size=64, pickled=True)
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"cls_token": _Runs()}, file)
+    with pytest.raises(CheckpointError, match="more than tensors, which isn't loaded"):
+        load_encoder(f"local-dir:{tmp_path}")
+    file.write_bytes(pickle.dumps(_Runs(), protocol=2))
+    with pytest.raises(CheckpointError):
+        load_encoder(f"local-dir:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet1888", "similar names: .*register_encoder"),
+        ("resnet18.of_nobody", "no such weights of resnet18; it has .*a1_in1k"),
+        ("owner/name", "write hf-hub:owner/name"),
+        ("local-dir:/no/such/folder", "no such folder"),
+        ("small", "has no weights until"),
+        ("test_byobnet", "the hub can't be reached"),
+    ],
+)
+def test_names_of_nothing_are_errors_in_one_sentence(name, words, monkeypatch):
+    import huggingface_hub
+
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises((ConfigError, NotFoundError), match=words):
+        load_encoder(name)
+
+
+def test_a_folder_without_its_prefix_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=f"write local-dir:{tmp_path}"):
+        find_encoder(str(tmp_path))
+
+
+def _hub(monkeypatch, files, error=None):
+    """A hub that holds files, by name, or raises; returns what it was asked for."""
+    import huggingface_hub
+    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+
+    asked = []
+
+    def download(repository, file, *, revision=None, local_files_only):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
+        asked.append((repository, file, revision))
+        if error is not None:
+            raise error
+        if not (files / file).is_file():
+            raise _raised(RemoteEntryNotFoundError)
+        return str(files / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    return asked
+
+
+def _raised(kind, text="text"):
+    """An error of the hub's client, which needs a response of the HTTP library of the day to be made."""
+    return kind.__new__(kind, text)
+
+
+def test_a_repository_of_the_hub_is_loaded_as_its_folder_is(tmp_path, monkeypatch):
+    write_encoder(tmp_path, size=64, img_size=64, pickled=True)
+    asked = _hub(monkeypatch, tmp_path)
+    encoder = load_encoder("hf-hub:owner/name@v2")
+    assert asked == [
+        ("owner/name", file, "v2") for file in ("config.json", "model.safetensors", "pytorch_model.bin")
+    ]
+    assert encoder.sha256 == load_encoder(f"local-dir:{tmp_path}").sha256
+
+
+def test_arguments_that_a_publisher_names_in_words_are_known(tmp_path, monkeypatch):
+    args = {"img_size": 64, "global_pool": "", "reg_tokens": 4}
+    write_encoder(tmp_path, size=64, mlp_layer="SwiGLUPacked", act_layer="silu", **args)
+    _config(tmp_path, model_args=args)
+    _hub(monkeypatch, tmp_path)
+    assert load_encoder("hf-hub:paige-ai/Virchow2").module.feature_width == 128
+    with pytest.raises(ConfigError, match="its weights aren't those of"):
+        load_encoder("hf-hub:somebody/else")
+
+
+def test_gated_offline_and_unknown_repositories_are_told_apart(monkeypatch, tmp_path):
+    from huggingface_hub import errors
+
+    for error, words in (
+        (
+            _raised(errors.GatedRepoError, "gated"),
+            r"ask for it at https://huggingface.co/o/n.*hf auth",
+        ),
+        (_raised(errors.RepositoryNotFoundError, "no"), "no such repository, or it is private"),
+        (_raised(errors.RevisionNotFoundError, "no"), "no such revision"),
+        (errors.LocalEntryNotFoundError("offline"), "can't be reached, and the local cache doesn't hold it"),
+        (errors.OfflineModeIsEnabled("offline"), "can't be reached"),
+        (errors.HFValidationError("bad"), "write owner/name"),
+        (OSError("500 Server Error"), "can't be read .500 Server Error"),
+    ):
+        _hub(monkeypatch, tmp_path, error)
+        with pytest.raises(NotFoundError, match=f"hf-hub:o/n: .*{words}") as found:
+            find_encoder("hf-hub:o/n")
+        assert "\n" not in str(found.value)
+        assert type(hub.hub_error("resnet18", error)) is NotFoundError
