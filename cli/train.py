@@ -12,7 +12,7 @@ from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
 
 if TYPE_CHECKING:
-    from hiresattn.training.log import EpochRecord
+    from hiresattn.training.distil import StepRecord
     from hiresattn.training.options import TrainOptions
 
 
@@ -80,6 +80,11 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @group(
     "Model",
     click.option("--preset", metavar="NAME", help="Named set of options; flags and --config win over it."),
+    click.option(
+        "--recipe",
+        metavar="NAME",
+        help="Several trainings: distil learns where to look from image labels alone.",
+    ),
     _option("--encoder", metavar="NAME", help="small, small-6, bagnet77 or a timm backbone."),
     _flag("--pretrained", "Start a timm backbone from its published weights."),
     _option("--init-from", metavar="MODEL", help="Start from the weights of a trained model."),
@@ -138,6 +143,7 @@ def train(
     *,
     output: str,
     preset: str | None,
+    recipe: str | None,
     config: str | None,
     resume: bool,
     overwrite: bool,
@@ -152,11 +158,11 @@ def train(
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
     settings = _settings(config) | {name: value for name, value in given.items() if value is not None}
-    chosen = _options(preset, settings)
+    chosen = _options(preset, recipe, settings)
     options.use_threads(settings.get("threads"))
 
     from hiresattn.checkpoint import load_model
-    from hiresattn.training.fit import fit
+    from hiresattn.training.run import trainings
     from hiresattn.training.setup import read_training_set
 
     def report(message: str) -> None:
@@ -166,17 +172,17 @@ def train(
     examples = read_training_set(manifest, chosen)
     last = None
     with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
-        for record in fit(
+        for record in trainings(
             examples,
             folder,
             chosen,
+            recipe=recipe,
             resume=resume,
             overwrite=overwrite,
             on_message=report,
-            progress=lambda share: update(share, ""),
+            progress=update,
         ):
             last = record
-            update(record.epoch / record.epochs, "")
             if leads:
                 report(_epoch_line(record))
     if ctx.obj < 0 or not leads:
@@ -202,23 +208,29 @@ def _settings(config: str | None) -> dict[str, Any]:
     return read_settings(config)
 
 
-def _options(preset: str | None, settings: dict[str, Any]) -> "TrainOptions":
-    """What flags and the file have, else what the preset has."""
+def _options(preset: str | None, recipe: str | None, settings: dict[str, Any]) -> "TrainOptions":
+    """What flags and the file have, else what the preset or the recipe has."""
     from dataclasses import replace
 
-    from hiresattn.config import did_you_mean
     from hiresattn.training.options import TrainOptions
-    from hiresattn.training.presets import PRESETS
+    from hiresattn.training.presets import PRESETS, RECIPES
+    from hiresattn.training.run import named
 
     preset = preset or settings.get("preset")
     given = {name: value for name, value in settings.items() if name != "preset"}
-    if preset is not None and preset not in PRESETS:
-        raise ConfigError(f"unknown preset {preset!r}{did_you_mean(preset, PRESETS)}")
-    return replace(PRESETS[preset] if preset else TrainOptions(), **given)
+    if preset is not None and recipe is not None:
+        raise ConfigError("a recipe has options of its own; leave out preset or recipe")
+    start = TrainOptions()
+    if recipe is not None:
+        start = named(recipe, RECIPES, "recipe")
+    elif preset is not None:
+        start = named(preset, PRESETS, "preset")
+    return replace(start, **given)
 
 
-def _epoch_line(record: "EpochRecord") -> str:
-    parts = [f"epoch {record.epoch}/{record.epochs}"]
+def _epoch_line(one: "StepRecord") -> str:
+    record = one.epoch
+    parts = [f"{one.step}, epoch {record.epoch}/{record.epochs}".removeprefix(", ")]
     if record.stages > 1:
         parts.append(f"stage {record.stage}/{record.stages}")
     parts.append(f"{record.images} images, loss {record.loss:.3f}")

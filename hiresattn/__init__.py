@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from hiresattn.pyramid import open_pyramid as open_pyramid
     from hiresattn.reading.crops import read_crops as read_crops
     from hiresattn.report.overlay import draw_overlay as draw_overlay
-    from hiresattn.training.fit import train as train
     from hiresattn.training.options import TrainOptions as TrainOptions
+    from hiresattn.training.run import train as train
 
 __version__ = "0.1.0"
 
@@ -63,7 +63,7 @@ _HOME = {
     "read_crops": "hiresattn.reading.crops",
     "read_manifest": "hiresattn.datasets.manifest",
     "register_encoder": "hiresattn.model.encoders",
-    "train": "hiresattn.training.fit",
+    "train": "hiresattn.training.run",
     "write_records": "hiresattn.inference.records_file",
 }
 

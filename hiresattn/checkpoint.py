@@ -160,6 +160,21 @@ def card_of(model: Model, sha256: str) -> dict[str, Any]:
     }
 
 
+def update_training(path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Add to what the card of a model directory says about its training; nothing else changes.
+
+    Args:
+        path: The directory.
+        facts: Names and values, JSON types; they replace those of the same name.
+
+    Raises:
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, or the card can't be written.
+    """
+    card = _card(Path(path))
+    _replace_card(Path(path), card | {"training": {**card.get("training", {}), **facts}})
+
+
 def set_temperature(path: str | Path, temperature: float) -> None:
     """Replace the temperature, a calibration, in the card of a model directory; nothing else changes.
 
@@ -174,13 +189,7 @@ def set_temperature(path: str | Path, temperature: float) -> None:
     """
     if not 0 < temperature < math.inf:
         raise ConfigError(f"the temperature must be a finite number above 0; got {temperature}")
-    path = Path(path)
-    card = _card(path) | {"temperature": temperature}
-    try:
-        with atomic_write(path / CARD) as file:
-            _write_card(file, card)
-    except OSError as error:
-        raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
+    _replace_card(Path(path), _card(Path(path)) | {"temperature": temperature})
 
 
 def load_model(path: str | Path) -> Model:
@@ -261,6 +270,14 @@ def _temperature(value: Any) -> float:
 
 def _write_card(file: Path, card: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+
+
+def _replace_card(path: Path, card: Mapping[str, Any]) -> None:
+    try:
+        with atomic_write(path / CARD) as file:
+            _write_card(file, card)
+    except OSError as error:
+        raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
 
 
 def _domain(stored: dict[str, Any], bands: int) -> Domain:

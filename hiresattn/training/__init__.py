@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hiresattn.training.fit import train
     from hiresattn.training.log import EpochRecord
     from hiresattn.training.options import TrainOptions
     from hiresattn.training.presets import PRESETS
+    from hiresattn.training.run import train
 
 __all__ = ["PRESETS", "EpochRecord", "TrainOptions", "train"]
 
-_MODULES = {"train": "fit", "EpochRecord": "log", "PRESETS": "presets", "TrainOptions": "options"}
+_MODULES = {"train": "run", "EpochRecord": "log", "PRESETS": "presets", "TrainOptions": "options"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,6 +1,6 @@
 """Training: an iterator of epoch records; the model directory is whole after each of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,8 @@ import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import ModelConfig, changed, did_you_mean
-from hiresattn.datasets.example import Example, listed_examples
+from hiresattn.config import ModelConfig
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.net import GlimpseNet
@@ -23,13 +23,11 @@ from hiresattn.training.inputs import chosen_encoder, first_rule, known_range, w
 from hiresattn.training.log import EpochRecord, TensorBoardLog
 from hiresattn.training.optim import check_amp, class_weights, optimizer_of
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.presets import PRESETS
 from hiresattn.training.samples import without_background_boxes
 from hiresattn.training.setup import (
     SkippedImages,
     class_counts,
     dataset_statistics,
-    read_training_set,
     split_examples,
     warn_of_training_set,
 )
@@ -48,56 +46,6 @@ from hiresattn.training.state import (
 
 def _ignore(_: Any) -> None:
     """Report nothing."""
-
-
-def train(
-    manifest: str | Path | Iterable[Example],
-    output: str | Path,
-    options: TrainOptions | str | None = None,
-    *,
-    resume: bool = False,
-    overwrite: bool = False,
-    on_message: Callable[[str], None] = _ignore,
-    progress: Callable[[float], None] = _ignore,
-    **changes: Any,
-) -> Model:
-    """Train a model and return it: the best epoch on the validation images.
-
-    Args:
-        manifest: A manifest (CSV or Parquet) or a folder of classes; or the examples themselves.
-        output: Model directory to make.
-        options: How to train; or the name of a preset. None = the defaults.
-        resume: Go on from what the directory holds.
-        overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
-        on_message: Called with sentences that are worth showing.
-        progress: Called before every step with the share of the training that is done.
-        **changes: Fields of ``TrainOptions`` that replace those of ``options``, such as ``epochs=40``.
-
-    Raises:
-        ConfigError: If an option is unusable.
-        HiresattnError: What ``fit`` raises.
-
-    Examples:
-        >>> model = hiresattn.train("slides.csv", "model", epochs=40, augment="flips")
-    """
-    if isinstance(options, str):
-        if options not in PRESETS:
-            raise ConfigError(f"unknown preset {options!r}{did_you_mean(options, PRESETS)}")
-        options = PRESETS[options]
-    options = changed(options, changes, TrainOptions)
-    for _ in fit(
-        read_training_set(manifest, options)
-        if isinstance(manifest, str | Path)
-        else listed_examples(manifest),
-        output,
-        options,
-        resume=resume,
-        overwrite=overwrite,
-        on_message=on_message,
-        progress=progress,
-    ):
-        pass
-    return load_model(output)
 
 
 def fit(

@@ -138,11 +138,14 @@ def _task_loss(
     )
     if (
         net.background is not None
-    ):  # the evidence of finest regions is pooled: without one there is no prediction
+    ):  # the evidence of finest regions is pooled: without one nothing is predicted
         finest = traversal.image[~expandable(traversal.region, net.finest)]
-        labels = labels.masked_fill(
-            torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0).to(labels.device), -1
-        )
+        if not len(finest):
+            return traversal.logits.new_zeros(
+                ()
+            ), baseline  # without a graph, so that no weight decays for it
+        unseen = torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0)
+        labels = labels.masked_fill(unseen.to(labels.device), -1)
     loss = classification_loss(
         traversal,
         labels,

@@ -1,4 +1,4 @@
-"""Named starting points of a training run."""
+"""Named training options: starting points, the published configurations, and recipes of several trainings."""
 
 from dataclasses import replace
 
@@ -39,5 +39,22 @@ PRESETS: dict[str, TrainOptions] = {
     "tnet-fmow": replace(_FMOW, squash=896, k=(2, 1), image_share=0.05, glimpse_loss_depths=2, epochs=10),
     "efficientnet-b0": replace(  # its decay is the gradient of 1e-5 times the sum of squares
         _ALONE, architecture="efficientnet-b0", epochs=60, lr=1e-3, weight_decay=2e-5
+    ),
+}
+
+#: Options of recipes, trainings of several steps, for ``hiresattn train --recipe``. In ``distil`` a cell is an eighth
+#: of its region, cells overlap by half, and batch normalisation lets the features of cells be compared.
+RECIPES: dict[str, TrainOptions] = {
+    "distil": TrainOptions(
+        encoder="small-bn",
+        scorer="evidence",
+        coarse_encoder=True,
+        position=False,
+        grid=15,
+        fraction=0.125,
+        k=(3,),
+        batch_size=16,
+        weight_decay=0.1,
+        epochs=24,
     ),
 }

@@ -1,34 +1,13 @@
 """`train`: a manifest in, a model directory out; nothing is written over unasked."""
 
-import sys
-from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from hiresattn.datasets.example import Example
-
-
-@dataclass(frozen=True)
-class Options:
-    encoder: str = "small"
-    pretrained: bool = False
-    scorer: str = "location"
-    crop_size: int = 64
-    k: tuple[int, ...] = (4, 2)
-    epochs: int = 10
-    batch_size: int = 8
-    lr: float = 1e-3
-    seed: int = 0
-    bands: tuple[int, ...] | None = None
-    value_range: tuple[float, float] | None = None
-    device: str = "auto"
-    threads: int | None = None
-    multi_label: bool = False
-    fold: str | None = None
-    estimator: str = "straight-through"
-    cutmix: float = 0.0
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.presets import PRESETS
 
 
 def epoch(number, val_accuracy):
@@ -61,15 +40,8 @@ def trained(monkeypatch):
             yield epoch(number, calls.val)
         calls.saved = {"epochs": 1, "accuracy": 0.75, "val_accuracy": calls.val and 0.9375, **calls.saved}
 
-    module = ModuleType("hiresattn.training.fit")
-    module.fit = fit
-    monkeypatch.setitem(sys.modules, "hiresattn.training.fit", module)
-    monkeypatch.setattr("hiresattn.training.config_file.TrainOptions", Options)
-    options = ModuleType("hiresattn.training.options")
-    presets = ModuleType("hiresattn.training.presets")
-    options.TrainOptions, presets.PRESETS = Options, {"fast": Options(epochs=3, crop_size=32)}
-    monkeypatch.setitem(sys.modules, "hiresattn.training.options", options)
-    monkeypatch.setitem(sys.modules, "hiresattn.training.presets", presets)
+    monkeypatch.setattr("hiresattn.training.run.fit", fit)
+    monkeypatch.setitem(PRESETS, "fast", TrainOptions(epochs=3, crop_size=32))
     monkeypatch.setattr(
         "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
     )
@@ -104,7 +76,7 @@ def test_without_validation_images_the_accuracy_is_that_of_training(run, trained
 def test_options_given_win_over_the_preset_and_the_rest_stays(run, trained, manifest, tmp_path):
     words = "--preset fast --epochs 5 --k 4,2,1 --bands 3,2,1 --value-range 0,255 --lr 0.01 --pretrained"
     assert run("train", manifest, "-o", tmp_path / "model", *words.split()).exit_code == 0
-    expected = Options(
+    expected = TrainOptions(
         epochs=5,
         crop_size=32,
         k=(4, 2, 1),
@@ -118,7 +90,7 @@ def test_options_given_win_over_the_preset_and_the_rest_stays(run, trained, mani
 
 def test_nothing_given_is_the_librarys_defaults(run, trained, manifest, tmp_path):
     run("train", manifest, "-o", tmp_path / "model")
-    assert trained.options == Options()
+    assert trained.options == TrainOptions()
 
 
 def test_an_unknown_preset_is_exit_1_as_other_unknown_names_and_names_the_nearest(
@@ -169,7 +141,7 @@ def test_every_option_is_one_that_the_library_knows():
     from hiresattn.training.options import TrainOptions
     from hiresattn_cli.train import train
 
-    own = {"manifest", "output", "preset", "config", "resume", "overwrite", "help_all"}
+    own = {"manifest", "output", "preset", "recipe", "config", "resume", "overwrite", "help_all"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
 

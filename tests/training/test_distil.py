@@ -1,0 +1,116 @@
+"""Teacher and student from image labels: a bright or a dark spot in grey scenes."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hiresattn.checkpoint import CARD, load_model
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
+from hiresattn.errors import ConfigError
+from hiresattn.training.distil import STEPS, distil
+from hiresattn.training.presets import RECIPES
+from hiresattn.training.state import STATE
+
+CLASSES = ("plain", "bright", "dark")
+OPTIONS = replace(
+    RECIPES["distil"],
+    crop_size=32,
+    background="plain",
+    epochs=8,
+    batch_size=16,
+    lr=5e-3,
+    threads=0,
+    device="cpu",
+    value_range=(0.0, 255.0),
+)
+
+
+def image(rng, side, label):
+    found = rng.integers(90, 110, (side, side, 3)).astype(np.uint8)
+    if label != "plain":
+        y, x = rng.integers(0, side // 16, 2) * 16
+        found[y : y + 16, x : x + 16] = 230 if label == "bright" else 10
+    return found
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("scenes"), np.random.default_rng(0)
+    examples = []
+    for split, side, count in (("train", 32, 60), ("train", 128, 24), ("val", 32, 12), ("val", 128, 12)):
+        for number in range(count):
+            label = CLASSES[number % 3]
+            path = folder / f"{split}-{side}-{number}.png"
+            Image.fromarray(image(rng, side, label)).save(path)
+            examples.append(Example(str(path), label, split))
+    return examples
+
+
+@pytest.fixture(scope="module")
+def trained(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("distil") / "model"
+    shares = []
+    records = list(distil(scenes, folder, OPTIONS, progress=lambda share, step: shares.append((share, step))))
+    return folder, records, shares
+
+
+def test_every_step_is_trained_and_the_model_is_whole(trained):
+    folder, records, shares = trained
+    steps = list(dict.fromkeys(record.step for record in records))
+    assert steps == ["teacher 1", "teacher 2", "coarse", "search"]
+    assert all(record.epoch.epochs == 8 for record in records)
+    assert [share for share, _ in shares] == sorted(share for share, _ in shares)
+    assert shares[-1][0] == 1
+    model = load_model(folder)
+    assert model.config.coarse_encoder
+    assert model.config.background == "plain"
+
+
+def test_the_student_finds_what_the_teacher_found_with_fewer_glimpses(trained):
+    facts = json.loads((trained[0] / CARD).read_text())["training"]["distilled"]
+    assert facts["images"] == 12
+    assert facts["teacher"]["accuracy"] > 0.9
+    assert facts["student"]["accuracy"] > 0.9
+    assert [point["budget"] for point in facts["by_budget"]] == [4, 8, 16, 32, 64]
+    assert facts["by_budget"][0]["accuracy"] > 0.9  # four glimpses; the teacher looks at 16 regions
+
+
+def test_the_regions_that_teach_are_where_the_label_shows(trained):
+    examples = [row for row in read_manifest(trained[0] / STEPS / "regions.csv") if row.label != "plain"]
+    found = []
+    for example in examples:
+        pixels = np.asarray(Image.open(example.source))[..., 0].astype(int)
+        odd = np.abs(pixels - 100) > 50
+        for (y, x, height, width), sure in zip(
+            example.boxes or (), example.box_confidence or (), strict=True
+        ):
+            if sure >= 0.5:
+                found.append(odd[y : y + height, x : x + width].any())
+    assert len(found) >= 0.6 * len(examples)
+    assert np.mean(found) > 0.8
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(scenes, trained, tmp_path):
+    again = list(distil(scenes, trained[0], OPTIONS, resume=True))
+    assert again == []
+    first = distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1))
+    next(first)
+    first.close()
+    assert (tmp_path / "model" / STEPS / "teacher-1" / STATE).is_file()
+    with pytest.raises(ConfigError, match="not empty"):
+        next(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1)))
+    rest = list(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1), resume=True))
+    assert [record.step for record in rest] == ["teacher 2", "coarse", "search"]
+
+
+def test_what_cannot_be_taught_is_refused(scenes, tmp_path):
+    with pytest.raises(ConfigError, match="name it with background"):
+        next(distil(scenes, tmp_path / "m", replace(OPTIONS, background=None)))
+    small = [example for example in scenes if "-32-" in example.source]
+    with pytest.raises(ConfigError, match="nothing to search"):
+        next(distil(small, tmp_path / "m", OPTIONS))
+    assert not (tmp_path / "m").exists()
