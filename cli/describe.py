@@ -13,7 +13,7 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import printable
 
 if TYPE_CHECKING:
-    from hiresattn.config import ModelConfig
+    from hiresattn.checkpoint import Card
     from hiresattn.model.describe import Description
 
 #: Classes of a preset that is for any data set.
@@ -52,19 +52,21 @@ def describe(
     """
     from hiresattn.model.describe import describe as describe_model
 
-    config, k, own_side = _model(name, side, classes)
-    found = describe_model(config, own_side, k if locations is None else locations)
+    card, own_side = _model(name, side, classes)
+    found = describe_model(
+        card.config, own_side, card.k if locations is None else locations, card.training.get("encoder")
+    )
     if as_json:
         click.echo(json_line({"name": name, **found.to_json()}))
     else:
         click.echo(printable("\n".join(_table(name, found))))
 
 
-def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConfig, tuple[int, ...], int]":
-    """The configuration of a name, its cells per region and depth, and the side of the image."""
+def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int]":
+    """What is known of a preset or a model directory, and the side of the image."""
     from dataclasses import replace
 
-    from hiresattn.checkpoint import read_config
+    from hiresattn.checkpoint import Card, read_card
     from hiresattn.config import InputConfig, did_you_mean
     from hiresattn.model import presets
     from hiresattn.training.options import model_config
@@ -74,25 +76,26 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[ModelConf
         preset = presets.PRESETS[name]
         config = preset.at(side or preset.config.input.squash or preset.config.input.size)
         config = replace(config, classes=_names(classes or preset.classes))
-        return config, preset.k, config.input.squash or config.input.size
+        return Card(config, preset.k, {}), config.input.squash or config.input.size
     if name in PRESETS:
         chosen = PRESETS[name]
         known = presets.PRESETS[chosen.architecture].classes if chosen.architecture else CLASSES
         rule = InputConfig(
             size=chosen.crop_size or InputConfig().size, squash=chosen.squash, filter=chosen.filter
         )
-        config, k = model_config(chosen, _names(classes or known), rule), chosen.k
+        card = Card(model_config(chosen, _names(classes or known), rule), chosen.k, {})
     elif Path(name).exists():
         if classes is not None:
             raise ConfigError(f"{name}: a trained model has its classes; leave out --classes")
-        config, k = read_config(name)
+        card = read_card(name)
     else:
         names = sorted({*presets.PRESETS, *PRESETS})
         raise ConfigError(f"{name}: neither a preset nor a model directory{did_you_mean(name, names)}")
+    config = card.config
     if config.input.squash is not None:
         side = side or config.input.squash
-        return replace(config, input=replace(config.input, squash=side)), k, side
-    return config, k, side or round(config.finest_side / config.grid.fraction ** len(k))
+        return card._replace(config=replace(config, input=replace(config.input, squash=side))), side
+    return card, side or round(config.finest_side / config.grid.fraction ** len(card.k))
 
 
 def _names(count: int) -> tuple[str, ...]:
@@ -105,6 +108,7 @@ def _table(name: str, found: "Description") -> Iterator[str]:
     locations = ",".join(map(str, found.locations)) or "none"
     yield name
     yield f"  image       {found.input} x {found.input} px, crops of {height} x {width} px, {counted(bands, 'band')}"
+    yield f"  encoder     {found.encoder}, {counted(found.features, 'feature')}"
     yield (
         f"  locations   {locations}: {' + '.join(map(str, found.glimpses))} = {counted(sum(found.glimpses), 'look')}"
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError, counted
 from hiresattn.files import atomic_write, read_bounded
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
+from hiresattn.model.encoders import encoder_words
 from hiresattn.model.hub import MODEL, fetch_all
 from hiresattn.model.net import GlimpseNet
 from hiresattn.reading.crops import NativeCrops
@@ -69,10 +70,17 @@ class Model:
         """Class names, in the order of the logits."""
         return self.config.classes
 
+    @property
+    def encoder(self) -> str:
+        """What the encoder is, in words: its name, the width of its vectors, and where its weights come from."""
+        known = encoder_words(self.config.encoder, self.training.get("encoder"))
+        width: Any = self.net.encoder.feature_width
+        return f"{known}, {counted(width, 'feature')}"
+
     def embed(self, crops: np.ndarray | NativeCrops, *, batch_size: int = 32) -> np.ndarray:
         """Compute the encoder's feature vectors of crops, for retrieval, clustering or a classifier of your own.
 
-        Features have no position. The model's mode and device stay as they are.
+        Which encoder that is says ``encoder``. Features have no position. The model's mode and device stay as they are.
 
         Args:
             crops: Float32 ``[n c s s]``: the model's bands, scaled as ``config.input`` defines (-1 to 1, invalid px
@@ -99,6 +107,16 @@ class Model:
                 f"{list(crops.shape)}"
             )
         return embed(self.net, crops, batch_size)
+
+
+class Card(NamedTuple):
+    """A model without its weights."""
+
+    config: ModelConfig
+    k: tuple[int, ...]
+    """Cells per region, per depth, in training."""
+    training: Mapping[str, Any]
+    """About the training."""
 
 
 def save_model(model: Model, path: str | Path) -> Model:
@@ -245,8 +263,8 @@ def load_model(path: str | Path) -> Model:
     return Model(net.eval(), config, name, sha256, domain, k, training, temperature)
 
 
-def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
-    """Read a model's configuration, and its cells per region and depth, from its card; no weights.
+def read_card(path: str | Path) -> Card:
+    """Read what the card of a model directory says; no weights.
 
     Raises:
         NotFoundError: If there is no such directory.
@@ -255,7 +273,8 @@ def read_config(path: str | Path) -> tuple[ModelConfig, tuple[int, ...]]:
     path = Path(path)
     card = _card(path)
     try:
-        return ModelConfig.from_json(card["config"], str(path / CARD)), tuple(int(n) for n in card["k"])
+        config = ModelConfig.from_json(card["config"], str(path / CARD))
+        return Card(config, tuple(int(n) for n in card["k"]), dict(card["training"]))
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({error}); train or copy it anew"

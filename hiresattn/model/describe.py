@@ -1,6 +1,6 @@
 """Parts of a model with their shapes, parameters and multiply-accumulates. Needs no weights."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from hiresattn.config import ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import cell_regions, expandable
 from hiresattn.model.build import build_model
+from hiresattn.model.encoders import encoder_words
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.scorers import ScorerInput
 
@@ -41,6 +42,10 @@ class Description:
     """Side of the image, px."""
     crop: tuple[int, int, int]
     """Bands, height and width of a crop."""
+    encoder: str
+    """What it is, where its weights come from and whether they were frozen in training."""
+    features: int
+    """Width of the encoder's vectors."""
     locations: tuple[int, ...]
     """Cells selected per region, by depth."""
     glimpses: tuple[int, ...]
@@ -68,7 +73,9 @@ class Description:
         return totals | asdict(self)
 
 
-def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
+def describe(
+    config: ModelConfig, side: int, k: Sequence[int], origin: Mapping[str, Any] | None = None
+) -> Description:
     """Count the parameters of a model and the operations of one prediction, on the meta device.
 
     What a prediction needs is counted: every glimpse is encoded, gets its position and is pooled; cells are scored
@@ -81,6 +88,7 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
         side: Side of a square image, px (of the squashed one, where the model squashes).
         k: Cells per region and depth; the last one repeats; all of a region's if it has fewer. 0 or nothing = the
             root region only.
+        origin: About the encoder's weights, as a model's card has it under ``training``; None = nothing is known.
 
     Returns:
         The description.
@@ -90,6 +98,8 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     """
     with torch.device("meta"):
         net = build_model(config).eval()
+    if origin and origin.get("frozen"):
+        net.freeze_encoder()
     locations, glimpses, scored, wide = _glimpses(net, side, list(k))
     bands, size = len(config.input.bands), config.input.size
     count = sum(glimpses)
@@ -127,7 +137,15 @@ def describe(config: ModelConfig, side: int, k: Sequence[int]) -> Description:
     parts.append(_part("classifier", net.classifier, (features,), predictions, (len(config.classes),)))
     if evidence:
         parts.append(Part("prior_weight", (len(config.classes),), 1, 1, count, 0))
-    return Description(side, (bands, size, size), locations, glimpses, tuple(parts))
+    return Description(
+        input=side,
+        crop=(bands, size, size),
+        encoder=encoder_words(config.encoder, origin),
+        features=width,
+        locations=locations,
+        glimpses=glimpses,
+        parts=tuple(parts),
+    )
 
 
 def _glimpses(net: GlimpseNet, side: int, k: list[int]) -> tuple[tuple[int, ...], tuple[int, ...], int, int]:

@@ -86,11 +86,34 @@ class GlimpseNet(nn.Module):
         self.position = parts.position
         self.grid = grid
         self.finest = finest
+        self.frozen = False
 
     @property
     def device(self) -> torch.device:
         """The weights' device."""
         return next(self.parameters()).device
+
+    def freeze_encoder(self) -> None:
+        """Keep the encoder as it is while the rest is trained, statistics of batch normalisation included.
+
+        A coarse encoder is trained: it finds what the frozen one classifies.
+        """
+        self.frozen = True
+        self.encoder.requires_grad_(requires_grad=False).eval()
+
+    def train(self, mode: bool = True) -> "GlimpseNet":  # noqa: FBT001, FBT002 - nn.Module's
+        """Set training or evaluation mode; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if self.frozen:
+            self.encoder.eval()
+        return self
+
+    def learned_state(self) -> dict[str, Tensor]:
+        """The state without that of a frozen encoder."""
+        state = self.state_dict()
+        return {
+            name: value for name, value in state.items() if not (self.frozen and name.startswith("encoder."))
+        }
 
     def glimpse(
         self,

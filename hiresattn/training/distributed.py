@@ -86,6 +86,8 @@ class Processes:
         if self.world_size == 1:
             return
         for part in net.modules():
+            if not part.training:  # a frozen encoder's have learnt nothing
+                continue
             for buffer in part.buffers(recurse=False) if isinstance(part, BATCH_NORM) else ():
                 if buffer.is_floating_point():
                     self._all_reduce(buffer)

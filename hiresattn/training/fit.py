@@ -8,18 +8,25 @@ from typing import Any
 import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
-from hiresattn.checkpoint import Model, load_model
+from hiresattn.checkpoint import CARD, Card, Model, load_model, read_card
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.model.build import build_model
+from hiresattn.model.encoders import EncoderSpec
 from hiresattn.model.net import GlimpseNet
 from hiresattn.training.augment import check_jpeg
 from hiresattn.training.curriculum import Curriculum
 from hiresattn.training.data import Loader
 from hiresattn.training.distributed import Processes, join_processes
 from hiresattn.training.epoch import Run, run_epoch
-from hiresattn.training.inputs import chosen_encoder, first_rule, known_range, with_measured_range
+from hiresattn.training.inputs import (
+    chosen_encoder,
+    encoder_origin,
+    first_rule,
+    known_range,
+    with_measured_range,
+)
 from hiresattn.training.log import EpochRecord, TensorBoardLog
 from hiresattn.training.optim import check_amp, class_weights, optimizer_of
 from hiresattn.training.options import TrainOptions, model_config
@@ -31,15 +38,14 @@ from hiresattn.training.setup import (
     split_examples,
     warn_of_training_set,
 )
+from hiresattn.training.start import load_baseline, load_weights
 from hiresattn.training.state import (
     STATE,
     State,
     check_folder,
     check_output,
     fingerprint_of,
-    load_baseline,
     load_state,
-    load_weights,
     save_state,
 )
 
@@ -110,15 +116,15 @@ def _fit(
     warn_of_training_set(train_examples, options, on_common)
     start = None if options.init_from is None else load_model(options.init_from)
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
-    encoder, options = chosen_encoder(options, start)
+    earlier = _earlier(start, output if resume else None)
+    encoder, options = chosen_encoder(options, earlier, resume=resume)
     config = model_config(
         options,
         tuple(sorted(class_counts(train_examples))),
-        first_rule([e.source for e in train_examples], options, start, encoder, skipped),
+        first_rule([e.source for e in train_examples], options, earlier, encoder, skipped),
         encoder,
     )
-    torch.manual_seed(options.seed)
-    net = build_model(config, start=encoder if encoder.trained else None)
+    net = _fresh_net(config, encoder, options)
     state, memory = State(), AttentionMemory()
     if start is not None and not resume:
         on_common(load_weights(net, config, start, str(options.init_from)))
@@ -143,7 +149,7 @@ def _fit(
         if not samples:
             raise ConfigError("none of the training images can be opened; check their paths")
         domain, measured = dataset_statistics(loader, samples)
-        if known_range(config.input.bands, config.input.dtype, options, start, encoder) is None:
+        if known_range(config.input.bands, config.input.dtype, options, earlier, encoder) is None:
             config = replace(config, input=with_measured_range(config.input, measured))
             loader.rescale(config.input)
         curriculum = Curriculum(samples, config.grid, options)
@@ -157,7 +163,15 @@ def _fit(
             state, memory = load_state(output / STATE, net, optimizer, fingerprint, options)
         _compute_as_begun(state, net)
         processes.broadcast_weights(net)
-        model = Model(net, config, options.name or output.resolve().name, "", domain, options.k)
+        model = Model(
+            net=net,
+            config=config,
+            name=options.name or output.resolve().name,
+            sha256="",
+            domain=domain,
+            k=options.k,
+            training={"encoder": encoder_origin(encoder, options, earlier)},
+        )
         run = Run(
             net=net,
             optimizer=optimizer,
@@ -180,6 +194,22 @@ def _fit(
     finally:
         board.close()
         loader.close()
+
+
+def _earlier(start: Model | None, output: Path | None) -> Card | None:
+    """The model to go on with in a directory, if it holds one, else the one to start from."""
+    if output is not None and (output / CARD).is_file():
+        return read_card(output)
+    return None if start is None else Card(start.config, start.k, start.training)
+
+
+def _fresh_net(config: ModelConfig, encoder: EncoderSpec, options: TrainOptions) -> GlimpseNet:
+    """The network before its first step."""
+    torch.manual_seed(options.seed)
+    net = build_model(config, start=encoder if encoder.trained else None)
+    if options.freeze_encoder:
+        net.freeze_encoder()
+    return net
 
 
 def _check_start(net: GlimpseNet, config: ModelConfig, output: Path | None, options: TrainOptions) -> None:

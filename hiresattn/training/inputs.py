@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import Model
+from hiresattn.checkpoint import Card
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
-from hiresattn.model.encoders import EncoderSpec, find_encoder
+from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import check_domain
@@ -20,37 +20,46 @@ from hiresattn.training.options import TrainOptions
 LEAST_REACH = 16.0
 
 
-def chosen_encoder(options: TrainOptions, start: Model | None) -> tuple[EncoderSpec, TrainOptions]:
+def chosen_encoder(
+    options: TrainOptions, earlier: Card | None, *, resume: bool
+) -> tuple[EncoderSpec, TrainOptions]:
     """The encoder that is asked for, and the options with the side of its crops where they leave that open.
 
     Args:
         options: How to train.
-        start: The model that training starts from; its weights replace the encoder's.
+        earlier: The model that training starts from, or goes on with; its weights replace the encoder's.
+        resume: Whether it goes on with it; then nothing is looked up, here or on a hub.
 
     Raises:
-        ConfigError: If there is no such encoder.
+        ConfigError: If there is no such encoder, or it would be frozen with fresh weights.
         HiresattnError: If it can't be fetched or read.
     """
-    name = options.encoder
-    if options.architecture is not None:
-        published = ARCHITECTURES[options.architecture].config
-        name = published.encoder
-    if start is not None and name == start.config.encoder:
-        encoder = EncoderSpec(name, name, start.config.encoder_args)
+    published = ARCHITECTURES[options.architecture].config if options.architecture is not None else None
+    name = options.encoder if published is None else published.encoder
+    if earlier is not None and (resume or name == earlier.config.encoder):
+        encoder = EncoderSpec(name, earlier.config.encoder, earlier.config.encoder_args)
     else:
-        encoder = find_encoder(name, pretrained=options.pretrained and start is None)
-    if start is not None:
-        encoder = replace(encoder, mean=None, std=None, weights=None)
-    size = options.crop_size
-    if size is None and start is not None:
-        size = start.config.input.size
-    if size is None and options.architecture is not None:
-        size = published.input.size
-    return encoder, replace(options, crop_size=size or encoder.size)
+        encoder = find_encoder(name, pretrained=options.pretrained and earlier is None)
+    if options.freeze_encoder and earlier is None and not encoder.trained and not is_registered(name):
+        raise ConfigError(
+            f"the encoder {name!r} starts from fresh weights, which freeze_encoder would keep; name a trained one "
+            "(hf-hub:owner/name, local-dir:FOLDER), or add pretrained or init_from"
+        )
+    size = encoder.size if published is None else published.input.size
+    if earlier is not None:
+        encoder, size = replace(encoder, mean=None, std=None, weights=None), earlier.config.input.size
+    return encoder, replace(options, crop_size=options.crop_size or size)
+
+
+def encoder_origin(encoder: EncoderSpec, options: TrainOptions, earlier: Card | None) -> dict[str, Any]:
+    """Where an encoder's weights come from, for the model's card."""
+    before = (earlier.training.get("encoder") if earlier else None) or {}
+    known = {"weights": encoder.name, "license": encoder.license} if encoder.trained else before
+    return {"weights": None, "license": None, **known, "frozen": options.freeze_encoder}
 
 
 def known_range(
-    bands: tuple[int, ...], dtype: str, options: TrainOptions, start: Model | None, encoder: EncoderSpec
+    bands: tuple[int, ...], dtype: str, options: TrainOptions, earlier: Card | None, encoder: EncoderSpec
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """Low and high per band that need no measuring; None if there are none for such images.
 
@@ -59,14 +68,14 @@ def known_range(
     if options.value_range is not None:
         low, high = options.value_range
         return (low,) * len(bands), (high,) * len(bands)
-    if start is not None and (start.config.input.bands, start.config.input.dtype) == (bands, dtype):
-        return start.config.input.low, start.config.input.high
+    if earlier is not None and (earlier.config.input.bands, earlier.config.input.dtype) == (bands, dtype):
+        return earlier.config.input.low, earlier.config.input.high
     if encoder.trained and dtype == "uint8":
         return encoder.value_range(len(bands))
     return None
 
 
-def input_rule(source: Any, options: TrainOptions, start: Model | None, encoder: EncoderSpec) -> InputConfig:
+def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder: EncoderSpec) -> InputConfig:
     """How the pixels of the training images become the network's input, by one of them.
 
     Values are scaled as ``options.value_range`` says; else as the model that training starts from scales them,
@@ -84,7 +93,7 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None, encoder:
             if options.bands is None
             else tuple(band - 1 for band in options.bands)
         )
-        known = known_range(bands, dtype, options, start, encoder)
+        known = known_range(bands, dtype, options, earlier, encoder)
         if known is None and dtype != "uint8":
             raise DomainError(
                 f"{pyramid.source}: values are {dtype}; say which become darkest and brightest with "
@@ -110,14 +119,14 @@ def input_rule(source: Any, options: TrainOptions, start: Model | None, encoder:
 def first_rule(
     sources: Sequence[Any],
     options: TrainOptions,
-    start: Model | None,
+    earlier: Card | None,
     encoder: EncoderSpec,
     on_skip: Callable[[HiresattnError], None] | None,
 ) -> InputConfig:
     """``input_rule`` of the first image that can be opened; of the first one where none may be skipped."""
     for source in sources:
         try:
-            return input_rule(source, options, start, encoder)
+            return input_rule(source, options, earlier, encoder)
         except (OpenError, ReadError) as error:
             if on_skip is None:
                 raise

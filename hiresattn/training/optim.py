@@ -25,12 +25,13 @@ NORMS = (BATCH_NORM, nn.GroupNorm, nn.LayerNorm)
 
 def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimizer:
     """The optimiser: ``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
+    learned = [p for p in net.parameters() if p.requires_grad]
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(net.parameters(), lr=options.lr, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(learned, lr=options.lr, weight_decay=options.weight_decay)
     norms = {id(p) for part in net.modules() if isinstance(part, NORMS) for p in part.parameters()}
     groups = [
-        {"params": [p for p in net.parameters() if id(p) not in norms], "weight_decay": options.weight_decay},
-        {"params": [p for p in net.parameters() if id(p) in norms], "weight_decay": 0.0},
+        {"params": [p for p in learned if id(p) not in norms], "weight_decay": options.weight_decay},
+        {"params": [p for p in learned if id(p) in norms], "weight_decay": 0.0},
     ]
     return torch.optim.Adam(groups, lr=options.lr, eps=1e-7)
 

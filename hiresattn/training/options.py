@@ -53,6 +53,9 @@ class TrainOptions:
     of ``bagnet77``. None = the architecture's own, else 0."""
     pretrained: bool = False
     """Start a timm backbone from its published weights."""
+    freeze_encoder: bool = False
+    """Keep a trained encoder as it is, batch statistics included, and train the rest: faster, and in less memory. A
+    coarse encoder is trained."""
     init_from: str | None = None
     """Model directory, or ``hf:owner/name``, to start from: all its weights, and its value range where ``value_range``
     is not given. The parts must be the same; with other classes the classifier starts fresh."""

@@ -7,7 +7,7 @@ import os
 import platform
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention, save_attention
-from hiresattn.checkpoint import CARD, Model, save_model, save_tensors
-from hiresattn.config import ModelConfig
+from hiresattn.checkpoint import CARD, WEIGHTS, Model, save_model, save_tensors
 from hiresattn.errors import CheckpointError, ConfigError, WriteError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
@@ -29,8 +28,8 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 
 STATE = "state.safetensors"
-#: Copies of the weights that are on disk: the model, and in the state the latest and the optimiser's two moments.
-_COPIES = 4
+#: Copies of learned weights in the state: the latest, and the optimiser's two moments.
+_COPIES = 3
 #: Options that a resumption may change, with what the fingerprint has in their place.
 PASSING: dict[str, Any] = {"device": "", "threads": 0, "name": None}
 
@@ -86,6 +85,7 @@ def save_state(
     if record["stage"] < record["stages"] or score >= state.best:
         state.best = score if record["stage"] == record["stages"] else -1.0
         training = {
+            **model.training,
             "seed": options.seed,
             "epochs": state.epoch,
             "cpu_seconds": round(state.cpu_seconds, 1),
@@ -95,7 +95,7 @@ def save_state(
             "versions": {"torch": torch.__version__, "python": platform.python_version()},
         }
         save_model(replace(model, training=training), output)
-    tensors = {f"net.{key}": value for key, value in model.net.state_dict().items()}
+    tensors = {f"net.{key}": value for key, value in model.net.learned_state().items()}
     for number, values in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors = {key: value.detach().cpu().contiguous() for key, value in tensors.items()}
@@ -151,8 +151,11 @@ def check_output(output: Path, net: GlimpseNet) -> None:
     there = next(path for path in (output, *output.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ConfigError(f"{there}: a file is in the way; give another directory")
-    weights = sum(value.numel() * value.element_size() for value in net.state_dict().values())
-    needed = _COPIES * weights
+    weights, learned = (
+        sum(value.numel() * value.element_size() for value in state.values())
+        for state in (net.state_dict(), net.learned_state())
+    )
+    needed = weights + _COPIES * learned
     try:
         with tempfile.TemporaryFile(dir=there) as file:
             if not _reserved(file.fileno(), needed):
@@ -228,7 +231,8 @@ def load_state(
             raise CheckpointError(
                 f"{file}: the training state is of {_difference(file.parent, options)}, or train into another directory"
             )
-        net.load_state_dict({k[4:]: v for k, v in tensors.items() if k.startswith("net.")})
+        learned = {k[4:]: v for k, v in tensors.items() if k.startswith("net.")}
+        net.load_state_dict(learned | _frozen_state(net, file.parent))
         slots: dict[int, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             if key.startswith("optimizer."):
@@ -243,6 +247,19 @@ def load_state(
     if not state.attention:
         return state, AttentionMemory()
     return state, load_attention(attention_file(file.parent, state.epoch))
+
+
+def _frozen_state(net: GlimpseNet, folder: Path) -> dict[str, Tensor]:
+    """The state of a frozen encoder, which is kept in the model alone."""
+    names = net.state_dict().keys() - net.learned_state().keys()
+    if not names:
+        return {}
+    if not (folder / WEIGHTS).is_file():
+        raise CheckpointError(
+            f"{folder}: {WEIGHTS} is missing, which holds the frozen encoder; copy the directory anew"
+        )
+    with safe_open(folder / WEIGHTS, framework="pt") as stored:
+        return {name: stored.get_tensor(name) for name in names}
 
 
 def _difference(folder: Path, options: TrainOptions) -> str:
@@ -275,72 +292,3 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
             digest.update(f"{sample.example.box_labels}\n".encode())
     digest.update(json.dumps(asdict(replace(options, **PASSING)), sort_keys=True).encode())
     return digest.hexdigest()
-
-
-def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str) -> str:
-    """Give a fresh network the weights of a trained one; with other classes the classifier stays fresh.
-
-    Args:
-        net: The fresh network.
-        config: Its configuration.
-        start: The trained model.
-        source: Name of the trained model, for messages.
-
-    Returns:
-        A message that says what was loaded.
-
-    Raises:
-        CheckpointError: If the parts don't fit; names what differs.
-    """
-    wanted, given = net.state_dict(), dict(start.net.state_dict())
-    message = f"Starts from the weights of {source}"
-    if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
-        given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
-        message += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
-    for part in ("coarse_encoder", "scorer"):
-        present = {name for name in given if name.startswith(f"{part}.")}
-        fresh = {name: value for name, value in wanted.items() if name.startswith(f"{part}.")}
-        if fresh and (not present or (part == "scorer" and start.config.scorer != config.scorer)):
-            given = {name: value for name, value in given.items() if name not in present} | fresh
-            message += f"; its {part.replace('_', ' ')} is fresh"
-    misfits = [
-        name
-        for name in sorted(wanted.keys() | given.keys())
-        if name not in wanted or name not in given or wanted[name].shape != given[name].shape
-    ]
-    if misfits:
-        there, here = (_flat(asdict(one)) for one in (start.config, config))
-        free = ("classes", "input.low", "input.high")
-        differing = [
-            f"{name} is {there.get(name)!r} there and {here[name]!r} here"
-            for name in here
-            if there[name] != here[name] and name not in free
-        ]
-        raise CheckpointError(
-            f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
-            f"{'; '.join(differing)}. Ask for the same parts, or train without init_from"
-        )
-    net.load_state_dict(given)
-    return message
-
-
-def load_baseline(path: str) -> float | None:
-    """The running baseline of REINFORCE of a model directory's run; None if its state is not there."""
-    file = Path(path) / STATE
-    if not file.is_file():
-        return None
-    try:
-        with safe_open(file, framework="pt") as stored:
-            return float(json.loads(stored.metadata()["state"])["baseline"])
-    except (SafetensorError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(
-            f"{file}: the training state is damaged ({error}); delete it, or copy it anew"
-        ) from error
-
-
-def _flat(values: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """Nested names and values with dots between the names."""
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        flat |= _flat(value, f"{above}{name}.") if isinstance(value, Mapping) else {above + name: value}
-    return flat

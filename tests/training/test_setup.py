@@ -13,7 +13,7 @@ from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import split_examples
-from hiresattn.training.state import load_baseline
+from hiresattn.training.start import load_baseline
 
 QUICK = TrainOptions(
     epochs=1, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5

@@ -13,7 +13,7 @@ from hiresattn.model.encoders.bagnet import BagNet77
 from hiresattn.model.encoders.base import Encoded, OwnEncoder
 from hiresattn.model.encoders.names import timm_spec
 from hiresattn.model.encoders.small import SmallEncoder
-from hiresattn.model.encoders.spec import ANY_SIZE, EncoderSpec
+from hiresattn.model.encoders.spec import ANY_SIZE, EncoderSpec, encoder_words
 from hiresattn.model.encoders.weights import sha256_of
 
 __all__ = [
@@ -25,7 +25,9 @@ __all__ = [
     "SmallEncoder",
     "TimmEncoder",
     "build_encoder",
+    "encoder_words",
     "find_encoder",
+    "is_registered",
     "load_encoder",
     "register_encoder",
 ]
@@ -77,6 +79,11 @@ def register_encoder(name: str, build: Callable[[int], nn.Module]) -> None:
     if name in _BUILT_IN:
         raise ConfigError(f"{name!r} is a built-in encoder; register yours under another name")
     _REGISTERED[name] = build
+
+
+def is_registered(name: str) -> bool:
+    """Whether the name was given to ``register_encoder``; such an encoder may have trained weights from the start."""
+    return name in _REGISTERED
 
 
 def find_encoder(name: str, *, pretrained: bool = False) -> EncoderSpec:

@@ -66,6 +66,19 @@ class EncoderSpec:
         return low, high
 
 
+def encoder_words(name: str, origin: Any) -> str:
+    """What a model's encoder is, where its weights were from, their licence, and whether it was frozen.
+
+    Args:
+        name: The architecture.
+        origin: About its weights, as a model's card has it; None = nothing is known.
+    """
+    origin = origin if isinstance(origin, Mapping) else {}
+    license_ = f" ({origin['license']})" if origin.get("license") else ""
+    start = f", started from {origin['weights']}{license_}" if origin.get("weights") else ""
+    return f"{name}{start}{', frozen' if origin.get('frozen') else ''}"
+
+
 def import_timm(name: str) -> Any:
     """Import timm.
 
