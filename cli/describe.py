@@ -108,7 +108,7 @@ def _table(name: str, found: "Description") -> Iterator[str]:
     locations = ",".join(map(str, found.locations)) or "none"
     yield name
     yield f"  image       {found.input} x {found.input} px, crops of {height} x {width} px, {counted(bands, 'band')}"
-    yield f"  encoder     {found.encoder}, {counted(found.features, 'feature')}"
+    yield f"  encoder     {found.encoder}"
     yield (
         f"  locations   {locations}: {' + '.join(map(str, found.glimpses))} = {counted(sum(found.glimpses), 'look')}"
     )

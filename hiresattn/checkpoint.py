@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 
 import hiresattn
 from hiresattn.config import ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError, NotFoundError, counted
+from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.files import atomic_write, read_bounded
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
@@ -73,9 +73,9 @@ class Model:
     @property
     def encoder(self) -> str:
         """What the encoder is, in words: its name, the width of its vectors, and where its weights come from."""
-        known = encoder_words(self.config.encoder, self.training.get("encoder"))
-        width: Any = self.net.encoder.feature_width
-        return f"{known}, {counted(width, 'feature')}"
+        return encoder_words(
+            self.config.encoder, self.net.encoder.feature_width, self.training.get("encoder")
+        )
 
     def embed(self, crops: np.ndarray | NativeCrops, *, batch_size: int = 32) -> np.ndarray:
         """Compute the encoder's feature vectors of crops, for retrieval, clustering or a classifier of your own.
@@ -96,17 +96,9 @@ class Model:
             ConfigError: If ``batch_size`` is no number of crops.
             DomainError: If the crops' shape, bands or data type aren't the model's.
         """
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"batch_size is a number of crops, 1 or more; got {batch_size!r}")
-        if isinstance(crops, NativeCrops):
-            return embed(self.net, scaled(crops.pixels, self.config.input), batch_size)
-        bands, crops = len(self.config.input.bands), np.asarray(crops)
-        if crops.dtype != np.float32 or crops.ndim != 4 or crops.shape[1] != bands:
-            raise DomainError(
-                f"embed takes float32 crops [n {bands} height width], or the result of read_crops; got {crops.dtype} "
-                f"{list(crops.shape)}"
-            )
-        return embed(self.net, crops, batch_size)
+        rule = self.config.input
+        values = scaled(crops.pixels, rule) if isinstance(crops, NativeCrops) else np.asarray(crops)
+        return embed(self.net, values, rule, batch_size)
 
 
 class Card(NamedTuple):
@@ -226,9 +218,7 @@ def load_model(path: str | Path) -> Model:
     Examples:
         >>> hiresattn.load_model("model").classes
     """
-    if str(path).startswith(MODEL):
-        path = fetch_all(str(path).removeprefix(MODEL), (CARD, WEIGHTS), prefix=MODEL)
-    path = Path(path)
+    path = _local(path, CARD, WEIGHTS)
     card = _card(path)
     try:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
@@ -264,13 +254,13 @@ def load_model(path: str | Path) -> Model:
 
 
 def read_card(path: str | Path) -> Card:
-    """Read what the card of a model directory says; no weights.
+    """Read what the card of a model directory, or of one on the hub (``hf:owner/name``), says; no weights.
 
     Raises:
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, or its card is damaged.
     """
-    path = Path(path)
+    path = _local(path, CARD)
     card = _card(path)
     try:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
@@ -279,6 +269,13 @@ def read_card(path: str | Path) -> Card:
         raise CheckpointError(
             f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
         ) from error
+
+
+def _local(path: str | Path, *files: str) -> Path:
+    """A model directory; of one on the hub, where these files of it were fetched to."""
+    if not str(path).startswith(MODEL):
+        return Path(path)
+    return fetch_all(str(path).removeprefix(MODEL), files, prefix=MODEL)
 
 
 def _temperature(value: Any) -> float:
@@ -312,17 +309,6 @@ def _domain(stored: dict[str, Any], bands: int) -> Domain:
     if names is not None and (len(names) != bands or not all(isinstance(name, str) for name in names)):
         raise ValueError(f"domain channel_names is not {bands} names")
     return domain
-
-
-def save_tensors(
-    tensors: Mapping[str, torch.Tensor], file: Path, metadata: dict[str, str] | None = None
-) -> None:
-    """Write a safetensors file whole or not at all."""
-    try:
-        with atomic_write(file) as part:
-            part.write_bytes(save(dict(tensors), metadata))
-    except SafetensorError as error:
-        raise OSError(f"{file}: {error}") from error
 
 
 def _card(path: Path) -> dict[str, Any]:

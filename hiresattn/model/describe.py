@@ -43,9 +43,7 @@ class Description:
     crop: tuple[int, int, int]
     """Bands, height and width of a crop."""
     encoder: str
-    """What it is, where its weights come from and whether they were frozen in training."""
-    features: int
-    """Width of the encoder's vectors."""
+    """What it is, where its weights come from, whether they were frozen in training, and the width of its vectors."""
     locations: tuple[int, ...]
     """Cells selected per region, by depth."""
     glimpses: tuple[int, ...]
@@ -140,8 +138,7 @@ def describe(
     return Description(
         input=side,
         crop=(bands, size, size),
-        encoder=encoder_words(config.encoder, origin),
-        features=width,
+        encoder=encoder_words(config.encoder, width, origin),
         locations=locations,
         glimpses=glimpses,
         parts=tuple(parts),

@@ -6,23 +6,35 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, counted
+from hiresattn.errors import ConfigError, DomainError, counted, reason
 from hiresattn.model.net import GlimpseNet
 
 
 def embed(
-    net: GlimpseNet, crops: Float32[np.ndarray, "n c h w"], batch_size: int
+    net: GlimpseNet, crops: np.ndarray, rule: InputConfig, batch_size: int
 ) -> Float32[np.ndarray, "n d"]:
     """Encode crops in batches, without gradients, in evaluation mode; the mode is restored.
 
     Args:
         net: The network; its ``encoder`` is used, which encodes the finest regions.
-        crops: Scaled values.
+        crops: Scaled values, float32 ``[n c h w]``.
+        rule: How the model's input is made.
         batch_size: Crops at once.
 
     Returns:
         The encoder's vectors, without position, on the CPU.
+
+    Raises:
+        ConfigError: If ``batch_size`` is no number of crops.
+        DomainError: If the crops' shape, side or data type aren't the model's.
     """
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
+        raise ConfigError(f"batch_size is a number of crops, 1 or more; got {batch_size!r}")
+    if crops.dtype != np.float32 or crops.ndim != 4 or crops.shape[1] != len(rule.bands):
+        raise DomainError(
+            f"embed takes float32 crops [n {len(rule.bands)} height width], or the result of read_crops; got "
+            f"{crops.dtype} {list(crops.shape)}"
+        )
     modes = [(module, module.training) for module in net.encoder.modules()]
     net.encoder.eval()
     found: list[Tensor] = []
@@ -31,6 +43,13 @@ def embed(
             for start in range(0, len(crops), batch_size):
                 part = np.ascontiguousarray(crops[start : start + batch_size])
                 found.append(net.encoder(torch.from_numpy(part).to(net.device)).features.float().cpu())
+    except (RuntimeError, ValueError, AssertionError) as error:
+        if crops.shape[2:] == (rule.size, rule.size):
+            raise
+        raise DomainError(
+            f"the encoder can't take crops of {crops.shape[2]} x {crops.shape[3]} px ({reason(error)}); it was "
+            f"trained with {rule.size} x {rule.size} px"
+        ) from error
     finally:
         for module, training in modes:
             module.training = training

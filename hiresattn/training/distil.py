@@ -23,7 +23,7 @@ from hiresattn.inference.cover import finest_count
 from hiresattn.inference.locate import locate, located
 from hiresattn.pyramid import open_pyramid
 from hiresattn.training.fit import fit
-from hiresattn.training.inputs import chosen_encoder
+from hiresattn.training.inputs import chosen_encoder, earlier_card
 from hiresattn.training.log import EpochRecord
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import split_examples
@@ -109,8 +109,8 @@ def distil(
     if overwrite and not resume and steps.is_dir():
         shutil.rmtree(steps)
     train, held_out, options = split_examples(examples, options)
-    start = None if options.init_from is None else load_model(options.init_from)
-    _, options = chosen_encoder(replace(options, fold=None), start)  # the side of its crops
+    begun = earlier_card(options, steps / "teacher-1" if resume else None)
+    _, options = chosen_encoder(replace(options, fold=None), begun, resume=resume)  # the side of its crops
     known, val = (_sized(part, options, on_message) for part in (train, held_out))
     searched = _searched(known, options)
     if not searched:

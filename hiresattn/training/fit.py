@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
-from hiresattn.checkpoint import CARD, Card, Model, load_model, read_card
+from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
@@ -22,6 +22,7 @@ from hiresattn.training.distributed import Processes, join_processes
 from hiresattn.training.epoch import Run, run_epoch
 from hiresattn.training.inputs import (
     chosen_encoder,
+    earlier_card,
     encoder_origin,
     first_rule,
     known_range,
@@ -114,9 +115,9 @@ def _fit(
     on_common = on_message if processes.is_main else _ignore
     train_examples, val_examples, options = split_examples(examples, options)
     warn_of_training_set(train_examples, options, on_common)
-    start = None if options.init_from is None else load_model(options.init_from)
+    start = None if resume or options.init_from is None else load_model(options.init_from)
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
-    earlier = _earlier(start, output if resume else None)
+    earlier = earlier_card(options, output if resume else None)
     encoder, options = chosen_encoder(options, earlier, resume=resume)
     config = model_config(
         options,
@@ -126,7 +127,7 @@ def _fit(
     )
     net = _fresh_net(config, encoder, options)
     state, memory = State(), AttentionMemory()
-    if start is not None and not resume:
+    if start is not None:
         on_common(load_weights(net, config, start, str(options.init_from)))
         state.baseline = load_baseline(str(options.init_from)) or state.baseline
     net.to(processes.device)
@@ -194,13 +195,6 @@ def _fit(
     finally:
         board.close()
         loader.close()
-
-
-def _earlier(start: Model | None, output: Path | None) -> Card | None:
-    """The model to go on with in a directory, if it holds one, else the one to start from."""
-    if output is not None and (output / CARD).is_file():
-        return read_card(output)
-    return None if start is None else Card(start.config, start.k, start.training)
 
 
 def _fresh_net(config: ModelConfig, encoder: EncoderSpec, options: TrainOptions) -> GlimpseNet:

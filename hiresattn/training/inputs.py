@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import Card
+from hiresattn.checkpoint import CARD, Card, read_card
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered
@@ -18,6 +19,18 @@ from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
 LEAST_REACH = 16.0
+
+
+def earlier_card(options: TrainOptions, output: Path | None) -> Card | None:
+    """The card of the model that is to be gone on with, or started from; None without any.
+
+    Args:
+        options: How to train.
+        output: Directory of a run that is resumed; None = a new run.
+    """
+    if output is not None and (output / CARD).is_file():
+        return read_card(output)
+    return None if options.init_from is None else read_card(options.init_from)
 
 
 def chosen_encoder(
@@ -36,7 +49,8 @@ def chosen_encoder(
     """
     published = ARCHITECTURES[options.architecture].config if options.architecture is not None else None
     name = options.encoder if published is None else published.encoder
-    if earlier is not None and (resume or name == earlier.config.encoder):
+    origin = (earlier.training.get("encoder") or {}) if earlier else {}
+    if earlier is not None and (resume or name in (earlier.config.encoder, origin.get("weights"))):
         encoder = EncoderSpec(name, earlier.config.encoder, earlier.config.encoder_args)
     else:
         encoder = find_encoder(name, pretrained=options.pretrained and earlier is None)

@@ -14,11 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention, save_attention
-from hiresattn.checkpoint import CARD, WEIGHTS, Model, save_model, save_tensors
+from hiresattn.checkpoint import CARD, WEIGHTS, Model, save_model
 from hiresattn.errors import CheckpointError, ConfigError, WriteError
+from hiresattn.files import atomic_write
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.units import human_bytes
@@ -106,7 +108,7 @@ def save_state(
     try:
         if state.attention:
             save_attention(memory, attention)
-        save_tensors(tensors, output / STATE, metadata)
+        _save_tensors(tensors, output / STATE, metadata)
         if previous is not None and (previous != attention or not state.attention):
             previous.unlink(missing_ok=True)
         write_metrics(output, state.records)
@@ -117,6 +119,15 @@ def save_state(
             f"{output}: after epoch {state.epoch} the training state can't be written ({why}); make room there, "
             f"then {how}"
         ) from error
+
+
+def _save_tensors(tensors: dict[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file whole or not at all."""
+    try:
+        with atomic_write(file) as part:
+            part.write_bytes(save(tensors, metadata))
+    except SafetensorError as error:
+        raise OSError(f"{file}: {error}") from error
 
 
 def check_folder(output: Path, *, resume: bool, overwrite: bool) -> None:

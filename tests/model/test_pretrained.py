@@ -8,8 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
+from hiresattn.checkpoint import Model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
 from hiresattn.model import hub
+from hiresattn.model.build import build_model
 from hiresattn.model.encoders import build_encoder, find_encoder, load_encoder
 from tests.encoders import MEAN, STD, write_encoder
 
@@ -19,14 +22,24 @@ def crops():
     return torch.randn((2, 3, 64, 64), generator=torch.Generator().manual_seed(0))
 
 
+#: A vision transformer whose crops have one size, unlike timm's ``test_vit``.
+FIXED = {"img_size": 96, "embed_dim": 48, "num_heads": 3, "depth": 5}
+
+
 @pytest.mark.parametrize("pickled", [False, True])
-@pytest.mark.parametrize(("architecture", "classes"), [("test_vit", 0), ("test_vit", 7), ("test_resnet", 7)])
+@pytest.mark.parametrize(
+    ("architecture", "classes", "args"),
+    [
+        ("test_vit", 0, {"img_size": 64}),
+        ("test_vit", 7, {"img_size": 64}),
+        ("vit_tiny_patch16_224", 7, FIXED | {"img_size": 64}),
+        ("test_resnet", 7, {}),
+    ],
+)
 def test_a_folder_gives_its_weights_and_the_input_it_was_trained_with(
-    tmp_path, crops, architecture, classes, pickled
+    tmp_path, crops, architecture, classes, args, pickled
 ):
-    body = write_encoder(
-        tmp_path / "e", architecture, classes=classes, pickled=pickled, **_sized(architecture)
-    )
+    body = write_encoder(tmp_path / "e", architecture, classes=classes, size=64, pickled=pickled, **args)
     encoder = load_encoder(f"local-dir:{tmp_path / 'e'}")
     assert encoder.input.size == 64
     assert encoder.input.low == pytest.approx([255 * (m - s) for m, s in zip(MEAN, STD, strict=True)])
@@ -39,8 +52,14 @@ def test_a_folder_gives_its_weights_and_the_input_it_was_trained_with(
     assert not encoder.module.training
 
 
-def _sized(architecture):
-    return {"size": 64, "img_size": 64} if architecture == "test_vit" else {"size": 64}
+def test_positions_are_resampled_for_crops_of_another_side(tmp_path):
+    body = write_encoder(tmp_path, "vit_tiny_patch16_224", size=96, **FIXED)
+    encoder = load_encoder(f"local-dir:{tmp_path}", size=64)
+    found = encoder.module.body.pos_embed
+    assert found.shape == (1, 1 + 16, 48)
+    assert torch.equal(found[:, 0], body.pos_embed[:, 0])
+    assert found[:, 1:].mean().item() == pytest.approx(body.pos_embed[:, 1:].mean().item(), abs=2e-3)
+    assert encoder.module(torch.zeros(1, 3, 64, 64)).stages[0].shape == (1, 48, 4, 4)
 
 
 def test_a_file_is_of_the_configuration_beside_it_or_of_a_named_architecture(tmp_path, crops):
@@ -95,6 +114,18 @@ def test_crops_that_an_encoder_cannot_take_are_an_error_in_one_sentence():
         build_encoder("test_vit", channels=3, size=70)
     with pytest.raises(ConfigError, match="can't take crops of 70 px"):
         build_encoder("test_maxvit", channels=3, size=70)
+
+
+def test_crops_of_another_side_are_embedded_or_refused_in_one_sentence():
+    small = {"embed_dim": 48, "num_heads": 3, "depth": 2}
+    config = ModelConfig(
+        classes=("a", "b"), encoder="vit_tiny_patch16_224", encoder_args=small, input=InputConfig(size=32)
+    )
+    model = Model(build_model(config), config, "m", "")
+    assert model.embed(np.zeros((2, 3, 32, 32), np.float32)).shape == (2, 48)
+    with pytest.raises(DomainError, match=r"can't take crops of 64 x 64 px .*trained with 32 x 32 px"):
+        model.embed(np.zeros((2, 3, 64, 64), np.float32))
+    assert model.encoder == "vit_tiny_patch16_224, 48 features"
 
 
 def test_other_bands_have_the_statistics_that_their_weights_are_made_of(tmp_path):

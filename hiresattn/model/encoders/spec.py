@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hiresattn.errors import BackendMissingError, ConfigError
+from hiresattn.errors import BackendMissingError, ConfigError, counted
 
 #: Side of a crop of encoders that take any, px.
 ANY_SIZE = 64
@@ -66,17 +66,19 @@ class EncoderSpec:
         return low, high
 
 
-def encoder_words(name: str, origin: Any) -> str:
+def encoder_words(name: str, features: Any, origin: Any) -> str:
     """What a model's encoder is, where its weights were from, their licence, and whether it was frozen.
 
     Args:
         name: The architecture.
+        features: Width of its vectors.
         origin: About its weights, as a model's card has it; None = nothing is known.
     """
     origin = origin if isinstance(origin, Mapping) else {}
     license_ = f" ({origin['license']})" if origin.get("license") else ""
     start = f", started from {origin['weights']}{license_}" if origin.get("weights") else ""
-    return f"{name}{start}{', frozen' if origin.get('frozen') else ''}"
+    frozen = ", frozen" if origin.get("frozen") else ""
+    return f"{name}{start}{frozen}, {counted(features, 'feature')}"
 
 
 def import_timm(name: str) -> Any:
