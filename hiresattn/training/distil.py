@@ -34,8 +34,8 @@ from hiresattn.training.state import STATE, check_folder
 FEW_REGIONS = 16
 #: Images are trained on in groups, each of up to this many times more regions than the last.
 GROWTH = 4
-#: The coarse encoder is trained on crops of root regions alone: this many times more images in an epoch and a batch.
-COARSE_IMAGES = 3
+#: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
+COARSE_BATCH = 3
 #: Learning rate of the search's training, as a share of the other steps'.
 SEARCH_LR = 0.5
 #: Budgets, in glimpses, at which the card has the accuracy.
@@ -172,14 +172,12 @@ def _teacher_options(options: TrainOptions, group: Sequence[_Sized], before: str
 
 def _coarse_options(options: TrainOptions, teacher: Path, *, flat: bool) -> TrainOptions:
     """How the coarse encoder is trained; ``flat``: only root regions are divided, so none below needs a visit."""
-    more = COARSE_IMAGES if flat else 1
     return replace(
         options,
         coarse_encoder=True,
         k=(0,) if flat else options.k,
         init_from=str(teacher),
-        epoch_images=options.epoch_images and options.epoch_images * more,
-        batch_size=options.batch_size * more,
+        batch_size=options.batch_size * (COARSE_BATCH if flat else 1),
     )
 
 

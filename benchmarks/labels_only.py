@@ -1,0 +1,126 @@
+"""The odd cell from image labels alone: ``train --recipe distil``, no boxes, no labelled cells.
+
+    python benchmarks/labels_only.py ../shared WORK [--smallest 2 --smallest 4] [--seeds 0,1,2] [--split val]
+
+Every scene has its label; the smallest that may train have 2 x 2, 4 x 4 or 16 x 16 cells. The teacher, which looks
+everywhere, is measured beside the student, which searches, and beside random looks. WORK keeps the models and one
+JSON file of measurements per run, so that an interrupted run goes on.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from hiresattn import load_model
+from hiresattn.datasets.example import Example
+from hiresattn.training.distil import STEPS, distil
+from oddcell import BUDGETS, LOOKING, TEST, VALIDATION, measure, told
+from scenes import smear
+from scenes.cells import ZIP
+from store import commit, load, store
+
+OPTIONS = replace(LOOKING, scorer="evidence", weight_decay=0.1, lr=2e-3, epochs=30, epoch_images=1280)
+#: Scenes to train on, by cells along a side, and their most odd cells.
+TRAINING = {2: (8000, 4), 4: (8000, 8), 16: (1600, 16)}
+#: Of them that have none: their label is the background.
+EMPTY = 0.25
+#: Scenes to validate on, of each size.
+VALIDATED = 150
+#: Test scenes, by cells along a side.
+TESTED = {16: 200, 32: 150, 64: 60}
+
+
+def manifest(zip_path: Path, seed: int, smallest: int) -> list[Example]:
+    """Scenes and their labels; nothing else is known of them."""
+    found = []
+    for grid in sorted({smallest, 16}):
+        count, several = TRAINING[grid]
+        first = 1_000_000 * (seed + 1)
+        found += smear.examples(
+            zip_path, "train", count, grid=grid, seed0=first, several=several, empty=EMPTY
+        )
+        most = several if grid < 16 else 1
+        found += smear.examples(
+            zip_path, "val", VALIDATED, grid=grid, seed0=VALIDATION, several=most, empty=EMPTY * (grid < 16)
+        )
+    return told(found)
+
+
+def trained(zip_path: Path, seed: int, smallest: int, output: Path) -> float:
+    """Train, or go on; CPU-seconds of all steps."""
+    spent: dict[str, float] = {}
+    options = replace(OPTIONS, seed=seed)
+    for record in distil(
+        manifest(zip_path, seed, smallest), output, options, resume=output.is_dir(), on_message=print
+    ):
+        one = record.epoch
+        spent[record.step] = one.cpu_seconds
+        print(
+            f"{output.name} {record.step} {one.epoch}/{one.epochs} loss {one.loss:.3f} accuracy "
+            f"{one.accuracy or 0:.3f} val {one.val_accuracy or 0:.3f} cpu {one.cpu_seconds:.0f} s",
+            flush=True,
+        )
+    return sum(spent.values())
+
+
+def measured(zip_path: Path, model: Path, split: str) -> list[dict[str, Any]]:
+    """Student, random looks and teacher on scenes of all sizes; the teacher on the smallest only."""
+    facts = load_model(model).training["distilled"]
+    teacher = model / facts["teacher"]["model"]
+    seed0 = TEST if split == "test" else VALIDATION + 20_000
+    rows = []
+    for grid, count in TESTED.items():
+        tests = smear.examples(zip_path, split, count, grid=grid, seed0=seed0)
+        ways: dict[str, tuple[Path, dict[str, Any]]] = {
+            "student": (model, {}),
+            "random": (model, {"policy": "random"}),
+        }
+        if grid == min(TESTED):
+            ways["teacher"] = (teacher, {"policy": "exhaustive"})
+        for name, (path, how) in ways.items():
+            rows.append({"grid": grid, "policy": name, **measure(path, tests, BUDGETS[grid], **how)})
+            print(rows[-1], flush=True)
+    return rows
+
+
+@click.command()
+@click.argument("shared", type=click.Path(path_type=Path))
+@click.argument("work", type=click.Path(path_type=Path))
+@click.option("--smallest", type=int, multiple=True, default=(2,), help="Cells along the smallest scenes.")
+@click.option("--seeds", default="0,1,2")
+@click.option("--split", type=click.Choice(["val", "test"]), default="test")
+def main(shared: Path, work: Path, smallest: tuple[int, ...], seeds: str, split: str) -> None:
+    """Train what is missing in WORK, measure, and store what was measured on test scenes."""
+    work.mkdir(parents=True, exist_ok=True)
+    for size in smallest:
+        for seed in map(int, seeds.split(",")):
+            model = work / f"smallest-{size}-seed-{seed}"
+            kept = work / f"{model.name}-{split}.json"
+            if kept.exists():
+                continue
+            before = work / f"{model.name}.seconds"
+            spent = trained(shared / ZIP, seed, size, model)
+            if not before.exists():  # steps that a resumed run skipped are counted by their models
+                paths = [model, *(model / STEPS).iterdir()]
+                spent = float(np.sum([load_model(p).training["cpu_seconds"] for p in paths if p.is_dir()]))
+                before.write_text(f"{spent:.1f}")
+            facts = {"smallest": size, "seed": seed, "commit": commit()}
+            rows = [
+                facts | {"train_cpu_seconds": float(before.read_text())} | row
+                for row in measured(shared / ZIP, model, split)
+            ]
+            kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    if split == "test":
+        rows = [row for file in sorted(work.glob("*-test.json")) for row in json.loads(file.read_text())]
+        new = {(row["smallest"], row["seed"]) for row in rows}
+        old = (load("labels_only") or {"rows": []})["rows"]
+        rows = [row for row in old if (row["smallest"], row["seed"]) not in new] + rows
+        print(store("labels_only", budgets=BUDGETS, stop=0.95, training=TRAINING, rows=rows))
+
+
+if __name__ == "__main__":
+    main()
