@@ -95,6 +95,7 @@ def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
         **{name: _listed(getattr(pyramid.meta, name)) for name in _FIELDS},
         "bytes": pyramid.meta.nbytes or None,
         "run": preview(pyramid, budget=BUDGET).to_json(),
+        "notes": list(pyramid.meta.notes),
         "advice": advice(pyramid),
     }
 
@@ -158,5 +159,7 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
         f"{human_bytes(run['bytes'])}{of_all}, {human_share(run['fraction'])} as many px as level 0 has, in "
         f"{counted(run['requests'], 'request')}"
     )
+    for note in facts["notes"]:
+        yield f"  note       {note.removeprefix(facts['path'] + ': ')}"
     if facts["advice"]:
         yield f"  advice     {facts['advice'].removeprefix(facts['path'] + ': ')}"

@@ -72,6 +72,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         metavar="LO,HI",
         help="Stored values that become -1 and +1.",
     ),
+    _option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
     _flag("--multi-label", "Images may have any number of labels."),
     _option("--fold", metavar="N", help="Fold that validates; the others train."),
     _option("--class-weights", metavar="NAME", help="none, or balanced: weigh rare classes more."),
@@ -80,11 +81,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @group(
     "Model",
     click.option("--preset", metavar="NAME", help="Named set of options; flags and --config win over it."),
-    click.option(
-        "--recipe",
-        metavar="NAME",
-        help="Several trainings: distil learns where to look from image labels alone.",
-    ),
+    click.option("--recipe", metavar="NAME", help="distil: where to look, learnt from image labels."),
     _option(
         "--encoder",
         metavar="NAME",

@@ -89,6 +89,8 @@ class InputConfig(_Json):
 
     channels: int | None = None
     """Number of bands that an image must have; None = any that has ``bands``."""
+    nodata: float | None = None
+    """Stored value of px that were not measured, in place of what files say; None = as they say."""
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1)
@@ -98,6 +100,10 @@ class InputConfig(_Json):
             _check_whole("channels", self.channels, 1)
         if not all(_finite(value) for value in (*self.low, *self.high, self.oversample)):
             raise ConfigError(f"low, high and oversample are finite numbers; got {self.low} and {self.high}")
+        if self.nodata is not None and (
+            isinstance(self.nodata, bool) or not isinstance(self.nodata, (int, float))
+        ):
+            raise ConfigError(f"nodata is a number; got {self.nodata!r}")
         try:
             np.dtype(self.dtype)
         except TypeError as error:

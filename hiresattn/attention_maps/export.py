@@ -85,7 +85,7 @@ def export_attention(
         maps, labels = accumulated.get(name, []), class_indices(example, model)
         missing = set(labels) - {label for label, _, _ in maps}
         try:
-            pyramid = open_pyramid(example.source)
+            pyramid = open_pyramid(example.source, nodata=model.config.input.nodata)
         except (OpenError, ReadError) as error:
             if on_skip is None:
                 raise

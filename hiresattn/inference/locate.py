@@ -197,7 +197,7 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     classes = others if example.label is None else [model.classes.index(str(example.label))]
     if classes == [background]:
         return replace(example, boxes=())
-    pyramid = open_pyramid(example.source, mpp=example.mpp)
+    pyramid = open_pyramid(example.source, mpp=example.mpp, nodata=model.config.input.nodata)
     try:
         region = example.region or (0, 0, pyramid.height, pyramid.width)
         check_region(region, pyramid.height, pyramid.width, pyramid.source)

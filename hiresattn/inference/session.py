@@ -41,6 +41,12 @@ class Session:
         return {"strict": self.options.strict} | ({} if threads is None else {"threads": threads})
 
     @property
+    def nodata(self) -> float | None:
+        """Stored value of px that were not measured: as asked for, else as in training; None = as files say."""
+        asked = self.options.nodata
+        return self.model.config.input.nodata if asked is None else asked
+
+    @property
     def squash(self) -> int | None:
         """Side of the square that images are resized to, px; None = they aren't."""
         return self.model.config.input.squash

@@ -68,7 +68,7 @@ class Opener:
     def __init__(self, session: Session, fetcher: CropFetcher | None) -> None:
         self._session = session
         self._fetcher = fetcher
-        self._images = SharedImages(session.options.nodata)
+        self._images = SharedImages(session.nodata)
 
     def open(self, example: Example | Unusable) -> Source:
         """Open a source and read its first crops. Errors are kept with it. May run in another thread."""

@@ -200,7 +200,9 @@ class ImagePool:
         with self._lock:
             if key in self._open:
                 return self._open[key]
-        pyramid = open_pyramid(source)  # without the lock: other threads go on
+        pyramid = open_pyramid(
+            source, nodata=self.fetcher.config.nodata
+        )  # without the lock: other threads go on
         try:
             image = OpenImage(pyramid, self.fetcher.add(pyramid))
         except HiresattnError:

@@ -11,6 +11,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.pyramid import Pyramid
+from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import Crops
 from hiresattn.reading.images import ImagePool, OpenImage
 from hiresattn.reading.squash import squash_reader, squashed, unsquashed
@@ -87,13 +88,14 @@ class Loader:
             label = label_index(example, index)
             try:
                 pyramid = self.pyramid(example.source)
+                region = example.region or (0, 0, pyramid.height, pyramid.width)
+                check_region(region, pyramid.height, pyramid.width, pyramid.source)
+                roots = self._roots(self.frame(region))
+                if self.config.squash is None:
+                    check_first_look(pyramid, roots, self.config)
             except (OpenError, ReadError, DomainError) as error:
                 self._skip(error)
                 continue
-            region = example.region or (0, 0, pyramid.height, pyramid.width)
-            check_region(region, pyramid.height, pyramid.width, pyramid.source)
-            _, _, height, width = self.frame(region)
-            roots = root_regions(height, width, root_size=self.root_size, overlap=self.overlap)
             depths = depth_count(roots, self.grid, self.finest)
             boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
             check_boxes(example, pyramid)

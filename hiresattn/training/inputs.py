@@ -99,7 +99,7 @@ def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder
         DomainError: If it has not the bands, or its value range has to be given.
         HiresattnError: If it can't be opened.
     """
-    with _opened(source) as pyramid:
+    with _opened(source, options.nodata) as pyramid:
         palette = pyramid.palette is not None
         dtype = "uint8" if palette else str(pyramid.dtype)
         bands = (
@@ -125,6 +125,7 @@ def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder
             squash=options.squash,
             filter=options.filter,
             channels=None if options.bands else count,
+            nodata=options.nodata,
         )
         check_domain(pyramid, rule)
         return rule
@@ -157,9 +158,9 @@ def with_measured_range(rule: InputConfig, measured: np.ndarray) -> InputConfig:
 
 
 @contextmanager
-def _opened(source: Any) -> Iterator[Pyramid]:
+def _opened(source: Any, nodata: float | None) -> Iterator[Pyramid]:
     """An image, closed again if it was opened here."""
-    pyramid = open_pyramid(source)
+    pyramid = open_pyramid(source, nodata=nodata)
     try:
         yield pyramid
     finally:

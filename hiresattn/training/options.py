@@ -127,6 +127,8 @@ class TrainOptions:
     value_range: tuple[float, float] | None = None
     """Stored values that become -1 and +1. None = of uint8 images mean -/+ 2 standard deviations of each band, measured
     on the training images; other data types need it."""
+    nodata: float | None = None
+    """Stored value of px that were not measured, in place of what files say; kept in the card. None = as they say."""
     augment: str = "none"
     """Random orientation of each training image: ``none``, ``mirror`` (left and right), ``flips`` (both axes) or
     ``turns`` (flips and quarter turns)."""

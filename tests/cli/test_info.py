@@ -4,6 +4,8 @@ import json
 
 import numpy as np
 import pytest
+import rasterio
+import tifffile
 
 from hiresattn import open_pyramid
 from hiresattn.reading.estimate import preview
@@ -11,13 +13,11 @@ from hiresattn_cli.info import describe
 
 FIELDS = ["path", "backend", "width", "height", "channels", "dtype", "levels"]
 FIELDS += ["mpp", "mpp_source", "crs", "transform", "nodata", "channel_names", "colors", "scales"]
-FIELDS += ["offsets", "bounds", "gcps", "rpcs", "bytes", "run", "advice"]
+FIELDS += ["offsets", "bounds", "gcps", "rpcs", "bytes", "run", "notes", "advice"]
 
 
 @pytest.fixture
 def geotiff(tmp_path):
-    import rasterio
-
     path = tmp_path / "float.tif"
     profile = {
         "driver": "GTiff",
@@ -55,6 +55,22 @@ def test_the_table_names_what_the_json_names(run, geotiff):
     text = run("info", geotiff).stdout
     for part in ("300 x 200", "1 band float32", "EPSG:32633", "nan", "a run"):
         assert part in text
+
+
+def test_what_a_file_declares_and_lacks_is_a_note(run, tmp_path):
+    path = tmp_path / "sparse.tif"
+    profile = {"driver": "GTiff", "width": 512, "height": 512, "count": 1, "dtype": "uint8", "tiled": True}
+    profile["transform"] = rasterio.Affine(2, 0, 10, 0, -2, 20)
+    with rasterio.open(path, "w", **profile, blockxsize=128, blockysize=128) as out:
+        out.write(np.ones((1, 512, 512), np.uint8))
+    with rasterio.open(path, "r+", SPARSE_OK="YES") as out:
+        out.build_overviews([2], rasterio.enums.Resampling.nearest)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        counts = file.pages[1].tags["TileByteCounts"]
+        counts.overwrite([0] * counts.count)
+    text = run("info", path).stdout
+    assert "note       declared levels without any tile are not used: 256 x 256" in text
+    assert json.loads(run("info", path, "--json").stdout)["notes"]
 
 
 def test_several_files_are_json_lines_and_one_that_fails_is_exit_3(run, image, tmp_path):
@@ -128,7 +144,6 @@ def test_one_of_a_kind_is_singular(run, tmp_path):
     ],
 )
 def test_a_layout_that_is_slow_to_look_into_gets_the_command_that_mends_it(run, tmp_path, options, words):
-    import rasterio
 
     path = tmp_path / "my scene.tif"
     profile = {"driver": "GTiff", "width": 5000, "height": 300, "count": 1, "dtype": "uint8"}

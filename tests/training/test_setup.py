@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from hiresattn import classify
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
-from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, OpenError
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import split_examples
 from hiresattn.training.start import load_baseline
+from tests.pyramid.test_bounded import bomb
 
 QUICK = TrainOptions(
     epochs=1, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5
@@ -140,3 +142,25 @@ def test_a_fold_chooses_among_examples_what_validates():
         split_examples(examples, TrainOptions(fold=3))
     with pytest.raises(ConfigError, match=r"x\.png: no fold"):
         split_examples([*examples, Example("x.png", "a")], TrainOptions(fold=1))
+
+
+def test_px_of_the_given_nodata_are_not_measured_in_training_and_in_use(tmp_path):
+    blank = np.full((64, 64, 1), 7, np.uint8)
+    examples = [Example(np.full((64, 64, 1), 100 + 50 * (n % 2), np.uint8), "ab"[n % 2]) for n in range(8)]
+    options = replace(QUICK, epochs=1, nodata=7)
+    list(fit(examples, tmp_path / "model", options))
+    model = load_model(tmp_path / "model")
+    assert model.config.input.nodata == 7
+    assert classify(blank, model, device="cpu").status == "no_valid_pixels"
+    assert classify(blank, model, device="cpu", nodata=250).status == "ok"
+
+
+def test_an_image_whose_first_look_is_out_of_proportion_is_skipped_or_refused(tmp_path):
+    path = bomb(tmp_path / "bomb.tif", side=4096, tiles=16)
+    examples = [*(Example(np.full((64, 64, 1), 100 + 50 * (n % 2), np.uint8), "ab"[n % 2]) for n in range(8))]
+    examples.append(Example(str(path), "a"))
+    with pytest.raises(OpenError, match="out of proportion"):
+        list(fit(examples, tmp_path / "model", QUICK))
+    said = []
+    list(fit(examples, tmp_path / "next", replace(QUICK, on_error="skip"), on_message=said.append))
+    assert any("out of proportion" in line for line in said)
