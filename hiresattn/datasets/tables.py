@@ -16,6 +16,8 @@ from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError
 SUFFIXES = (".csv", ".parquet", ".pq")
 #: What the names of spreadsheets end in, which are named, and not read.
 SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+#: What formulas of spreadsheets begin with.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
 _EXPECTED = "a CSV or Parquet file with the columns path,label[,split]"
@@ -28,6 +30,28 @@ class Table:
     columns: tuple[str, ...]
     rows: list[tuple[str, dict[str, str]]]
     """Values without the spaces around them; what is absent is empty."""
+
+
+def csv_cell(value: Any) -> Any:
+    """A value as a CSV may hold it for spreadsheets: a text that they would run as a formula gets an apostrophe.
+
+    ``read_table`` takes it off again.
+    """
+    return f"'{value}" if isinstance(value, str) and _is_formula(value) else value
+
+
+def _is_formula(text: str) -> bool:
+    """Whether a spreadsheet would run a text, or one that apostrophes mark as text, as a formula."""
+    first = text.lstrip("'")[:1]
+    return first in _FORMULA and first != "" and not _is_number(text)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def read_table(path: Path, used: Collection[str]) -> Table:
@@ -67,7 +91,7 @@ def _csv(path: Path) -> Table:
     try:
         names = reader.fieldnames = [name.strip() for name in reader.fieldnames or []]
         rows = [
-            (f"line {reader.line_num}", {name: (row.get(name) or "").strip() for name in names})
+            (f"line {reader.line_num}", {name: _cell_text((row.get(name) or "").strip()) for name in names})
             for row in reader
         ]
     except csv.Error as error:
@@ -75,6 +99,11 @@ def _csv(path: Path) -> Table:
     finally:
         csv.field_size_limit(usual)
     return Table(tuple(names), rows)
+
+
+def _cell_text(text: str) -> str:
+    """What a cell of a CSV says, without the apostrophe of ``csv_cell``."""
+    return text[1:] if text.startswith("'") and _is_formula(text[1:]) else text
 
 
 def _parquet(path: Path, used: Collection[str]) -> Table:

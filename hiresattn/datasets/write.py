@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.datasets.example import SEPARATOR, Example
+from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
 
@@ -37,7 +38,7 @@ def write_manifest(path: str | Path, examples: Sequence[Example]) -> None:
         label = SEPARATOR.join(example.label) if isinstance(example.label, tuple) else example.label
         more = (example.group, example.mpp, example.fold)
         row = [_source(example, path.parent), label, example.split, *(example.region or [None] * 4)]
-        table.writerow(["" if value is None else value for value in (*row, _boxes(example), *more)])
+        table.writerow(["" if value is None else csv_cell(value) for value in (*row, _boxes(example), *more)])
     with atomic_write(path) as part:
         part.write_text(text.getvalue(), encoding="utf-8")
 

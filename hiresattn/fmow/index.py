@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hiresattn.config import did_you_mean
+from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
 from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION
@@ -118,7 +119,7 @@ def write_rows(
         table.writerow(COLUMNS)
         for row in found:
             if isinstance(row, Row):
-                table.writerow(_cells(row, output, window, boxes=boxes))
+                table.writerow(map(csv_cell, _cells(row, output, window, boxes=boxes)))
                 count += 1
             yield row
         if not count:

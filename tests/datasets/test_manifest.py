@@ -557,3 +557,13 @@ def test_a_spreadsheet_and_backslashes_are_named(tmp_path):
             read_manifest(path)
         (tmp_path / "slides\\a.svs").touch()
         assert read_manifest(path)[0].source.endswith("slides\\a.svs")
+
+
+def test_a_text_that_a_spreadsheet_would_run_is_written_as_text_and_read_as_it_was(tmp_path):
+    names = ["=1+1", "+x", "-y", "@z", "'=q", "'plain", "-1.5", "a=b"]
+    examples = [Example(str(tmp_path / f"{name}.tif"), name, group=name) for name in names]
+    write_manifest(tmp_path / "m.csv", examples)
+    rows = list(csv.reader((tmp_path / "m.csv").read_text().splitlines()))[1:]
+    for cell in (cell for row in rows for cell in row):
+        assert cell in ("", "-1.5") or cell[0] not in "=+-@"
+    assert read_manifest(tmp_path / "m.csv") == examples
