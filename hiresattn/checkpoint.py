@@ -275,7 +275,7 @@ def _local(path: str | Path, *files: str) -> Path:
     """A model directory; of one on the hub, where these files of it were fetched to."""
     if not str(path).startswith(MODEL):
         return Path(path)
-    return fetch_all(str(path).removeprefix(MODEL), files, prefix=MODEL)
+    return fetch_all(str(path).removeprefix(MODEL), files, asked=str(path))
 
 
 def _temperature(value: Any) -> float:

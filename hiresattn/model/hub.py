@@ -9,80 +9,77 @@ from hiresattn.errors import BackendMissingError, HiresattnError, NotFoundError,
 MODEL, ENCODER = "hf:", "hf-hub:"
 
 
-def fetch(name: str, file: str, *, prefix: str) -> Path | None:
-    """Find a file of a repository of the Hugging Face hub in its local cache, or fetch it.
+def fetch(name: str, files: Sequence[str], *, asked: str) -> Path | None:
+    """Find the first of some files of a repository of the Hugging Face hub in the local cache, else fetch it.
 
     Args:
         name: ``owner/name``, or ``owner/name@revision``.
-        file: Name of the file.
-        prefix: What the user wrote before ``name``, for messages.
+        files: Names of files, any of which will do; the best first.
+        asked: What the user asked for, for messages.
 
     Returns:
-        The file; None if the repository has none of this name.
+        The file; None if the repository has none of them.
 
     Raises:
         BackendMissingError: If huggingface_hub isn't installed.
         NotFoundError: If there is no such repository, it can't be reached, or access must be asked for.
     """
     try:
-        from huggingface_hub import hf_hub_download
+        from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
         from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
     except ImportError as error:
-        raise BackendMissingError(
-            f"{prefix}{name} needs huggingface_hub; pip install huggingface_hub"
-        ) from error
-    repository, _, revision = name.partition("@")
-    try:
-        for local in (True, False):
+        raise BackendMissingError(f"{asked} needs huggingface_hub; pip install huggingface_hub") from error
+    repository, _, tag = name.partition("@")
+    revision = tag or None
+    for local in (True, False):
+        for file in files:
             try:
-                return Path(
-                    hf_hub_download(repository, file, revision=revision or None, local_files_only=local)
-                )
-            except LocalEntryNotFoundError:
-                if not local:
-                    raise
-    except Exception as error:
-        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            return None
-        raise hub_error(f"{prefix}{name}", error) from error
+                if not local:  # once: a download tries for half a minute to reach the hub
+                    get_hf_file_metadata(hf_hub_url(repository, file, revision=revision))
+                return Path(hf_hub_download(repository, file, revision=revision, local_files_only=local))
+            except Exception as error:
+                absent = LocalEntryNotFoundError if local else EntryNotFoundError
+                unreachable = not local and isinstance(error, LocalEntryNotFoundError)
+                if unreachable or not isinstance(error, absent):
+                    raise hub_error(asked, repository, error) from error
     return None
 
 
-def fetch_all(name: str, files: Sequence[str], *, prefix: str) -> Path:
+def fetch_all(name: str, files: Sequence[str], *, asked: str) -> Path:
     """Find or fetch several files of a repository; see ``fetch``.
 
     Returns:
         The folder that holds those that there are.
     """
-    found = [path for path in (fetch(name, file, prefix=prefix) for file in files) if path is not None]
+    found = [path for path in (fetch(name, (file,), asked=asked) for file in files) if path is not None]
     if not found:
-        raise NotFoundError(f"{prefix}{name}: the repository holds none of {', '.join(files)}")
+        raise NotFoundError(f"{asked}: the repository holds none of {', '.join(files)}")
     return found[0].parent
 
 
-def hub_error(asked: str, error: BaseException) -> HiresattnError:
+def hub_error(asked: str, repository: str, error: BaseException) -> HiresattnError:
     """What a failed download means and what to do, in one sentence.
 
     Args:
         asked: What was asked for, as the user wrote it.
+        repository: ``owner/name``.
         error: What the hub's client raised.
     """
     from huggingface_hub import errors
 
-    address = f"https://huggingface.co/{asked.partition(':')[2].partition('@')[0] or asked}"
     if isinstance(error, errors.GatedRepoError):
-        why = f"its owner grants access: ask for it at {address}, then run `hf auth login`"
+        why = f"its owner grants access: ask at https://huggingface.co/{repository}, then run `hf auth login`"
     elif isinstance(error, errors.RevisionNotFoundError):
         why = "the repository has no such revision; leave out what follows the @, or give another"
     elif isinstance(error, errors.RepositoryNotFoundError):
         why = "there is no such repository, or it is private; check the name, or run `hf auth login`"
     elif isinstance(error, errors.HFValidationError):
         why = "no name of a repository; write owner/name"
-    elif isinstance(error, (errors.LocalEntryNotFoundError, errors.OfflineModeIsEnabled, ConnectionError)):
+    elif isinstance(error, errors.HfHubHTTPError):
+        why = f"the hub can't be read ({reason(error)}); try again, or give a local folder"
+    else:
         why = (
             "the hub can't be reached, and the local cache doesn't hold it; connect, or fetch it elsewhere and give "
             "the folder"
         )
-    else:
-        why = f"the hub can't be read ({reason(error)}); try again, or give a local folder"
     return NotFoundError(f"{asked}: {why}")

@@ -239,16 +239,21 @@ def _hub(monkeypatch, files, error=None):
 
     asked = []
 
-    def download(repository, file, *, revision=None, local_files_only):
-        if local_files_only:
-            raise LocalEntryNotFoundError("not in the cache")
-        asked.append((repository, file, revision))
+    def look(url):
+        repository, _, rest = url.removeprefix("https://huggingface.co/").partition("/resolve/")
+        revision, _, file = rest.partition("/")
+        asked.append((repository, file, None if revision == "main" else revision))
         if error is not None:
             raise error
         if not (files / file).is_file():
             raise _raised(RemoteEntryNotFoundError)
+
+    def download(_repository, file, *, revision=None, local_files_only):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not in the cache")
         return str(files / file)
 
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", look)
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     return asked
 
@@ -268,6 +273,33 @@ def test_a_repository_of_the_hub_is_loaded_as_its_folder_is(tmp_path, monkeypatc
     assert encoder.sha256 == load_encoder(f"local-dir:{tmp_path}").sha256
 
 
+def test_timms_own_weights_come_from_its_repository_with_their_classifier_left_out(
+    tmp_path, monkeypatch, crops
+):
+    body = write_encoder(tmp_path, "test_resnet", classes=1000)
+    asked = _hub(monkeypatch, tmp_path)
+    encoder = load_encoder("test_resnet.r160_in1k")
+    assert asked == [("timm/test_resnet.r160_in1k", "model.safetensors", None)]
+    assert encoder.input.size == 160
+    expected = body.forward_head(body.forward_features(crops), pre_logits=True)
+    assert torch.allclose(encoder.module(crops).features, expected, atol=1e-5)
+    assert (encoder.spec.architecture, encoder.spec.name) == ("test_resnet", "test_resnet.r160_in1k")
+
+
+def test_what_the_cache_of_the_hub_holds_needs_no_network(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    stored = tmp_path / "models--owner--name"
+    write_encoder(stored / "snapshots" / "0", size=64, img_size=64, pickled=True)
+    (stored / "refs").mkdir()
+    (stored / "refs" / "main").write_text("0")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    assert load_encoder("hf-hub:owner/name").spec.weights.name == "pytorch_model.bin"
+    with pytest.raises(NotFoundError, match="hf-hub:owner/other: the hub can't be reached"):
+        load_encoder("hf-hub:owner/other")
+
+
 def test_arguments_that_a_publisher_names_in_words_are_known(tmp_path, monkeypatch):
     args = {"img_size": 64, "global_pool": "", "reg_tokens": 4}
     write_encoder(tmp_path, size=64, mlp_layer="SwiGLUPacked", act_layer="silu", **args)
@@ -284,17 +316,18 @@ def test_gated_offline_and_unknown_repositories_are_told_apart(monkeypatch, tmp_
     for error, words in (
         (
             _raised(errors.GatedRepoError, "gated"),
-            r"ask for it at https://huggingface.co/o/n.*hf auth",
+            r"ask at https://huggingface.co/o/n, .*hf auth",
         ),
         (_raised(errors.RepositoryNotFoundError, "no"), "no such repository, or it is private"),
         (_raised(errors.RevisionNotFoundError, "no"), "no such revision"),
         (errors.LocalEntryNotFoundError("offline"), "can't be reached, and the local cache doesn't hold it"),
         (errors.OfflineModeIsEnabled("offline"), "can't be reached"),
         (errors.HFValidationError("bad"), "write owner/name"),
-        (OSError("500 Server Error"), "can't be read .500 Server Error"),
+        (_raised(errors.HfHubHTTPError), "can't be read"),
+        (RuntimeError("no connection"), "can't be reached"),
     ):
         _hub(monkeypatch, tmp_path, error)
         with pytest.raises(NotFoundError, match=f"hf-hub:o/n: .*{words}") as found:
             find_encoder("hf-hub:o/n")
         assert "\n" not in str(found.value)
-        assert type(hub.hub_error("resnet18", error)) is NotFoundError
+        assert type(hub.hub_error("resnet18", "timm/resnet18", error)) is NotFoundError

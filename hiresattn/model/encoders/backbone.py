@@ -99,6 +99,9 @@ class TimmEncoder(nn.Module):
             prefix = int(getattr(self.body, "num_prefix_tokens", 0))
             pooled = features[:, prefix:].mean(1)
             features = torch.cat([features[:, 0], pooled], 1) if prefix else pooled
+        elif features.ndim == 4:
+            last_axis = features.shape[1] != self.body.num_features
+            features = features.mean((1, 2) if last_axis else (2, 3))
         return Encoded(tuple(stages), features)
 
     def _check_crop(self, channels: int, size: int) -> None:
@@ -134,44 +137,48 @@ def _created(
 ) -> nn.Module:
     """The backbone, with its weights."""
     args = {name: _layer(timm, value) if name.endswith("_layer") else value for name, value in args.items()}
-    overlay = None
-    state: dict[str, Tensor] = {}
-    name = architecture
-    if start is not None and start.weights is not None:
-        about = timm.get_pretrained_cfg(architecture)
-        heads = (about and about.classifier) or ()
-        heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
-        state = {key: v for key, v in read_weights(start.weights).items() if not key.startswith(heads)}
-        overlay = {
-            "state_dict": state,
-            "custom_load": False,
-            "num_classes": 0,  # so that timm asks for every weight
-            "label_offset": 0,
-            "input_size": (len(start.mean or ()), start.size, start.size),
-        }
-    elif start is not None and start.published:
-        name = start.name
+    asked = architecture if start is None else start.name
+    overlay = _weights(timm, architecture, start)
     try:
         body: nn.Module = timm.create_model(
-            name,
+            start.name if start is not None and start.published else architecture,
             num_classes=0,
             pretrained=start is not None and start.trained,
             pretrained_cfg_overlay=overlay,
             **args,
         )
     except Exception as error:
-        if start is not None and state and isinstance(error, (RuntimeError, KeyError)):
-            why = " ".join(str(error).split("\n\t", 1)[-1].split())[:300]
+        if overlay and isinstance(error, (RuntimeError, KeyError)):
+            why = " ".join(str(error).split("\n\t", 1)[-1].split())
             raise ConfigError(
-                f"{start.name}: its weights aren't those of {architecture}: {why}; name the right architecture, or "
+                f"{asked}: its weights aren't those of {architecture}: {why:.200} …; name the right architecture, or "
                 "give its arguments as model_args in config.json"
             ) from error
-        if start is not None and start.published and not isinstance(error, (TypeError, AssertionError)):
-            raise hub_error(start.name, error) from error
+        if start is not None and start.trained and not isinstance(error, (TypeError, AssertionError)):
+            raise hub_error(asked, asked, error) from error
         if size is not None and isinstance(error, (RuntimeError, ValueError, AssertionError)):
-            raise _unfit(architecture, size, error) from error
-        raise ConfigError(f"encoder {architecture!r} can't be built with {args}: {reason(error)}") from error
+            raise _unfit(asked, size, error) from error
+        raise ConfigError(f"encoder {asked!r} can't be built with {args}: {reason(error)}") from error
     return body
+
+
+def _weights(timm: Any, architecture: str, start: EncoderSpec | None) -> dict[str, Any] | None:
+    """What timm takes weights from, in place of what it knows of the architecture; None = it looks for them itself."""
+    if start is None or start.weights is None:
+        return None
+    state = read_weights(start.weights)
+    if start.published:  # timm knows what its own weights lack
+        return {"state_dict": state, "custom_load": False}
+    about = timm.get_pretrained_cfg(architecture)
+    heads = (about and about.classifier) or ()
+    heads = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    return {
+        "state_dict": {key: value for key, value in state.items() if not key.startswith(heads)},
+        "custom_load": False,
+        "num_classes": 0,  # so that timm asks for every weight
+        "label_offset": 0,
+        "input_size": (len(start.mean or ()), start.size, start.size),
+    }
 
 
 def _unfit(name: str, size: int, error: Exception) -> ConfigError:

@@ -1,7 +1,8 @@
 """Names of encoders that aren't built in: timm's, repositories of the hub, folders and files."""
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,19 +60,30 @@ def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
         raise ConfigError(
             f"timm has no published weights of {name!r}; choose another, or leave out pretrained"
         )
-    return replace(spec, published=True)
+    spec = replace(spec, published=True)
+    if not cfg.hf_hub_id or cfg.custom_load == "hf":  # on no hub, or in a format that timm converts
+        return spec
+    file = cfg.hf_hub_filename
+    safer = () if file is None else (f"{Path(file).stem.replace('pytorch_', '')}.safetensors", file)
+    return replace(spec, weights=_weights(name, cfg.hf_hub_id, safer or WEIGHTS))
 
 
 def _from_hub(name: str, repository: str) -> EncoderSpec:
-    config = fetch(repository, CONFIG, prefix=ENCODER)
+    config = fetch(repository, (CONFIG,), asked=name)
     if config is None:
         raise ConfigError(f"{name}: no {CONFIG} in it; an encoder's repository is in timm's format")
     spec = _configured(name, config, ARGUMENTS.get(repository.partition("@")[0].lower(), {}))
-    for file in WEIGHTS:
-        weights = fetch(repository, file, prefix=ENCODER)
-        if weights is not None:
-            return replace(spec, weights=weights)
-    raise ConfigError(f"{name}: it holds none of {', '.join(WEIGHTS)}, so no weights in timm's format")
+    return replace(spec, weights=_weights(name, repository, WEIGHTS))
+
+
+def _weights(name: str, repository: str, files: Sequence[str]) -> Path:
+    """The file of weights in a repository of the hub."""
+    found = fetch(repository, files, asked=name)
+    if found is None:
+        raise ConfigError(
+            f"{name}: the repository holds none of {', '.join(files)}, so no weights in timm's format"
+        )
+    return found
 
 
 def _from_folder(name: str, folder: Path) -> EncoderSpec:
@@ -136,6 +148,10 @@ def _hint(name: str) -> str:
         return f"; to take a folder in timm's format, write {FOLDER}{name}"
     if "/" in name or "\\" in name or ":" in name:
         return f"; write {ENCODER}owner/name for one on the hub, {FOLDER}FOLDER for a folder, or name a .safetensors"
-    near = import_timm(name).list_models(f"*{name.partition('.')[0][:6]}*")[:5]
+    if name.lower().endswith((".pth", ".pt", ".bin", ".ckpt")):
+        return (
+            f"; a single file of weights has to be a .safetensors; or give {FOLDER}FOLDER, in timm's format"
+        )
+    near = difflib.get_close_matches(name.partition(".")[0], import_timm(name).list_models(), n=5)
     similar = f"; similar names: {', '.join(near)}" if near else ""
     return f"{similar}; for one of your own call hiresattn.register_encoder({name!r}, build) first"

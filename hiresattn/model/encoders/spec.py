@@ -34,9 +34,9 @@ class EncoderSpec:
     std: tuple[float, ...] | None = None
     """Standard deviation, likewise."""
     weights: Path | None = None
-    """File of its weights."""
+    """File of its weights; None = it has fresh ones, or timm looks for those of its name."""
     published: bool = False
-    """Whether timm fetches its weights by their name."""
+    """Whether it has the weights that timm knows by its name."""
     license: str | None = None
     """Of the weights, as far as its configuration says."""
 
