@@ -35,6 +35,10 @@ def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str
     if (config.classes, config.multi_label) != (start.config.classes, start.config.multi_label):
         given |= {name: value for name, value in wanted.items() if name.startswith("classifier.")}
         message += f"; its classes differ ({len(start.config.classes)} there), so the classifier is fresh"
+    pretrained = (start.training.get("encoder") or {}).get("weights")
+    if pretrained and config.coarse_encoder and not start.config.coarse_encoder:
+        given |= {f"coarse_{name}": value for name, value in given.items() if name.startswith("encoder.")}
+        message += "; its coarse encoder begins as a copy of its encoder, which was pretrained"
     for part in ("coarse_encoder", "scorer"):
         present = {name for name in given if name.startswith(f"{part}.")}
         fresh = {name: value for name, value in wanted.items() if name.startswith(f"{part}.")}
@@ -50,9 +54,9 @@ def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str
         there, here = (_flat(asdict(one)) for one in (start.config, config))
         free = ("classes", "input.low", "input.high")
         differing = [
-            f"{name} is {there.get(name)!r} there and {here[name]!r} here"
-            for name in here
-            if there[name] != here[name] and name not in free
+            f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+            for name in here | there
+            if there.get(name) != here.get(name) and name not in free
         ]
         raise CheckpointError(
             f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "

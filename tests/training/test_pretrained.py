@@ -163,6 +163,26 @@ def test_the_next_stage_starts_from_a_model_whose_encoder_was_pretrained(tmp_pat
         assert torch.equal(value, first.net.encoder.state_dict()[key])
 
 
+def test_a_coarse_encoder_that_is_added_begins_as_a_copy_of_a_pretrained_encoder(tmp_path):
+    write_encoder(tmp_path / "source", size=32, img_size=32)
+    name = f"local-dir:{tmp_path / 'source'}"
+    _run(tmp_path / "first", name)
+    options = replace(QUICK, encoder=name, init_from=str(tmp_path / "first"), coarse_encoder=True, lr=1e-9)
+    said = []
+    list(fit(_examples(), tmp_path / "second", options, on_message=said.append))
+    assert said[-1].endswith("; its coarse encoder begins as a copy of its encoder, which was pretrained")
+    state = load_model(tmp_path / "second").net.state_dict()
+    names = [key for key in state if key.startswith("encoder.")]
+    assert names
+    assert all(torch.allclose(state[f"coarse_{key}"], state[key], atol=1e-6) for key in names)
+    with pytest.raises(CheckpointError, match=r"encoder_args\.img_size is 32 there and None here"):
+        list(
+            fit(
+                _examples(), tmp_path / "third", replace(options, encoder="test_resnet", freeze_encoder=False)
+            )
+        )
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
