@@ -61,7 +61,10 @@ def chosen_encoder(
         )
     size = encoder.size if published is None else published.input.size
     if earlier is not None:
-        encoder, size = replace(encoder, mean=None, std=None, weights=None), earlier.config.input.size
+        encoder, size = (
+            replace(encoder, mean=None, std=None, weights=None, published=False),
+            earlier.config.input.size,
+        )
     return encoder, replace(options, crop_size=options.crop_size or size)
 
 

@@ -125,8 +125,9 @@ class TrainOptions:
     bands: tuple[int, ...] | None = None
     """Bands that the model uses, counted from 1, in this order; None = all."""
     value_range: tuple[float, float] | None = None
-    """Stored values that become -1 and +1. None = of uint8 images mean -/+ 2 standard deviations of each band, measured
-    on the training images; other data types need it."""
+    """Stored values that become -1 and +1. None = of uint8 images mean -/+ the standard deviation that a pretrained
+    encoder was trained with, else mean -/+ 2 standard deviations of each band, measured on the training images; other
+    data types need it."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say; kept in the card. None = as they say."""
     augment: str = "none"

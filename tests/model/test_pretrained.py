@@ -178,6 +178,7 @@ def _without(folder, key):
             "'pretrained_cfg' is no argument",
         ),
         (lambda f: _config(f, pretrained_cfg={"input_size": [3, 64, 32]}), "crops are square"),
+        (lambda f: _config(f, pretrained_cfg={"input_size": 224}), "crops are square"),
         (lambda f: _config(f, pretrained_cfg={"std": [0, 1, 1]}), "aren't numbers of use"),
         (lambda f: (f / "model.safetensors").unlink(), "holds none of model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), "not readable as weights"),

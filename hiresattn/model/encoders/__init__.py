@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from torch import nn
@@ -155,8 +156,11 @@ class LoadedEncoder:
     """What it is, with the licence of its weights."""
     input: InputConfig
     """How px become its input."""
-    sha256: str
-    """Of its weights: two encoders that have it in common compute the same features."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of its weights: encoders that have it in common compute the same features of the same input."""
+        return sha256_of(self.module)
 
 
 def load_encoder(name: str, *, bands: Sequence[int] = (1, 2, 3), size: int | None = None) -> LoadedEncoder:
@@ -199,4 +203,4 @@ def load_encoder(name: str, *, bands: Sequence[int] = (1, 2, 3), size: int | Non
         start=spec if spec.trained else None,
     )
     module.requires_grad_(requires_grad=False).eval()
-    return LoadedEncoder(module, spec, rule, sha256_of(module))
+    return LoadedEncoder(module, spec, rule)

@@ -148,13 +148,13 @@ def _created(
             **args,
         )
     except Exception as error:
-        if overlay and isinstance(error, (RuntimeError, KeyError)):
+        if overlay and not isinstance(error, (TypeError, AssertionError, ValueError)):
             why = " ".join(str(error).split("\n\t", 1)[-1].split())
             raise ConfigError(
                 f"{asked}: its weights aren't those of {architecture}: {why:.200} …; name the right architecture, or "
                 "give its arguments as model_args in config.json"
             ) from error
-        if start is not None and start.trained and not isinstance(error, (TypeError, AssertionError)):
+        if start is not None and start.published and start.weights is None:
             raise hub_error(asked, asked, error) from error
         if size is not None and isinstance(error, (RuntimeError, ValueError, AssertionError)):
             raise _unfit(asked, size, error) from error

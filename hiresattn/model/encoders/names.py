@@ -10,7 +10,7 @@ from typing import Any
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.files import read_bounded
 from hiresattn.model.encoders.published import ARGUMENTS
-from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm, spec_of, statistics_of
+from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm, spec_of
 from hiresattn.model.hub import ENCODER, fetch
 
 #: Prefix of a folder in timm's format.
@@ -34,7 +34,6 @@ def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
         NotFoundError: If a file or repository isn't there, or can't be reached.
         BackendMissingError: If timm can't be imported.
     """
-    timm = import_timm(name)
     kind = name.partition(":")[0].lower().replace("_", "-") + ":"
     rest = name.partition(":")[2]
     if kind == ENCODER:
@@ -43,17 +42,7 @@ def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
         return _from_folder(name, Path(rest).expanduser())
     if name.lower().endswith(".safetensors"):
         return _from_file(name)
-    architecture = name.partition(".")[0]
-    if not timm.is_model(architecture):
-        raise ConfigError(f"no encoder {name!r}{_hint(name)}")
-    try:
-        cfg = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
-    except RuntimeError as error:
-        tags = [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
-        raise ConfigError(
-            f"{name!r}: timm has no such weights of {architecture}; it has {', '.join(tags) or 'none'}"
-        ) from error
-    spec = spec_of(name, architecture, cfg.to_dict())
+    spec, cfg = _known_to_timm(name)
     if not pretrained:
         return replace(spec, mean=None, std=None, license=None)
     if not cfg.has_weights:
@@ -66,6 +55,21 @@ def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
     file = cfg.hf_hub_filename
     safer = () if file is None else (f"{Path(file).stem.replace('pytorch_', '')}.safetensors", file)
     return replace(spec, weights=_weights(name, cfg.hf_hub_id, safer or WEIGHTS))
+
+
+def _known_to_timm(name: str) -> tuple[EncoderSpec, Any]:
+    """A backbone of timm, with the input of its published weights, and what timm knows of these."""
+    timm, architecture = import_timm(name), name.partition(".")[0]
+    if not timm.is_model(architecture):
+        raise ConfigError(f"no encoder {name!r}{_hint(name)}")
+    try:
+        cfg = timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+    except RuntimeError as error:
+        tags = [known.partition(".")[2] for known in timm.list_models(f"{architecture}.*", pretrained=True)]
+        raise ConfigError(
+            f"{name!r}: timm has no such weights of {architecture}; it has {', '.join(tags) or 'none'}"
+        ) from error
+    return spec_of(name, architecture, cfg.to_dict()), cfg
 
 
 def _from_hub(name: str, repository: str) -> EncoderSpec:
@@ -100,19 +104,14 @@ def _from_folder(name: str, folder: Path) -> EncoderSpec:
 
 def _from_file(name: str) -> EncoderSpec:
     """A file of weights: of a named architecture, or with a configuration beside it."""
-    timm = import_timm(name)
     architecture, _, rest = name.partition(":")
-    named = bool(rest) and timm.is_model(architecture.partition(".")[0])
+    named = bool(rest) and import_timm(name).is_model(architecture.partition(".")[0])
     file = Path(rest if named else name).expanduser()
     if not file.is_file():
         raise NotFoundError(f"{name}: no such file")
     if named:
-        return replace(
-            timm_spec(architecture, pretrained=False),
-            name=name,
-            weights=file,
-            **statistics_of(timm.get_pretrained_cfg(architecture).to_dict(), name),
-        )
+        spec, _ = _known_to_timm(architecture)
+        return replace(spec, name=name, weights=file, license=None)
     if not (file.parent / CONFIG).is_file():
         raise ConfigError(
             f"{name}: nothing says which architecture these weights are of; put timm's {CONFIG} beside the file, or "

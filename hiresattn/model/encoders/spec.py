@@ -131,7 +131,8 @@ def spec_of(
     if "img_size" in args and "input_size" not in about:
         shape = (3, *(_pair(args["img_size"])))
     if (
-        len(shape) != len("CHW")
+        not isinstance(shape, (list, tuple))
+        or len(shape) != len("CHW")
         or not all(isinstance(side, int) and side > 0 for side in shape)
         or shape[1] != shape[2]
     ):
@@ -143,15 +144,14 @@ def spec_of(
         args,
         size=shape[1],
         license=license_ if isinstance(license_, str) else None,
-        **statistics_of({**about, "input_size": shape}, name),
+        **_statistics(about, shape[0], name),
     )
 
 
-def statistics_of(about: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Mean and standard deviation of the input."""
+def _statistics(about: Mapping[str, Any], bands: int, name: str) -> dict[str, Any]:
+    """Mean and standard deviation of the input, one per band."""
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
-    bands = (about.get("input_size") or (3,))[0]
     found: dict[str, Any] = {}
     for what, default in (("mean", IMAGENET_DEFAULT_MEAN), ("std", IMAGENET_DEFAULT_STD)):
         values = about.get(what) or default
