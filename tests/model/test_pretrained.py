@@ -116,6 +116,15 @@ def test_crops_that_an_encoder_cannot_take_are_an_error_in_one_sentence():
         build_encoder("test_maxvit", channels=3, size=70)
 
 
+def test_the_widths_of_maps_are_those_that_come_out():
+    encoder = build_encoder(
+        "mixnet_s", channels=3, size=64
+    )  # its last layers are several convolutions side by side
+    with torch.no_grad():
+        stages = encoder.eval()(torch.zeros(1, 3, 64, 64)).stages
+    assert encoder.stage_channels == tuple(stage.shape[1] for stage in stages)
+
+
 def test_crops_of_another_side_are_embedded_or_refused_in_one_sentence():
     small = {"embed_dim": 48, "num_heads": 3, "depth": 2}
     config = ModelConfig(

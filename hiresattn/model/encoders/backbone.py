@@ -105,7 +105,7 @@ class TimmEncoder(nn.Module):
         return Encoded(tuple(stages), features)
 
     def _check_crop(self, channels: int, size: int) -> None:
-        """Encode a crop on the meta device, which computes nothing but shapes: can it, and how wide are features?"""
+        """Encode a crop on the meta device, which computes shapes only: does it fit, and how wide is the output?"""
         first = getattr(self.body, "patch_embed", None) or getattr(self.body, "stem", None)
         patch = getattr(first, "patch_size", None)
         side = max(patch) if isinstance(patch, (tuple, list)) else patch
@@ -123,13 +123,14 @@ class TimmEncoder(nn.Module):
             with torch.no_grad():
                 crop = torch.empty((1, channels, size, size), device="meta")
                 encoded = torch.func.functional_call(self.eval(), meta, (crop,))
-        except NotImplementedError:  # an operation that has no shapes only
-            return
         except (RuntimeError, ValueError, AssertionError, TypeError, IndexError) as error:
+            if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+                return  # an operation that needs values
             raise _unfit(self.name, size, error) from error
         finally:
             self.train(training)
         self.feature_width = int(encoded.features.shape[1])
+        self.stage_channels = tuple(stage.shape[1] for stage in encoded.stages)
 
 
 def _created(
