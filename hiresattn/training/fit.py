@@ -26,6 +26,7 @@ from hiresattn.training.inputs import (
     encoder_origin,
     first_rule,
     known_range,
+    warn_of_encoder,
     with_measured_range,
 )
 from hiresattn.training.log import EpochRecord, TensorBoardLog
@@ -119,18 +120,18 @@ def _fit(
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
     earlier = earlier_card(options, output if resume else None)
     encoder, options = chosen_encoder(options, earlier, resume=resume)
+    warn_of_encoder(encoder, options, on_common)
     config = model_config(
         options,
         tuple(sorted(class_counts(train_examples))),
         first_rule([e.source for e in train_examples], options, earlier, encoder, skipped),
         encoder,
     )
-    net = _fresh_net(config, encoder, options)
+    net = _fresh_net(config, encoder, options).to(processes.device)
     state, memory = State(), AttentionMemory()
     if start is not None:
         on_common(load_weights(net, config, start, str(options.init_from)))
         state.baseline = load_baseline(str(options.init_from)) or state.baseline
-    net.to(processes.device)
     _check_start(net, config, output if processes.is_main else None, options)
     board = TensorBoardLog(output)
     loader = Loader(

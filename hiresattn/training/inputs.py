@@ -19,6 +19,8 @@ from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
 LEAST_REACH = 16.0
+#: Largest learning rate at which pretrained encoders are usually trained further.
+MOST_LR = 5e-4
 
 
 def earlier_card(options: TrainOptions, output: Path | None) -> Card | None:
@@ -66,6 +68,15 @@ def chosen_encoder(
             earlier.config.input.size,
         )
     return encoder, replace(options, crop_size=options.crop_size or size)
+
+
+def warn_of_encoder(encoder: EncoderSpec, options: TrainOptions, on_message: Callable[[str], None]) -> None:
+    """Report a learning rate at which a pretrained encoder forgets what it knows."""
+    if encoder.trained and not options.freeze_encoder and options.lr > MOST_LR:
+        on_message(
+            f"The encoder {encoder.name!r} is pretrained, and lr {options.lr:g} soon undoes that; take lr=1e-4 or so, "
+            "or freeze_encoder"
+        )
 
 
 def encoder_origin(encoder: EncoderSpec, options: TrainOptions, earlier: Card | None) -> dict[str, Any]:

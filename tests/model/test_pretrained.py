@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
-from hiresattn.model import hub
+from hiresattn.model import encoders, hub
 from hiresattn.model.build import build_model
 from hiresattn.model.encoders import build_encoder, find_encoder, load_encoder
 from tests.encoders import MEAN, STD, write_encoder
@@ -146,6 +147,27 @@ def test_other_bands_have_the_statistics_that_their_weights_are_made_of(tmp_path
     assert five.input.low[3:] == five.input.low[:2]
 
 
+def test_weights_in_half_precision_become_whole(tmp_path, crops):
+    write_encoder(tmp_path, size=64, img_size=64)
+    state = load_file(tmp_path / "model.safetensors")
+    save_file({key: value.half() for key, value in state.items()}, tmp_path / "model.safetensors")
+    module = load_encoder(f"local-dir:{tmp_path}").module
+    assert {value.dtype for value in module.state_dict().values()} == {torch.float32}
+    assert torch.equal(module.body.cls_token, state["cls_token"].half().float())
+
+
+def test_a_registered_encoder_is_loaded_with_the_whole_range(monkeypatch):
+    monkeypatch.setattr(encoders, "_REGISTERED", {})
+    encoders.register_encoder("own", lambda channels: nn.Conv2d(channels, 5, 3))
+    encoder = load_encoder("own", bands=(4, 2), size=16)
+    assert (encoder.input.bands, encoder.input.low, encoder.input.high) == (
+        (3, 1),
+        (0.0, 0.0),
+        (255.0, 255.0),
+    )
+    assert encoder.module(torch.zeros(1, 2, 16, 16)).features.shape == (1, 5)
+
+
 def test_the_identity_of_an_encoder_is_that_of_its_weights(tmp_path):
     write_encoder(tmp_path / "a", size=64, img_size=64)
     write_encoder(tmp_path / "b", size=64, img_size=64)
@@ -173,8 +195,8 @@ def _without(folder, key):
     [
         (lambda f: (f / "config.json").unlink(), "no config.json there"),
         (lambda f: (f / "config.json").write_text("{"), "isn't readable as JSON"),
-        (lambda f: (f / "config.json").write_text("[]"), "names no architecture"),
-        (lambda f: _config(f, architecture="Dinov2Model"), "'Dinov2Model', which isn't one of timm's"),
+        (lambda f: (f / "config.json").write_text("[]"), "names is none; give"),
+        (lambda f: _config(f, architecture="Dinov2Model"), r"'Dinov2Model', which timm [\d.]+ hasn't"),
         (lambda f: _config(f, architecture="test_vit2"), "its weights aren't those of test_vit2"),
         (
             lambda f: _config(f, model_args={"img_size": 64, "depth": 2}),

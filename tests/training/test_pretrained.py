@@ -143,6 +143,17 @@ def test_what_is_asked_for_wins_over_the_encoders_own(tmp_path):
     assert not (tmp_path / "other").exists()
 
 
+def test_a_learning_rate_that_undoes_the_encoders_training_is_told(tmp_path):
+    write_encoder(tmp_path / "source", size=32, img_size=32)
+    said = {}
+    for number, changes in enumerate(({}, {"freeze_encoder": False}, {"freeze_encoder": False, "lr": 1e-4})):
+        options = replace(QUICK, encoder=f"local-dir:{tmp_path / 'source'}", epochs=1, **changes)
+        said[number] = []
+        list(fit(_examples(), tmp_path / str(number), options, on_message=said[number].append))
+    assert (said[0], said[2]) == ([], [])
+    assert "is pretrained, and lr 0.01 soon undoes that" in said[1][0]
+
+
 def test_a_fresh_backbone_has_its_own_crops_and_the_range_of_the_images(tmp_path):
     rule = _run(tmp_path / "model", "test_vit", _examples(160), freeze_encoder=False, epochs=1).config.input
     assert rule.size == 160

@@ -129,10 +129,11 @@ def _configured(name: str, file: Path, further: Mapping[str, Any]) -> EncoderSpe
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{name}: its {CONFIG} isn't readable as JSON ({error})") from error
     architecture = config.get("architecture") if isinstance(config, dict) else None
-    if not isinstance(architecture, str) or not import_timm(name).is_model(architecture.partition(".")[0]):
-        what = f"names the architecture {architecture!r}" if architecture else "names no architecture"
+    timm = import_timm(name)
+    if not isinstance(architecture, str) or not timm.is_model(architecture.partition(".")[0]):
+        which = f"{architecture!r}, which timm {timm.__version__} hasn't" if architecture else "none"
         raise ConfigError(
-            f"{name}: its {CONFIG} {what}, which isn't one of timm's; give an encoder in timm's format"
+            f"{name}: the architecture that its {CONFIG} names is {which}; give an encoder in timm's format"
         )
     about = config.get("pretrained_cfg", config)
     if not isinstance(about, dict):
