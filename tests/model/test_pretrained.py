@@ -337,9 +337,19 @@ def test_arguments_that_a_publisher_names_in_words_are_known(tmp_path, monkeypat
     write_encoder(tmp_path, size=64, mlp_layer="SwiGLUPacked", act_layer="silu", **args)
     _config(tmp_path, model_args=args)
     _hub(monkeypatch, tmp_path)
-    assert load_encoder("hf-hub:paige-ai/Virchow2").module.feature_width == 128
+    encoder = load_encoder("hf-hub:paige-ai/Virchow2")
+    assert encoder.module.feature_width == 128
+    assert encoder.spec.mean == MEAN
     with pytest.raises(ConfigError, match="its weights aren't those of"):
         load_encoder("hf-hub:somebody/else")
+
+
+def test_statistics_that_a_publisher_names_in_words_are_known(tmp_path, monkeypatch):
+    write_encoder(tmp_path, size=64, img_size=64, init_values=1e-5)
+    _config(tmp_path, model_args={"img_size": 64})
+    _hub(monkeypatch, tmp_path)
+    found = load_encoder("hf-hub:bioptimus/H-optimus-0")
+    assert found.input.low[0] == pytest.approx(255 * (0.707223 - 0.211883), abs=1e-3)
 
 
 def test_gated_offline_and_unknown_repositories_are_told_apart(monkeypatch, tmp_path):

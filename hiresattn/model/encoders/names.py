@@ -9,7 +9,7 @@ from typing import Any
 
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.files import read_bounded
-from hiresattn.model.encoders.published import ARGUMENTS
+from hiresattn.model.encoders.published import PUBLISHED
 from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm, spec_of
 from hiresattn.model.hub import ENCODER, fetch
 
@@ -76,7 +76,7 @@ def _from_hub(name: str, repository: str) -> EncoderSpec:
     config = fetch(repository, (CONFIG,), asked=name)
     if config is None:
         raise ConfigError(f"{name}: no {CONFIG} in it; an encoder's repository is in timm's format")
-    spec = _configured(name, config, ARGUMENTS.get(repository.partition("@")[0].lower(), {}))
+    spec = _configured(name, config, PUBLISHED.get(repository.partition("@")[0].lower(), {}))
     return replace(spec, weights=_weights(name, repository, WEIGHTS))
 
 
@@ -120,8 +120,8 @@ def _from_file(name: str) -> EncoderSpec:
     return replace(_configured(name, file.parent / CONFIG, {}), weights=file)
 
 
-def _configured(name: str, file: Path, further: Mapping[str, Any]) -> EncoderSpec:
-    """What a configuration in timm's format says; ``further`` arguments are the publisher's."""
+def _configured(name: str, file: Path, published: Mapping[str, Any]) -> EncoderSpec:
+    """What a configuration in timm's format says, and what its publisher says elsewhere."""
     try:
         config = json.loads(read_bounded(file, _MOST_CONFIG))
     except FileNotFoundError as error:
@@ -139,7 +139,8 @@ def _configured(name: str, file: Path, further: Mapping[str, Any]) -> EncoderSpe
     if not isinstance(about, dict):
         raise ConfigError(f"{name}: pretrained_cfg in its {CONFIG} isn't names and values")
     args = checked_args(config.get("model_args") or {}, f"{name}: {CONFIG}")
-    return spec_of(name, architecture.partition(".")[0], about, {**args, **further})
+    about = {**about, **published.get("pretrained_cfg", {})}
+    return spec_of(name, architecture.partition(".")[0], about, {**args, **published.get("model_args", {})})
 
 
 def _hint(name: str) -> str:
