@@ -15,6 +15,7 @@ from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
 from hiresattn_cli.evaluate import evaluate
 from hiresattn_cli.export_attention import export_attention
+from hiresattn_cli.extract import extract
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
 from hiresattn_cli.locate import locate
@@ -75,6 +76,7 @@ for _command in (
     evaluate,
     locate,
     export_attention,
+    extract,
     describe,
     demo,
     fmow,

@@ -89,6 +89,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     ),
     _flag("--pretrained", "Start a timm backbone from its published weights."),
     _flag("--freeze-encoder", "Keep a trained encoder as it is, and train the rest."),
+    _option("--features", metavar="DIR", help="Features by `extract`: a head is trained on them."),
     _option("--init-from", metavar="MODEL", help="Start from the weights of a trained model."),
     _option("--scorer", metavar="NAME", help="location, context, evidence, mask, saol, ltpa, oaa."),
     _option("--background", metavar="CLASS", help="Class of images with nothing to find."),
@@ -159,8 +160,7 @@ def train(
     """Train a model on the labelled images of MANIFEST, a CSV or Parquet file.
 
     Columns: path, label (or labels, with | between) [, split or fold] [, y,x,height,width] [, boxes]; or a
-    folder of CLASS/ or {train,val,test}/CLASS/. DIR gets the model, metrics.csv and curves.png. For several
-    GPUs: torchrun --no-python --nproc-per-node 2 hiresattn train …
+    folder of CLASS/ or {train,val,test}/CLASS/. DIR gets the model, metrics.csv and curves.png.
     """
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
     from hiresattn.inference.classify import classify_all as classify_all
+    from hiresattn.inference.extract import ExtractOptions as ExtractOptions
+    from hiresattn.inference.extract import extract as extract
     from hiresattn.inference.locate import LocateOptions as LocateOptions
     from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
@@ -47,6 +49,7 @@ _HOME = {
     "ConvertOptions": "hiresattn.conversion.convert",
     "EvaluateOptions": "hiresattn.evaluation.run",
     "Example": "hiresattn.datasets.example",
+    "ExtractOptions": "hiresattn.inference.extract",
     "LocateOptions": "hiresattn.inference.locate",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",
@@ -57,6 +60,7 @@ _HOME = {
     "convert": "hiresattn.conversion.convert",
     "draw_overlay": "hiresattn.report.overlay",
     "evaluate": "hiresattn.evaluation.run",
+    "extract": "hiresattn.inference.extract",
     "load_model": "hiresattn.checkpoint",
     "locate": "hiresattn.inference.locate",
     "open_pyramid": "hiresattn.pyramid",
@@ -73,6 +77,7 @@ __all__ = [
     "ConvertOptions",
     "EvaluateOptions",
     "Example",
+    "ExtractOptions",
     "HiresattnError",
     "LocateOptions",
     "Model",
@@ -85,6 +90,7 @@ __all__ = [
     "draw_overlay",
     "errors",
     "evaluate",
+    "extract",
     "load_model",
     "locate",
     "open_pyramid",

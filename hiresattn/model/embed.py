@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import Tensor
+from torch import Tensor, nn
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, counted, reason
@@ -56,6 +56,19 @@ def embed(
     if not found:
         return np.zeros((0, int(net.encoder.feature_width)), np.float32)  # type: ignore[arg-type]
     return torch.cat(found).numpy()
+
+
+def encode(encoder: nn.Module, crops: np.ndarray) -> Float32[np.ndarray, "n d"]:
+    """Vectors of crops by an encoder that is in evaluation mode, on the device where it is.
+
+    Args:
+        encoder: Crops → ``Encoded``.
+        crops: Scaled values, float32 ``[n c s s]``.
+    """
+    device = next(encoder.parameters()).device
+    with torch.inference_mode():
+        found: Tensor = encoder(torch.from_numpy(np.ascontiguousarray(crops)).to(device)).features
+        return found.float().cpu().numpy()
 
 
 def scaled(pixels: np.ndarray, rule: InputConfig) -> Float32[np.ndarray, "n c h w"]:

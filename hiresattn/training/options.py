@@ -59,6 +59,9 @@ class TrainOptions:
     init_from: str | None = None
     """Model directory, or ``hf:owner/name``, to start from: all its weights, and its value range where ``value_range``
     is not given. The parts must be the same; with other classes the classifier starts fresh."""
+    features: str | None = None
+    """Folder of features that ``extract`` made, or CLAM or TRIDENT: a head is trained on them, and no image is read.
+    None = images are read."""
     scorer: str = "location"
     """Network that scores the cells of a region: ``location``, ``context``, ``evidence`` (learns from boxes),
     ``mask``, ``saol``, ``ltpa``, ``oaa`` or ``random``."""

@@ -9,6 +9,7 @@ from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.errors import ConfigError
 from hiresattn.training.distil import StepRecord, distil
+from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.presets import PRESETS, RECIPES
@@ -96,6 +97,17 @@ def trainings(
     if recipe is not None:
         named(recipe, RECIPES, "recipe")
         yield from distil(examples, output, options, progress=progress, **how)
+        return
+    if options.features is not None:
+        if resume:
+            raise ConfigError(
+                "training on features takes seconds, so there is nothing to resume; use overwrite"
+            )
+        del how["resume"]
+        for record in fit_features(
+            examples, output, options, progress=lambda share: progress(share, ""), **how
+        ):
+            yield StepRecord("", record)
         return
     for record in fit(examples, output, options, progress=lambda share: progress(share, ""), **how):
         yield StepRecord("", record)

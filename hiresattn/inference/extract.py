@@ -1,0 +1,281 @@
+"""Extract features: an encoder's vectors of all regions of images at one scale, each image once."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiresattn.checkpoint import CARD, load_model
+from hiresattn.config import InputConfig, changed, did_you_mean
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.features import FORMATS, Features, feature_file, read_features, write_features
+from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.sources import Unusable
+from hiresattn.errors import ConfigError, OpenError, ReadError, WriteError
+from hiresattn.files import Lock, make_folder
+from hiresattn.geometry import root_regions
+from hiresattn.inference.cover import finest_count
+from hiresattn.inference.options import check_value_range
+from hiresattn.model.device import pick_device
+from hiresattn.model.embed import encode
+from hiresattn.model.encoders import load_encoder
+from hiresattn.option_types import check_types
+from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.reading.fetch import CropFetcher
+
+#: Most regions of one image: a slide of 100,000 x 100,000 px at 0.25 µm/px has 200,000 of 224 px.
+MOST_REGIONS = 1_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions:
+    """How features are extracted.
+
+    Raises:
+        ConfigError: If a value can't be used.
+    """
+
+    mpp: float | None = None
+    """Micrometres per px of a crop; None = ``side``."""
+    side: int | None = None
+    """Side of a region, level-0 px; None = as ``mpp`` says, else a crop's side (native resolution), or a model's."""
+    format: str = "zarr"
+    """``zarr``, or ``h5`` as CLAM and TRIDENT have it."""
+    batch_size: int = 64
+    """Crops that are read and encoded at once."""
+    bands: tuple[int, ...] | None = None
+    """Bands that the encoder is given, counted from 1; None = 1, 2, 3, or the model's."""
+    value_range: tuple[float, float] | None = None
+    """Stored values that become -1 and +1; None = as in the encoder's training."""
+    device: str = "auto"
+    """Where the encoder runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    threads: int = 2
+    """Threads that read."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.format not in FORMATS:
+            raise ConfigError(f"unknown format {self.format!r}{did_you_mean(self.format, FORMATS)}")
+        if self.mpp is not None and self.side is not None:
+            raise ConfigError("mpp and side both say how large a region is; give one of them")
+        if not (self.mpp is None or self.mpp > 0) or not (self.side is None or self.side > 0):
+            raise ConfigError("mpp and side are above 0")
+        if self.batch_size < 1 or self.threads < 0:
+            raise ConfigError("batch_size is at least 1, and threads 0 or more")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
+
+
+@dataclass(frozen=True)
+class Extracted:
+    """What became of one image."""
+
+    source: str
+    status: str
+    """``ok``; ``held`` (its features were there); ``elsewhere`` (another process extracts them); ``error``."""
+    file: str = ""
+    regions: int = 0
+    """How many regions have features: those with a measured px."""
+    side: int = 0
+    """Side of a region, level-0 px."""
+    seconds: float = 0.0
+    error: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON types."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, eq=False)
+class _Encoder:
+    module: Any
+    rule: InputConfig
+    sha256: str
+    side: int
+    name: str
+    """As it was asked for; a path is absolute."""
+
+
+def extract(
+    manifest: str | Path | Iterable[Any],
+    encoder: str | Path,
+    output: str | Path,
+    options: ExtractOptions | None = None,
+    *,
+    progress: Callable[[float, str], None] = lambda _share, _name: None,
+    **changes: Any,
+) -> Iterator[Extracted]:
+    """Extract the features of images into a folder, one file per image, each whole or not at all.
+
+    An image whose features are there, by the same encoder at the same scale, is not opened again. Several processes may
+    extract into one folder: each image is taken by one of them.
+
+    Args:
+        manifest: A manifest (CSV or Parquet); or paths, addresses or examples. Windows of an image are that image.
+        encoder: A pretrained encoder (a name of timm, ``hf-hub:owner/name``, ``local-dir:FOLDER``, a ``.safetensors``
+            file), or a model directory, whose encoder of finest regions is taken.
+        output: The folder; made if missing.
+        options: How; None = the defaults.
+        progress: Called with the share of the images done, 0 to 1, and the name of the next.
+        changes: Single options, in place of those of ``options``.
+
+    Yields:
+        One record per image; what is wrong with one is its record, and the others go on.
+
+    Raises:
+        ConfigError: If an option can't be used.
+        HiresattnError: If the encoder can't be loaded.
+        WriteError: If the folder can't be written to.
+    """
+    chosen = changed(options, changes, ExtractOptions)
+    given = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest
+    images = list({_name(one): one for one in given}.values())
+    loaded = _loaded(str(encoder), chosen)
+    folder = make_folder(output)
+    for number, image in enumerate(images):
+        progress(number / len(images), Path(_name(image)).name)
+
+        def update(share: float, number: int = number, name: str = Path(_name(image)).name) -> None:
+            progress((number + share) / len(images), name)
+
+        yield _extract_one(image, folder, loaded, chosen, update)
+    progress(1.0, "")
+
+
+def _loaded(name: str, options: ExtractOptions) -> _Encoder:
+    """The encoder, how its input is made, and the side of its regions where nothing else says it."""
+    named = None if options.bands is None else tuple(band - 1 for band in options.bands)
+    if (Path(name) / CARD).is_file() or name.startswith("hf:"):
+        model = load_model(name)
+        rule, side = model.config.input, model.config.finest_side
+        module, sha256 = model.net.encoder, model.sha256
+    else:
+        loaded = load_encoder(name, bands=options.bands or (1, 2, 3))
+        module, rule, sha256, side = loaded.module, loaded.input, loaded.sha256, loaded.input.size
+    if named is not None:
+        if len(named) != len(rule.bands):
+            raise ConfigError(f"the encoder takes {len(rule.bands)} bands; {len(named)} are named")
+        rule = replace(rule, bands=named, channels=None)
+    if options.value_range is not None:
+        low, high = options.value_range
+        rule = replace(rule, low=(low,) * len(rule.bands), high=(high,) * len(rule.bands))
+    device = pick_device(options.device)
+    where = str(Path(name).absolute()) if Path(name).exists() else name
+    return _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where)
+
+
+def _name(image: Any) -> str:
+    source = image.source if isinstance(image, Example | Unusable) else image
+    return str(source)
+
+
+def _extract_one(
+    image: Any, folder: Path, encoder: _Encoder, options: ExtractOptions, progress: Callable[[float], None]
+) -> Extracted:
+    """One image; whatever is wrong with it is its record."""
+    started, name = time.perf_counter(), _name(image)
+    try:
+        if isinstance(image, Unusable):
+            raise OpenError(image.error)  # noqa: TRY301 - as the rest
+        example = image if isinstance(image, Example) else Example(image)
+        if not isinstance(example.source, str | Path):
+            raise ConfigError("features are kept by the image's path; an array has none")  # noqa: TRY301
+        path = feature_file(folder, name, options.format)
+        asked = _asked(encoder, options)
+        if (held := _held(path, asked)) is not None:
+            return Extracted(name, "held", str(path), len(held.vectors), int(held.facts["side"]))
+        try:
+            lock = Lock(folder / f".{path.name}.lock")
+        except BlockingIOError:
+            return Extracted(name, "elsewhere", str(path))
+        try:
+            if (held := _held(path, asked)) is None:  # another process may just have finished
+                held = _features(example, encoder, options, asked, progress)
+                write_features(path, held)
+        finally:
+            lock.release()
+        seconds = round(time.perf_counter() - started, 2)
+        return Extracted(name, "ok", str(path), len(held.vectors), int(held.facts["side"]), seconds)
+    except WriteError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is this source's
+        return Extracted(name, "error", error=str(error) or type(error).__name__)
+
+
+def _asked(encoder: _Encoder, options: ExtractOptions) -> dict[str, Any]:
+    """What features must have in common with those asked for, to be the same."""
+    rule = encoder.rule
+    return {
+        "encoder_sha256": encoder.sha256,
+        "size": rule.size,
+        "bands": [band + 1 for band in rule.bands],
+        "low": list(rule.low),
+        "high": list(rule.high),
+        "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",
+    }
+
+
+def _held(path: Path, asked: dict[str, Any]) -> Features | None:
+    """Features that are there and whole, by the same encoder at the same scale."""
+    try:
+        found = read_features(path)
+    except (OpenError, ReadError):
+        return None
+    same = all(np.array_equal(found.facts.get(name, ()), value) for name, value in asked.items())
+    return found if same else None
+
+
+def _features(
+    example: Example,
+    encoder: _Encoder,
+    options: ExtractOptions,
+    asked: dict[str, Any],
+    progress: Callable[[float], None],
+) -> Features:
+    with open_pyramid(example.source, mpp=example.mpp, nodata=encoder.rule.nodata) as pyramid:
+        side = _side(pyramid, encoder, options)
+        if (count := finest_count(pyramid.height, pyramid.width, side)) > MOST_REGIONS:
+            raise ConfigError(
+                f"{count:,} regions of {side} px, and at most {MOST_REGIONS:,} are extracted; choose a larger side"
+            )
+        regions = root_regions(pyramid.height, pyramid.width, root_size=side)
+        vectors, kept = [], []
+        with CropFetcher([pyramid], encoder.rule, threads=options.threads) as fetch:
+            for start in range(0, len(regions), options.batch_size):
+                part = regions[start : start + options.batch_size]
+                crops = fetch(np.zeros(len(part), np.int64), part)
+                measured = crops.coverage.any((1, 2))
+                if measured.any():
+                    vectors.append(encode(encoder.module, crops.pixels[measured]).astype(np.float16))
+                    kept.append(part[measured])
+                progress(min(start + len(part), len(regions)) / len(regions))
+        width = int(encoder.module.feature_width)
+        facts = {
+            "source": str(example.source),
+            "width": pyramid.width,
+            "height": pyramid.height,
+            "side": side,
+            "mpp": pyramid.mpp,
+        }
+    return Features(
+        np.concatenate(vectors) if vectors else np.zeros((0, width), np.float16),
+        np.concatenate(kept) if kept else np.zeros((0, 4), np.int64),
+        facts | {"encoder": encoder.name} | asked,
+    )
+
+
+def _side(pyramid: Pyramid, encoder: _Encoder, options: ExtractOptions) -> int:
+    """Side of a region, level-0 px."""
+    if options.mpp is None:
+        return encoder.side
+    if pyramid.mpp is None:
+        raise ConfigError(
+            f"{pyramid.source}: its µm/px isn't known; give it in a column mpp, or the side of a region in px in place "
+            "of mpp"
+        )
+    return max(round(encoder.rule.size * options.mpp / pyramid.mpp), 1)

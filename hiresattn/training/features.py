@@ -1,0 +1,350 @@
+"""Train a head on features that are on disk: an aggregator and a classifier over a frozen encoder. No image is read."""
+
+import copy
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from hiresattn.checkpoint import CARD, Domain, Model, load_model, save_model
+from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.features import Features, find_features, read_features
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError
+from hiresattn.model.build import build_model
+from hiresattn.model.encoders import load_encoder
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.traversal import Rows
+from hiresattn.training.estimators import correctness, row_cross_entropy
+from hiresattn.training.log import EpochRecord, write_metrics
+from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
+from hiresattn.training.options import TrainOptions, model_config
+from hiresattn.training.samples import Sample, label_index
+from hiresattn.training.setup import class_counts, split_examples, warn_of_training_set
+from hiresattn.training.state import check_folder
+
+#: Regions of one image that a step sees, at most; others of a large image are left out at random.
+MOST_REGIONS = 4096
+
+
+#: Seconds between writes of the model and the metrics.
+WRITTEN_EVERY = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class _Bag:
+    """The features of one image, and its label."""
+
+    vectors: Tensor
+    """float16 ``[n d]``."""
+    label: Any
+
+
+class _Standard(NamedTuple):
+    """Features less their mean, over their standard deviation: a head learns from them whatever an encoder's scale."""
+
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, bags: Sequence[_Bag]) -> "_Standard":
+        """That of the training images' features, each image counting alike."""
+        means = torch.stack([bag.vectors.float().mean(0) for bag in bags])
+        squares = torch.stack([bag.vectors.float().square().mean(0) for bag in bags])
+        mean = means.mean(0)
+        spread = (squares.mean(0) - mean.square()).clamp(min=0).sqrt()
+        return cls(mean, torch.where(spread > 1e-6 * spread.amax().clamp(min=1e-30), spread, 1))
+
+    def __call__(self, vectors: Tensor) -> Tensor:
+        """Standardised vectors, float16."""
+        return ((vectors.float() - self.mean) / self.spread).half()
+
+    def folded(self, net: GlimpseNet) -> GlimpseNet:
+        """A network trained on standardised features, changed into one of features as the encoder gives them.
+
+        All that sees them first is linear, so that this is exact.
+        """
+        aggregator: Any = net.aggregator
+        with torch.no_grad():
+            for layer in (net.classifier, *(getattr(aggregator, name, None) for name in ("content", "gate"))):
+                if isinstance(layer, nn.Linear):
+                    layer.weight.div_(self.spread)
+                    layer.bias.sub_(layer.weight @ self.mean)
+        return net
+
+
+def fit_features(
+    examples: Sequence[Example],
+    output: str | Path,
+    options: TrainOptions,
+    *,
+    overwrite: bool = False,
+    on_message: Callable[[str], None] = lambda _message: None,
+    progress: Callable[[float], None] = lambda _share: None,
+) -> Iterator[EpochRecord]:
+    """Train the aggregator and the classifier on features of all regions of images, from their labels.
+
+    The result is an ordinary model: its encoder is the one that computed the features, and it looks at every region.
+
+    Args:
+        examples: Labelled images with splits ``train`` and ``val`` (others are ignored).
+        output: Model directory to make.
+        options: ``features`` is the folder. Of the others count ``aggregator``, ``background``, ``multi_label``,
+            ``class_weights``, ``fold``, ``epochs``, ``batch_size`` (images), the optimiser's, ``seed``, ``name``, and
+            ``encoder`` where the features don't say by which they were computed.
+        overwrite: Train anew in a directory that isn't empty; else it is refused.
+        on_message: Called with sentences that are worth showing.
+        progress: Called with the share of the training that is done.
+
+    Yields:
+        A record per epoch. The model, written now and then and at the end, is the best so far on the validation images,
+        else the latest.
+
+    Raises:
+        ConfigError: If the examples can't be trained on, or features of different encoders or scales are mixed.
+        CheckpointError: If the encoder is no longer the one that computed the features.
+        HiresattnError: If features can't be read.
+    """
+    folder = Path(output)
+    check_folder(folder, resume=False, overwrite=overwrite)
+    train, held_out, options = split_examples(examples, options)
+    warn_of_training_set(train, options, on_message)
+    classes = tuple(sorted(class_counts(train)))
+    bags, of_each = _bags(train, classes, options, on_message)
+    val, of_val = _bags(held_out, classes, options, on_message)
+    if not bags:
+        raise ConfigError(f"{options.features}: none of the training images has features there")
+    facts = _common([*of_each, *of_val])
+    torch.manual_seed(options.seed)
+    model = _model(classes, facts, options, folder)
+    net = model.net
+    width, found = int(net.encoder.feature_width), bags[0].vectors.shape[1]  # type: ignore[arg-type]
+    if width != found:
+        raise ConfigError(
+            f"{options.features}: the features are {found} numbers each, and the encoder {model.config.encoder} gives "
+            f"{width}; name the one that computed them with encoder"
+        )
+    scale = _Standard.of(bags)
+    bags, val = ([replace(bag, vectors=scale(bag.vectors)) for bag in part] for part in (bags, val))
+    optimizer = optimizer_of(net, options)
+    weights = class_weights([_sample(bag) for bag in bags], len(classes), options)
+    started = written = time.perf_counter()
+    cpu, best, records = time.process_time(), -1.0, list[dict[str, Any]]()
+    for epoch in range(options.epochs):
+        loss, accuracy = _epoch(net, optimizer, bags, weights, options, epoch, progress)
+        record = EpochRecord(
+            epoch=epoch + 1,
+            epochs=options.epochs,
+            stage=1,
+            stages=1,
+            images=len(bags),
+            loss=loss,
+            accuracy=accuracy,
+            val_accuracy=_accuracy(net, val),
+            glimpses=float(np.mean([len(bag.vectors) for bag in bags])),
+            hit=None,
+            seconds=round(time.perf_counter() - started, 2),
+            cpu_seconds=round(time.process_time() - cpu, 2),
+        )
+        records.append(asdict(record))
+        score = record.val_accuracy if record.val_accuracy is not None else 0.0
+        if score >= best:
+            best, kept = score, {name: value.clone() for name, value in net.state_dict().items()}
+            training = _training(record, facts, options)
+        if epoch + 1 == options.epochs or time.perf_counter() - written > WRITTEN_EVERY:
+            best_net = copy.deepcopy(net)
+            best_net.load_state_dict(kept)
+            save_model(replace(model, net=scale.folded(best_net), training=training), folder)
+            write_metrics(folder, records)
+            written = time.perf_counter()
+        yield record
+
+
+def _epoch(
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    bags: Sequence[_Bag],
+    weights: Tensor | None,
+    options: TrainOptions,
+    epoch: int,
+    progress: Callable[[float], None],
+) -> tuple[float, float]:
+    """One epoch; the mean loss of its steps, and the share of images that were classified rightly meanwhile."""
+    rng = np.random.default_rng([options.seed, epoch])
+    order = rng.permutation(len(bags))
+    losses, correct = [], 0.0
+    net.train()
+    net.encoder.eval()
+    for start in range(0, len(order), options.batch_size):
+        share = (epoch + start / len(order)) / options.epochs
+        progress(share)
+        set_learning_rate(optimizer, share, options)
+        batch = [bags[i] for i in order[start : start + options.batch_size].tolist()]
+        logits, labels = _predicted(net, batch, rng), _labels(batch)
+        loss = row_cross_entropy(logits, labels, weights).mean()
+        if not torch.isfinite(loss):
+            raise ConfigError(f"epoch {epoch + 1}: the loss is {loss.item()}; lower the learning rate (lr)")
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        if options.clip is not None:
+            torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
+        optimizer.step()
+        losses.append(loss.item())
+        correct += float((correctness(logits.detach(), labels) == 1).sum())
+    return float(np.mean(losses)), correct / len(bags)
+
+
+def _training(record: EpochRecord, facts: dict[str, Any], options: TrainOptions) -> dict[str, Any]:
+    """What the card has of the training."""
+    return {
+        "seed": options.seed,
+        "epochs": record.epoch,
+        "cpu_seconds": record.cpu_seconds,
+        "accuracy": record.accuracy,
+        "val_accuracy": record.val_accuracy,
+        "features": {name: facts.get(name) for name in ("encoder", "encoder_sha256", "asked", "side")},
+        "options": asdict(replace(options, device="auto", name=None)),
+    }
+
+
+def _bags(
+    examples: Sequence[Example],
+    classes: Sequence[str],
+    options: TrainOptions,
+    on_message: Callable[[str], None],
+) -> tuple[list[_Bag], list[dict[str, Any]]]:
+    """The features of images, in memory, and what is known of each."""
+    index = {name: number for number, name in enumerate(classes)}
+    bags, facts = [], []
+    for example in examples:
+        label = label_index(example, index)
+        try:
+            path = find_features(str(options.features), str(example.source))
+            found = _within(read_features(path), example)
+            if not len(found.vectors):
+                raise DomainError(f"{path}: no region has features, so there is nothing to learn from")
+        except HiresattnError as error:
+            if options.on_error == "raise":
+                raise
+            on_message(f"Skipped: {error}")
+            continue
+        bags.append(_Bag(torch.from_numpy(np.ascontiguousarray(found.vectors)), label))
+        facts.append({**found.facts, "path": str(path)})
+    return bags, facts
+
+
+def _within(found: Features, example: Example) -> Features:
+    """The features of an example's window: of the regions whose centre it holds."""
+    if example.region is None:
+        return found
+    y, x, height, width = example.region
+    centre = found.regions[:, :2] + found.regions[:, 2:] // 2 - [y, x]
+    inside = ((centre >= 0) & (centre < [height, width])).all(1)
+    return replace(found, vectors=found.vectors[inside], regions=found.regions[inside])
+
+
+def _common(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What all features have in common; those of several encoders or scales don't go together."""
+    first = facts[0]
+    for name in ("encoder_sha256", "encoder", "asked", "size"):
+        for other in facts:
+            if other.get(name) != first.get(name):
+                raise ConfigError(
+                    f"{other['path']}: its features have {name} {other.get(name)!r}, those of {first['path']} "
+                    f"{first.get(name)!r}; extract all alike"
+                )
+    return first
+
+
+def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOptions, folder: Path) -> Model:
+    """An ordinary model with the encoder of the features, and a fresh head."""
+    name = str(facts.get("encoder") or options.encoder)
+    side = int(facts["side"])
+    spec: dict[str, Any]
+    if (Path(name) / CARD).is_file() or name.startswith("hf:"):
+        start = load_model(name)
+        state, rule, sha256 = start.net.encoder.state_dict(), start.config.input, start.sha256
+        spec = {field: getattr(start.config, field) for field in ("encoder", "encoder_args", "encoder_drop")}
+    else:
+        loaded = load_encoder(name, bands=facts.get("bands") or (1, 2, 3), size=facts.get("size"))
+        state, rule, sha256 = loaded.module.state_dict(), loaded.input, loaded.sha256
+        spec = {"encoder": loaded.spec.architecture, "encoder_args": dict(loaded.spec.args)}
+    if facts.get("encoder_sha256") not in (None, sha256):
+        raise CheckpointError(
+            f"{name}: not the encoder that computed the features (its weights differ); extract them anew"
+        )
+    rule = _rule(rule, facts)
+    config: ModelConfig = replace(
+        model_config(
+            replace(
+                options,
+                crop_size=rule.size,
+                finest=side,
+                root_size=side,
+                position=False,
+                coarse_encoder=False,
+            ),
+            classes,
+            rule,
+        ),
+        **spec,
+    )
+    net = build_model(config)
+    net.encoder.load_state_dict(state)
+    net.encoder.requires_grad_(requires_grad=False)
+    classifier: Any = net.classifier
+    nn.init.zeros_(classifier.weight)  # all regions count alike at first: none is missed by a random start
+    nn.init.zeros_(classifier.bias)
+    return Model(net, config, options.name or folder.resolve().name, "", Domain(), (0,))
+
+
+def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
+    """How pixels become input, as the features were computed."""
+    if "low" not in facts:
+        return rule
+    bands = tuple(int(band) - 1 for band in facts["bands"])
+    low, high = (tuple(map(float, facts[name])) for name in ("low", "high"))
+    return replace(rule, bands=bands, low=low, high=high)
+
+
+def _predicted(net: GlimpseNet, bags: Sequence[_Bag], rng: np.random.Generator | None = None) -> Tensor:
+    """Logits of images, pooled as in a traversal in which all regions are finest root regions."""
+    parts = []
+    for bag in bags:
+        vectors = bag.vectors
+        if rng is not None and len(vectors) > MOST_REGIONS:
+            vectors = vectors[torch.from_numpy(rng.choice(len(vectors), MOST_REGIONS, replace=False))]
+        parts.append(vectors.float())
+    image = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    features = torch.cat(parts)
+    count = len(features)
+    zeros, nowhere = features.new_zeros(count), np.full(count, -1)
+    region = np.tile([0, 0, net.finest, net.finest], (count, 1))
+    table = Rows(
+        image, np.zeros(count, np.int64), nowhere, nowhere, region, zeros, zeros, zeros, zeros[:, None],
+        features, zeros[:, None][:, :0],
+    )  # fmt: skip
+    return net.predict(table, len(parts))[0]
+
+
+def _labels(bags: Sequence[_Bag]) -> Tensor:
+    return torch.tensor([bag.label for bag in bags])
+
+
+def _sample(bag: _Bag) -> Sample:
+    return Sample(Example(""), bag.label, (0, 0, 1, 1), 1, 1)
+
+
+def _accuracy(net: GlimpseNet, bags: Sequence[_Bag]) -> float | None:
+    """Share of images that are classified rightly; None without any."""
+    if not bags:
+        return None
+    net.eval()
+    with torch.inference_mode():
+        right = [float((correctness(_predicted(net, [bag]), _labels([bag])) == 1).item()) for bag in bags]
+    return float(np.mean(right))

@@ -1,0 +1,135 @@
+"""Heads trained on features: no image is read, and the model is an ordinary one."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from hiresattn import classify, evaluate, load_model, register_encoder, train
+from hiresattn.datasets.example import Example
+from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
+from hiresattn.inference.extract import extract
+from hiresattn.inference.locate import located
+from hiresattn.training.features import fit_features
+from hiresattn.training.options import TrainOptions
+from tests.encoders import write_encoder
+
+CLASSES = ("plain", "bright", "dark")
+OPTIONS = TrainOptions(epochs=50, batch_size=8, lr=1e-2, device="cpu", threads=0)
+
+
+class Means(torch.nn.Module):
+    """How bright, and how dark, each band is on average."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.full((1, channels, 1, 1), 2.0))
+
+    def forward(self, crops):
+        mean = crops.mean((2, 3), keepdim=True) * self.scale
+        return torch.cat([mean.relu(), (-mean).relu()], 1)
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    """Images of 4 x 4 regions, of which one shows the label; features by a tiny backbone of timm."""
+    folder, rng = tmp_path_factory.mktemp("cohort"), np.random.default_rng(0)
+    register_encoder("means", Means)
+    examples = []
+    for number in range(48):
+        label = CLASSES[number % 3]
+        image = rng.integers(90, 110, (128, 128, 3)).astype(np.uint8)
+        y, x = 32 * rng.integers(0, 4, 2)
+        if label != "plain":
+            image[y : y + 32, x : x + 32] = 240 if label == "bright" else 5
+        path = folder / f"{number}.png"
+        Image.fromarray(image).save(path)
+        examples.append(Example(str(path), label, "val" if number >= 36 else "train"))
+    records = list(extract(examples, "means", folder / "features", side=32, threads=0))
+    assert [record.status for record in records] == ["ok"] * 48
+    assert {record.regions for record in records} == {16}
+    return folder, examples, replace(OPTIONS, features=str(folder / "features"))
+
+
+@pytest.mark.parametrize("background", [None, "plain"])
+def test_a_head_learns_from_features_and_the_model_looks_at_images_alike(cohort, tmp_path, background):
+    _, examples, options = cohort
+    *_, last = fit_features(examples, tmp_path / "model", replace(options, background=background))
+    model = load_model(tmp_path / "model")
+    assert model.training["val_accuracy"] >= 0.9
+    assert (model.config.finest, model.config.root_size, model.k) == (32, 32, (0,))
+    held_out = [example for example in examples if example.split == "val"]
+    found = evaluate(model, held_out, split="val", bootstrap=0, device="cpu")
+    assert found.main.accuracy.value == pytest.approx(model.training["val_accuracy"])
+    assert found.main.glimpses == 16
+    if background:
+        (where,) = located([held_out[1]], model, threads=0)
+        assert where.boxes
+    assert last.epochs == 50
+
+
+def test_no_image_is_read(cohort, tmp_path):
+    _, examples, options = cohort
+    gone = [replace(example, source=example.source.replace("/cohort", "/gone")) for example in examples]
+    for _ in fit_features(gone, tmp_path / "model", replace(options, epochs=2)):
+        pass
+    model = load_model(tmp_path / "model")
+    assert classify(examples[0].source, model, device="cpu").cost.glimpses == 16
+
+
+def test_several_labels_are_learnt_too(cohort, tmp_path):
+    _, examples, options = cohort
+    several = [replace(e, label=() if e.label == "plain" else (e.label,)) for e in examples]
+    list(fit_features(several, tmp_path / "model", replace(options, epochs=60)))
+    model = load_model(tmp_path / "model")
+    assert model.config.multi_label
+    assert model.training["val_accuracy"] >= 0.9
+
+
+def test_training_from_a_manifest_with_features_is_training(cohort, tmp_path):
+    _, examples, options = cohort
+    lines = [f"{example.source},{example.label},{example.split}" for example in examples]
+    (tmp_path / "cohort.csv").write_text("\n".join(["path,label,split", *lines]))
+    model = train(tmp_path / "cohort.csv", tmp_path / "model", options, epochs=3)
+    assert model.classes == tuple(sorted(CLASSES))
+    with pytest.raises(ConfigError, match="nothing to resume"):
+        train(tmp_path / "cohort.csv", tmp_path / "model", options, resume=True)
+    with pytest.raises(ConfigError, match="not empty"):
+        train(tmp_path / "cohort.csv", tmp_path / "model", options)
+
+
+def test_the_encoder_must_be_the_one_that_computed_the_features(cohort, tmp_path):
+    _, examples, options = cohort
+    write_encoder(tmp_path / "encoder", "test_resnet", size=32)
+    few = examples[:6]
+    list(extract(few, f"local-dir:{tmp_path / 'encoder'}", tmp_path / "features", threads=0))
+    options = replace(options, features=str(tmp_path / "features"), epochs=1)
+    assert len(list(fit_features(few, tmp_path / "model", options))) == 1
+    assert load_model(tmp_path / "model").config.encoder == "test_resnet"
+    weights = tmp_path / "encoder" / "model.safetensors"
+    save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
+    with pytest.raises(CheckpointError, match="not the encoder that computed the features"):
+        list(fit_features(few, tmp_path / "next", options))
+
+
+def test_features_of_two_scales_or_missing_ones_are_refused(cohort, tmp_path):
+    _, examples, options = cohort
+    some = [example for example in examples if example.split == "train"]
+    list(extract(some, "means", tmp_path / "features", threads=0, side=32))
+    mixed = replace(options, features=str(tmp_path / "features"))
+    with pytest.raises(NotFoundError, match="no features of it"):
+        list(fit_features(examples, tmp_path / "model", mixed))
+    said = []
+    list(
+        fit_features(
+            examples, tmp_path / "skipped", replace(mixed, on_error="skip", epochs=1), on_message=said.append
+        )
+    )
+    assert len([line for line in said if line.startswith("Skipped: ")]) == 12
+    list(extract(examples, "means", tmp_path / "features", threads=0, side=64))
+    list(extract(some, "means", tmp_path / "features", threads=0, side=32))
+    with pytest.raises(ConfigError, match="extract all alike"):
+        list(fit_features(examples, tmp_path / "model", mixed))
