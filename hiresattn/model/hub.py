@@ -75,7 +75,7 @@ def hub_error(asked: str, repository: str, error: BaseException) -> HiresattnErr
         why = "there is no such repository, or it is private; check the name, or run `hf auth login`"
     elif isinstance(error, errors.HFValidationError):
         why = "no name of a repository; write owner/name"
-    elif isinstance(error, errors.HfHubHTTPError):
+    elif isinstance(error, errors.HfHubHTTPError) and not isinstance(error, errors.LocalEntryNotFoundError):
         why = f"the hub can't be read ({reason(error)}); try again, or give a local folder"
     else:
         why = (

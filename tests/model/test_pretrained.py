@@ -267,7 +267,7 @@ def test_a_folder_without_its_prefix_is_named(tmp_path):
 def _hub(monkeypatch, files, error=None):
     """A hub that holds files, by name, or raises; returns what it was asked for."""
     import huggingface_hub
-    from huggingface_hub.errors import LocalEntryNotFoundError, RemoteEntryNotFoundError
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     asked = []
 
@@ -278,7 +278,7 @@ def _hub(monkeypatch, files, error=None):
         if error is not None:
             raise error
         if not (files / file).is_file():
-            raise _raised(RemoteEntryNotFoundError)
+            raise _raised(EntryNotFoundError)
 
     def download(_repository, file, *, revision=None, local_files_only):
         if local_files_only:
