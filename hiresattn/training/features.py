@@ -155,7 +155,7 @@ def fit_features(
         score = record.val_accuracy if record.val_accuracy is not None else 0.0
         if score >= best:
             best, kept = score, {name: value.clone() for name, value in net.state_dict().items()}
-            training = _training(record, facts, options)
+            training = {**model.training, **_training(record, facts, options)}
         if epoch + 1 == options.epochs or time.perf_counter() - written > WRITTEN_EVERY:
             best_net = copy.deepcopy(net)
             best_net.load_state_dict(kept)
@@ -270,37 +270,28 @@ def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOption
         start = load_model(name)
         state, rule, sha256 = start.net.encoder.state_dict(), start.config.input, start.sha256
         spec = {field: getattr(start.config, field) for field in ("encoder", "encoder_args", "encoder_drop")}
+        origin = start.training.get("encoder") or {}
     else:
         loaded = load_encoder(name, bands=facts.get("bands") or (1, 2, 3), size=facts.get("size"))
         state, rule, sha256 = loaded.module.state_dict(), loaded.input, loaded.sha256
         spec = {"encoder": loaded.spec.architecture, "encoder_args": dict(loaded.spec.args)}
+        origin = loaded.spec.origin
     if facts.get("encoder_sha256") not in (None, sha256):
         raise CheckpointError(
             f"{name}: not the encoder that computed the features (its weights differ); extract them anew"
         )
     rule = _rule(rule, facts)
-    config: ModelConfig = replace(
-        model_config(
-            replace(
-                options,
-                crop_size=rule.size,
-                finest=side,
-                root_size=side,
-                position=False,
-                coarse_encoder=False,
-            ),
-            classes,
-            rule,
-        ),
-        **spec,
-    )
+    sides: dict[str, Any] = {"crop_size": rule.size, "finest": side, "root_size": side}
+    plain = replace(options, **sides, position=False, coarse_encoder=False)
+    config: ModelConfig = replace(model_config(plain, classes, rule), **spec)
     net = build_model(config)
     net.encoder.load_state_dict(state)
     net.encoder.requires_grad_(requires_grad=False)
     classifier: Any = net.classifier
     nn.init.zeros_(classifier.weight)  # all regions count alike at first: none is missed by a random start
     nn.init.zeros_(classifier.bias)
-    return Model(net, config, options.name or folder.resolve().name, "", Domain(), (0,))
+    about = {"encoder": {**origin, "frozen": True}}
+    return Model(net, config, options.name or folder.resolve().name, "", Domain(), (0,), about)
 
 
 def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:

@@ -82,8 +82,7 @@ def warn_of_encoder(encoder: EncoderSpec, options: TrainOptions, on_message: Cal
 def encoder_origin(encoder: EncoderSpec, options: TrainOptions, earlier: Card | None) -> dict[str, Any]:
     """Where an encoder's weights come from, for the model's card."""
     before = (earlier.training.get("encoder") if earlier else None) or {}
-    known = {"weights": encoder.name, "license": encoder.license} if encoder.trained else before
-    return {"weights": None, "license": None, **known, "frozen": options.freeze_encoder}
+    return {**encoder.origin, **({} if encoder.trained else before), "frozen": options.freeze_encoder}
 
 
 def known_range(

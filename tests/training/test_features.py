@@ -108,7 +108,8 @@ def test_the_encoder_must_be_the_one_that_computed_the_features(cohort, tmp_path
     list(extract(few, f"local-dir:{tmp_path / 'encoder'}", tmp_path / "features", threads=0))
     options = replace(options, features=str(tmp_path / "features"), epochs=1)
     assert len(list(fit_features(few, tmp_path / "model", options))) == 1
-    assert load_model(tmp_path / "model").config.encoder == "test_resnet"
+    words = f"test_resnet, started from local-dir:{tmp_path / 'encoder'} (cc-by-nc-4.0), frozen, 96 features"
+    assert load_model(tmp_path / "model").encoder == words
     weights = tmp_path / "encoder" / "model.safetensors"
     save_file({name: value + 1 for name, value in load_file(weights).items()}, weights)
     with pytest.raises(CheckpointError, match="not the encoder that computed the features"):

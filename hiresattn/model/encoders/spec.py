@@ -45,6 +45,11 @@ class EncoderSpec:
         """Whether it starts from trained weights."""
         return self.published or self.weights is not None
 
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Where its weights are from, for a model's card."""
+        return {"weights": self.name if self.trained else None, "license": self.license}
+
     def value_range(self, bands: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """Values of uint8 that become -1 and +1, so that input is scaled as in the encoder's training.
 
