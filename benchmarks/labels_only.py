@@ -23,7 +23,7 @@ from scenes import smear
 from scenes.cells import ZIP
 from store import commit, load, store
 
-OPTIONS = replace(LOOKING, scorer="evidence", weight_decay=0.1, lr=2e-3, epochs=30, epoch_images=1280)
+OPTIONS = replace(LOOKING, scorer="evidence", weight_decay=0.1, lr=3e-3, epochs=30, epoch_images=1280)
 #: Scenes to train on, by cells along a side, and their most odd cells.
 TRAINING = {2: (8000, 4), 4: (8000, 8), 16: (1600, 16)}
 #: Of them that have none: their label is the background.

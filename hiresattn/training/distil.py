@@ -36,8 +36,8 @@ FEW_REGIONS = 16
 GROWTH = 4
 #: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
 COARSE_BATCH = 3
-#: Learning rate of the search's training, as a share of the other steps'.
-SEARCH_LR = 0.5
+#: Learning rates of the teacher's and the search's training, as shares of the coarse encoder's.
+TEACHER_LR, SEARCH_LR = 2 / 3, 0.5
 #: Budgets, in glimpses, at which the card has the accuracy.
 BUDGETS = (4, 8, 16, 32, 64)
 #: Directory of the steps' models, in that of the model.
@@ -164,6 +164,7 @@ def _teacher_options(options: TrainOptions, group: Sequence[_Sized], before: str
         position=False,
         k=(0,),
         glimpse_loss=0.0,
+        lr=options.lr * TEACHER_LR,
         init_from=before,
         epoch_images=epoch_images,
         batch_size=max(options.batch_size * 2 >> larger, 2),
