@@ -183,7 +183,6 @@ def train(
             examples,
             folder,
             chosen,
-            recipe=recipe,
             resume=resume,
             overwrite=overwrite,
             on_message=report,
@@ -223,7 +222,7 @@ def _options(preset: str | None, recipe: str | None, settings: dict[str, Any]) -
     from hiresattn.training.presets import PRESETS, RECIPES
     from hiresattn.training.run import named
 
-    preset = preset or settings.get("preset")
+    preset, recipe = preset or settings.get("preset"), recipe or settings.get("recipe")
     given = {name: value for name, value in settings.items() if name != "preset"}
     if preset is not None and recipe is not None:
         raise ConfigError("a recipe has options of its own; leave out preset or recipe")

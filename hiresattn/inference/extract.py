@@ -131,6 +131,10 @@ def extract(
         ConfigError: If an option can't be used.
         HiresattnError: If the encoder can't be loaded.
         WriteError: If the folder can't be written to.
+
+    Examples:
+        >>> for record in hiresattn.extract("cohort.csv", "local-dir:encoders/uni", "features", mpp=0.5):
+        ...     print(record.source, record.status, record.regions)
     """
     chosen = changed(options, changes, ExtractOptions)
     given = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest

@@ -110,7 +110,9 @@ def distil(
         shutil.rmtree(steps)
     train, held_out, options = split_examples(examples, options)
     begun = earlier_card(options, steps / "teacher-1" if resume else None)
-    _, options = chosen_encoder(replace(options, fold=None), begun, resume=resume)  # the side of its crops
+    _, options = chosen_encoder(
+        replace(options, fold=None, recipe=None), begun, resume=resume
+    )  # the side of its crops
     known, val = (_sized(part, options, on_message) for part in (train, held_out))
     searched = _searched(known, options)
     if not searched:

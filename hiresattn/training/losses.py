@@ -136,14 +136,10 @@ def _task_loss(
         batch.box_classes,
         batch.box_confidence,
     )
-    if (
-        net.background is not None
-    ):  # the evidence of finest regions is pooled: without one nothing is predicted
+    if net.background is not None and net.coarse_encoder is not None:  # coarse regions are no evidence
         finest = traversal.image[~expandable(traversal.region, net.finest)]
-        if not len(finest):
-            return traversal.logits.new_zeros(
-                ()
-            ), baseline  # without a graph, so that no weight decays for it
+        if not len(finest):  # a loss without a graph: no weight decays for it
+            return traversal.logits.new_zeros(()), baseline
         unseen = torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0)
         labels = labels.masked_fill(unseen.to(labels.device), -1)
     loss = classification_loss(

@@ -25,6 +25,7 @@ CHOICES = {
     "class_weights": ("none", "balanced"),
     "on_error": ("raise", "skip"),
 }
+RECIPES = ("distil",)
 #: Options that are counts, sides, weights or amounts, by their smallest value.
 _AT_LEAST_1 = "finest root_size grid glimpse_loss_depths epochs epoch_images batch_size accumulate squash"
 _AT_LEAST_0 = "weight_decay glimpse_loss value_loss location_loss reinforce_weight jitter seed threads"
@@ -39,6 +40,10 @@ class TrainOptions:
     Raises:
         ConfigError: If a value is out of bounds, a name is unknown, or two options exclude each other.
     """
+
+    recipe: str | None = None
+    """Several trainings in a row: ``distil`` learns where to look from image labels alone, from a teacher that looks
+    everywhere. None = one training."""
 
     # The model
     architecture: str | None = None
@@ -224,6 +229,8 @@ class TrainOptions:
         _check_bounds(self)
         for name, known in CHOICES.items():
             _check_name(name, getattr(self, name), known)
+        if self.recipe is not None:
+            _check_name("recipe", self.recipe, RECIPES)
         if self.architecture is not None:
             _check_name("architecture", self.architecture, tuple(ARCHITECTURES))
         if not 0 < self.lr < math.inf:

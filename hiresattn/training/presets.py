@@ -46,6 +46,7 @@ PRESETS: dict[str, TrainOptions] = {
 #: of its region, cells overlap by half, and batch normalisation lets the features of cells be compared.
 RECIPES: dict[str, TrainOptions] = {
     "distil": TrainOptions(
+        recipe="distil",
         encoder="small-bn",
         scorer="evidence",
         coarse_encoder=True,

@@ -25,7 +25,6 @@ def train(
     output: str | Path,
     options: TrainOptions | str | None = None,
     *,
-    recipe: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_message: Callable[[str], None] = _ignore,
@@ -37,9 +36,7 @@ def train(
     Args:
         manifest: A manifest (CSV or Parquet) or a folder of classes; or the examples themselves.
         output: Model directory to make.
-        options: How to train; or the name of a preset. None = the defaults, or those of the recipe.
-        recipe: Several trainings in a row: ``distil`` learns where to look from image labels alone, from a teacher that
-            looks everywhere. None = one training.
+        options: How to train; or the name of a preset, or of a recipe, such as ``distil``. None = the defaults.
         resume: Go on from what the directory holds.
         overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
@@ -54,9 +51,7 @@ def train(
         >>> model = hiresattn.train("slides.csv", "model", epochs=40, augment="flips")
     """
     if isinstance(options, str):
-        options = named(options, PRESETS, "preset")
-    if recipe is not None and options is None:
-        options = named(recipe, RECIPES, "recipe")
+        options = named(options, PRESETS | RECIPES, "preset")
     options = changed(options, changes, TrainOptions)
     examples = (
         read_training_set(manifest, options)
@@ -67,7 +62,6 @@ def train(
         examples,
         output,
         options,
-        recipe=recipe,
         resume=resume,
         overwrite=overwrite,
         on_message=on_message,
@@ -82,7 +76,6 @@ def trainings(
     output: str | Path,
     options: TrainOptions,
     *,
-    recipe: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_message: Callable[[str], None] = _ignore,
@@ -94,8 +87,7 @@ def trainings(
         A record per epoch; its ``step`` is empty without a recipe.
     """
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "on_message": on_message}
-    if recipe is not None:
-        named(recipe, RECIPES, "recipe")
+    if options.recipe is not None:
         yield from distil(examples, output, options, progress=progress, **how)
         return
     if options.features is not None:

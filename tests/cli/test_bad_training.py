@@ -178,8 +178,8 @@ def test_a_checkpoint_of_another_configuration_or_manifest_is_refused_and_stays(
         assert result.stderr.count(" there and ") == 1
     fewer = manifest("0,dark,train", "1,light,train")
     refused(run("train", fewer, "-o", folder, *QUICK, "--epochs", 1, "--resume"), "of other images (or")
-    result = run("train", path, "-o", tmp_path / "new", *QUICK, "--coarse-encoder", "--init-from", folder)
-    refused(result, "coarse_encoder is False there and True here")
+    result = run("train", path, "-o", tmp_path / "new", *QUICK, "--encoder", "small-6", "--init-from", folder)
+    refused(result, "encoder is 'small' there and 'small-6' here")
     assert {file.name: file.read_bytes() for file in folder.iterdir()} == before
 
 

@@ -20,9 +20,9 @@ OPTIONS = replace(
     RECIPES["distil"],
     crop_size=32,
     background="plain",
-    epochs=8,
+    epochs=12,
     batch_size=16,
-    lr=5e-3,
+    lr=6e-3,
     threads=0,
     device="cpu",
     value_range=(0.0, 255.0),
@@ -62,7 +62,7 @@ def test_every_step_is_trained_and_the_model_is_whole(trained):
     folder, records, shares = trained
     steps = list(dict.fromkeys(record.step for record in records))
     assert steps == ["teacher 1", "teacher 2", "coarse", "search"]
-    assert all(record.epoch.epochs == 8 for record in records)
+    assert all(record.epoch.epochs == 12 for record in records)
     assert [share for share, _ in shares] == sorted(share for share, _ in shares)
     assert shares[-1][0] == 1
     model = load_model(folder)

@@ -355,7 +355,7 @@ def test_train_reads_a_manifest_and_returns_the_best_model(tmp_path):
         epochs=2,
         name="spots",
         on_message=said.append,
-        progress=shares.append,
+        progress=lambda share, _step: shares.append(share),
     )
     assert (model.name, model.classes) == ("spots", ("dark", "light"))
     assert model.sha256 == load_model(tmp_path / "model").sha256
