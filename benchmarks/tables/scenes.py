@@ -96,6 +96,30 @@ def oddcell(result: dict[str, Any]) -> str:
     return table(head, body) + words + in_files + source(result, "oddcell.py") + _commits(result, given)
 
 
+def labels_only(result: dict[str, Any]) -> str:
+    """The odd cell from image labels alone: the teacher that looks everywhere, and the student that searches."""
+    names = {
+        "student": "student, best-first",
+        "random": "student, random looks",
+        "teacher": "teacher, every window",
+    }
+    body = []
+    for smallest in sorted({row["smallest"] for row in result["rows"]}):
+        mine = [row for row in result["rows"] if row["smallest"] == smallest]
+        for grid in sorted({row["grid"] for row in mine}):
+            for policy, words in names.items():
+                same = [row for row in mine if (row["grid"], row["policy"]) == (grid, policy)]
+                if same:
+                    body.append(
+                        [f"{smallest} x {smallest}", f"{grid} x {grid}", words, span(same, "accuracy"),
+                         span(same, "hit"), f"{mean(same, 'glimpses'):.1f}", percent(mean(same, "fraction_read")),
+                         f"{mean(same, 'cpu_ms'):.0f}", f"{mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
+                    )  # fmt: skip
+    head = ["smallest images", "cells", "", "accuracy", "hit", "glimpses", "pixels read", "CPU ms", "training, CPU-s",
+            "seeds"]  # fmt: skip
+    return table(head, body) + source(result, "labels_only.py")
+
+
 def _commits(result: dict[str, Any], given: dict[str, str]) -> str:
     """Which rows were measured at which commit, where there are several."""
     at: dict[str, set[str]] = {}

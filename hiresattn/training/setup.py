@@ -141,7 +141,8 @@ def warn_of_training_set(
 ) -> None:
     """Report classes with one image, labels that read like several, and a scorer without the boxes it learns from."""
     scorer = options.scorer
-    if scorer in SCORERS and SCORERS[scorer].learns_from_boxes and not any(e.boxes for e in train):
+    learns_from_boxes = scorer in SCORERS and SCORERS[scorer].learns_from_boxes and any(options.k)
+    if learns_from_boxes and not any(e.boxes for e in train):
         on_message(
             f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes"
         )
