@@ -19,7 +19,9 @@ from hiresattn_cli.records import exit_status
 @click.argument("manifest", metavar="MANIFEST")
 @group(
     "Options",
-    click.option("-m", "--model", required=True, metavar="MODEL", help="A model with a background class."),
+    click.option(
+        "-m", "--model", required=True, metavar="MODEL", help="A model that knows what regions show."
+    ),
     click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes."),
     options.bands,
     options.value_range,
@@ -56,9 +58,10 @@ def locate(
 ) -> None:
     """Write boxes around what shows the label of each of MANIFEST's training images.
 
-    Every finest region of these images is read. In an image without a label, regions of any class but the background
-    are found, each with its class; without any, the image gets the background as its label. `hiresattn train CSV`
-    then trains the scorer with these boxes. Rows of other splits, and rows with boxes, are copied. What is found goes
+    Every finest region of these images is read. With a background class, regions of any other class are found in an
+    image without a label, each with its class; without any, the image gets the background as its label. Without a
+    background class, what images of one label have and others lack is found. `hiresattn train CSV` then trains the
+    scorer with these boxes. Rows of other splits, and rows with boxes, are copied. What is found goes
     to CSV.part image by image, until CSV is written whole.
     """
     from hiresattn.inference.locate import locate as locate_boxes

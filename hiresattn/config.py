@@ -222,6 +222,9 @@ class ModelConfig(_Json):
     background: str | None = None
     """Class of images that show nothing to find. With it, the evidence of single glimpses is pooled: the prediction is
     the sum of their likelihood ratios, each class against this one."""
+    pool_finest: bool = False
+    """Whether only finest glimpses are pooled, as long as there is one: where coarse ones have an encoder of their own,
+    whose vectors mean something else. With a background class it is always so."""
     head: str = "classifier"
     """Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own (saol, ltpa, oaa), its
     probabilities averaged over glimpses with the aggregator's weights."""

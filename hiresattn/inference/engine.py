@@ -27,6 +27,8 @@ class NetFacts:
     """Whether an image may have any number of the classes."""
     head: str = "classifier"
     """Which head predicts: the ``classifier`` of the pooled glimpses, or the ``scorer``'s own probabilities."""
+    pool_finest: bool = False
+    """Whether only finest glimpses are pooled, as long as there is one."""
     aggregator: str = "attention"
     """``attention`` (weights are the softmax of ``weight_logits``) or ``mean``."""
 

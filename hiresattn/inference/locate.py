@@ -1,9 +1,10 @@
 """Boxes from image labels: visit every finest region, and keep those that explain the label."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.geometry import check_region
+from hiresattn.inference.attention_regions import (
+    RegionScores,
+    calibrated_boxes,
+    kept_scores,
+    region_scores,
+)
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import check_value_range
@@ -98,7 +105,7 @@ def locate(
 
     Args:
         manifest: A CSV or Parquet file, or examples.
-        model: A model with a background class: a directory, a hub name or a loaded model.
+        model: A directory, a hub name or a loaded model.
         output: Manifest to write, CSV; None = nothing is written.
         options: How; None = the defaults.
         resume: Go on from ``OUTPUT.part``: only images that aren't in it are read.
@@ -110,8 +117,7 @@ def locate(
         The rows with boxes, and how many images have some.
 
     Raises:
-        ConfigError: If the model has no background class, a label is none of its classes, an image has too many
-            regions, or ``output`` is there already or the manifest itself.
+        ConfigError: If a label can't be used, an image has too many regions, or ``output`` is in the way.
         HiresattnError: If an image can't be read.
         WriteError: If ``output`` can't be written.
 
@@ -128,7 +134,8 @@ def locate(
     _warn_of_unlabelled(rows)
     run = [loaded.sha256, chosen.bands, chosen.value_range]
     engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
-    found, failures = 0, []
+    scores: dict[int, RegionScores] = {}
+    failures: list[tuple[str, str]] = []
     with ExitStack() as stack:
         file = None
         if output is not None:
@@ -137,13 +144,12 @@ def locate(
         for count, row in enumerate(searched, 1):
             key = _key(rows[row], run)
             try:
-                if key in done:
-                    rows[row] = _from_line(rows[row], done[key])
+                if loaded.net.background is None:
+                    compute = partial(_scores, rows[row], engine, loaded, chosen)
+                    scores[row] = kept_scores(done.get(key), compute, _writer(file, key, rows[row]))
                 else:
-                    rows[row] = _locate_one(rows[row], engine, loaded, chosen)
-                    if file is not None and key is not None:
-                        file.write(_to_line(rows[row], key))
-                found += bool(rows[row].boxes)
+                    compute_one = partial(_locate_one, rows[row], engine, loaded, chosen)
+                    rows[row] = _kept(rows[row], done.get(key), compute_one, _writer(file, key, rows[row]))
             except WriteError:
                 raise
             except Exception as error:
@@ -151,10 +157,15 @@ def locate(
                     raise
                 failures.append((str(rows[row].source), str(error) or type(error).__name__))
             progress(count / len(searched), Path(str(rows[row].source)).name)
+        for row, example in calibrated_boxes(
+            {row: (rows[row], seen) for row, seen in scores.items()}, loaded.classes
+        ):
+            rows[row] = example
         if output is not None:
             write_manifest(output, rows)
             if not failures:
                 _part(output).unlink(missing_ok=True)
+    found = sum(bool(rows[row].boxes) for row in searched)
     return Located(tuple(rows), len(searched), found, tuple(failures))
 
 
@@ -163,13 +174,15 @@ def located(
 ) -> Iterator[Example]:
     """Find the regions that show the labels of images, by reading every finest region.
 
-    The model must know what single regions show; it needs no scorer. In an image without a label, regions of any
-    class but the background are found, each with the class that the model predicts. How common such regions are is
-    estimated per image (expectation-maximisation of a mixture with the background).
+    The model must know what single regions show; it needs no scorer. With a background class, in an image without a
+    label regions of any other class are found, each with the class that the model predicts; how common such regions
+    are is estimated per image (expectation-maximisation of a mixture with the background). Without one, a region's
+    attention times its evidence for the label is compared with that in images of other labels (``Calibration``): all
+    images are looked at before the first is yielded.
 
     Args:
         examples: Images or windows, labelled or not.
-        model: A model with a background class.
+        model: Best one that looks at every finest region.
         options: How; None = the defaults.
         changes: Single options, in place of those of ``options``.
 
@@ -179,15 +192,67 @@ def located(
         label; in one of background a region that happens to resemble a class may still be found.
 
     Raises:
-        ConfigError: If the model has no background class, a label is none of its classes, or an image has more
-            regions than ``exhaustive.MOST_FINEST``.
+        ConfigError: If a label can't be used, or an image has more regions than ``exhaustive.MOST_FINEST``.
         HiresattnError: If an image can't be read.
     """
     chosen = changed(options, changes, LocateOptions)
     engine = TorchEngine(ready_net(model.net, pick_device(chosen.device)))
     check(model, ())
-    for example in examples:
-        yield _locate_one(example, engine, model, chosen)
+    if model.net.background is not None:
+        for example in examples:
+            yield _locate_one(example, engine, model, chosen)
+        return
+    seen = {row: (example, _scores(example, engine, model, chosen)) for row, example in enumerate(examples)}
+    for _, example in calibrated_boxes(seen, model.classes):
+        yield example
+
+
+def _scores(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> RegionScores:
+    """How far the finest regions of one image speak for each class."""
+    check(model, (example,))
+    with _opened(example, model, options) as (fetch, frame):
+        return region_scores(engine, fetch, frame)
+
+
+def _kept(
+    example: Example,
+    line: Mapping[str, Any] | None,
+    compute: Callable[[], Example],
+    write: Callable[[dict[str, Any]], None],
+) -> Example:
+    """What an interrupted run found in an image; or what is found now, and kept."""
+    if line is not None:
+        return _from_line(example, line)
+    found = compute()
+    write({name: getattr(found, name) for name in ("label", "boxes", "box_labels", "box_confidence")})
+    return found
+
+
+def _writer(file: LinesFile | None, key: str | None, example: Example) -> Callable[[dict[str, Any]], None]:
+    """Keeps what was found in an image, where it has a name to be found again by."""
+
+    def write(found: dict[str, Any]) -> None:
+        if file is not None and key is not None:
+            file.write({"key": key, "source": str(example.source)} | found)
+
+    return write
+
+
+@contextmanager
+def _opened(
+    example: Example, model: Model, options: LocateOptions
+) -> Iterator[tuple[CropFetcher, np.ndarray]]:
+    """What reads an image, and the rectangle of it that is searched."""
+    pyramid = open_pyramid(example.source, mpp=example.mpp, nodata=model.config.input.nodata)
+    try:
+        region = example.region or (0, 0, pyramid.height, pyramid.width)
+        check_region(region, pyramid.height, pyramid.width, pyramid.source)
+        config = input_for(model.config.input, pyramid, options.bands, options.value_range)
+        with CropFetcher([pyramid], config, threads=options.threads) as fetch:
+            yield fetch, np.array(region, np.int64)
+    finally:
+        if pyramid is not example.source:
+            pyramid.close()
 
 
 def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
@@ -197,18 +262,8 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     classes = others if example.label is None else [model.classes.index(str(example.label))]
     if classes == [background]:
         return replace(example, boxes=())
-    pyramid = open_pyramid(example.source, mpp=example.mpp, nodata=model.config.input.nodata)
-    try:
-        region = example.region or (0, 0, pyramid.height, pyramid.width)
-        check_region(region, pyramid.height, pyramid.width, pyramid.source)
-        config = input_for(model.config.input, pyramid, options.bands, options.value_range)
-        with CropFetcher([pyramid], config, threads=options.threads) as fetch:
-            found = label_regions(
-                engine, fetch, np.array(region, np.int64), classes, known=example.label is not None
-            )
-    finally:
-        if pyramid is not example.source:
-            pyramid.close()
+    with _opened(example, model, options) as (fetch, frame):
+        found = label_regions(engine, fetch, frame, classes, known=example.label is not None)
     if found is None:
         return replace(example, boxes=None)
     boxes: Any = tuple(map(tuple, found.region.tolist()))
@@ -218,23 +273,24 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     if boxes and max(confidence) >= SURE:
         names = tuple(model.classes[index] for index in found.class_index.tolist())
         return replace(example, boxes=boxes, box_labels=names, box_confidence=confidence)
-    return replace(example, label=model.classes[background], boxes=())
+    return replace(example, label=model.config.background, boxes=())
 
 
-def check(model: Model, examples: Iterable[Example]) -> int:
-    """Refuse what can't be located; the index of the model's background class.
+def check(model: Model, examples: Iterable[Example]) -> int | None:
+    """Refuse what can't be located; the index of the model's background class, if it has one.
 
     Raises:
-        ConfigError: If the model has no background class, or a label is several or none of its classes.
+        ConfigError: If a label is several or none of its classes, or missing where there is no background class.
     """
-    if model.net.background is None:
-        raise ConfigError(
-            f"model {model.name!r} has no background class; train one with the option background"
-        )
     for example in examples:
         if isinstance(example.label, tuple):
             raise ConfigError(
                 f"{example.source}: it has several labels; boxes are found for one label per image"
+            )
+        if example.label is None and model.net.background is None:
+            raise ConfigError(
+                f"{example.source}: it has no label, which a model with a background class can do without, and "
+                f"{model.name!r} has none"
             )
         if example.label is not None and example.label not in model.classes:
             known = ", ".join(model.classes)
@@ -283,12 +339,7 @@ def _key(example: Example, run: Any) -> str | None:
     return source_key(str(name), example.region, example.label, example.mpp, run)
 
 
-def _to_line(example: Example, key: str) -> dict[str, Any]:
-    found = {name: getattr(example, name) for name in ("label", "boxes", "box_labels", "box_confidence")}
-    return {"key": key, "source": str(example.source)} | found
-
-
-def _from_line(example: Example, line: dict[str, Any]) -> Example:
+def _from_line(example: Example, line: Mapping[str, Any]) -> Example:
     boxes, labels, confidence = line["boxes"], line["box_labels"], line["box_confidence"]
     return replace(
         example,

@@ -38,15 +38,24 @@ class WeightedMean:
 
     A linear classifier of the weighted mean of features is the weighted mean of their logits, for weights sum
     to 1: neither features nor the classifier are needed again.
+
+    Args:
+        scorer_head: Whether the scorer's own head predicts.
+        pool_finest: Whether only finest glimpses count, as long as there is one.
     """
 
-    def __init__(self, *, scorer_head: bool = False) -> None:
+    def __init__(self, *, scorer_head: bool = False, pool_finest: bool = False) -> None:
         self._scorer_head = scorer_head
+        self._pool_finest, self._any_finest = pool_finest, False
         self._top, self._total = -math.inf, 0.0
         self._sum: np.ndarray | float = 0.0
 
     def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:  # noqa: ARG002 - common interface
         """Pool one more glimpse: see ``Pool``."""
+        if self._pool_finest and finest and not self._any_finest:  # from now on only finest glimpses count
+            self._any_finest, self._top, self._total, self._sum = True, -math.inf, 0.0, 0.0
+        if self._any_finest and not finest:
+            return
         if self._scorer_head and found.class_log_prob is not None:
             values = np.exp(found.class_log_prob[row].astype(np.float64))
         else:
@@ -66,7 +75,8 @@ class WeightedMean:
 
     def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
         """The softmax of the aggregator's logits."""
-        return np.asarray(np.exp(table["weight_logit"].astype(np.float64) - self._top) / self._total)
+        weights = np.exp(table["weight_logit"].astype(np.float64) - self._top) / self._total
+        return np.where(table["finest"], weights, 0.0) if self._any_finest else np.asarray(weights)
 
 
 class EvidenceSum:
@@ -117,7 +127,7 @@ def pool_for(facts: NetFacts) -> Pool:
     """An empty pool, as the network pools."""
     if facts.background is not None:
         return EvidenceSum(facts.background, facts.prior_weight)
-    return WeightedMean(scorer_head=facts.head == "scorer")
+    return WeightedMean(scorer_head=facts.head == "scorer", pool_finest=facts.pool_finest)
 
 
 def confidence(logits: Float[np.ndarray, " K"], facts: NetFacts) -> float:

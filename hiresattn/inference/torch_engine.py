@@ -29,6 +29,7 @@ class TorchEngine:
             prior_weight=0.0 if net.prior_weight is None else float(net.prior_weight.detach()),
             multi_label=net.multi_label,
             head=net.head,
+            pool_finest=net.pool_finest,
             aggregator="mean" if isinstance(net.aggregator, MeanPooling) else "attention",
         )
 

@@ -92,8 +92,7 @@ def pool_evidence(
         Logits per image (0 for the background), and each glimpse's share of the evidence for the likeliest other
         class; shares sum to 1 over an image.
     """
-    some = torch.zeros(count, device=logits.device).index_add(0, image, voting.float()) > 0
-    rows = voting | ~some[image]
+    rows = pooled_rows(voting, image, count)
     ratio = (logits - logits[:, background, None] + log_prior[:, None]).masked_fill(
         ~rows[:, None], -torch.inf
     )
@@ -107,6 +106,12 @@ def pool_evidence(
     others = pooled.detach().masked_fill(classes == background, -torch.inf)
     best = others.argmax(1)[image, None]
     return pooled, (mass / total[image]).gather(1, best)[:, 0]
+
+
+def pooled_rows(voting: Bool[Tensor, " n"], image: Int64[Tensor, " n"], count: int) -> Bool[Tensor, " n"]:
+    """Which glimpses are pooled: those that vote; of an image without any, all."""
+    some = torch.zeros(count, device=image.device).index_add(0, image, voting.float()) > 0
+    return voting | ~some[image]
 
 
 def log_mean_prob(

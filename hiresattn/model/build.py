@@ -87,6 +87,7 @@ def build_model(config: ModelConfig, *, start: EncoderSpec | None = None) -> Gli
         background=None if config.background is None else config.classes.index(config.background),
         multi_label=config.multi_label,
         head=config.head,
+        pool_finest=config.pool_finest,
     )
     for name, part in net.named_children():
         if name not in ("encoder", "coarse_encoder") or start is None:

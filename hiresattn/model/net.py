@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, locations
-from hiresattn.model.aggregators import log_mean_prob, pool_evidence
+from hiresattn.model.aggregators import log_mean_prob, pool_evidence, pooled_rows
 from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.frontier import Division, Frontier, Glimpses
 from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
@@ -56,6 +56,7 @@ class GlimpseNet(nn.Module):
         head: Which head predicts: the ``classifier`` of the pooled glimpses; or the ``scorer``'s own, its class
             probabilities averaged over glimpses with the aggregator's weights. With one glimpse that is the
             classifier that the scorer was published as.
+        pool_finest: Whether the aggregator pools only finest glimpses, as long as an image has one.
 
     Source:
         TNet ("Hard-Attention for Scalable Image Classification", NeurIPS 2021), traversal; the modules are
@@ -71,9 +72,11 @@ class GlimpseNet(nn.Module):
         background: int | None = None,
         multi_label: bool = False,
         head: str = "classifier",
+        pool_finest: bool = False,
     ) -> None:
         super().__init__()
         self.head = head
+        self.pool_finest = pool_finest
         self.encoder = parts.encoder
         self.coarse_encoder = parts.coarse_encoder
         self.background = background
@@ -182,12 +185,14 @@ class GlimpseNet(nn.Module):
         Where evidence is pooled, ``straight_through`` lets the gradient reach the choices.
         """
         image = torch.from_numpy(table.image).to(table.features.device)
-        if self.background is None or self.prior_weight is None:
-            pooled, weights = self.aggregator(table.features, image, count)
-            if self.head == "scorer":
-                return log_mean_prob(table.class_log_prob, weights, image, count), weights
-            return self.classifier(pooled), weights
         finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
+        if self.background is None or self.prior_weight is None:
+            rows = pooled_rows(finest, image, count) if self.pool_finest else torch.ones_like(finest)
+            pooled, weights = self.aggregator(table.features[rows], image[rows], count)
+            spread = weights.new_zeros(len(image)).masked_scatter(rows, weights)
+            if self.head == "scorer":
+                return log_mean_prob(table.class_log_prob[rows], weights, image[rows], count), spread
+            return self.classifier(pooled), spread
         prior = log_priors(table) if straight_through else log_priors(table).detach()
         logits = self.classifier(table.features)
         return pool_evidence(logits, image, finest, count, self.background, self.prior_weight * prior)

@@ -15,25 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.checkpoint import load_model, update_training
-from hiresattn.datasets.example import Example, classes_in
-from hiresattn.errors import ConfigError, OpenError, ReadError
+from hiresattn.datasets.example import Example
+from hiresattn.errors import ConfigError
 from hiresattn.evaluation.run import evaluate
-from hiresattn.geometry import Grid, depth_count, root_regions
-from hiresattn.inference.cover import finest_count
 from hiresattn.inference.locate import locate, located
-from hiresattn.pyramid import open_pyramid
 from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
 from hiresattn.training.log import EpochRecord
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import split_examples
+from hiresattn.training.sizes import (
+    GROWTH,
+    Sized,
+    finest_side,
+    largest_images,
+    searched_images,
+    size_groups,
+    sized,
+    validating_images,
+)
 from hiresattn.training.state import STATE, check_folder
 
-#: Finest regions of an image that the teacher is trained on, where there are smaller and larger ones: one label tells
-#: less of each region, the more it is of.
-FEW_REGIONS = 16
-#: Images are trained on in groups, each of up to this many times more regions than the last.
-GROWTH = 4
 #: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
 COARSE_BATCH = 3
 #: Learning rates of the teacher's and the search's training, as shares of the coarse encoder's.
@@ -51,19 +53,6 @@ class StepRecord:
     step: str
     """``teacher 1`` (and so on), ``coarse`` or ``search``."""
     epoch: EpochRecord
-
-
-@dataclass(frozen=True)
-class _Sized:
-    """An image, and how large it is."""
-
-    example: Example
-    regions: int
-    """Finest regions that cover it."""
-    short_side: int
-    """Level-0 px."""
-    depths: int
-    """Depths from its root regions to the finest."""
 
 
 def distil(
@@ -85,7 +74,8 @@ def distil(
         examples: Labelled images with splits ``train`` and ``val`` (others are ignored); no boxes are needed. Small
             images, of a few finest regions, help the teacher most.
         output: Model directory to make.
-        options: How to train; see ``RECIPES``. ``background`` has to be named.
+        options: How to train; see ``RECIPES``. With ``background`` the teacher pools likelihood ratios against it,
+            else by gated attention.
         resume: Go on from what the directory holds.
         overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
@@ -100,26 +90,26 @@ def distil(
         HiresattnError: If an image can't be read.
     """
     folder = Path(output)
-    if options.background is None:
+    train, held_out, options = split_examples(examples, options)
+    if options.multi_label:
         raise ConfigError(
-            "the recipe distil needs the class of images that show nothing to find; name it with background"
+            "the recipe distil is for images with one label each; train with boxes, or scorer oaa"
         )
     check_folder(folder, resume=resume, overwrite=overwrite)
     steps = folder / STEPS
     if overwrite and not resume and steps.is_dir():
         shutil.rmtree(steps)
-    train, held_out, options = split_examples(examples, options)
     begun = earlier_card(options, steps / "teacher-1" if resume else None)
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
     )  # the side of its crops
-    known, val = (_sized(part, options, on_message) for part in (train, held_out))
-    searched = _searched(known, options)
+    known, val = (sized(part, options, on_message) for part in (train, held_out))
+    searched = searched_images(known, options)
     if not searched:
         raise ConfigError(
-            f"no image to train on is larger than a finest region ({_finest(options)} px); there is nothing to search"
+            f"no image to train on is larger than a finest region ({finest_side(options)} px): nothing to search"
         )
-    groups = _groups(known)
+    groups = size_groups(known)
     plan = _Plan(
         [*(f"teacher {n}" for n in range(1, len(groups) + 1)), "regions", "coarse", "search"], progress
     )
@@ -137,14 +127,14 @@ def distil(
     found: list[tuple[float, Path]] = []
     for number, group in enumerate(groups):
         path = steps / f"teacher-{number + 1}"
-        part = [one.example for one in group] + _validating(val, group)
+        part = [one.example for one in group] + validating_images(val, group)
         yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
         before = str(path)
-        found.append((_exhaustive_accuracy(path, _largest(val), options), path))
+        found.append((_exhaustive_accuracy(path, largest_images(val), options), path))
     accuracy, teacher = max(found, key=lambda one: one[0])
     guided = _located([one.example for one in searched], teacher, steps, options, plan)
     plan.done("regions")
-    same = [one.example for one in _searched(val, options)] or [one.example for one in val]
+    same = [one.example for one in searched_images(val, options)] or [one.example for one in val]
     coarse = steps / "coarse"
     flat = max(one.depths for one in searched) <= 2  # only root regions are divided
     yield from run("coarse", guided + same, _coarse_options(options, teacher, flat=flat), coarse)
@@ -155,13 +145,13 @@ def distil(
     progress(1.0, "calibration")
 
 
-def _teacher_options(options: TrainOptions, group: Sequence[_Sized], before: str | None) -> TrainOptions:
+def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str | None) -> TrainOptions:
     """How the teacher is trained on images of a size: about as many regions in an epoch as with the smallest."""
     larger = max(round(math.log(max(one.regions for one in group), GROWTH)), 0)
     epoch_images = options.epoch_images and max(options.epoch_images >> larger, 1)
     return replace(
         options,
-        root_size=_finest(options),
+        root_size=finest_side(options),
         coarse_encoder=False,
         position=False,
         k=(0,),
@@ -178,6 +168,7 @@ def _coarse_options(options: TrainOptions, teacher: Path, *, flat: bool) -> Trai
     return replace(
         options,
         coarse_encoder=True,
+        pool_finest=options.background is None,
         k=(0,) if flat else options.k,
         init_from=str(teacher),
         batch_size=options.batch_size * (COARSE_BATCH if flat else 1),
@@ -187,88 +178,13 @@ def _coarse_options(options: TrainOptions, teacher: Path, *, flat: bool) -> Trai
 def _search_options(options: TrainOptions, coarse: Path) -> TrainOptions:
     """How the whole is trained on its own choices; the smallest images only are rehearsed."""
     return replace(
-        options, coarse_encoder=True, init_from=str(coarse), lr=options.lr * SEARCH_LR, stage_accuracy=0.0
+        options,
+        coarse_encoder=True,
+        pool_finest=options.background is None,
+        init_from=str(coarse),
+        lr=options.lr * SEARCH_LR,
+        stage_accuracy=0.0,
     )
-
-
-def _finest(options: TrainOptions) -> int:
-    assert options.crop_size is not None  # noqa: S101 - chosen with the encoder
-    return options.finest or options.crop_size
-
-
-def _sized(
-    examples: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
-) -> list[_Sized]:
-    """Images and how large they are; those that can't be opened are left out where the options say so."""
-    grid, finest, found = Grid(options.grid, options.fraction), _finest(options), []
-    for example in examples:
-        try:
-            height, width = _extent(example)
-        except (OpenError, ReadError) as error:
-            if options.on_error == "raise":
-                raise
-            on_message(f"Skipped: {error}")
-            continue
-        depths = depth_count(root_regions(height, width, root_size=options.root_size), grid, finest)
-        found.append(_Sized(example, finest_count(height, width, finest), min(height, width), depths))
-    return found
-
-
-def _extent(example: Example) -> tuple[int, int]:
-    """Height and width of an image, or of its window, level-0 px."""
-    if example.region is not None:
-        return example.region[2:]
-    pyramid = open_pyramid(example.source, mpp=example.mpp)
-    try:
-        return pyramid.height, pyramid.width
-    finally:
-        if pyramid is not example.source:
-            pyramid.close()
-
-
-def _groups(images: Sequence[_Sized]) -> list[list[_Sized]]:
-    """Images that the teacher is trained on, from small to large, each group with at least half of the classes."""
-    by_size: dict[int, list[_Sized]] = {}
-    for one in images:
-        by_size.setdefault(math.ceil(math.log(one.regions, GROWTH) - 1e-9), []).append(one)
-    classes = len({name for one in images for name in classes_in(one.example)})
-    groups: list[list[_Sized]] = []
-    for _, same in sorted(by_size.items()):
-        if groups and not all(2 * _class_count(group) >= classes for group in (groups[-1], same)):
-            groups[-1] = groups[-1] + same
-        else:
-            groups.append(same)
-    few = [group for group in groups if max(one.regions for one in group) <= FEW_REGIONS]
-    return few or groups[:1]
-
-
-def _class_count(group: Sequence[_Sized]) -> int:
-    return len({name for one in group for name in classes_in(one.example)})
-
-
-def _searched(images: Sequence[_Sized], options: TrainOptions) -> list[_Sized]:
-    """Images that the student learns to search: those of at least a root region's size, if there are any."""
-    several = [one for one in images if one.regions > 1]
-    return [one for one in several if one.short_side >= (options.root_size or 0)] or several
-
-
-def _validating(val: Sequence[_Sized], group: Sequence[_Sized]) -> list[Example]:
-    """Validation images as large as a group's; without any, the smallest of the larger ones, or all."""
-    most = max(one.regions for one in group)
-    least = min(one.regions for one in group)
-    same = [one for one in val if least <= one.regions <= most]
-    if not same:
-        next_larger = min((one.regions for one in val if one.regions > most), default=0)
-        same = [one for one in val if one.regions == next_larger] or list(val)
-    return [one.example for one in same]
-
-
-def _largest(val: Sequence[_Sized]) -> list[Example]:
-    """Validation images of the largest size that most have in common."""
-    if not val:
-        return []
-    counts = sorted(one.regions for one in val)
-    return [one.example for one in val if one.regions >= counts[-max(len(counts) // 4, 1)]]
 
 
 def _exhaustive_accuracy(path: Path, examples: Sequence[Example], options: TrainOptions) -> float:

@@ -136,7 +136,10 @@ def _task_loss(
         batch.box_classes,
         batch.box_confidence,
     )
-    if net.background is not None and net.coarse_encoder is not None:  # coarse regions are no evidence
+    if net.coarse_encoder is not None and (
+        net.background is not None or net.pool_finest
+    ):  # coarse: no evidence
+        single[expandable(traversal.region, net.finest)] = -1
         finest = traversal.image[~expandable(traversal.region, net.finest)]
         if not len(finest):  # a loss without a graph: no weight decays for it
             return traversal.logits.new_zeros(()), baseline

@@ -93,6 +93,8 @@ class TrainOptions:
     """Scorer ``oaa``: accumulated attention below this counts as none, 0 to below 1; 0.5 to 0.8 for small objects."""
     head: str = "classifier"
     """Which head predicts: the ``classifier`` of the pooled glimpses, or the ``scorer``'s own (saol, ltpa, oaa)."""
+    pool_finest: bool = False
+    """Pool finest glimpses only, as long as there is one; always so with a background class."""
     aggregator: str = "attention"
     """How an image's glimpses are pooled: ``attention`` (gated attention) or ``mean``."""
     background: str | None = None
@@ -309,6 +311,7 @@ def model_config(
         location=LocationConfig(detach=options.detach_scorer, normalize=options.normalize_scores),
         grid=Grid(options.grid, options.fraction),
         aggregator=options.aggregator,
+        pool_finest=options.pool_finest,
         background=options.background,
         coarse_encoder=options.coarse_encoder,
         position="frame" if options.position else None,

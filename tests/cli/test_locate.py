@@ -2,6 +2,7 @@
 
 import csv
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,15 +100,11 @@ def test_what_can_not_be_located_is_refused_before_anything_is_read(run, work, t
     assert not (work / "x.csv").exists()
 
 
-def test_a_model_without_a_background_is_refused(run, work):
-    from importlib.resources import files
-
-    found = run(
-        "locate", work / "scenes.csv", "-m", str(files("hiresattn.demo") / "model"), "-o", work / "x.csv"
-    )
+def test_labels_that_the_model_does_not_know_are_refused(run, work):
+    demo = Path(__file__).parents[2] / "hiresattn" / "demo" / "model"
+    found = run("locate", work / "scenes.csv", "-m", demo, "-o", work / "none.csv")
     assert found.exit_code == 1
-    assert "option background" in found.stderr
-    assert not (work / "x.csv").exists()
+    assert "label 'bright' is none of the model's classes" in found.stderr
 
 
 def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatch):

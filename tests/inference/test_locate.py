@@ -128,19 +128,20 @@ def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):
     example = Example(10 * image.astype(np.uint16), "bright", mpp=0.5)
     (found,) = located([example], model, threads=0, device="cpu", bands=(2,), value_range=(0, 2550))
     assert _regions(found) == [(16, 32)]
-    assert opened == [{"mpp": 0.5}]
+    assert opened == [{"mpp": 0.5, "nodata": None}]
     for wrong in ({"bands": (0,)}, {"value_range": (1.0, 0.0)}, {"device": "nosuch"}):
         with pytest.raises(ConfigError):
             list(located([example], model, **wrong))
 
 
-def test_a_model_without_a_background_is_refused(model):
+def test_labels_that_a_model_does_not_know_are_refused(model):
+    blank = np.zeros((16, 16, 1), np.uint8)
     with pytest.raises(ConfigError, match="none of the model's classes"):
-        list(located([Example(np.zeros((16, 16, 1), np.uint8), "green")], model))
+        list(located([Example(blank, "green")], model))
     model.net.background, kept = None, model.net.background
     try:
-        with pytest.raises(ConfigError, match="background"):
-            list(located([], model))
+        with pytest.raises(ConfigError, match="no label"):
+            list(located([Example(blank)], model))
     finally:
         model.net.background = kept
     assert torch.is_grad_enabled()

@@ -107,9 +107,25 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(scenes, trai
     assert [record.step for record in rest] == ["teacher 2", "coarse", "search"]
 
 
+def test_without_a_background_class_the_teacher_pools_by_attention(scenes, tmp_path):
+    two = [example for example in scenes if example.label != "plain"]
+    options = replace(OPTIONS, background=None)
+    for _ in distil(two, tmp_path / "model", options):
+        pass
+    model = load_model(tmp_path / "model")
+    assert model.config.pool_finest
+    facts = model.training["distilled"]
+    assert facts["teacher"]["accuracy"] > 0.9
+    assert facts["student"]["accuracy"] > 0.8
+    rows = read_manifest(tmp_path / "model" / STEPS / "regions.csv")
+    boxed = [row for row in rows if row.boxes and max(row.box_confidence) > 0.5]
+    assert len(boxed) > len(rows) / 2
+
+
 def test_what_cannot_be_taught_is_refused(scenes, tmp_path):
-    with pytest.raises(ConfigError, match="name it with background"):
-        next(distil(scenes, tmp_path / "m", replace(OPTIONS, background=None)))
+    several = [replace(example, label=(example.label,)) for example in scenes]
+    with pytest.raises(ConfigError, match="one label each"):
+        next(distil(several, tmp_path / "m", replace(OPTIONS, background=None)))
     small = [example for example in scenes if "-32-" in example.source]
     with pytest.raises(ConfigError, match="nothing to search"):
         next(distil(small, tmp_path / "m", OPTIONS))
