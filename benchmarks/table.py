@@ -24,6 +24,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "hints": ("hints", needle.hints),
     "islands": ("islands", scenes.islands),
     "oddcell": ("oddcell", scenes.oddcell),
+    "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
     "megamnist": ("megamnist", scenes.megamnist),
     "fmow": ("fmow-synthetic", scenes.fmow),

@@ -122,6 +122,30 @@ def tnet_speed(result: dict[str, Any]) -> str:
     return table(head, rows) + words + source(result, "tnet_speed.py")
 
 
+def features(result: dict[str, Any]) -> str:
+    """Training a head on kept features: the first time, and again."""
+    first, again = result["extraction"]
+    head, cohort = result["head"], result["cohort_head"]
+    spent = [
+        ("first: features extracted, then a head trained", first["seconds"] + head["seconds"],
+         first["cpu_seconds"] + head["cpu_seconds"]),
+        ("again: features looked up, then a head trained", again["seconds"] + head["seconds"],
+         again["cpu_seconds"] + head["cpu_seconds"]),
+        ("again: a head alone", head["seconds"], head["cpu_seconds"]),
+    ]  # fmt: skip
+    rows = [[words, f"{wall:.0f}", f"{cpu:.0f}", f"{spent[0][2] / cpu:.0f}"] for words, wall, cpu in spent]
+    images, regions, width = result["cohort"]
+    rows.append(
+        [f"a head on {images} images of {regions:,} regions, {width:,} numbers each", f"{cohort['seconds']:.0f}",
+         f"{cohort['cpu_seconds']:.0f}", ""]
+    )  # fmt: skip
+    words = (
+        f"\n\n{result['scenes']} scenes of 2,048 px, {first['regions']:,} regions of 64 px, ResNet-18 with random "
+        f"weights; {result['epochs']} epochs. The last row: random features in which 1 % of the regions show the class."
+    )
+    return table(["training", "s", "CPU s", "times less CPU"], rows) + words + source(result, "features.py")
+
+
 def conversion(result: dict[str, Any]) -> str:
     """Ours beside dask's coarsening, level by level."""
     names = {"ours": "`hiresattn convert`", "dask": "`dask.array.coarsen`, level by level"}
