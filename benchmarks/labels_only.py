@@ -16,6 +16,7 @@ import click
 import numpy as np
 
 from hiresattn import load_model
+from hiresattn.checkpoint import CARD
 from hiresattn.datasets.example import Example
 from hiresattn.training.distil import STEPS, distil
 from oddcell import BUDGETS, LOOKING, TEST, VALIDATION, measure, told
@@ -103,7 +104,8 @@ def main(shared: Path, work: Path, smallest: tuple[int, ...], seeds: str, split:
             if kept.exists():
                 continue
             before = work / f"{model.name}.seconds"
-            spent = trained(shared / ZIP, seed, size, model)
+            done = (model / CARD).is_file() and "distilled" in load_model(model).training
+            spent = 0.0 if done else trained(shared / ZIP, seed, size, model)
             if not before.exists():  # steps that a resumed run skipped are counted by their models
                 paths = [model, *(model / STEPS).iterdir()]
                 spent = float(np.sum([load_model(p).training["cpu_seconds"] for p in paths if p.is_dir()]))
