@@ -75,8 +75,10 @@ class Calibration:
         )
         if not len(absent) or not len(present):
             return np.zeros(len(score))
-        above = [1 - np.searchsorted(own, present) / len(own) for own in (present, absent)]
-        rate = np.minimum.accumulate(np.minimum(above[1] / above[0], 1))
+        shown = 1 - np.searchsorted(present, present) / len(present)
+        # one more that doesn't show it, as high as any: few images can't make a region certain
+        null = (len(absent) - np.searchsorted(absent, present) + 1) / (len(absent) + 1)
+        rate = np.minimum.accumulate(np.minimum(null / shown, 1))
         at = np.searchsorted(present, score, side="right") - 1
         return np.where(at >= 0, 1 - rate[np.maximum(at, 0)], 0.0)
 

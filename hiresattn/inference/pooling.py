@@ -75,8 +75,9 @@ class WeightedMean:
 
     def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
         """The softmax of the aggregator's logits."""
-        weights = np.exp(table["weight_logit"].astype(np.float64) - self._top) / self._total
-        return np.where(table["finest"], weights, 0.0) if self._any_finest else np.asarray(weights)
+        counts = table["finest"] if self._any_finest else np.ones(len(table["finest"]), bool)
+        logits = np.where(counts, table["weight_logit"].astype(np.float64), -math.inf)
+        return np.asarray(np.exp(logits - self._top) / self._total)
 
 
 class EvidenceSum:

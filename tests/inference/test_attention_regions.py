@@ -26,9 +26,12 @@ def test_regions_that_only_images_with_the_label_have_show_it():
 def test_what_is_alike_in_all_images_shows_nothing():
     rng = np.random.default_rng(1)
     calibration = Calibration(2)
-    for number in range(100):
-        calibration.add(scores(rng, 5), number % 2)
-    assert calibration.probability(scores(rng, 5)[:, 0], 0).max() < 0.2
+    given = [scores(rng, 5) for _ in range(100)]
+    for number, one in enumerate(given):
+        calibration.add(one, number % 2)
+    assert calibration.probability(scores(rng, 5)[:, 0], 0).max() < 0.5
+    of_those_that_calibrated = [calibration.probability(one[:, 0], 0) for one in given[::2]]
+    assert np.concatenate(of_those_that_calibrated).max() < 0.9
 
 
 def test_a_probability_is_the_share_of_regions_as_high_that_show_the_label():
