@@ -2,8 +2,8 @@
 
     python benchmarks/features.py WORK
 
-Scenes of 2,048 px are noise with a bright patch of one colour in one region, its class. The encoder is a ResNet-18 with
-random weights at 64 px: what is measured is time. The cohort has random features, as wide as large encoders give them.
+Scenes of 2,016 px are noise with a bright patch of one colour in one region, its class. The encoder is a ResNet-18 with
+random weights at 224 px: what is measured is time. The cohort has random features, as wide as large encoders give them.
 """
 
 import json
@@ -25,7 +25,7 @@ from hiresattn.training.features import fit_features
 from hiresattn.training.options import TrainOptions
 from store import store
 
-SIDE, REGION, CLASSES = 2048, 64, ("red", "green", "blue")
+SIDE, REGION, CLASSES = 2016, 224, ("red", "green", "blue")
 SCENES = 40
 #: Images, regions of each, and width of a vector.
 COHORT = (200, 1000, 1024)
@@ -60,7 +60,7 @@ def encoder(folder: Path) -> str:
 
 
 def cohort(folder: Path, name: str) -> list[Example]:
-    """Features of a cohort: the class is in one region of a hundred."""
+    """Features of a cohort: the class is in one region of twenty."""
     folder.mkdir(parents=True, exist_ok=True)
     images, regions, width = COHORT
     rng = np.random.default_rng(0)
@@ -68,7 +68,7 @@ def cohort(folder: Path, name: str) -> list[Example]:
     for number in range(images):
         label = number % len(CLASSES)
         vectors = rng.normal(size=(regions, width)).astype(np.float16)
-        vectors[: regions // 100, label] += 4
+        vectors[: regions // 20, 16 * label : 16 * label + 16] += 2
         where = np.stack([np.arange(regions) * 64, np.zeros(regions)] + [np.full(regions, 64)] * 2, 1)
         source = str(folder / f"{number}.svs")
         facts = {"source": source, "side": 64, "encoder": name}

@@ -140,8 +140,8 @@ def features(result: dict[str, Any]) -> str:
          f"{cohort['cpu_seconds']:.0f}", ""]
     )  # fmt: skip
     words = (
-        f"\n\n{result['scenes']} scenes of 2,048 px, {first['regions']:,} regions of 64 px, ResNet-18 with random "
-        f"weights; {result['epochs']} epochs. The last row: random features in which 1 % of the regions show the class."
+        f"\n\n{result['scenes']} scenes of 2,016 px, {first['regions']:,} regions of 224 px, ResNet-18 with random "
+        f"weights; {result['epochs']} epochs. The last row: random features in which 5 % of the regions show the class."
     )
     return table(["training", "s", "CPU s", "times less CPU"], rows) + words + source(result, "features.py")
 
