@@ -351,6 +351,15 @@ def test_a_tiff_whose_planes_are_other_files_is_refused(tmp_path):
         assert str(path) in str(error)  # noqa: PT017 - either way nothing of the other file is read
 
 
+def test_a_number_in_a_files_name_is_no_answer_of_a_server(tmp_path):
+    folder = tmp_path / "404 No such file"
+    folder.mkdir()
+    (folder / "image.tif").write_text("Dear reader")
+    with pytest.raises(OpenError, match=r"no reader knows|damaged or cut short") as caught:
+        open_pyramid(folder / "image.tif")
+    assert not isinstance(caught.value, NotFoundError)
+
+
 @pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "zarr.zip"])
 def test_archives_are_refused_and_nothing_is_unpacked(tmp_path, kind):
     """So that no name in them, ``../x`` or a symbolic link, can lead anywhere."""

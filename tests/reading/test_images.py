@@ -48,7 +48,7 @@ def files(monkeypatch):
     """Images by name, opened by ``open_pyramid``."""
     made, opened = {}, []
 
-    def open_one(source):
+    def open_one(source, nodata=None):
         if isinstance(source, Pyramid):
             return source
         opened.append(Flat(int(source), wrong=source in made.get("wrong", ())))

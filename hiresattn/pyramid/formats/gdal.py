@@ -99,7 +99,8 @@ class GdalFile:
                 raster = self.open(None)
         except Exception as error:
             message = reason(error)
-            if "404" in message or "No such file" in message or "does not exist" in message:
+            said = message.replace(self.source, "")  # a name may have any words and numbers
+            if ("404" in said and self.remote) or "No such file" in said or "does not exist" in said:
                 raise NotFoundError(f"{self.source}: there is no such file ({message}); {CHECK}") from error
             remedy = "convert it to a tiled GeoTIFF or OME-TIFF"
             if self.remote and "supported file format" not in message:
