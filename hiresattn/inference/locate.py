@@ -267,7 +267,7 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     if found is None:
         return replace(example, boxes=None)
     boxes: Any = tuple(map(tuple, found.region.tolist()))
-    confidence = tuple(np.round(found.probability, 3).tolist())
+    confidence = tuple(np.round(found.probability.astype(np.float64), 3).tolist())
     if example.label is not None:
         return replace(example, boxes=boxes or None, box_confidence=confidence or None)
     if boxes and max(confidence) >= SURE:

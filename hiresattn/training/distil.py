@@ -16,6 +16,7 @@ from typing import Any
 
 from hiresattn.checkpoint import load_model, update_training
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.evaluation.run import evaluate
 from hiresattn.inference.locate import locate, located
@@ -207,6 +208,12 @@ def _located(
     if all(isinstance(example.source, str | Path) for example in examples):
         table = steps / "regions.csv"
         part = Path(f"{table}.part")
+        if table.exists() and not part.exists():  # a resumed run
+            kept = read_manifest(table)
+            return [
+                replace(own, boxes=one.boxes, box_labels=one.box_labels, box_confidence=one.box_confidence)
+                for own, one in zip(examples, kept, strict=True)
+            ]
         return list(
             locate(
                 examples, teacher, table, resume=part.exists(), overwrite=not part.exists(),
