@@ -32,7 +32,7 @@ class Level:
     height: int
     """Rows, px of this level."""
     downsample: float
-    """Level-0 px per px of this level, at least 1."""
+    """Level-0 px per px of this level, at least 1. Of a rescaled image: px of its scale, any number above 0."""
     tile_width: int
     """Columns of a storage block, px of this level."""
     tile_height: int
@@ -47,6 +47,12 @@ class Level:
     def tile_columns(self) -> int:
         """Number of tile columns."""
         return -(-self.width // self.tile_width)
+
+
+def extent(levels: Sequence[Level]) -> tuple[int, int]:
+    """Rows and columns of an image in the px that its regions are counted in: those of level 0, or of its scale."""
+    first = levels[0]
+    return max(round(first.height * first.downsample), 1), max(round(first.width * first.downsample), 1)
 
 
 def snapped_downsample(width: int, height: int, level_width: int, level_height: int) -> float:

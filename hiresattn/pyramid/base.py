@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, reason
-from hiresattn.geometry import Level, check_region
+from hiresattn.geometry import Level, check_region, extent
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
 
@@ -111,13 +111,13 @@ class Pyramid(ABC):
 
     @property
     def width(self) -> int:
-        """Columns of level 0."""
-        return self.levels[0].width
+        """Columns of level 0; of a rescaled image px of its scale."""
+        return extent(self.levels)[1]
 
     @property
     def height(self) -> int:
-        """Rows of level 0."""
-        return self.levels[0].height
+        """Rows of level 0; of a rescaled image px of its scale."""
+        return extent(self.levels)[0]
 
     @abstractmethod
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:

@@ -104,7 +104,7 @@ class Pasted(Pyramid):
         stored = [
             i for i, has in enumerate(self._donor.levels) if has.downsample <= downsample * (1 + _SLACK)
         ]
-        number = stored[-1]
+        number = stored[-1] if stored else 0  # a donor of coarser px is enlarged
         has = self._donor.levels[number]
         shift = [at - box for at, box in zip(self._at, self._box[:2], strict=True)]
         extents = (has.height, has.width)

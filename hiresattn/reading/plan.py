@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from hiresattn.errors import RegionError
-from hiresattn.geometry import Level, check_region
+from hiresattn.geometry import Level, check_region, extent
 
 #: How far a level's downsample may exceed what a crop needs: 4.016 still serves a crop that wants 4.
 SLACK = 0.01
@@ -46,7 +46,7 @@ def plan_reads(
     level 0. Pure; reads nothing.
 
     Args:
-        regions: ``(y, x, height, width)`` in level-0 px, inside the image.
+        regions: ``(y, x, height, width)`` in level-0 px (of a rescaled image: px of its scale), inside the image.
         levels: Stored resolutions, level 0 first.
         size: Px of a level across a region, at least: the side of a crop, px, times the oversampling.
         what: Name of the image, for messages.
@@ -57,7 +57,7 @@ def plan_reads(
     Raises:
         RegionError: If a region is empty or leaves the image.
     """
-    _check(regions, levels[0], what)
+    _check(regions, *extent(levels), what)
     extents = np.array([(level.height, level.width) for level in levels], np.float64)
     downsamples = np.array([level.downsample for level in levels], np.float64)
 
@@ -164,17 +164,17 @@ def block_reads(image: int, levels: Sequence[Level], plan: ReadPlan, crops: np.n
             yield Read(image, level, None, block, fed)
 
 
-def _check(regions: np.ndarray, whole: Level, what: str) -> None:
-    """Refuse the first region that is empty or leaves level 0."""
+def _check(regions: np.ndarray, rows: int, columns: int, what: str) -> None:
+    """Refuse the first region that is empty or leaves the image."""
     if regions.ndim != 2 or regions.shape[1] != 4 or regions.dtype != np.int64:
         raise RegionError(
             f"{what}: regions are int64 [n 4] (y, x, height, width); got {regions.dtype} {regions.shape}"
         )
     stop = regions[:, :2] + regions[:, 2:]
-    bad = (regions[:, :2] < 0) | (regions[:, 2:] < 1) | (stop > (whole.height, whole.width))
+    bad = (regions[:, :2] < 0) | (regions[:, 2:] < 1) | (stop > (rows, columns))
     if bad.any():
         y, x, height, width = regions[bad.any(axis=1)][0].tolist()
-        check_region((y, x, height, width), whole.height, whole.width, what)
+        check_region((y, x, height, width), rows, columns, what)
 
 
 def _windows(windows: np.ndarray, extents: np.ndarray) -> np.ndarray:
