@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     click.option(
         "--split", type=click.Choice(["train", "val", "test"]), help="Rows of a manifest to classify."
     ),
+    options.root,
+    options.label_column,
     options.bands,
     options.value_range,
     options.mpp,
@@ -79,6 +81,8 @@ def classify(
     budget: str,
     regions: tuple[tuple[int, int, int, int], ...],
     split: str | None,
+    root: str | None,
+    label_column: str | None,
     overlay: str | None,
     stop: Any,
     nms: float | None,
@@ -99,7 +103,7 @@ def classify(
     """
     output = None if output == "-" else output
     _check_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    sources = expand_sources(names, split)
+    sources = expand_sources(names, split, root=root, label_column=label_column)
     if regions:
         sources = _windows(sources, regions)
     options.check_budget(budget)

@@ -48,6 +48,8 @@ _WORDS = {
         help="Rows to evaluate; all: for images that no model was trained on. [default: test; with --calibrate val]",
     ),
     click.option("--fold", metavar="N", help="Evaluate the rows of this fold, in place of a split."),
+    options.root,
+    options.label_column,
     options.bands,
     options.value_range,
     click.option(

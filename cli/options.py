@@ -188,6 +188,14 @@ one_thread = click.option(
     metavar="N",
     help="Threads that read.",
 )
+label_column = click.option(
+    "--label-column", metavar="NAME", help="Column of the manifest that holds the label. [default: label]"
+)
+root = click.option(
+    "--root",
+    metavar="DIR",
+    help="Folder that paths in the manifest are relative to. [default: the manifest's]",
+)
 batch_images = click.option(
     "--batch-images",
     type=COUNT_OR_AUTO,

@@ -12,15 +12,23 @@ if TYPE_CHECKING:
     from hiresattn.datasets.sources import Unusable
 
 
-def expand_sources(names: Iterable[str], split: str | None = None) -> "list[str | Example | Unusable]":
+def expand_sources(
+    names: Iterable[str],
+    split: str | None = None,
+    *,
+    root: str | None = None,
+    label_column: str | None = None,
+) -> "list[str | Example | Unusable]":
     """All sources, in order.
 
     Args:
         names: As ``datasets.sources.sources_of`` takes one; ``-`` = paths on stdin, one per line.
         split: Keep only these rows of manifests.
+        root: Folder that paths in manifests are relative to; None = the manifest's.
+        label_column: Column of manifests that holds the label; None = ``label``.
 
     Raises:
-        click.UsageError: If there are no sources at all, or a split but no manifest.
+        click.UsageError: If there are no sources at all, or what is for manifests is asked and there is none.
     """
     from hiresattn.datasets.sources import images_of, is_manifest, sources_of
 
@@ -32,11 +40,11 @@ def expand_sources(names: Iterable[str], split: str | None = None) -> "list[str 
                 found.extend(images_of(path))
         else:
             manifests = manifests or is_manifest(name)
-            found.extend(sources_of(name, split))
-    if split and not manifests:
-        raise click.UsageError(
-            "--split chooses rows of a manifest; name a .csv or .parquet file among the sources"
-        )
+            found.extend(sources_of(name, split, root=root, label_column=label_column))
+    asked = {"--split": split, "--root": root, "--label-column": label_column}
+    if not manifests and any(asked.values()):
+        option = next(name for name, value in asked.items() if value)
+        raise click.UsageError(f"{option} is for a manifest; name a .csv or .parquet file among the sources")
     if not found:
         raise click.UsageError("no sources: stdin held no paths; give one path per line")
     return found

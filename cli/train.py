@@ -65,6 +65,8 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @click.argument("manifest", metavar="MANIFEST")
 @group(
     "Data",
+    _option("--root", metavar="DIR", help="Folder of relative paths. [default: MANIFEST's]"),
+    _option("--label-column", metavar="NAME", help="Column that holds the label. [default: label]"),
     _option("--bands", type=options.BANDS, metavar="1,2,3", help="Bands to use, from 1. [default: all]"),
     _option(
         "--value-range",
@@ -75,7 +77,13 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
     _flag("--multi-label", "Images may have any number of labels."),
     _option("--fold", metavar="N", help="Fold that validates; the others train."),
-    _option("--class-weights", metavar="NAME", help="none, or balanced: weigh rare classes more."),
+    _option(
+        "--val-fraction",
+        type=click.FloatRange(0, 1),
+        metavar="X",
+        help="Validate on this share of the cases.",
+    ),
+    _option("--class-weights", metavar="NAME", help="none, or balanced by class."),
     _option("--on-error", metavar="NAME", help="Unreadable image: raise, or skip it."),
 )
 @group(
@@ -85,7 +93,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option(
         "--encoder",
         metavar="NAME",
-        help="small, a timm backbone, hf-hub:owner/name, local-dir:DIR or a .safetensors.",
+        help="small, a timm name or hf-hub:owner/name.",
     ),
     _flag("--pretrained", "Start a timm backbone from its published weights."),
     _flag("--freeze-encoder", "Keep a trained encoder as it is, and train the rest."),
@@ -98,7 +106,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         "--crop-size",
         type=int,
         metavar="PX",
-        help="Side of a crop, the network's input. [default: the encoder's]",
+        help="Side of a crop. [default: the encoder's]",
     ),
     _option(
         "--finest",
@@ -120,7 +128,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step."),
     _option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Largest learning rate."),
     _option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="Weight decay."),
-    _option("--augment", metavar="NAME", help="none, mirror, flips, turns (quarter turns)."),
+    _option("--augment", metavar="NAME", help="none, mirror, flips or turns."),
     _option(
         "--jitter", type=click.FloatRange(min=0), metavar="X", help="Random brightness, contrast; .1 is mild."
     ),

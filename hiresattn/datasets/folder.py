@@ -1,6 +1,5 @@
 """Folders as data sets: the images below a folder, and one folder per class."""
 
-import hashlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from hiresattn.datasets.dicom import one_per_slide, series_of
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.datasets.indexes import without_parts
 from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.splits import drawn_splits
 from hiresattn.errors import ConfigError
 from hiresattn.files import IMAGE_SUFFIXES, is_zarr
 
@@ -39,16 +39,22 @@ def read_examples(
     labels: bool = False,
     multi: bool = False,
     fold: int | str | None = None,
+    root: str | Path | None = None,
+    label_column: str | None = None,
     seed: int = 0,
 ) -> list[Example]:
     """Read labelled images: a manifest (see ``read_manifest``), or a folder (see ``read_folder``).
 
     Raises:
-        ConfigError: If a folder is asked for several labels per image, or for a fold.
+        ConfigError: If a folder is asked for what only a manifest can say: several labels per image, a fold, a column.
         HiresattnError: What the two raise.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - no name makes it raise
-        return read_manifest(path, labels=labels, multi=multi, fold=fold)
+        return read_manifest(
+            path, labels=labels, multi=multi, fold=fold, root=root, label_column=label_column
+        )
+    if root is not None or label_column is not None:
+        raise ConfigError(f"{path}: a folder; root and label_column are for a manifest, so leave them out")
     if multi or fold is not None:
         asked = "several labels per image" if multi else f"fold {fold}"
         raise ConfigError(
@@ -102,9 +108,10 @@ def read_folder(folder: str | Path, *, seed: int = 0, train: bool = True) -> lis
             f"{inside[0]}: none of the splits {', '.join(SPLITS)}{_nearest_split(inside[0].name)} Rename it, or put "
             "the images of each class right into a folder named after it"
         )
-    examples = [
-        example for name, images in _classes(root).items() for example in _split(root, name, images, seed)
-    ]
+    labelled = [(image, name) for name, images in _classes(root).items() for image in images]
+    names = [(Path(image).relative_to(root).as_posix(), name) for image, name in labelled]
+    splits = drawn_splits(names, SHARE, SHARE, seed)
+    examples = [Example(*one, split) for one, split in zip(labelled, splits, strict=True)]
     _check_series(examples)
     return examples
 
@@ -148,21 +155,6 @@ def _check_names(root: Path, parts: dict[str, dict[str, list[str]]]) -> None:
                 raise ConfigError(
                     f"{root / split / name}: no such class in 'train'{did_you_mean(name, known)}"
                 )
-
-
-def _split(root: Path, name: str, images: Sequence[str], seed: int) -> Iterator[Example]:
-    """A class's images, each with its split: of one image it is ``train``, of two one is ``val``."""
-
-    def rank(image: str) -> bytes:
-        return hashlib.sha256(f"{seed}|{Path(image).relative_to(root).as_posix()}".encode()).digest()
-
-    count = len(images)
-    val = max(round(SHARE * count), 1) if count > 1 else 0
-    test = max(round(SHARE * count), 1) if count > 2 else 0
-    position = {image: number for number, image in enumerate(sorted(images, key=rank))}
-    for image in images:
-        at = position[image]
-        yield Example(image, name, "val" if at < val else "test" if at < val + test else "train")
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -2,8 +2,7 @@
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ from hiresattn.config import did_you_mean
 from hiresattn.datasets.boxes import Boxes, read_boxes
 from hiresattn.datasets.dicom import series_of
 from hiresattn.datasets.example import SPLITS, Example, Label, split_names, unlabelled
-from hiresattn.datasets.tables import read_table
-from hiresattn.errors import ConfigError
+from hiresattn.datasets.folds import check_fold, fold_name
+from hiresattn.datasets.tables import column_key, read_table
+from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote
 
 #: Names of the column that says what belongs together, such as the slides of a patient; the first that is there counts.
@@ -32,13 +32,20 @@ class _Columns(NamedTuple):
 
 
 def read_manifest(
-    path: str | Path, *, labels: bool = False, multi: bool = False, fold: int | str | None = None
+    path: str | Path,
+    *,
+    labels: bool = False,
+    multi: bool = False,
+    fold: int | str | None = None,
+    root: str | Path | None = None,
+    label_column: str | None = None,
 ) -> list[Example]:
     """Read a manifest: a table with one image, or one window of an image, per row.
 
-    Its columns, of which only ``path`` is always needed; others are ignored:
+    Its columns, of which only ``path`` is always needed; others are ignored. Case, spaces, ``-`` and ``_`` don't count
+    in their names:
 
-    - ``path``: file or address, relative to the manifest. ``slide`` or ``slide_id`` instead may lack the suffix.
+    - ``path``: file or address, relative to ``root``. ``slide`` or ``slide_id`` instead may lack the suffix.
     - ``label``: name of the class. ``labels`` instead: any number of names with ``|`` between.
     - ``split``: ``train`` (default), ``val`` or ``test``.
     - ``fold``: of a cross-validation; ``test`` for rows that are in none.
@@ -51,17 +58,19 @@ def read_manifest(
     - ``mpp``: micrometres per level-0 px, in place of the file's.
 
     Args:
-        path: CSV (UTF-8, with a header) or Parquet.
+        path: CSV (UTF-8, with a header; commas, semicolons or tabs between columns) or Parquet.
         labels: Check what training needs: every row of ``train`` and ``val`` has a label (in ``train``, classes of
             its boxes will do), and no image, window or group is in two splits or folds.
         multi: Read ``label`` as ``labels``; an empty one then means that the image has none of the classes.
         fold: The fold whose rows become ``val``; those of other folds become ``train``. None = splits are as written.
+        root: Folder that paths of images are relative to; None = the manifest's. Files of boxes lie beside it anyway.
+        label_column: Name of the column that holds the label, or labels, in place of ``label``.
 
     Returns:
         One example per row, in order.
 
     Raises:
-        NotFoundError: If there is no such file.
+        NotFoundError: If there is no such file, or no folder ``root``.
         BackendMissingError: If it is Parquet and pyarrow isn't installed.
         ConfigError: If a column is missing or a value unusable; the message names the line.
 
@@ -69,19 +78,26 @@ def read_manifest(
         >>> [example.label for example in hiresattn.read_manifest("slides.csv")]
     """
     path = Path(path)
-    table = read_table(path, _COLUMNS)
-    named = _columns(path, table.columns, labels=labels, multi=multi, fold=fold)
+    wanted = None if label_column is None else _known_name(label_column)
+    table = read_table(path, _COLUMNS if wanted is None else dict.fromkeys((*_COLUMNS, wanted)))
+    named = _columns(path, table.columns, labels=labels, label=wanted, multi=multi, fold=fold)
+    if root is not None and not os.path.isdir(root):  # noqa: PTH112 - no name makes it raise
+        raise NotFoundError(
+            f"{root}: no such folder; root is the folder that the manifest's paths are relative to"
+        )
     if not table.rows:
         raise ConfigError(f"{path}: no rows below the header")
     multi = multi or named.label == "labels"
     chosen = None if fold is None else fold_name(str(fold))
     lines = [line for line, _ in table.rows]
     files: dict[Any, Boxes | None] = {}
+    folder = path.parent if root is None else Path(root)
     examples = [
-        _example(row, f"{path}, {line}", named, chosen, files, path, multi=multi) for line, row in table.rows
+        _example(row, f"{path}, {line}", named, chosen, files, path, root=folder, multi=multi)
+        for line, row in table.rows
     ]
     if chosen is not None:
-        _check_fold(path, examples, chosen)
+        check_fold(path, examples, chosen)
     scales = ["" if e.mpp is None else f"{e.mpp:g} µm/px" for e in examples]
     images = [_same(e)[0] if e.mpp else None for e in examples]
     for number, first, second in _clashes(images, lines, scales):
@@ -98,29 +114,36 @@ def read_manifest(
     return examples
 
 
+def _known_name(column: str) -> str:
+    """A column by its known name, if it has one."""
+    return next((name for name in _COLUMNS if column_key(name) == column_key(column)), column.strip())
+
+
 def _columns(
-    path: Path, columns: Sequence[str], *, labels: bool, multi: bool, fold: int | str | None
+    path: Path,
+    columns: Sequence[str],
+    *,
+    labels: bool,
+    label: str | None,
+    multi: bool,
+    fold: int | str | None,
 ) -> _Columns:
     """Names of the columns that hold path, label and group; refuses a table that lacks a needed one."""
     source = next((name for name in ("path", *SOURCES) if name in columns), None)
-    separator = next((mark for mark in (";", "\t") if len(columns) == 1 and mark in columns[0]), None)
-    if separator is not None:
-        raise ConfigError(
-            f"{path}: its columns are separated by {'tabs' if separator == chr(9) else repr(separator)}; save it as "
-            "CSV, with commas between them"
-        )
     if source is None:
         near = ", ".join(columns) or "nothing"
         raise ConfigError(
             f"{path}: no column 'path'{did_you_mean('path', columns) if columns else ''}; "
             f"the first line has {near}, a manifest needs path,label[,split][,y,x,height,width]"
         )
+    if label is not None and label not in columns:
+        raise ConfigError(f"{path}: no column {label!r}{did_you_mean(label, columns)}")
     names = ("labels", "label") if multi else ("label", "labels")
-    label = next((name for name in names if name in columns), "")
+    label = label or next((name for name in names if name in columns), "")
     if labels and not label and "boxes" not in columns:
         raise ConfigError(
             f"{path}: no column 'label'; the first line has {', '.join(columns)}, and training needs the class "
-            "of every image"
+            "of every image; name the column that has it as label_column"
         )
     if fold is not None and "fold" not in columns:
         raise ConfigError(
@@ -151,43 +174,6 @@ def _check_parts(
                 f"{path}: {what} is in {first} and in {second}; what is in two tests a model on what it was "
                 "trained on; give it one"
             )
-
-
-def in_fold(examples: Iterable[Example], fold: int | str, name: str) -> list[Example]:
-    """Examples with the splits that a fold gives: its own are ``val``, those of other folds ``train``; ``test`` stays.
-
-    Args:
-        examples: Each has a fold, or the split or fold ``test``.
-        fold: Which validates.
-        name: Of the set, for messages.
-
-    Raises:
-        ConfigError: If one has no fold, or none or all are of this one.
-    """
-    chosen = fold_name(str(fold))
-    found = []
-    for example in examples:
-        own = fold_name(str(example.fold or ""))
-        if example.split == "test" or own == "test":
-            split = "test"
-        elif own:
-            split = "val" if own == chosen else "train"
-        else:
-            raise ConfigError(f"{example.source}: no fold; give it one, or the split or fold test")
-        found.append(replace(example, split=split, fold=own or None))
-    _check_fold(name, found, chosen)
-    return found
-
-
-def _check_fold(path: Path | str, examples: Sequence[Example], fold: str) -> None:
-    """Refuse a fold that no row is in, or that all are in."""
-    known = sorted({e.fold for e in examples if e.fold not in (None, "test")}, key=lambda f: (len(f), f))
-    if fold not in known:
-        raise ConfigError(
-            f"{path}: no rows of fold {fold!r}; there is {', '.join(known) or 'none'}: name one of them"
-        )
-    if len(known) == 1:
-        raise ConfigError(f"{path}: all rows are of fold {fold!r}; training needs another one")
 
 
 def _part(example: Example, fold: str | None) -> str:
@@ -222,13 +208,14 @@ def _example(
     files: dict[Any, Boxes | None],
     manifest: Path,
     *,
+    root: Path,
     multi: bool,
 ) -> Example:
     source = row[columns.source]
     if not source:
         raise ConfigError(f"{where}: the path is empty")
     if "://" not in source and not is_remote(source):
-        source = _beside(source, manifest, where)
+        source = _below(source, root, where)
         if columns.source != "path":
             source = _with_suffix(source, where)
     label: Label | None = row.get(columns.label) or None
@@ -254,9 +241,9 @@ def _example(
     )
 
 
-def _beside(source: str, manifest: Path, where: str) -> str:
-    """The path of an image whose name is relative to the manifest's folder."""
-    path = str(manifest.parent / source)
+def _below(source: str, root: Path, where: str) -> str:
+    """The path of an image whose name is relative to a folder."""
+    path = str(root / source)
     if "\\" in source and os.sep == "/" and not os.path.lexists(path):
         raise ConfigError(
             f"{where}: {source} has backslashes, as paths on Windows have; write {source.replace(chr(92), '/')}"
@@ -277,11 +264,6 @@ def _with_suffix(source: str, where: str) -> str:
     if len(found) > 1:
         raise ConfigError(f"{where}: {source} may be {' or '.join(found)}; give the name with its suffix")
     return found[0] if found else source
-
-
-def fold_name(text: str) -> str:
-    """A fold's name; whole numbers that went through a table of floats lose their point."""
-    return text.removesuffix(".0")
 
 
 def _split(row: Mapping[str, str], where: str, fold: str | None) -> str:

@@ -32,13 +32,17 @@ def is_manifest(name: str) -> bool:
     return name.lower().endswith((*SUFFIXES, *SPREADSHEETS)) and not is_remote(name)
 
 
-def sources_of(name: str, split: str | None = None) -> Iterator[str | Example | Unusable]:
+def sources_of(
+    name: str, split: str | None = None, *, root: str | None = None, label_column: str | None = None
+) -> Iterator[str | Example | Unusable]:
     """All sources that a name stands for.
 
     Args:
         name: Path of a file, a folder (its images, also in folders below; a Zarr directory is one image) or a manifest;
             a glob; a URL.
         split: Of a manifest only these rows.
+        root: Folder that paths in a manifest are relative to; None = the manifest's.
+        label_column: A manifest's column of labels; None = ``label``, or ``labels``.
 
     Yields:
         Paths and URLs as given; the rows of a manifest as examples; for a name without sources (an empty folder, a bad
@@ -46,14 +50,16 @@ def sources_of(name: str, split: str | None = None) -> Iterator[str | Example | 
         source.
     """
     if is_manifest(name):
-        yield from _rows(name, split)
+        yield from _rows(name, split, root=root, label_column=label_column)
     else:
         yield from images_of(name)
 
 
-def _rows(path: str, split: str | None) -> Iterator[Example | Unusable]:
+def _rows(
+    path: str, split: str | None, *, root: str | None, label_column: str | None
+) -> Iterator[Example | Unusable]:
     try:
-        examples = read_manifest(path)
+        examples = read_manifest(path, root=root, label_column=label_column)
     except HiresattnError as error:
         yield Unusable(path, str(error))
         return

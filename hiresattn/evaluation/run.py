@@ -12,7 +12,8 @@ from hiresattn.checkpoint import Model, load_model, set_temperature
 from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
-from hiresattn.datasets.manifest import in_fold
+from hiresattn.datasets.folds import in_fold
+from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated
 from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
@@ -39,6 +40,10 @@ class EvaluateOptions:
     """Rows to evaluate: ``train``, ``val``, ``test`` or ``all``; None = ``test``, or ``val`` to calibrate."""
     fold: int | str | None = None
     """Evaluate the rows of this fold, in place of a split."""
+    label_column: str | None = None
+    """Column of the manifest that holds the label, or labels; None = ``label``, or ``labels``."""
+    root: str | None = None
+    """Folder that paths in the manifest are relative to; None = the manifest's."""
     budget: str | int = 64
     """What one image may cost: glimpses (``64``), bytes read (``"50MB"``) or seconds (``"2s"``)."""
     stop: float | str | None = 0.95
@@ -118,8 +123,8 @@ def evaluate(
 
     Args:
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
-        manifest: A CSV or Parquet file, a folder of classes, or examples. A folder without splits is split as the
-            model's training split it.
+        manifest: A CSV or Parquet file, a folder of classes, or examples. What has no splits is split as the model's
+            training split it.
         output: Directory for ``metrics.json``, ``predictions.jsonl`` and plots; made if missing. Those of an earlier
             evaluation are removed when the first image is classified. None = nothing is written.
         options: How to evaluate; None = the defaults.
@@ -193,9 +198,12 @@ def _examples(
             "%s was trained with fold %s: if that was this manifest, it was trained on fold %s",
             model.name, trained["fold"], options.fold,
         )  # fmt: skip
-    return read_examples(
-        manifest, multi=model.config.multi_label, fold=options.fold, seed=trained.get("seed", 0)
-    )
+    seed = trained.get("seed", 0)
+    examples = read_examples(
+        manifest, multi=model.config.multi_label, fold=options.fold,
+        root=options.root, label_column=options.label_column, seed=seed,
+    )  # fmt: skip
+    return with_validation(examples, trained.get("val_fraction", 0.0), seed)
 
 
 def _run(

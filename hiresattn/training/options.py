@@ -30,7 +30,7 @@ RECIPES = ("distil",)
 _AT_LEAST_1 = "finest root_size grid glimpse_loss_depths epochs epoch_images batch_size accumulate squash"
 _AT_LEAST_0 = "weight_decay glimpse_loss value_loss location_loss reinforce_weight jitter seed threads"
 _SMALLEST = {8: "crop_size", 1: f"{_AT_LEAST_1} oversample", 0: f"{_AT_LEAST_0} stage_accuracy"}
-_SHARES = ("cutmix", "warm_up", "jpeg", "image_share")
+_SHARES = ("cutmix", "warm_up", "jpeg", "image_share", "val_fraction")
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,15 @@ class TrainOptions:
     class_weights: str = "none"
     """Weight of images in the classification loss: all alike (``none``), or by the inverse frequency of their class
     (``balanced``)."""
+    label_column: str | None = None
+    """Column of the manifest that holds the label, or labels. None = ``label``, or ``labels``."""
+    root: str | None = None
+    """Folder that paths in the manifest are relative to. None = the manifest's."""
     fold: int | str | None = None
     """Fold of the manifest that validates; the others train. None = as the column ``split`` says."""
+    val_fraction: float = 0.0
+    """Share of each class's training cases that validates where no row is of split ``val``, 0 to below 1. Drawn by
+    ``seed``; a group, and an image, stays whole."""
 
     # Losses
     estimator: str = "straight-through"

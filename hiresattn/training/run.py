@@ -13,7 +13,7 @@ from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.presets import PRESETS, RECIPES
-from hiresattn.training.setup import read_training_set
+from hiresattn.training.setup import read_training_set, validated
 
 
 def _ignore(*_: Any) -> None:
@@ -87,6 +87,7 @@ def trainings(
         A record per epoch; its ``step`` is empty without a recipe.
     """
     how: dict[str, Any] = {"resume": resume, "overwrite": overwrite, "on_message": on_message}
+    examples = validated(examples, options, on_message)
     if options.recipe is not None:
         yield from distil(examples, output, options, progress=progress, **how)
         return

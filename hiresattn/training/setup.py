@@ -11,7 +11,8 @@ from hiresattn.checkpoint import Domain
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
-from hiresattn.datasets.manifest import in_fold
+from hiresattn.datasets.folds import in_fold
+from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
@@ -47,8 +48,9 @@ def read_training_set(manifest: str | Path, options: TrainOptions) -> list[Examp
         HiresattnError: If it can't be read.
     """
     examples = read_examples(
-        manifest, labels=True, multi=options.multi_label, fold=options.fold, seed=options.seed
-    )
+        manifest, labels=True, multi=options.multi_label, fold=options.fold,
+        root=options.root, label_column=options.label_column, seed=options.seed,
+    )  # fmt: skip
     check_examples(examples, options, str(manifest))
     return examples
 
@@ -112,6 +114,21 @@ def _check_box_labels(train: Sequence[Example], held_out: Sequence[Example], opt
             f"{unnamed.source}: no label; {options.estimator} rewards right answers, so it needs one in every "
             "row: give it, or take straight-through"
         )
+
+
+def validated(
+    examples: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
+) -> list[Example]:
+    """The examples, of which ``options.val_fraction`` validates where none does; reports that nothing will."""
+    if options.fold is not None:
+        return list(examples)
+    examples = with_validation(examples, options.val_fraction, options.seed)
+    if not any(example.split == "val" for example in examples):
+        on_message(
+            "No row is of split 'val': nothing validates, and the last epoch is kept, however good it is. To split by "
+            "case, set val_fraction (0.15, say), or let `hiresattn init` write the manifest"
+        )
+    return examples
 
 
 def split_examples(

@@ -219,3 +219,36 @@ def test_images_whose_boxes_alone_have_classes_train_resume_classify_and_say_wha
         "train", write(unboxed), "-o", tmp_path / "n", *QUICK, "--scorer", "evidence", "--overwrite"
     ).stderr
     assert "'evidence' learns from boxes, and no training image has any" in said
+
+
+def test_a_spreadsheet_beside_the_slides_trains_evaluates_and_classifies_with_its_own_names(run, tmp_path):
+    for number in range(12):
+        save(tmp_path / "slides" / f"{number:03}.png", number)
+    splits = 8 * ["train"] + 4 * ["test"]
+    rows = [f"{n:03};{('dark', 'light')[n % 2]};{split};{n}" for n, split in enumerate(splits)]
+    table = tmp_path / "export.csv"
+    table.write_text("\n".join(["Slide ID;Diagnosis;Split;Case ID", *rows]), encoding="utf-8-sig")
+    how = ("--root", tmp_path / "slides", "--label-column", "diagnosis")
+    result = run("train", table, "-o", tmp_path / "model", *QUICK, *how, "--epochs", 6)
+    assert result.exit_code == 0, result.stderr
+    assert "No row is of split 'val': nothing validates" in result.stderr
+    found = run("evaluate", tmp_path / "model", table, *EVALUATE, *how)
+    assert found.exit_code == 0, found.stderr
+    assert json.loads(found.stdout)["images"] == 4
+    words = ("--split", "test", "-m", tmp_path / "model", "--device", "cpu", "--threads", "1")
+    lines = run("classify", table, *words, *how).stdout.splitlines()
+    assert [json.loads(line)["label"] for line in lines] == 2 * ["dark", "light"]
+    assert run("classify", tmp_path / "slides", *words[2:], *how).exit_code == 2
+
+
+def test_a_share_of_the_cases_validates_the_same_ones_in_evaluate(run, write, tmp_path):
+    rows = "\n".join(f"{{{n}}},{('dark', 'light')[n % 2]},p{n}" for n in range(12))
+    table = write(f"path,label,patient\n{rows}\n")
+    model = tmp_path / "model"
+    result = run("train", table, "-o", model, *QUICK, "--val-fraction", 0.3, "--seed", 3)
+    assert result.exit_code == 0, result.stderr
+    assert "8 images" in result.stderr
+    assert "validation" in result.stderr
+    assert "nothing validates" not in result.stderr
+    found = run("evaluate", model, table, *EVALUATE, "--split", "val")
+    assert json.loads(found.stdout)["images"] == 4

@@ -131,6 +131,8 @@ def test_a_folder_can_say_neither_folds_nor_several_labels_and_a_file_is_a_manif
         read_examples(tmp_path, fold=1)
     with pytest.raises(ConfigError, match="can't say several labels per image"):
         read_examples(tmp_path, multi=True)
+    with pytest.raises(ConfigError, match="root and label_column are for a manifest"):
+        read_examples(tmp_path, label_column="diagnosis")
     (tmp_path / "m.csv").write_text("path,label\na/1.png,x\n")
     assert [e.label for e in read_examples(tmp_path / "m.csv")] == ["x"]
     with pytest.raises(NotFoundError, match="no such manifest"):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -540,11 +541,58 @@ def test_ignored_classes_of_qupath_are_no_boxes(scene, caplog):
     assert scene([ignored], "plain.png") is None
 
 
-@pytest.mark.parametrize(("separator", "name"), [(";", "';'"), ("\t", "tabs")])
-def test_another_separator_is_named(tmp_path, separator, name):
-    path = write(tmp_path, "path,label\na.tif,x\n".replace(",", separator))
-    with pytest.raises(ConfigError, match=f"separated by {name}; save it as CSV, with commas"):
-        read_manifest(path)
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_the_header_says_what_separates_the_columns(tmp_path, separator):
+    rows = [["path", "label", "note, or; more"], ["a,1.tif", "x; y", "0,5"], ["b.tif", "z", ""]]
+    with (tmp_path / "m.csv").open("w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows(rows)
+    found = read_manifest(tmp_path / "m.csv")
+    assert [(Path(e.source).name, e.label) for e in found] == [("a,1.tif", "x; y"), ("b.tif", "z")]
+
+
+def test_a_table_that_excel_wrote_is_read_as_it_is(tmp_path):
+    text = "Path;Label;Case ID;Split;MPP\r\n007.svs;x;0012;Val;\r\n;;;;\r\n"
+    with pytest.raises(ConfigError, match=r"line 2: split 'Val'.*did you mean 'val'"):
+        read_manifest(write(tmp_path, text, encoding="utf-8-sig"))
+    path = write(tmp_path, text.replace("Val", "val"), encoding="utf-8-sig")
+    assert read_manifest(path) == [Example(str(tmp_path / "007.svs"), "x", "val", group="0012")]
+
+
+@pytest.mark.parametrize("header", ["PATH,Label,Case-ID", " Path , LABEL , CaseId", "path,label,case id"])
+def test_how_names_of_columns_are_written_does_not_count(tmp_path, header):
+    path = write(tmp_path, f"{header}\na.tif,x,7\n")
+    assert read_manifest(path) == [Example(str(tmp_path / "a.tif"), "x", group="7")]
+
+
+def test_the_name_itself_wins_over_another_spelling_and_two_spellings_are_an_error(tmp_path):
+    assert read_manifest(write(tmp_path, "path,Label,label\na.tif,1,x\n"))[0].label == "x"
+    for header in ("path,Label,LABEL", "path,label,label"):
+        with pytest.raises(
+            ConfigError, match=r"the columns '.*' and '.*' both mean 'label'; rename or remove"
+        ):
+            read_manifest(write(tmp_path, f"{header}\na.tif,1,x\n"))
+
+
+@pytest.mark.parametrize("name", ["diagnosis", "Diagnosis ", "Label"])
+def test_a_column_may_be_named_that_holds_the_label(tmp_path, name):
+    path = write(tmp_path, "path,Diagnosis,label\na.tif,x|y,z\n")
+    label = "z" if name == "Label" else "x|y"
+    assert read_manifest(path, label_column=name)[0].label == label
+    several = ("z",) if name == "Label" else ("x", "y")
+    assert read_manifest(path, label_column=name, multi=True)[0].label == several
+    with pytest.raises(ConfigError, match="no column 'diagnose'; did you mean 'Diagnosis'"):
+        read_manifest(path, label_column="diagnose")
+
+
+def test_paths_may_be_relative_to_another_folder_and_boxes_stay_beside_the_manifest(tmp_path):
+    (tmp_path / "slides").mkdir()
+    (tmp_path / "b.geojson").write_text('{"type": "FeatureCollection", "features": []}')
+    path = write(tmp_path, "path,boxes\nx/a.tif,b.geojson\n/data/b.tif,\ns3://b/c.tif,\n")
+    found = read_manifest(path, root=tmp_path / "slides")
+    assert [e.source for e in found] == [str(tmp_path / "slides/x/a.tif"), "/data/b.tif", "s3://b/c.tif"]
+    assert found[0].boxes == ()
+    with pytest.raises(NotFoundError, match="absent: no such folder; root is"):
+        read_manifest(path, root=tmp_path / "absent")
 
 
 def test_a_spreadsheet_and_backslashes_are_named(tmp_path):
