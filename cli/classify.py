@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     options.bands,
     options.value_range,
     options.mpp,
+    options.assume_mpp,
     options.nodata,
     click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
@@ -109,6 +110,7 @@ def classify(
     options.check_budget(budget)
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
+    from hiresattn.datasets.scales import with_scales
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
@@ -134,9 +136,13 @@ def classify(
         left = sources if file is None else file.missing(sources)
         if overlays and len(left) < len(sources):
             overlays.keep(sources, left)
-        records = classify_all(
-            [source for source in left if not isinstance(source, Unusable)], loaded, **chosen
+        usable = with_scales(
+            [source for source in left if not isinstance(source, Unusable)],
+            loaded.config.input.mpp,
+            settings["mpp"],
+            settings["assume_mpp"],
         )
+        records = classify_all(usable, loaded, **chosen)
         counts = Counts(there=len(sources) - len(left))
         wanted = ctx.obj >= 0 and not (file is None and sys.stdout.isatty())
         update = stack.enter_context(progress_bar("Classifying", len(left), wanted=wanted))
@@ -185,7 +191,7 @@ def _plan(
     from hiresattn.inference.lines import LinesFile
     from hiresattn_cli.dry_run import planned
 
-    known = {name: settings[name] for name in ("bands", "value_range", "mpp", "nodata")}
+    known = {name: settings[name] for name in ("bands", "value_range", "mpp", "assume_mpp", "nodata")}
     failed = 0
     with ExitStack() as stack:
         out = None if output is None else stack.enter_context(LinesFile(output, overwrite=overwrite))

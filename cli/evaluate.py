@@ -52,6 +52,8 @@ _WORDS = {
     options.label_column,
     options.bands,
     options.value_range,
+    options.mpp,
+    options.assume_mpp,
     click.option(
         "--on-error",
         type=click.Choice(["skip", "raise"]),

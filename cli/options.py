@@ -81,11 +81,25 @@ class _Stop(click.ParamType[Any]):
         return share
 
 
+class _Mpp(click.ParamType[Any]):
+    name = "mpp"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Micrometres, or ``auto`` or ``off``."""
+        if value in ("auto", "off") or not isinstance(value, str):
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r}: micrometres per px, such as 0.5, auto or off", param, ctx)
+
+
 BANDS = _Numbers("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
 SIZES = _Numbers("512,1024", int, "512,1024,2048")
 COUNT_OR_AUTO = _CountOrAuto()
+MPP = _Mpp()
 DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 
@@ -167,6 +181,12 @@ threads = click.option(
     type=click.IntRange(min=1),
     metavar="N",
     help="Threads that read and compute. [default: the cores, at most 8]",
+)
+assume_mpp = click.option(
+    "--assume-mpp",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="X",
+    help="µm per level-0 px of images of which neither the file nor the manifest says it.",
 )
 mpp = click.option(
     "--mpp",

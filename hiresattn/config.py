@@ -91,6 +91,9 @@ class InputConfig(_Json):
     """Number of bands that an image must have; None = any that has ``bands``."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say; None = as they say."""
+    mpp: float | None = None
+    """Micrometres per px that regions are counted in, whatever those of an image's level 0 are; None = regions are in
+    level-0 px."""
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1)
@@ -118,6 +121,8 @@ class InputConfig(_Json):
             raise ConfigError(f"oversample must be 1 to 64; got {self.oversample}")
         if self.squash is not None:
             _check_whole("squash", self.squash, 1)
+        if self.mpp is not None and not (_finite(self.mpp) and self.mpp > 0 and self.squash is None):
+            raise ConfigError(f"mpp is above 0, and goes without squash; got {self.mpp!r}")
         if self.filter not in (("area",) if self.squash is None else ("area", "bilinear")):
             raise ConfigError(f"filter must be 'area', or with squash 'bilinear'; got {self.filter!r}")
 

@@ -1,6 +1,7 @@
 """Types of options: the fields of an option class are checked against their annotations."""
 
 import functools
+import math
 import types
 import typing
 from dataclasses import fields
@@ -65,3 +66,18 @@ def type_words(hint: Any) -> str:
         return f"a list of {count}{kind}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
     return words.get(hint) or f"a {hint.__name__}"
+
+
+def check_scale_options(mpp: float | str, assume_mpp: float | None, *, squash: bool) -> None:
+    """Refuse a scale to train at, or to assume, that is none.
+
+    Raises:
+        ConfigError: If it isn't above 0, or ``auto`` or ``off``; or images are squashed, which have none.
+    """
+    if isinstance(mpp, str) and mpp not in ("auto", "off"):
+        raise ConfigError(f"mpp is a number of micrometres, 'auto' or 'off'; got {mpp!r}")
+    for number in (mpp, assume_mpp):
+        if isinstance(number, float | int) and not 0 < number < math.inf:
+            raise ConfigError(f"mpp and assume_mpp are micrometres above 0; got {number!r}")
+    if squash and not isinstance(mpp, str):
+        raise ConfigError("squash makes a square of every image, whatever its scale; leave out mpp")

@@ -14,10 +14,12 @@ from hiresattn.attention_maps.render import RegionMap, compose, write_attention
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example, names_of
+from hiresattn.datasets.scales import scale_of
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
-from hiresattn.geometry import check_region, root_regions
+from hiresattn.geometry import root_regions
 from hiresattn.model.scorers import Scorer
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.rescaled import Scale, at_scale, to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.squash import SquashFetcher, unsquashed
 
@@ -94,7 +96,7 @@ def export_attention(
         try:
             region = example.region or (0, 0, pyramid.height, pyramid.width)
             if missing:
-                found = root_maps(model, pyramid, region, map_name, threads)
+                found = root_maps(model, pyramid, region, map_name, threads, scale_of(pyramid, example))
                 maps = maps + [one for one in found if one[0] in missing]
             if not maps:  # it has no labels
                 continue
@@ -135,6 +137,7 @@ def root_maps(
     region: tuple[int, int, int, int],
     map_name: str | None = None,
     threads: int = 1,
+    scale: Scale | None = None,
 ) -> list[RegionMap]:
     """The trained model's class maps in an image's root regions.
 
@@ -144,6 +147,7 @@ def root_maps(
         region: What is classified, level-0 px.
         map_name: Which of the scorer's maps; None = the first.
         threads: Threads that read.
+        scale: The image's; None = as it says.
 
     Returns:
         A map per root region and class.
@@ -153,7 +157,8 @@ def root_maps(
         HiresattnError: If the image can't be read.
     """
     config = model.config
-    check_region(region, pyramid.height, pyramid.width, pyramid.source)
+    pyramid = at_scale(pyramid, config.input.mpp, scale)
+    region = window_of(pyramid, region)
     side = config.input.squash
     y, x, height, width = region if side is None else (0, 0, side, side)
     roots = root_regions(height, width, y, x, root_size=config.root_size, overlap=config.overlap)
@@ -174,7 +179,7 @@ def root_maps(
             f"the scorer {config.scorer!r} makes no maps {map_name!r}{did_you_mean(map_name, maps)}"
         )
     values = maps[map_name or next(iter(maps))].cpu().numpy()
-    where = roots if side is None else unsquashed(roots, region, side)
+    where = to_stored(pyramid, roots if side is None else unsquashed(roots, region, side))
     return [
         (label, (y, x, h, w), values[row, label])
         for row, (y, x, h, w) in enumerate(where.tolist())

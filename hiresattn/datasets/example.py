@@ -37,6 +37,8 @@ class Example:
     """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
     mpp: float | None = None
     """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
+    mpp_source: str | None = field(default=None, compare=False)
+    """Where ``mpp`` is from, for records; None = it is given with the image."""
     fold: str | None = None
     """Which part of a cross-validation it is, where the manifest says."""
     origin: str = field(default="", compare=False)

@@ -237,6 +237,7 @@ def _example(
         group=row.get(columns.group) or None,
         origin=where,
         mpp=_mpp(row.get("mpp", ""), where),
+        mpp_source="column mpp" if row.get("mpp") else None,
         fold=fold_name(row.get("fold", "")) or None,
     )
 

@@ -9,6 +9,7 @@ import numpy as np
 from hiresattn.checkpoint import Model
 from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.classify import classify_all
@@ -17,7 +18,7 @@ from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.sources import known_labels
-from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.rescaled import window_of
 
 #: Policies of the curve; ``best-first`` is the learned one.
 CURVE = ("best-first", "random", "lowres", "exhaustive")
@@ -144,11 +145,8 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
         if model.config.input.squash is not None:
             return ""
         try:
-            if (frame := example.region) is None:
-                pyramid = open_pyramid(example.source)
-                frame = (0, 0, pyramid.height, pyramid.width)
-                if pyramid is not example.source:
-                    pyramid.close()
+            with opened(example, model.config.input.mpp) as image:
+                frame = window_of(image, example.region)
         except HiresattnError:
             continue  # an error of its classification
         count = finest_count(*frame[2:], model.config.finest_side, model.config.overlap)
@@ -190,7 +188,10 @@ def _hit(example: Example, found: Record, model: Model) -> bool | None:
     if not own or found.status == "error" or model.config.input.squash is not None:
         return None
     finest = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
-    finest = finest[~expandable(finest, model.config.finest_side)]
+    side, at = model.config.finest_side, model.config.input.mpp
+    if at is not None and found.mpp is not None:  # as in level-0 px
+        side = max(round(side * at / found.mpp), 1)
+    finest = finest[~expandable(finest, side)]
     centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in own])[:, None] / 2
     inside = (finest[:, :2] <= centre) & (centre < finest[:, :2] + finest[:, 2:])
     return bool(inside.all(2).any())

@@ -13,6 +13,7 @@ from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.folds import in_fold
+from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated
@@ -67,6 +68,8 @@ class EvaluateOptions:
     """Stored values that are darkest and brightest; None = the model's."""
     mpp: float | None = None
     """Micrometres per level-0 px, in place of what the manifest and files say."""
+    assume_mpp: float | None = None
+    """The same, of images of which neither the manifest nor the file says it."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
     strict: bool = False
@@ -100,8 +103,8 @@ class EvaluateOptions:
     def classify(self) -> ClassifyOptions:
         """How the images are classified; calibration needs searches that spend the budget."""
         same = (
-            "budget", "scorer", "bands", "value_range", "mpp", "nodata", "strict", "nms", "device", "seed", "threads",
-            "batch_images",
+            "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "strict", "nms", "device",
+            "seed", "threads", "batch_images",
         )  # fmt: skip
         return ClassifyOptions(
             stop=None if self.calibrate else self.stop,
@@ -151,6 +154,7 @@ def evaluate(
         raise ConfigError("calibrate is for the model's own scorer; leave out scorer")
     split = chosen.split or ("val" if chosen.calibrate or chosen.fold is not None else "test")
     examples = checked(_examples(manifest, loaded, chosen), loaded, split)
+    examples = with_scales(examples, loaded.config.input.mpp, chosen.mpp, chosen.assume_mpp)
     stop = chosen.classify().stop
     first = Pass("best-first", str(chosen.budget), None if stop is None else float(stop))
     curve, left_out = (

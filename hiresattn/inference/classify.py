@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sized
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -15,6 +15,7 @@ import torch
 from hiresattn.checkpoint import Model
 from hiresattn.config import changed
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError
 from hiresattn.inference.batching import BYTES_PER_IMAGE, batch_images
@@ -82,7 +83,8 @@ def classify_all(
         thread opens the next and reads their root regions.
 
     Raises:
-        ConfigError: If an option can't be used.
+        ConfigError: If an option can't be used; with ``on_error="raise"`` if the model works at a scale, and sources
+            in a list have none: all of these are named.
         HiresattnError: With ``on_error="raise"``, what is wrong with a source, when its turn comes.
 
     Examples:
@@ -91,7 +93,10 @@ def classify_all(
     """
     chosen = changed(options, changes, ClassifyOptions)
     listed = all_of(sources)
-    return _records(listed, start_session(model, chosen))
+    session = start_session(model, chosen)
+    if chosen.on_error == "raise" and isinstance(listed, Sized) and len(listed) > 1:
+        listed = with_scales(listed, session.model.config.input.mpp, chosen.mpp, chosen.assume_mpp)
+    return _records(listed, session)
 
 
 @dataclass

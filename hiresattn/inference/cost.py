@@ -1,17 +1,17 @@
 """What classifying a source would cost, estimated from its header: no pixel is read."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import changed
 from hiresattn.datasets.example import Example
-from hiresattn.geometry import check_region
+from hiresattn.datasets.scales import opened
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.sources import input_for
-from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.rescaled import stored_image, window_of
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.estimate import advice, preview
 
@@ -37,7 +37,7 @@ def estimate_cost(
     Args:
         source: A path, a URL, or an ``Example`` (a window of an image).
         model: A loaded model.
-        options: Of ``classify``; used are ``budget``, ``bands``, ``value_range`` and ``mpp``.
+        options: Of ``classify``; used are ``budget``, ``bands``, ``value_range``, ``mpp`` and ``assume_mpp``.
         changes: Fields of ``options`` to set.
 
     Raises:
@@ -51,9 +51,10 @@ def estimate_cost(
     budget = Budget.parse(asked.budget)
     example = source if isinstance(source, Example) else Example(source)
     rule = model.config
-    with open_pyramid(example.source, mpp=asked.mpp or example.mpp, nodata=asked.nodata) as pyramid:
-        if example.region is not None:
-            check_region(example.region, pyramid.height, pyramid.width, pyramid.source)
+    if asked.mpp is not None:
+        example = replace(example, mpp=asked.mpp)
+    with opened(example, rule.input.mpp, nodata=asked.nodata, assumed=asked.assume_mpp) as pyramid:
+        region = None if example.region is None else window_of(pyramid, example.region)
         config = input_for(rule.input, pyramid, asked.bands, asked.value_range)
         check_domain(pyramid, config)
         run = preview(
@@ -64,7 +65,7 @@ def estimate_cost(
             finest=rule.finest,
             root_size=rule.root_size,
             overlap=rule.overlap,
-            region=example.region,
+            region=region,
         ).to_json()
         if budget.bytes is not None and run["bytes"] > budget.bytes:
             share = budget.bytes / run["bytes"]
@@ -72,4 +73,4 @@ def estimate_cost(
                 key: max(1, round(value * share)) for key, value in run.items() if isinstance(value, int)
             }
             run |= {"fraction": run["fraction"] * share, **whole}
-        return CostEstimate(run, advice(pyramid))
+        return CostEstimate(run, advice(stored_image(pyramid)))

@@ -7,6 +7,7 @@ import numpy as np
 from hiresattn.checkpoint import Domain
 from hiresattn.config import InputConfig
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.mpp import scale_words
 from hiresattn.reading.fetch import Crops
 
 #: An image's scale may differ from the training images' by this factor before a warning.
@@ -48,11 +49,14 @@ def warnings_for(
     """
     if side < config.size:
         yield f"the image is {side} px wide or high and a glimpse is {config.size}: it was upsampled"
+    at = trained.mpp
+    if at is not None and mpp is not None and mpp > at * SCALE_SLACK:
+        yield f"the image has {scale_words(mpp)} and the model works at {scale_words(at)}: it was upsampled"
     known = [
         ("µm/px", mpp or pyramid.mpp, domain.mpp),
         ("CRS units per px", resolution(pyramid), domain.resolution),
     ]
-    for unit, value, span in known:
+    for unit, value, span in known if at is None else ():
         if span is None:
             continue
         if value is None:

@@ -13,6 +13,7 @@ from hiresattn.config import InputConfig, changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.features import FORMATS, Features, feature_file, read_features, write_features
 from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError, OpenError, ReadError, WriteError
 from hiresattn.files import Lock, make_folder
@@ -24,6 +25,7 @@ from hiresattn.model.embed import encode
 from hiresattn.model.encoders import load_encoder
 from hiresattn.option_types import check_types
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.rescaled import Scale
 from hiresattn.reading.fetch import CropFetcher
 
 #: Most regions of one image: a slide of 100,000 x 100,000 px at 0.25 µm/px has 200,000 of 224 px.
@@ -139,7 +141,7 @@ def extract(
     chosen = changed(options, changes, ExtractOptions)
     given = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest
     images = list({_name(one): one for one in given}.values())
-    loaded = _loaded(str(encoder), chosen)
+    chosen, loaded = _loaded(str(encoder), chosen)
     folder = make_folder(output)
     for number, image in enumerate(images):
         progress(number / len(images), Path(_name(image)).name)
@@ -151,13 +153,16 @@ def extract(
     progress(1.0, "")
 
 
-def _loaded(name: str, options: ExtractOptions) -> _Encoder:
-    """The encoder, how its input is made, and the side of its regions where nothing else says it."""
+def _loaded(name: str, options: ExtractOptions) -> tuple[ExtractOptions, _Encoder]:
+    """The options, with a model's scale; the encoder, how its input is made, and the side of its regions."""
     named = None if options.bands is None else tuple(band - 1 for band in options.bands)
     if (Path(name) / CARD).is_file() or name.startswith("hf:"):
         model = load_model(name)
         rule, side = model.config.input, model.config.finest_side
         module, sha256 = model.net.encoder, model.sha256
+        if rule.mpp is not None and options.side is None:
+            options = replace(options, mpp=options.mpp or rule.mpp * side / rule.size)
+        rule = replace(rule, mpp=None)  # the side of a region says it
     else:
         loaded = load_encoder(name, bands=options.bands or (1, 2, 3))
         module, rule, sha256, side = loaded.module, loaded.input, loaded.sha256, loaded.input.size
@@ -170,7 +175,7 @@ def _loaded(name: str, options: ExtractOptions) -> _Encoder:
         rule = replace(rule, low=(low,) * len(rule.bands), high=(high,) * len(rule.bands))
     device = pick_device(options.device)
     where = str(Path(name).absolute()) if Path(name).exists() else name
-    return _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where)
+    return options, _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where)
 
 
 def _name(image: Any) -> str:
@@ -242,7 +247,8 @@ def _features(
     progress: Callable[[float], None],
 ) -> Features:
     with open_pyramid(example.source, mpp=example.mpp, nodata=encoder.rule.nodata) as pyramid:
-        side = _side(pyramid, encoder, options)
+        scale = scale_of(pyramid, example)
+        side = _side(pyramid, scale, encoder, options)
         if (count := finest_count(pyramid.height, pyramid.width, side)) > MOST_REGIONS:
             raise ConfigError(
                 f"{count:,} regions of {side} px, and at most {MOST_REGIONS:,} are extracted; choose a larger side"
@@ -264,7 +270,7 @@ def _features(
             "width": pyramid.width,
             "height": pyramid.height,
             "side": side,
-            "mpp": pyramid.mpp,
+            "mpp": scale.mpp,
         }
     return Features(
         np.concatenate(vectors) if vectors else np.zeros((0, width), np.float16),
@@ -273,13 +279,13 @@ def _features(
     )
 
 
-def _side(pyramid: Pyramid, encoder: _Encoder, options: ExtractOptions) -> int:
+def _side(pyramid: Pyramid, scale: Scale, encoder: _Encoder, options: ExtractOptions) -> int:
     """Side of a region, level-0 px."""
     if options.mpp is None:
         return encoder.side
-    if pyramid.mpp is None:
+    if scale.mpp is None:
         raise ConfigError(
             f"{pyramid.source}: its µm/px isn't known; give it in a column mpp, or the side of a region in px in place "
             "of mpp"
         )
-    return max(round(encoder.rule.size * options.mpp / pyramid.mpp), 1)
+    return max(round(encoder.rule.size * options.mpp / scale.mpp), 1)

@@ -14,9 +14,9 @@ from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
+from hiresattn.datasets.scales import opened, with_scales
 from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
-from hiresattn.geometry import check_region
 from hiresattn.inference.attention_regions import (
     RegionScores,
     calibrated_boxes,
@@ -32,7 +32,8 @@ from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.device import pick_device
 from hiresattn.option_types import check_types
-from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.rescaled import to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher
 
 _log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class LocateOptions:
     """Bands to feed the model, counted from 1; None = the model's own."""
     value_range: tuple[float, float] | None = None
     """Native values that stand for the model's darkest and brightest; None = the model's own."""
+    assume_mpp: float | None = None
+    """Micrometres per level-0 px of images of which neither the manifest nor the file says it."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
     threads: int = 2
@@ -130,9 +133,10 @@ def locate(
     rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
     loaded = model if isinstance(model, Model) else load_model(model)
     searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
-    check(loaded, [rows[n] for n in searched])  # before anything is read
+    check(loaded, wanted := [rows[n] for n in searched])  # before anything is read
+    with_scales(wanted, loaded.config.input.mpp, assumed=chosen.assume_mpp)
     _warn_of_unlabelled(rows)
-    run = [loaded.sha256, chosen.bands, chosen.value_range]
+    run = [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp]
     engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
     scores: dict[int, RegionScores] = {}
     failures: list[tuple[str, str]] = []
@@ -210,8 +214,9 @@ def located(
 def _scores(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> RegionScores:
     """How far the finest regions of one image speak for each class."""
     check(model, (example,))
-    with _opened(example, model, options) as (fetch, frame):
-        return region_scores(engine, fetch, frame)
+    with _opened(example, model, options) as (pyramid, fetch, frame):
+        found = region_scores(engine, fetch, frame)
+        return found._replace(region=to_stored(pyramid, found.region))
 
 
 def _kept(
@@ -241,18 +246,13 @@ def _writer(file: LinesFile | None, key: str | None, example: Example) -> Callab
 @contextmanager
 def _opened(
     example: Example, model: Model, options: LocateOptions
-) -> Iterator[tuple[CropFetcher, np.ndarray]]:
-    """What reads an image, and the rectangle of it that is searched."""
-    pyramid = open_pyramid(example.source, mpp=example.mpp, nodata=model.config.input.nodata)
-    try:
-        region = example.region or (0, 0, pyramid.height, pyramid.width)
-        check_region(region, pyramid.height, pyramid.width, pyramid.source)
-        config = input_for(model.config.input, pyramid, options.bands, options.value_range)
+) -> Iterator[tuple[Pyramid, CropFetcher, np.ndarray]]:
+    """An image at the model's scale, what reads it, and the rectangle of it that is searched."""
+    rule = model.config.input
+    with opened(example, rule.mpp, nodata=rule.nodata, assumed=options.assume_mpp) as pyramid:
+        config = input_for(rule, pyramid, options.bands, options.value_range)
         with CropFetcher([pyramid], config, threads=options.threads) as fetch:
-            yield fetch, np.array(region, np.int64)
-    finally:
-        if pyramid is not example.source:
-            pyramid.close()
+            yield pyramid, fetch, np.array(window_of(pyramid, example.region), np.int64)
 
 
 def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
@@ -262,11 +262,11 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     classes = others if example.label is None else [model.classes.index(str(example.label))]
     if classes == [background]:
         return replace(example, boxes=())
-    with _opened(example, model, options) as (fetch, frame):
+    with _opened(example, model, options) as (pyramid, fetch, frame):
         found = label_regions(engine, fetch, frame, classes, known=example.label is not None)
     if found is None:
         return replace(example, boxes=None)
-    boxes: Any = tuple(map(tuple, found.region.tolist()))
+    boxes: Any = tuple(map(tuple, to_stored(pyramid, found.region).tolist()))
     confidence = tuple(np.round(found.probability.astype(np.float64), 3).tolist())
     if example.label is not None:
         return replace(example, boxes=boxes or None, box_confidence=confidence or None)

@@ -36,6 +36,8 @@ class ClassifyOptions:
     the training's; None = the model's own."""
     mpp: float | None = None
     """Micrometres per level-0 px, in place of what manifests and files say."""
+    assume_mpp: float | None = None
+    """The same, of images of which neither a manifest nor the file says it."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
     strict: bool = False
@@ -68,8 +70,10 @@ class ClassifyOptions:
             raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
             self._set("value_range", check_value_range(self.value_range))
-        if self.mpp is not None and not 0 < self.mpp < math.inf:
-            raise ConfigError(f"mpp is a number of micrometres above 0; got {self.mpp!r}")
+        for name in ("mpp", "assume_mpp"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < math.inf:
+                raise ConfigError(f"{name} is a number of micrometres above 0; got {value!r}")
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more; got {self.seed}")
         if self.threads is not None and self.threads < 0:

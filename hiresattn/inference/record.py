@@ -92,7 +92,7 @@ class Record:
     region: tuple[int, int, int, int] | None = None
     """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image."""
     mpp: float | None = None
-    """Micrometres per level-0 px that the model's domain was checked with; None = not known."""
+    """Micrometres per level-0 px; None = not known."""
     mpp_source: str | None = None
     """``given`` (in place of what the file says), where the file says it, or why that wasn't taken."""
     label: str | tuple[str, ...] | None = None

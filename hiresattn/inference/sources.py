@@ -13,13 +13,15 @@ import numpy as np
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.example import Example, Label, names_of
+from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.errors import ConfigError, OpenError
-from hiresattn.geometry import check_region, root_regions
+from hiresattn.geometry import root_regions
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.roots import MOST_AT_ONCE, first_roots
 from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
@@ -36,13 +38,15 @@ class Source:
 
     example: Example
     pyramid: Pyramid | None = None
+    scale: Scale = UNKNOWN
+    """Micrometres per level-0 px, and where they are from."""
     config: InputConfig | None = None
     """How its pixels become crops."""
     number: int = -1
     """What the fetcher knows it by."""
     fetch: Callable[[np.ndarray, np.ndarray], Crops] | None = None
     region: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """What is classified, level-0 px."""
+    """What is classified, px that ``pyramid`` counts in."""
     frame: np.ndarray = field(default_factory=lambda: np.zeros(4, np.int64))
     """The same as the network is told ``[4]``: where the image is squashed, the square."""
     roots: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
@@ -78,12 +82,15 @@ class Opener:
         started = time.perf_counter()
         options, model = self._session.options, self._session.model
         if options.mpp is not None:
-            example = replace(example, mpp=options.mpp)
+            example = replace(example, mpp=options.mpp, mpp_source="option mpp")
         source = Source(example)
         seconds = self._session.budget.seconds
         limit = MOST_SECONDS.set(min(MOST_SECONDS.get(), max(seconds or math.inf, 1.0)))
         try:
-            source.pyramid = pyramid = self._images.acquire(_key(example))
+            image = self._images.acquire(_key(example))
+            at = model.config.input.mpp
+            source.scale = scale_of(image, example, options.assume_mpp, ground=at is not None)
+            source.pyramid = pyramid = at_scale(image, at, source.scale)
             check_label(example, pyramid, model)
             source.config = config = input_for(
                 model.config.input, pyramid, options.bands, options.value_range
@@ -137,11 +144,12 @@ def frame_of(
 ) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
     """The region classified; the rectangle that the network is told ``[4]``; the root regions in that.
 
+    All in the px that the pyramid counts in.
+
     Raises:
         RegionError: If the example's region leaves the image.
     """
-    region = example.region or (0, 0, pyramid.height, pyramid.width)
-    check_region(region, pyramid.height, pyramid.width, pyramid.source)
+    region = window_of(pyramid, example.region)
     seen = region if squash is None else (0, 0, squash, squash)
     rule = model.config
     roots = root_regions(*seen[2:], *seen[:2], root_size=rule.root_size, overlap=rule.overlap)

@@ -1,5 +1,6 @@
 """From a traversal to a record."""
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from hiresattn.inference.record import LIKELY, Cost, Record, Seconds, VisitedReg
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
 from hiresattn.model.traversal import Traversal
+from hiresattn.pyramid.rescaled import stored_image, to_stored
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.squash import unsquashed
 
@@ -70,14 +72,13 @@ def to_record(
     model, pyramid, config = session.model, source.pyramid, source.config
     assert pyramid is not None  # noqa: S101 - it was looked at
     assert config is not None  # noqa: S101
-    example = source.example
     scorer = "random" if session.options.policy == "random" else model.config.scorer
     record = replace(
-        blank_record(example, model),
+        blank_record(source.example, model),
         cost=_cost(source, traversal, stop_reason, stats),
-        regions=_visited(traversal, source.region, config.squash, scorer),
-        mpp=example.mpp or pyramid.mpp,
-        mpp_source="given" if example.mpp else pyramid.meta.mpp_source,
+        regions=_visited(traversal, source, config.squash, scorer),
+        mpp=source.scale.mpp,
+        mpp_source=source.scale.source,
     )
     if stop_reason == "no_valid_pixels":
         return replace(record, status="no_valid_pixels")
@@ -90,8 +91,9 @@ def to_record(
         )
     order = sorted(range(len(scores)), key=lambda c: -scores[c])
     means = source.band_means[0] if len(source.band_means) == 1 else np.nanmean(source.band_means, axis=0)
+    side = min(_stored_region(source)[2:])
     domain = warnings_for(
-        pyramid, model.domain, model.config.input, config, means, min(source.region[2:]), example.mpp
+        stored_image(pyramid), model.domain, model.config.input, config, means, side, source.scale.mpp
     )
     return replace(
         record,
@@ -122,7 +124,7 @@ def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchSt
         pixels_decoded=stats.pixels,
         bytes_read=stats.bytes,
         bytes_estimated=not stats.bytes_exact,
-        fraction_read=stats.pixels / (source.region[2] * source.region[3]),
+        fraction_read=stats.pixels / math.prod(_stored_region(source)[2:]),
         seconds=Seconds(
             open=round(source.opened, 4),
             read=round(source.read, 4),
@@ -133,10 +135,19 @@ def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchSt
     )
 
 
+def _stored_region(source: Source) -> list[int]:
+    """What was classified, level-0 px."""
+    assert source.pyramid is not None  # noqa: S101 - it was looked at
+    region: list[int] = to_stored(source.pyramid, np.array([source.region], np.int64))[0].tolist()
+    return region
+
+
 def _visited(
-    traversal: Traversal, frame: tuple[int, int, int, int], squash: int | None, scorer: str
+    traversal: Traversal, source: Source, squash: int | None, scorer: str
 ) -> tuple[VisitedRegion, ...]:
-    regions = traversal.region if squash is None else unsquashed(traversal.region, frame, squash)
+    assert source.pyramid is not None  # noqa: S101 - it was looked at
+    regions = traversal.region if squash is None else unsquashed(traversal.region, source.region, squash)
+    regions = to_stored(source.pyramid, regions)
     rows = zip(
         traversal.parent.tolist(),
         traversal.depth.tolist(),

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from hiresattn.errors import DomainError
-from hiresattn.geometry import extent
+from hiresattn.geometry import check_region, extent
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.mpp import ground_mpp, implausible, scale_words
 from hiresattn.pyramid.pixels import Pixels
@@ -29,6 +29,9 @@ class Scale(NamedTuple):
     """Where that is from, or why it wasn't taken."""
 
 
+UNKNOWN = Scale(None, None)
+
+
 class Rescaled(Pyramid):
     """An image whose regions are counted in px of ``at`` micrometres; the image stays the caller's.
 
@@ -40,7 +43,7 @@ class Rescaled(Pyramid):
     Args:
         image: The image.
         at: Micrometres per px that regions are counted in.
-        mpp: Micrometres per level-0 px of the image, in place of what it says.
+        scale: The image's; None = as it says, see ``known_scale``.
 
     Raises:
         DomainError: If the image's scale isn't known, or can't be meant.
@@ -48,15 +51,15 @@ class Rescaled(Pyramid):
 
     backend: ClassVar[str] = "rescaled"
 
-    def __init__(self, image: Pyramid, at: float, mpp: float | None = None) -> None:
-        own = known_scale(image, mpp)
-        if own.mpp is None or implausible(own.mpp, at):
-            why = implausible(own.mpp, at) if own.mpp else own.source or "the image doesn't say it"
+    def __init__(self, image: Pyramid, at: float, scale: Scale | None = None) -> None:
+        scale = known_scale(image) if scale is None else scale
+        if scale.mpp is None or implausible(scale.mpp, at):
+            why = implausible(scale.mpp, at) if scale.mpp else scale.source or "the image doesn't say it"
             raise DomainError(
                 f"{image.source}: its scale isn't known ({why}), and the model works at {scale_words(at)}; give it in "
                 "a column mpp, as mpp, or as assume_mpp for all images without"
             )
-        ratio = own.mpp / at
+        ratio = scale.mpp / at
         near = min((ratio * level.downsample for level in image.levels), key=lambda px: abs(np.log(px)))
         if 1 / SAME < near < SAME:
             ratio /= near
@@ -65,7 +68,7 @@ class Rescaled(Pyramid):
         if transform is not None:
             a, b, c, d, e, f = transform
             transform = (a / ratio, b / ratio, c, d / ratio, e / ratio, f)
-        meta = replace(image.meta, levels=levels, mpp=at, mpp_source=own.source, transform=transform)
+        meta = replace(image.meta, levels=levels, mpp=at, mpp_source=scale.source, transform=transform)
         if image.bounds is not None:
             (bounds,) = _converted(np.array([image.bounds]), ratio, extent(levels)).tolist()
             meta = replace(meta, bounds=tuple(bounds))
@@ -73,7 +76,7 @@ class Rescaled(Pyramid):
         self.by_tile, self.by_window = image.by_tile, image.by_window
         self.native_tiles, self.exact_bytes = image.native_tiles, image.exact_bytes
         self.requests = image.requests
-        self._image, self._at, self._mpp = image, at, mpp
+        self._image, self._at, self._scale = image, at, scale
 
     @property
     def stored(self) -> Pyramid:
@@ -104,35 +107,52 @@ class Rescaled(Pyramid):
         return self._image.read_by_band(level, y, x, height, width)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Rescaled, (self._image, self._at, self._mpp)
+        return Rescaled, (self._image, self._at, self._scale)
 
 
-def at_scale(image: Pyramid, at: float | None, mpp: float | None = None) -> Pyramid:
+def at_scale(image: Pyramid, at: float | None, scale: Scale | None = None) -> Pyramid:
     """An image with regions in px of ``at`` micrometres: itself where its level-0 px are that, or ``at`` is None.
 
     Args:
         image: The image.
         at: Micrometres per px; None = regions are in its own level-0 px.
-        mpp: Micrometres per level-0 px of the image, in place of what it says.
+        scale: The image's; None = as it says.
 
     Raises:
         DomainError: If the image's scale isn't known, or can't be meant.
     """
     if at is None:
         return image
-    rescaled = Rescaled(image, at, mpp)
+    rescaled = Rescaled(image, at, scale)
     return image if rescaled.levels == image.levels else rescaled
 
 
-def known_scale(image: Pyramid, given: float | None = None) -> Scale:
-    """The scale of an image: what is given, else what its header says, else the ground size of a px by its CRS."""
-    if given is not None:
-        return Scale(given, "given")
+def known_scale(image: Pyramid) -> Scale:
+    """The scale of an image: what its header says, else the ground size of a px by its CRS."""
     if image.mpp is None and image.crs is not None and image.transform is not None:
         return Scale(
             ground_mpp(image.crs, image.transform, image.height, image.width), f"CRS {image.crs[:40]}"
         )
     return Scale(image.mpp, image.meta.mpp_source)
+
+
+def stored_image(image: Pyramid) -> Pyramid:
+    """The image whose regions are in its own level-0 px: itself, or what was rescaled."""
+    return image.stored if isinstance(image, Rescaled) else image
+
+
+def window_of(image: Pyramid, region: tuple[int, int, int, int] | None) -> tuple[int, int, int, int]:
+    """A region in level-0 px of the file (None = all of it), in the px that the image counts in.
+
+    Raises:
+        RegionError: If it leaves the image.
+    """
+    if region is None:
+        return 0, 0, image.height, image.width
+    first = image.levels[0]
+    check_region(region, first.height, first.width, image.source)
+    y, x, height, width = to_scaled(image, np.array([region], np.int64))[0].tolist()
+    return y, x, height, width
 
 
 def to_stored(image: Pyramid, regions: Int64[np.ndarray, "n 4"]) -> Int64[np.ndarray, "n 4"]:

@@ -91,7 +91,8 @@ def preview(
         budget=len(regions),
         tiles=len(tiles),
         bytes=sum(pyramid.tile_bytes(*tile) for tile in tiles),
-        fraction=sum(rows * columns for rows, columns in shown) / (height * width),
+        fraction=sum(rows * columns for rows, columns in shown)
+        / (height * width / pyramid.levels[0].downsample ** 2),
         requests=_requests(pyramid, glimpses, px_per_side),
     )
 

@@ -68,6 +68,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "value_range": (0.0, 10000.0),
         "strict": True,
         "mpp": None,
+        "assume_mpp": None,
         "nodata": None,
         "seed": 7,
         "threads": 2,

@@ -156,12 +156,12 @@ def test_a_scale_per_image_makes_the_models_domain_and_is_checked_against_it(run
     assert card(model)["domain"]["mpp"] == [0.25, 0.5]
     words = ("classify", manifest, "-m", model, "--split", "val", "--device", "cpu")
     far, unknown = (json.loads(line) for line in run(*words).stdout.splitlines())
-    assert (far["mpp"], far["mpp_source"], unknown["mpp"]) == (2.0, "given", None)
+    assert (far["mpp"], far["mpp_source"], unknown["mpp"]) == (2.0, "column mpp", None)
     assert "2 µm/px; the model was trained at 0.25 to 0.5" in " ".join(far["warnings"])
     assert "does not say its µm/px" in " ".join(unknown["warnings"])
     for line in run(*words, "--mpp", 0.4).stdout.splitlines():
         found = json.loads(line)
-        assert (found["mpp"], found["mpp_source"]) == (0.4, "given")
+        assert (found["mpp"], found["mpp_source"]) == (0.4, "option mpp")
         assert "µm/px" not in " ".join(found["warnings"])
 
 

@@ -124,7 +124,7 @@ def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):
         opened.append(options)
         return open_pyramid(source, **options)
 
-    monkeypatch.setattr("hiresattn.inference.locate.open_pyramid", watched)
+    monkeypatch.setattr("hiresattn.datasets.scales.open_pyramid", watched)
     example = Example(10 * image.astype(np.uint16), "bright", mpp=0.5)
     (found,) = located([example], model, threads=0, device="cpu", bands=(2,), value_range=(0, 2550))
     assert _regions(found) == [(16, 32)]

@@ -14,7 +14,7 @@ from hiresattn.pyramid.area import area_means
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.mpp import MIN_GROUND, ground_mpp, implausible
 from hiresattn.pyramid.pasted import Pasted
-from hiresattn.pyramid.rescaled import Rescaled, at_scale, known_scale, to_scaled, to_stored
+from hiresattn.pyramid.rescaled import Rescaled, Scale, at_scale, known_scale, to_scaled, to_stored
 from hiresattn.reading.fetch import CropFetcher
 from tests import images
 
@@ -174,11 +174,11 @@ def test_a_scale_that_is_not_known_or_not_meant_is_refused():
     bare = ArrayPyramid(np.zeros((80, 80, 3), np.uint8), "bare.png")
     with pytest.raises(DomainError, match=r"bare.png: its scale isn't known .*works at 0.5 µm/px"):
         at_scale(bare, AT)
-    assert at_scale(bare, AT, 0.25).height == 40
+    assert at_scale(bare, AT, Scale(0.25, "given")).height == 40
     with pytest.raises(DomainError, match="250 µm/px is neither"):
-        at_scale(bare, AT, 250)
+        at_scale(bare, AT, Scale(250, "given"))
     with pytest.raises(DomainError, match="10 m/px is a scene's scale"):
-        at_scale(bare, AT, 1e7)
+        at_scale(bare, AT, Scale(1e7, "given"))
     assert implausible(MIN_GROUND, 1e6) is None
 
 
