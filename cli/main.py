@@ -18,6 +18,7 @@ from hiresattn_cli.export_attention import export_attention
 from hiresattn_cli.extract import extract
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
+from hiresattn_cli.init import init
 from hiresattn_cli.locate import locate
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
 from hiresattn_cli.train import train
@@ -69,6 +70,7 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
 
 
 for _command in (
+    init,
     info,
     convert,
     classify,

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import load_model as load_model
     from hiresattn.conversion.convert import ConvertOptions as ConvertOptions
     from hiresattn.conversion.convert import convert as convert
+    from hiresattn.datasets.cohort import Cohort as Cohort
+    from hiresattn.datasets.cohort import CohortOptions as CohortOptions
+    from hiresattn.datasets.cohort import make_manifest as make_manifest
     from hiresattn.datasets.example import Example as Example
     from hiresattn.datasets.manifest import read_manifest as read_manifest
     from hiresattn.evaluation.run import EvaluateOptions as EvaluateOptions
@@ -46,6 +49,8 @@ __version__ = "0.1.0"
 _HOME = {
     "Budget": "hiresattn.inference.budget",
     "ClassifyOptions": "hiresattn.inference.options",
+    "Cohort": "hiresattn.datasets.cohort",
+    "CohortOptions": "hiresattn.datasets.cohort",
     "ConvertOptions": "hiresattn.conversion.convert",
     "EvaluateOptions": "hiresattn.evaluation.run",
     "Example": "hiresattn.datasets.example",
@@ -63,6 +68,7 @@ _HOME = {
     "extract": "hiresattn.inference.extract",
     "load_model": "hiresattn.checkpoint",
     "locate": "hiresattn.inference.locate",
+    "make_manifest": "hiresattn.datasets.cohort",
     "open_pyramid": "hiresattn.pyramid",
     "read_crops": "hiresattn.reading.crops",
     "read_manifest": "hiresattn.datasets.manifest",
@@ -74,6 +80,8 @@ _HOME = {
 __all__ = [
     "Budget",
     "ClassifyOptions",
+    "Cohort",
+    "CohortOptions",
     "ConvertOptions",
     "EvaluateOptions",
     "Example",
@@ -93,6 +101,7 @@ __all__ = [
     "extract",
     "load_model",
     "locate",
+    "make_manifest",
     "open_pyramid",
     "read_crops",
     "read_manifest",

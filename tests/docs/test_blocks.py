@@ -84,6 +84,8 @@ def derived_files():
     write_table("patches.csv", ("path", "label", "split", "y", "x", "height", "width"), patches)
     columns = ("path", "label", "split")
     write_table("slides.csv", columns, [[row[column] for column in columns] for row in rows])
+    labels = [(row["path"], f"P{number % 10}", row["label"]) for number, row in enumerate(rows)]
+    write_table("labels.csv", ("Slide", "Patient ID", "Diagnosis"), labels)
 
 
 def write_table(path, columns, rows):

@@ -1,0 +1,152 @@
+"""``hiresattn init``: slides and a table of labels in, a manifest out."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from hiresattn.errors import counted
+from hiresattn.inference.lines import json_line
+from hiresattn_cli import options
+from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import one_line, printable
+from hiresattn_cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from hiresattn.datasets.cohort import Cohort
+
+SOME_FAILED = 3
+#: Names that a line shows of those left out.
+_SHOWN = 5
+
+
+@click.command(
+    cls=Command,
+    short_help="Make a manifest of slides and their labels.",
+    example="hiresattn init slides labels.csv --label-column diagnosis -o cohort.csv",
+)
+@click.argument("slides", metavar="SLIDES")
+@click.argument("table", metavar="LABELS")
+@group(
+    "Columns",
+    click.option("--label-column", metavar="NAME", help="Holds the label. [default: label]"),
+    click.option(
+        "--slide-column",
+        metavar="NAME",
+        help="Names the slide. [default: path, slide, slide_id, file_name, image_id or the like]",
+    ),
+    click.option(
+        "--case-column",
+        metavar="NAME",
+        help="Names the patient. [default: case_id, case, patient, patient_id or the like]",
+    ),
+    click.option(
+        "--per-slide",
+        is_flag=True,
+        help="Slides of one patient have labels, and get answers, of their own; they stay in one split.",
+    ),
+)
+@group(
+    "Splits",
+    click.option(
+        "--val",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.15,
+        show_default=True,
+        metavar="SHARE",
+        help="Share of the patients of each class that validates.",
+    ),
+    click.option(
+        "--test",
+        type=click.FloatRange(0, 1, max_open=True),
+        default=0.15,
+        show_default=True,
+        metavar="SHARE",
+        help="Share that is kept for testing.",
+    ),
+    options.seed,
+)
+@group(
+    "Scale",
+    click.option(
+        "--assume-mpp",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="µm per level-0 px of slides whose file and row don't say it.",
+    ),
+)
+@group(
+    "Output",
+    click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write."),
+    click.option("--overwrite", is_flag=True, help="Replace CSV."),
+    options.as_json,
+)
+@group("Run", options.threads)
+@click.pass_context
+def init(
+    ctx: click.Context,
+    /,
+    slides: str,
+    table: str,
+    *,
+    output: str,
+    seed: int | None,
+    threads: int | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Make a manifest of the slides in the folder SLIDES and of their labels in LABELS, a CSV or Parquet file.
+
+    A row of LABELS names a slide, with or without suffix and folders; or a patient, whose slides are those whose
+    name begins with the patient's id, or whose folder is named after it. Nothing is guessed: what has no partner,
+    or may have two, is listed and left out. Patients are split, class by class; a column split wins. Headers are
+    read: slides without µm/px are listed, and those that can't be opened are left out (exit status 3).
+    """
+    from hiresattn.datasets.cohort import make_manifest
+
+    settings |= {"seed": seed or 0} | ({} if threads is None else {"threads": threads})
+    with progress_bar("Reading headers", 1.0, wanted=ctx.obj >= 0) as update:
+        made = make_manifest(slides, table, output, progress=update, **settings)
+    click.echo(json_line(made.to_json()) if as_json else printable("\n".join(_lines(made))))
+    if ctx.obj >= 0:
+        for note in made.notes:
+            click.echo(f"Note: {one_line(note)}", err=True)
+    if "unreadable" in made.left_out:
+        ctx.exit(SOME_FAILED)
+
+
+def _lines(made: "Cohort") -> Iterator[str]:
+    """Lines for people."""
+    from hiresattn.datasets.label_table import REASONS
+
+    used = ", ".join(f"{what} from {name!r}" for what, name in made.columns.items())
+    yield f"{made.manifest}: {made.slides} of {counted(made.found, 'slide')}; {used}"
+    yield ""
+    unit = "cases" if "case" in made.columns else "slides"
+    rows = [[label, *map(str, own.values())] for label, own in made.cases.items()]
+    total = [str(sum(own[split] for own in made.cases.values())) for split in ("train", "val", "test")]
+    table = [[unit, "train", "val", "test"], *rows, ["all", *total]]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "  ".join([first, *others]).rstrip()
+    yield ""
+    scales = [f"{mpp} ({counted(count, 'slide')})" for mpp, count in made.mpp.items()]
+    yield f"µm/px: {', '.join(scales) or 'unknown'}"
+    if made.scale_unknown:
+        what = f"{counted(len(made.scale_unknown), 'slide')} without µm/px"
+        yield from _list(f"{what}, which a column mpp or --assume-mpp gives", made.scale_unknown)
+    for reason, names in made.left_out.items():
+        kind = "row" if reason.startswith("row") else "slide" if reason in _OF_SLIDES else "case"
+        yield from _list(f"Left out: {counted(len(names), kind)} {REASONS[reason]}", names)
+
+
+_OF_SLIDES = ("slide_without_row", "unreadable")
+
+
+def _list(title: str, names: Sequence[str]) -> Iterator[str]:
+    yield f"{title}:"
+    for name in names[:_SHOWN]:
+        yield f"  {one_line(name)}"
+    if len(names) > _SHOWN:
+        yield f"  and {len(names) - _SHOWN} more; --json has all"

@@ -1,0 +1,252 @@
+"""A table of labels: which of its rows is about which slide. What may be two things is left out, and named."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hiresattn.config import did_you_mean
+from hiresattn.datasets.join import Names, Slide, SlideNames
+from hiresattn.datasets.tables import Table, column_key, read_table
+from hiresattn.errors import ConfigError
+
+#: Columns that name a slide; the first that is there counts.
+SLIDES = (
+    "path", "slide", "slide_id", "slide_name", "file", "file_name", "image", "image_id", "image_name",
+)  # fmt: skip
+#: Columns that name a patient.
+CASES = ("case_id", "case", "patient", "patient_id", "subject", "subject_id")
+_LABELS = ("label", "labels")
+#: Why slides and rows are left out.
+REASONS = {
+    "slide_without_row": "without a row in the table",
+    "row_without_slide": "without a slide",
+    "row_without_label": "without a label",
+    "ambiguous": "that may be another's",
+    "contradictory": "with more than one label",
+    "unreadable": "that can't be used",
+}
+
+LeftOut = dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the table."""
+
+    line: str
+    slide: str
+    case: str
+    label: str
+    split: str
+    mpp: str
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A slide, and the row that is about it."""
+
+    slide: Slide
+    row: Row
+
+    @property
+    def case(self) -> str:
+        """The patient; without one, the slide itself."""
+        return self.row.case or self.slide.name
+
+
+@dataclass(frozen=True)
+class LabelTable:
+    """The rows of a table, and the columns that they are of."""
+
+    path: Path
+    rows: list[Row]
+    columns: dict[str, str]
+    """By what they hold: ``label``, and as far as there are such ``slide``, ``case``, ``split`` and ``mpp``."""
+
+
+def read_label_table(path: Path, *, label: str | None, slide: str | None, case: str | None) -> LabelTable:
+    """Read a table of labels.
+
+    Args:
+        path: CSV or Parquet.
+        label: Column of the label; None = ``label``.
+        slide: Column that names slides; None = one of ``SLIDES``.
+        case: Column that names patients; None = one of ``CASES``.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        ConfigError: If it can't be read, or a column is missing.
+    """
+    asked = {"label": label, "slide": slide, "case": case}
+    table = read_table(path, _wanted(asked))
+    columns = _columns(path, table, asked)
+    rows = []
+    for line, values in table.rows:
+        taken = {what: values[columns[what]] if what in columns else "" for what in _KNOWN}
+        rows.append(Row(line, **taken))
+    return LabelTable(path, rows, columns)
+
+
+#: The columns that a table may have, by what they hold.
+_KNOWN = {"label": _LABELS, "slide": SLIDES, "case": CASES, "split": ("split",), "mpp": ("mpp",)}
+
+
+def _wanted(asked: Mapping[str, str | None]) -> list[str]:
+    """Names of the columns that may be used: known ones, and those asked for."""
+    known = [name for names in _KNOWN.values() for name in names]
+    keys = set(map(column_key, known))
+    return [*known, *dict.fromkeys(name for name in asked.values() if name and column_key(name) not in keys)]
+
+
+def _columns(path: Path, table: Table, asked: Mapping[str, str | None]) -> dict[str, str]:
+    """The table's columns, by what they hold."""
+    by_key = {column_key(name): name for name in table.columns}
+    found: dict[str, str] = {}
+    for what, known in _KNOWN.items():
+        wanted = asked.get(what)
+        if wanted is not None and column_key(wanted) not in by_key:
+            raise ConfigError(f"{path}: no column {wanted!r}{did_you_mean(wanted, table.columns)}")
+        keys = [column_key(name) for name in (known if wanted is None else (wanted,))]
+        name = next((by_key[key] for key in keys if key in by_key), None)
+        if name is not None:
+            found[what] = name
+    has = ", ".join(table.columns) or "nothing"
+    if "label" not in found:
+        raise ConfigError(f"{path}: no column 'label'; say which one it is as label_column, of {has}")
+    if "slide" not in found and "case" not in found:
+        raise ConfigError(
+            f"{path}: no column that names slides or patients; say which one does as slide_column or case_column, of "
+            f"{has}"
+        )
+    used = [found[what] for what in asked if what in found]
+    if len(set(used)) < len(used):
+        raise ConfigError(f"{path}: label, slide and case are columns of their own; got {', '.join(used)}")
+    if not table.rows:
+        raise ConfigError(f"{path}: no rows below the header")
+    return found
+
+
+def join(slides: Sequence[Slide], table: LabelTable, left_out: LeftOut) -> tuple[list[Labelled], str]:
+    """Find the row that is about each slide: the one that names it, else the one that names its patient.
+
+    Args:
+        slides: All that there are.
+        table: The rows.
+        left_out: Gets what has no partner, or no label, or may be two things.
+
+    Returns:
+        The slides with a label; and ``slide`` or ``case``, by which they were joined.
+
+    Raises:
+        ConfigError: If there are none.
+    """
+    left_out["row_without_label"] += [_named(row) for row in table.rows if not row.label]
+    names = SlideNames(slides)
+    found = [names.find(row.slide) if row.slide else set[int]() for row in table.rows]
+    by = "slide" if any(found) or "case" not in table.columns else "case"
+    kept = (
+        _by_slide(slides, table.rows, found, left_out)
+        if by == "slide"
+        else _by_case(slides, table.rows, left_out)
+    )
+    if not kept:
+        raise ConfigError(_nothing(slides, table, left_out))
+    return kept, by
+
+
+def _nothing(slides: Sequence[Slide], table: LabelTable, left_out: LeftOut) -> str:
+    """Why nothing could be joined."""
+    row = next((one for one in table.rows if one.label), table.rows[0])
+    names = " and ".join(
+        f"{getattr(row, what)!r} in column {table.columns[what]!r}"
+        for what in ("slide", "case")
+        if what in table.columns
+    )
+    doubts = "".join(f"; {one}" for what in ("ambiguous", "contradictory") for one in left_out[what][:1])
+    return (
+        f"{table.path}: no slide has a label; {row.line} has {names}, a slide is {slides[0].name!r}{doubts}. Say which "
+        "columns they are: slide_column, case_column, label_column"
+    )
+
+
+def _by_slide(
+    slides: Sequence[Slide],
+    rows: Sequence[Row],
+    found: Sequence[set[int]],
+    left_out: LeftOut,
+) -> list[Labelled]:
+    about: dict[int, list[Row]] = defaultdict(list)
+    unsure: set[int] = set()
+    for row, numbers in zip(rows, found, strict=True):
+        if len(numbers) > 1:
+            names = " or ".join(sorted(slides[number].name for number in numbers))
+            left_out["ambiguous"].append(f"{_named(row)} may be {names}")
+            unsure |= numbers
+        elif numbers:
+            about[min(numbers)].append(row)
+        elif row.label:
+            left_out["row_without_slide"].append(_named(row))
+    kept = []
+    for number, slide in enumerate(slides):
+        own = [row for row in about[number] if row.label]
+        if len({(row.label, row.case) for row in own}) > 1:
+            left_out["contradictory"].append(f"{slide.name}: {_labels(own)}")
+        elif own:
+            kept.append(Labelled(slide, own[0]))
+        elif not about[number] and number not in unsure:
+            left_out["slide_without_row"].append(slide.name)
+    return kept
+
+
+def _by_case(slides: Sequence[Slide], rows: Sequence[Row], left_out: LeftOut) -> list[Labelled]:
+    about: dict[str, list[Row]] = defaultdict(list)
+    for row in rows:
+        about[row.case].append(row)
+    nameless = about.pop("", [])
+    cases = list(about.values())
+    ids = Names((case, number) for number, case in enumerate(about))
+    mine: dict[int, list[Slide]] = defaultdict(list)
+    unsure: set[int] = set()
+    for slide in slides:
+        numbers = slide.cases(ids)
+        if len(numbers) > 1:
+            names = " or ".join(sorted(cases[number][0].case for number in numbers))
+            left_out["ambiguous"].append(f"{slide.name} may be of {names}")
+            unsure |= numbers
+        elif numbers:
+            mine[min(numbers)].append(slide)
+        else:
+            left_out["slide_without_row"].append(slide.name)
+    kept = []
+    for number, of_case in enumerate(cases):
+        own = [row for row in of_case if row.label]
+        if len({row.label for row in own}) > 1:
+            left_out["contradictory"].append(f"{own[0].case}: {_labels(own)}")
+        elif own and mine[number]:
+            kept += [Labelled(slide, own[0]) for slide in mine[number]]
+        elif own and number not in unsure:
+            left_out["row_without_slide"].append(_named(own[0]))
+    left_out["row_without_slide"] += [_named(row) for row in nameless if row.label]
+    return kept
+
+
+def _named(row: Row) -> str:
+    return f"{row.line} ({row.slide or row.case or 'empty'})"
+
+
+def _labels(rows: Sequence[Row]) -> str:
+    cases = len({row.case for row in rows}) > 1
+    return ", ".join(f"{row.label} ({row.line}{f', {row.case}' if cases else ''})" for row in rows)
+
+
+def without_contradictions(kept: Sequence[Labelled], left_out: LeftOut, *, per_slide: bool) -> list[Labelled]:
+    """Without the cases whose slides have different labels, unless each slide has its own."""
+    labels: dict[str, dict[str, str]] = defaultdict(dict)
+    for one in kept:
+        labels[one.case].setdefault(one.row.label, one.slide.name)
+    wrong = [] if per_slide else [case for case, found in labels.items() if len(found) > 1]
+    for case in wrong:
+        what = ", ".join(f"{label} ({name})" for label, name in labels[case].items())
+        left_out["contradictory"].append(f"{case}: {what}; if slides have labels of their own, say per_slide")
+    return [one for one in kept if one.case not in wrong]
