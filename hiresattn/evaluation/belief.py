@@ -13,6 +13,8 @@ from hiresattn.evaluation.selective import certainty, risk_coverage
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.review import why_no_sets
 
+_UNJUDGED = "the model can't say which cases need review"
+
 
 @dataclass(frozen=True)
 class Belief:
@@ -65,6 +67,9 @@ def belief(
     def mean(of: Sequence[Outcome], value: Callable[[Outcome], float], reason: str) -> Measured:
         return mean_of(of, [value(outcome) for outcome in of], resamples, seed, reason)
 
+    def share(of: Sequence[Outcome], yes: Callable[[Outcome], bool | None], reason: str) -> Measured:
+        return mean_of(of, [float(bool(yes(outcome))) for outcome in of], resamples, seed, reason, share=True)
+
     in_sets = [outcome for outcome in known if outcome.prediction_set is not None]
     why = why_no_sets(model, options)
     judged = [outcome for outcome in given if outcome.needs_review is not None]
@@ -80,13 +85,20 @@ def belief(
     return Belief(
         risk=None if model.conformal is None or why else model.conformal.risk,
         calibrated_on=None if model.conformal is None or why else model.conformal.cases,
-        coverage=mean(in_sets, lambda o: float(o.truth in (o.prediction_set or ())), why),
+        coverage=share(in_sets, lambda o: o.truth in (o.prediction_set or ()), why),
         set_size=mean(in_sets, lambda o: float(len(o.prediction_set or ())), why),
-        review=mean(judged, lambda o: float(bool(o.needs_review)), "the model can't say which"),
+        review=share(judged, lambda o: o.needs_review, _UNJUDGED),
         accuracy_unreviewed=mean_of(
-            [outcome for outcome, _ in fine], [yes for _, yes in fine], resamples, seed, "there are none"
+            [outcome for outcome, _ in fine],
+            [yes for _, yes in fine],
+            resamples,
+            seed,
+            "all need review" if judged else _UNJUDGED,
+            share=True,
         ),
-        out_of_domain=mean(placed, lambda o: float(bool(o.out_of_domain)), "the model doesn't know"),
+        out_of_domain=share(
+            placed, lambda o: o.out_of_domain, "the model doesn't know how far off is too far"
+        ),
         sufficient=mean(carried, lambda o: float(o.sufficient or 0), uncarried),
         sufficiency=mean(carried, lambda o: o.sufficiency or 0.0, uncarried),
         comprehensiveness=mean(apart, lambda o: o.comprehensiveness or 0.0, uncarried),

@@ -39,15 +39,18 @@ def mean_of(
     resamples: int,
     seed: int,
     reason: str = "no image was classified",
+    *,
+    share: bool = False,
 ) -> Measured:
     """A mean with its interval, by resampled cases; of a share that of Wilson where these don't do.
 
     Args:
         given: The predictions that the values are of.
-        values: One each; all 0 or 1 = their mean is a share.
+        values: One each.
         resamples: Draws of the bootstrap; 0 = no interval.
         seed: Of the draws.
         reason: Why there is no mean where there are no predictions.
+        share: Whether the values are 0 and 1.
 
     Source:
         Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22, 1927.
@@ -64,7 +67,7 @@ def mean_of(
         drawn = np.concatenate([w @ table / w.sum(1) for w in resampled(groups, resamples, seed)])
         if (found := spread_of(drawn)) is not None:
             return Measured(value, *found)
-    if cases > 1 and set(values) <= {0.0, 1.0} and (cases == len(given) or value in (0.0, 1.0)):
+    if cases > 1 and share and (cases == len(given) or value in (0.0, 1.0)):
         return Measured(value, *wilson(value, cases))
     return Measured(value, reason=too_few(cases) or "no interval: all cases are alike")
 

@@ -271,10 +271,12 @@ def _point(run: Pass, given: Sequence[Outcome], resamples: int, seed: int) -> Po
         budget=run.budget,
         images=len(known),
         failed=sum(outcome.error is not None for outcome in given),
-        accuracy=mean_of(known, correct, resamples, seed),
+        accuracy=mean_of(known, correct, resamples, seed, share=True),
         glimpses=float(np.mean([o.glimpses for o in known])) if known else None,
         fraction_read=float(np.mean([o.fraction_read for o in known])) if known else None,
         seconds=float(np.median([o.seconds for o in known])) if known else None,
-        hit=mean_of(boxed, [float(o.hit or 0) for o in boxed], resamples, seed, "no boxes are known"),
+        hit=mean_of(
+            boxed, [float(o.hit or 0) for o in boxed], resamples, seed, "no boxes are known", share=True
+        ),
         boxed=len(boxed),
     )

@@ -82,17 +82,19 @@ def given(count, of_each=1):
 
 
 def test_few_cases_have_no_interval_of_resamples_and_shares_have_wilsons():
-    four = mean_of(given(4), [1.0] * 4, 100, 0)
+    four = mean_of(given(4), [1.0] * 4, 100, 0, share=True)
     assert (four.value, four.low, four.high) == (1, pytest.approx(0.5101, abs=1e-4), 1)
     assert mean_of(given(4), [0.3, 0.4, 0.5, 0.6], 100, 0).reason == "no interval: 4 cases, and it takes 20"
-    assert mean_of(given(40), [1.0] * 40, 100, 0).low == pytest.approx(0.9124, abs=1e-4)  # of 40, not 1 to 1
+    assert mean_of(given(40), [1.0] * 40, 100, 0, share=True).low == pytest.approx(
+        0.9124, abs=1e-4
+    )  # of 40, not 1 to 1
     alike = mean_of(given(40), [0.3] * 40, 100, 0)
     assert (alike.low, alike.reason) == (None, "no interval: all cases are alike")
-    spread = mean_of(given(40), [0.0, 1.0] * 20, 500, 0)
+    spread = mean_of(given(40), [0.0, 1.0] * 20, 500, 0, share=True)
     assert (spread.low, spread.high) == pytest.approx((0.35, 0.65), abs=0.06)
-    assert mean_of(given(4), [1.0] * 4, 0, 0).low is None
+    assert mean_of(given(4), [1.0] * 4, 0, 0, share=True).low is None
     # two predictions a case are no independent ones
-    assert mean_of(given(8, of_each=2), [1.0] * 7 + [0.0], 100, 0).low is None
+    assert mean_of(given(8, of_each=2), [1.0] * 7 + [0.0], 100, 0, share=True).low is None
 
 
 def test_wilsons_interval_covers_the_share_95_times_in_100():
