@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     options.mpp,
     options.assume_mpp,
     options.nodata,
+    options.foreground,
     click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
 @group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)

@@ -51,6 +51,11 @@ from hiresattn_cli.sources import expand_sources
         metavar="N",
         help="Crops encoded at once.",
     ),
+    click.option(
+        "--foreground",
+        type=click.Choice(["tissue", "none"]),
+        help="Regions that hold tissue, or all. [default: as the model was trained; tissue of slides]",
+    ),
     options.bands,
     options.value_range,
     options.device,

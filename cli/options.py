@@ -200,6 +200,12 @@ nodata = click.option(
     metavar="VALUE",
     help="Stored value of px that were not measured, in place of what the file says.",
 )
+foreground = click.option(
+    "--foreground",
+    metavar="tissue|none|MASK",
+    help="What is looked at closely: tissue, all (none), or where MASK, an image of one band that shows the whole of "
+    "SRC, is above 0. [default: as trained]",
+)
 one_thread = click.option(
     "--threads",
     type=click.IntRange(min=1),

@@ -27,13 +27,15 @@ class Counts:
 
     def __init__(self, there: int = 0) -> None:
         self.there = there
-        self.ok = self.failed = self.no_pixels = self.labelled = self.correct = self.glimpses = 0
+        self.ok = self.failed = self.no_pixels = self.no_foreground = self.labelled = self.correct = (
+            self.glimpses
+        ) = 0
         self.fraction = 0.0
 
     @property
     def done(self) -> int:
         """Records so far, of this run."""
-        return self.ok + self.failed + self.no_pixels
+        return self.ok + self.failed + self.no_pixels + self.no_foreground
 
     @property
     def exit_status(self) -> int:
@@ -44,6 +46,8 @@ class Counts:
         """Count one record."""
         if record.status == "error":
             self.failed += 1
+        elif record.status == "no_foreground":
+            self.no_foreground += 1
         elif record.status != "ok":
             self.no_pixels += 1
         else:
@@ -60,6 +64,8 @@ class Counts:
             parts.append(f"{self.there} were there")
         if self.no_pixels:
             parts.append(f"{self.no_pixels} without valid pixels")
+        if self.no_foreground:
+            parts.append(f"{self.no_foreground} without foreground")
         if self.labelled:
             parts.append(f"accuracy {self.correct / self.labelled:.3f} on {self.labelled} with labels")
         if self.ok:

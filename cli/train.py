@@ -77,6 +77,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
     _flag("--multi-label", "Images may have any number of labels."),
     _option("--fold", metavar="N", help="Fold that validates; the others train."),
+    _option("--foreground", metavar="NAME", help="tissue, none; auto: tissue of slides."),
     _option(
         "--val-fraction",
         type=click.FloatRange(0, 1),
@@ -93,13 +94,13 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _option(
         "--encoder",
         metavar="NAME",
-        help="small, a timm name or hf-hub:owner/name.",
+        help="small, a timm name, hf-hub:owner/name.",
     ),
     _flag("--pretrained", "Start a timm backbone from its published weights."),
     _flag("--freeze-encoder", "Keep a trained encoder as it is, and train the rest."),
     _option("--features", metavar="DIR", help="Features by `extract`: a head is trained on them."),
     _option("--init-from", metavar="MODEL", help="Start from the weights of a trained model."),
-    _option("--scorer", metavar="NAME", help="location, context, evidence, mask, saol, ltpa, oaa."),
+    _option("--scorer", metavar="NAME", help="location, context, evidence, mask, …"),
     _option("--background", metavar="CLASS", help="Class of images with nothing to find."),
     _flag("--coarse-encoder", "A second encoder for regions that are divided further."),
     _option(

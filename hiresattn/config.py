@@ -94,6 +94,8 @@ class InputConfig(_Json):
     mpp: float | None = None
     """Micrometres per px that regions are counted in, whatever those of an image's level 0 are; None = regions are in
     level-0 px."""
+    foreground: str | None = None
+    """What of an image is looked at below the root regions: ``tissue``; None = all of it."""
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1)
@@ -123,6 +125,8 @@ class InputConfig(_Json):
             _check_whole("squash", self.squash, 1)
         if self.mpp is not None and not (_finite(self.mpp) and self.mpp > 0 and self.squash is None):
             raise ConfigError(f"mpp is above 0, and goes without squash; got {self.mpp!r}")
+        if self.foreground not in (None, "tissue"):
+            raise ConfigError(f"foreground is 'tissue' or None; got {self.foreground!r}")
         if self.filter not in (("area",) if self.squash is None else ("area", "bilinear")):
             raise ConfigError(f"filter must be 'area', or with squash 'bilinear'; got {self.filter!r}")
 

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int64
 from hiresattn.datasets.example import Example
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import LEAST
 from hiresattn.inference.search import Fetch
 
@@ -26,13 +27,15 @@ class RegionScores(NamedTuple):
     """Log of the attention that a region gets times their number, plus the log-probability of each class by it."""
 
 
-def region_scores(engine: Engine, fetch: Fetch, frame: Int64[np.ndarray, "4"]) -> RegionScores:
-    """Look at every finest region of a rectangle.
+def region_scores(
+    engine: Engine, fetch: Fetch, frame: Int64[np.ndarray, "4"], holds: Holds | None = None
+) -> RegionScores:
+    """Look at every finest region of a rectangle, of those that hold foreground.
 
     Raises:
         ConfigError: If there are more than ``exhaustive.MOST_FINEST``.
     """
-    found = everywhere(engine, fetch, frame)
+    found = everywhere(engine, fetch, frame, holds=holds)
     measured = np.flatnonzero(found.coverage > 0)
     logits = found.glimpse_logits[measured].astype(np.float64)
     log_prob = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

@@ -168,6 +168,7 @@ def _side_by_side(
                         source.frame,
                         seconds=source.opened + source.read,
                         bytes_read=partial(_bytes_read, opener, source),
+                        holds=None if source.foreground is None else source.foreground.holds,
                     )
                 else:
                     opener.let_go(source)
@@ -216,22 +217,29 @@ def _looked_at(source: Source, session: Session) -> tuple[Traversal, str, tuple[
     reader = _Reader(every_mean=session.options.policy == "exhaustive")
     reader.sources[source.number] = source
     net, overlap = session.engine.net, session.model.config.overlap
+    holds = None if source.foreground is None else source.foreground.holds
+    exhaustive = session.options.policy == "exhaustive"
+
+    def fetch(at: np.ndarray, regions: np.ndarray) -> Crops:
+        return reader(at + source.number, regions)
+
     with reader.shared_out(), torch.inference_mode():
-        if session.options.policy == "exhaustive":
-            found = everywhere(
-                session.engine, lambda at, regions: reader(at + source.number, regions), source.frame, overlap=overlap
-            )  # fmt: skip
-        else:
-            k = (0,) if session.options.policy == "lowres" else session.model.k
-            select = selector(net.scorer.gate, nms=session.options.nms)
+        found = None
+        if not exhaustive or holds is not None:
             found = net(
-                lambda at, regions: reader(at + source.number, regions),
+                fetch,
                 [source.roots],
                 source.frame[None],
-                select=select,
-                k=k,
+                select=selector(net.scorer.gate, nms=session.options.nms),
+                k=session.model.k if session.options.policy == "top-k" else (0,),
+                foreground=None if holds is None else lambda _, regions: holds(regions),
             )
-    return found, "depth" if found.coverage.any() else "no_valid_pixels", ()
+        empty = holds is not None and not holds(source.roots).any()
+        if found is None or (exhaustive and not empty):
+            found = everywhere(session.engine, fetch, source.frame, overlap=overlap, holds=holds)
+    if not found.coverage.any():
+        return found, "no_valid_pixels", ()
+    return found, "no_foreground" if empty else "depth", ()
 
 
 class _Reader:
@@ -264,6 +272,9 @@ class _Reader:
             if self._every_mean or not source.band_means:
                 rows = image == number
                 source.band_means.append(band_means(Crops(crops.pixels[rows], crops.coverage[rows])))
+            if source.foreground is not None and source.foreground.waiting:
+                rows = image == number
+                source.foreground.add(regions[rows], Crops(crops.pixels[rows], crops.coverage[rows]))
         return crops
 
     def shared_out(self) -> "_SharedOut":

@@ -6,6 +6,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import root_regions
 from hiresattn.inference.cover import finest_count
 from hiresattn.inference.engine import Engine
+from hiresattn.inference.image_search import Holds
 from hiresattn.inference.pooling import pool_for
 from hiresattn.inference.roots import MOST_AT_ONCE
 from hiresattn.inference.search import Fetch
@@ -16,14 +17,17 @@ from hiresattn.model.traversal import Traversal
 MOST_FINEST = 100_000
 
 
-def everywhere(engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: float = 0.0) -> Traversal:
-    """Look at every finest region of a rectangle, and predict from all of them.
+def everywhere(
+    engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: float = 0.0, holds: Holds | None = None
+) -> Traversal:
+    """Look at every finest region of a rectangle that holds foreground, and predict from all of them.
 
     Args:
         engine: The network.
         fetch: Where crops come from.
         frame: The rectangle classified, ``[4]``, level-0 px.
         overlap: Least share of its side that a region has in common with the next.
+        holds: Which regions hold foreground; where none does, the first is looked at. None = all.
 
     Returns:
         The traversal of one image, all of depth 0.
@@ -39,6 +43,9 @@ def everywhere(engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: floa
             "name a window of the image, or leave exhaustive out"
         )
     regions = root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)
+    if holds is not None:
+        held = holds(regions)
+        regions = regions[held] if held.any() else regions[:1]
     table, pool = GlimpseTable(), pool_for(facts)
     for start in range(0, len(regions), MOST_AT_ONCE):
         part = regions[start : start + MOST_AT_ONCE]

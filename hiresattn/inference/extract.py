@@ -27,9 +27,11 @@ from hiresattn.option_types import check_types
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.rescaled import Scale
 from hiresattn.reading.fetch import CropFetcher
+from hiresattn.reading.foreground import is_slide, overview
 
 #: Most regions of one image: a slide of 100,000 x 100,000 px at 0.25 µm/px has 200,000 of 224 px.
 MOST_REGIONS = 1_000_000
+FOREGROUND = ("tissue", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +50,9 @@ class ExtractOptions:
     """``zarr``, or ``h5`` as CLAM and TRIDENT have it."""
     batch_size: int = 64
     """Crops that are read and encoded at once."""
+    foreground: str | None = None
+    """Which regions: ``tissue``, those that hold some; ``none``, all. None = as the model was trained; of other
+    encoders, tissue of slides (three bands of uint8, a known size of a px below 20 µm, no coordinate system)."""
     bands: tuple[int, ...] | None = None
     """Bands that the encoder is given, counted from 1; None = 1, 2, 3, or the model's."""
     value_range: tuple[float, float] | None = None
@@ -61,6 +66,10 @@ class ExtractOptions:
         check_types(self)
         if self.format not in FORMATS:
             raise ConfigError(f"unknown format {self.format!r}{did_you_mean(self.format, FORMATS)}")
+        if self.foreground not in (None, *FOREGROUND):
+            raise ConfigError(
+                f"unknown foreground {self.foreground!r}{did_you_mean(str(self.foreground), FOREGROUND)}"
+            )
         if self.mpp is not None and self.side is not None:
             raise ConfigError("mpp and side both say how large a region is; give one of them")
         if not (self.mpp is None or self.mpp > 0) or not (self.side is None or self.side > 0):
@@ -82,7 +91,7 @@ class Extracted:
     """``ok``; ``held`` (its features were there); ``elsewhere`` (another process extracts them); ``error``."""
     file: str = ""
     regions: int = 0
-    """How many regions have features: those with a measured px."""
+    """How many regions have features: those with a measured px and foreground."""
     side: int = 0
     """Side of a region, level-0 px."""
     seconds: float = 0.0
@@ -101,6 +110,8 @@ class _Encoder:
     side: int
     name: str
     """As it was asked for; a path is absolute."""
+    tissue: bool | None
+    """Whether only regions that hold tissue are encoded; None = of slides."""
 
 
 def extract(
@@ -163,9 +174,13 @@ def _loaded(name: str, options: ExtractOptions) -> tuple[ExtractOptions, _Encode
         if rule.mpp is not None and options.side is None:
             options = replace(options, mpp=options.mpp or rule.mpp * side / rule.size)
         rule = replace(rule, mpp=None)  # the side of a region says it
+        tissue = rule.foreground is not None
     else:
         loaded = load_encoder(name, bands=options.bands or (1, 2, 3))
         module, rule, sha256, side = loaded.module, loaded.input, loaded.sha256, loaded.input.size
+        tissue = None
+    if options.foreground is not None:
+        tissue = options.foreground == "tissue"
     if named is not None:
         if len(named) != len(rule.bands):
             raise ConfigError(f"the encoder takes {len(rule.bands)} bands; {len(named)} are named")
@@ -175,7 +190,7 @@ def _loaded(name: str, options: ExtractOptions) -> tuple[ExtractOptions, _Encode
         rule = replace(rule, low=(low,) * len(rule.bands), high=(high,) * len(rule.bands))
     device = pick_device(options.device)
     where = str(Path(name).absolute()) if Path(name).exists() else name
-    return options, _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where)
+    return options, _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where, tissue)
 
 
 def _name(image: Any) -> str:
@@ -226,6 +241,7 @@ def _asked(encoder: _Encoder, options: ExtractOptions) -> dict[str, Any]:
         "low": list(rule.low),
         "high": list(rule.high),
         "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",
+        "foreground": {None: "auto", True: "tissue", False: "none"}[encoder.tissue],
     }
 
 
@@ -254,6 +270,9 @@ def _features(
                 f"{count:,} regions of {side} px, and at most {MOST_REGIONS:,} are extracted; choose a larger side"
             )
         regions = root_regions(pyramid.height, pyramid.width, root_size=side)
+        if encoder.tissue or (encoder.tissue is None and is_slide(pyramid)):
+            whole = (0, 0, pyramid.height, pyramid.width)
+            regions = regions[overview(pyramid, whole, encoder.rule, threads=options.threads).holds(regions)]
         vectors, kept = [], []
         with CropFetcher([pyramid], encoder.rule, threads=options.threads) as fetch:
             for start in range(0, len(regions), options.batch_size):

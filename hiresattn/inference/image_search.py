@@ -19,6 +19,9 @@ from hiresattn.inference.table import GlimpseTable, traversal_of
 from hiresattn.inference.visited import Region, Visited
 from hiresattn.model.traversal import Traversal
 
+#: ``holds(regions [n 4])`` → which of them hold foreground ``[n]``.
+Holds = Callable[[np.ndarray], np.ndarray]
+
 #: Regions of one depth that overlap a visited one by more than this (intersection over union) are not
 #: visited: they show the same, reached through another parent.
 MAX_OVERLAP = 0.5
@@ -56,6 +59,7 @@ class ImageSearch:
         frame: The rectangle classified ``[4]``, level-0 px.
         started: Reading of ``time.perf_counter`` when the first was spent on the image, s.
         bytes_read: Stored bytes read so far; None = unknown, none.
+        holds: Which regions ``[n 4]`` hold foreground; asked once the root regions were read. None = all.
     """
 
     def __init__(
@@ -68,6 +72,7 @@ class ImageSearch:
         frame: np.ndarray,
         started: float,
         bytes_read: Callable[[], int] | None = None,
+        holds: Holds | None = None,
     ) -> None:
         roots = np.asarray(roots, np.int64)
         self.frame = np.asarray(frame, np.int64)
@@ -77,7 +82,7 @@ class ImageSearch:
         self._facts, self._budget, self._policy = facts, budget, policy
         self._roots = ordered_roots(roots, budget)
         self._root_count = len(roots)
-        self._started, self._bytes_read = started, bytes_read
+        self._started, self._bytes_read, self._holds = started, bytes_read, holds
         self._table, self._pool = GlimpseTable(), pool_for(facts)
         self._open_cells, self._visited = OpenCells(facts.grid.size), Visited(policy.max_overlap)
         self._opened: list[
@@ -172,7 +177,11 @@ class ImageSearch:
                 "the image, were seen; raise the budget to see all of it"
             )
         if self.reason == "exhausted" and len(self._table) > self._root_count:
-            rest = "no region was left to look at: the others have no valid pixels, or the scorer closes them"
+            rest = (
+                "no region was left to look at: the others have no valid pixels, or the scorer closes them"
+                if self._holds is None
+                else "no region with foreground was left to look at"
+            )
             if self._unseen is not None and not self._unseen.px:
                 rest = "every part of it was seen at the finest scale"
             notes.append(f"the budget is larger than the image: after {len(self._table):,} glimpses {rest}")
@@ -192,9 +201,16 @@ class ImageSearch:
         """Open a region's cells; those of root regions only when all of these were looked at."""
         if region.depth == 0:
             self._opened.append((region, worth))
-            return
-        if not self._policy.random:
-            region.raise_cost(-worth)
+        else:
+            self._open_foreground(region, -worth)
+
+    def _open_foreground(self, region: OpenRegion, cost: float) -> None:
+        """Open those of a region's cells that hold foreground."""
+        scored = not self._policy.random
+        if self._holds is not None:
+            region.keep(self._holds(region.cells), scored=scored)
+        if scored:
+            region.raise_cost(cost)
         self._open_cells.open(region)
 
     def _open_roots(self) -> None:
@@ -204,9 +220,7 @@ class ImageSearch:
         values = self._table["value"][: len(self._roots)].astype(np.float64)
         best = float(np.max(-np.logaddexp(0, -values)))
         for region, worth in self._opened:
-            if not self._policy.random:
-                region.raise_cost(best - worth)
-            self._open_cells.open(region)
+            self._open_foreground(region, best - worth)
         self._opened = []
 
     def _learn_background(self, appearance: np.ndarray, logits: np.ndarray) -> None:
@@ -216,10 +230,12 @@ class ImageSearch:
         self._open_cells.known.add(appearance, self._policy.suppression * sure)
 
     def _conclude(self) -> None:
-        """End a search that is sure, or that saw nothing measured."""
+        """End a search that is sure, or that saw nothing measured or no foreground."""
         stop = self._policy.stop
         if self._measured == 0:
             self.reason = "no_valid_pixels"
+        elif self._holds is not None and not self._holds(self._roots).any():
+            self.reason = "no_foreground"
         elif stop is not None and self._confidence() >= stop:
             self.reason = "confidence"
 

@@ -9,6 +9,7 @@ from jaxtyping import Float, Int64
 
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.exhaustive import everywhere
+from hiresattn.inference.image_search import Holds
 from hiresattn.inference.roots import MOST_AT_ONCE
 from hiresattn.inference.search import Fetch
 
@@ -32,7 +33,13 @@ class LabelRegions(NamedTuple):
 
 
 def label_regions(
-    engine: Engine, fetch: Fetch, frame: Int64[np.ndarray, "4"], classes: Sequence[int], *, known: bool
+    engine: Engine,
+    fetch: Fetch,
+    frame: Int64[np.ndarray, "4"],
+    classes: Sequence[int],
+    *,
+    known: bool,
+    holds: Holds | None = None,
 ) -> LabelRegions | None:
     """Find the regions that show one of some classes, by likelihood ratios against the background.
 
@@ -45,6 +52,7 @@ def label_regions(
         frame: The rectangle, level-0 px.
         classes: Indices of the classes.
         known: Whether the image is known to show one of them.
+        holds: Which regions hold foreground: only those are looked at. None = all.
 
     Returns:
         The regions, quarters of finest regions where these tell; None if no px was measured.
@@ -54,7 +62,7 @@ def label_regions(
     """
     background = engine.facts.background
     assert background is not None  # noqa: S101 - refused before anything is read
-    found = everywhere(engine, fetch, frame)
+    found = everywhere(engine, fetch, frame, holds=holds)
     measured = (found.coverage > 0).nonzero()[0]
     if not len(measured):
         return None

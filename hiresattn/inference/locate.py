@@ -23,6 +23,7 @@ from hiresattn.inference.attention_regions import (
     kept_scores,
     region_scores,
 )
+from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import check_value_range
@@ -35,8 +36,10 @@ from hiresattn.option_types import check_types
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher
+from hiresattn.reading.foreground import overview
 
 _log = logging.getLogger(__name__)
+_Opened = tuple[Pyramid, CropFetcher, np.ndarray, Holds | None]
 
 #: Least probability of some region to show a class, for an image without a label to be no background.
 SURE = 0.5
@@ -136,7 +139,6 @@ def locate(
     check(loaded, wanted := [rows[n] for n in searched])  # before anything is read
     with_scales(wanted, loaded.config.input.mpp, assumed=chosen.assume_mpp)
     _warn_of_unlabelled(rows)
-    run = [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp]
     engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
     scores: dict[int, RegionScores] = {}
     failures: list[tuple[str, str]] = []
@@ -146,7 +148,7 @@ def locate(
             file = stack.enter_context(LinesFile(_part(output), resume=resume, overwrite=overwrite))
         done = {} if file is None else {line.get("key"): line for line in file.held}
         for count, row in enumerate(searched, 1):
-            key = _key(rows[row], run)
+            key = _key(rows[row], [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp])
             try:
                 if loaded.net.background is None:
                     compute = partial(_scores, rows[row], engine, loaded, chosen)
@@ -214,8 +216,8 @@ def located(
 def _scores(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> RegionScores:
     """How far the finest regions of one image speak for each class."""
     check(model, (example,))
-    with _opened(example, model, options) as (pyramid, fetch, frame):
-        found = region_scores(engine, fetch, frame)
+    with _opened(example, model, options) as (pyramid, fetch, frame, holds):
+        found = region_scores(engine, fetch, frame, holds)
         return found._replace(region=to_stored(pyramid, found.region))
 
 
@@ -244,15 +246,15 @@ def _writer(file: LinesFile | None, key: str | None, example: Example) -> Callab
 
 
 @contextmanager
-def _opened(
-    example: Example, model: Model, options: LocateOptions
-) -> Iterator[tuple[Pyramid, CropFetcher, np.ndarray]]:
-    """An image at the model's scale, what reads it, and the rectangle of it that is searched."""
+def _opened(example: Example, model: Model, options: LocateOptions) -> Iterator[_Opened]:
+    """An image at the model's scale, what reads it, the rectangle searched, and which regions hold foreground."""
     rule = model.config.input
     with opened(example, rule.mpp, nodata=rule.nodata, assumed=options.assume_mpp) as pyramid:
         config = input_for(rule, pyramid, options.bands, options.value_range)
+        window = window_of(pyramid, example.region)
+        seen = config.foreground and overview(pyramid, window, config, threads=options.threads)
         with CropFetcher([pyramid], config, threads=options.threads) as fetch:
-            yield pyramid, fetch, np.array(window_of(pyramid, example.region), np.int64)
+            yield pyramid, fetch, np.array(window, np.int64), seen.holds if seen else None
 
 
 def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
@@ -262,8 +264,8 @@ def _locate_one(example: Example, engine: TorchEngine, model: Model, options: Lo
     classes = others if example.label is None else [model.classes.index(str(example.label))]
     if classes == [background]:
         return replace(example, boxes=())
-    with _opened(example, model, options) as (pyramid, fetch, frame):
-        found = label_regions(engine, fetch, frame, classes, known=example.label is not None)
+    with _opened(example, model, options) as (pyramid, fetch, frame, holds):
+        found = label_regions(engine, fetch, frame, classes, known=example.label is not None, holds=holds)
     if found is None:
         return replace(example, boxes=None)
     boxes: Any = tuple(map(tuple, to_stored(pyramid, found.region).tolist()))
@@ -300,11 +302,9 @@ def check(model: Model, examples: Iterable[Example]) -> int | None:
     return model.net.background
 
 
-def _warn_of_unlabelled(rows: Iterable[Example]) -> None:
-    rows = list(rows)
+def _warn_of_unlabelled(rows: list[Example]) -> None:
     for split, what in (("train", "any class but the background is located"), ("val", "training needs one")):
-        bare = sum(row.label is None and row.split == split and row.boxes is None for row in rows)
-        if bare:
+        if bare := sum(row.label is None and row.split == split and row.boxes is None for row in rows):
             _log.warning("%d images of split %s have no label: %s", bare, split, what)
 
 

@@ -55,6 +55,27 @@ class OpenRegion:
     compared: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """With how many known background regions each cell was compared ``[cells]``."""
 
+    def keep(self, which: np.ndarray, *, scored: bool) -> None:
+        """Leave out cells as if they had never been open: the others share their probability.
+
+        Args:
+            which: Cells that stay ``[cells]``.
+            scored: Whether costs come from the scorer; else they are random, and stay.
+        """
+        logs = np.where(which, self.log_prob, -np.inf)
+        best = int(logs.argmax())
+        self.order = [cell for cell in self.order if which[cell]]
+        if not np.isfinite(logs[best]):
+            return
+        if (
+            not self.order
+        ):  # the others' gates are closed, and where no gate is open the best cell's is opened
+            self.order = [best]
+        total = logs[best] + np.log(np.exp(logs - logs[best]).sum())
+        self.log_prob = self.log_prob - total
+        if scored:
+            self.raise_cost(total)
+
     def raise_cost(self, by: float) -> None:
         """Make all cells more costly."""
         self.base = self.base + by
@@ -142,7 +163,7 @@ def divided_cells(
     usable = np.isfinite(logits)
     logits = np.where(usable, logits, -1e9)
     if noise is not None:
-        log_prob = np.repeat(-np.log(np.maximum(usable.sum(1, keepdims=True), 1)), usable.shape[1], axis=1)
+        log_prob = np.where(usable, -np.log(np.maximum(usable.sum(1, keepdims=True), 1)), -np.inf)
         cost = noise[rows]
     else:
         shifted = logits - logits.max(axis=1, keepdims=True)

@@ -40,6 +40,9 @@ class ClassifyOptions:
     """The same, of images of which neither a manifest nor the file says it."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
+    foreground: str | None = None
+    """What is looked at below the root regions: ``tissue``, ``none`` (all of it), or the path of a mask: an image of
+    one band that shows the whole of the source, above 0 where it is foreground. None = as the model was trained."""
     strict: bool = False
     """Whether a tile that a file leaves out is an error; else it counts as not measured."""
     on_error: str = "raise"

@@ -10,7 +10,7 @@ import numpy as np
 from hiresattn.geometry import expandable
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.engine import Engine, Outputs
-from hiresattn.inference.image_search import ImageSearch, Policy
+from hiresattn.inference.image_search import Holds, ImageSearch, Policy
 from hiresattn.inference.open_cells import Choice, divided_cells
 from hiresattn.inference.table import joined
 from hiresattn.model.traversal import Traversal
@@ -57,6 +57,7 @@ class Search:
         *,
         seconds: float = 0.0,
         bytes_read: Callable[[], int] | None = None,
+        holds: Holds | None = None,
     ) -> None:
         """Take on an image; it is looked at from the next step on.
 
@@ -66,6 +67,8 @@ class Search:
             frame: The rectangle classified ``[4]``, level-0 px.
             seconds: Spent on it already: opening, reading ahead.
             bytes_read: Stored bytes read of it so far; needed for a budget in bytes.
+            holds: Which regions hold foreground, once the root regions were fetched; others are never looked at.
+                None = all.
         """
         image = ImageSearch(
             self._engine.facts,
@@ -75,6 +78,7 @@ class Search:
             frame=frame,
             started=time.perf_counter() - seconds,
             bytes_read=bytes_read,
+            holds=holds,
         )
         self._images[index] = self._running[index] = image
 
@@ -93,8 +97,8 @@ class Search:
         """Hand over an image whose search ended, and forget it.
 
         Returns:
-            The traversal of this image alone; why it ended: ``confidence``, ``budget``, ``exhausted`` or
-            ``no_valid_pixels``; and what the user should know of it, one sentence each.
+            The traversal of this image alone; why it ended: ``confidence``, ``budget``, ``exhausted``,
+            ``no_valid_pixels`` or ``no_foreground``; and what the user should know of it, one sentence each.
 
         Raises:
             Exception: What went wrong in reading it or looking at it.
@@ -186,6 +190,7 @@ def search(
     budget: Budget,
     policy: Policy | None = None,
     bytes_read: Callable[[int], int] | None = None,
+    foreground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
 ) -> tuple[Traversal, list[str]]:
     """Search images side by side; see ``Search``.
 
@@ -197,17 +202,26 @@ def search(
         budget: Per image.
         policy: How to choose, and when to stop.
         bytes_read: Bytes read so far of an image; needed for a budget in bytes.
+        foreground: Which regions ``[n 4]`` of images ``[n]`` hold foreground; see ``Search.add``.
 
     Returns:
-        The traversal, image by image; and per image why its search ended: ``confidence``, ``budget``, ``exhausted``
-        or ``no_valid_pixels``.
+        The traversal, image by image; and per image why its search ended: ``confidence``, ``budget``, ``exhausted``,
+        ``no_valid_pixels`` or ``no_foreground``.
     """
     running = Search(engine, fetch, budget=budget, policy=policy)
     for index, (regions, frame) in enumerate(zip(roots, frames, strict=True)):
         spent = None if bytes_read is None else partial(bytes_read, index)
-        running.add(index, regions, frame, bytes_read=spent)
+        holds = None if foreground is None else partial(_of_image, foreground, index)
+        running.add(index, regions, frame, bytes_read=spent, holds=holds)
     left = len(frames)
     while left:
         left -= len(running.step())
     found = [running.take(index) for index in range(len(frames))]
     return joined([traversal for traversal, _, _ in found]), [reason for _, reason, _ in found]
+
+
+def _of_image(
+    foreground: Callable[[np.ndarray, np.ndarray], np.ndarray], index: int, regions: np.ndarray
+) -> np.ndarray:
+    """Which regions of one image hold foreground."""
+    return foreground(np.full(len(regions), index), regions)

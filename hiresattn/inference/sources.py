@@ -26,6 +26,7 @@ from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
+from hiresattn.reading.foreground import Foreground, read_mask
 from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
 
@@ -51,6 +52,8 @@ class Source:
     """The same as the network is told ``[4]``: where the image is squashed, the square."""
     roots: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     error: Exception | None = None
+    foreground: Foreground | None = None
+    """Where its foreground is, once its root regions were read; None = all of it."""
     band_means: list[np.ndarray] = field(default_factory=list)
     """Of the first crops; of all, if every region is looked at."""
     opened: float = 0.0
@@ -96,6 +99,7 @@ class Opener:
                 model.config.input, pyramid, options.bands, options.value_range
             )
             source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
+            source.foreground = foreground_of(source, options.foreground)
             if self._fetcher is None:
                 source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
                 source.number = 0
@@ -154,6 +158,36 @@ def frame_of(
     rule = model.config
     roots = root_regions(*seen[2:], *seen[:2], root_size=rule.root_size, overlap=rule.overlap)
     return region, np.array(seen, np.int64), roots
+
+
+def foreground_of(source: Source, asked: str | None) -> Foreground | None:
+    """Where a source's foreground will be known from; None = all of it is.
+
+    Args:
+        source: With its pyramid, frame and root regions.
+        asked: ``tissue``, ``none``, or the path of a mask; None = as the model was trained.
+
+    Raises:
+        ConfigError: If the mask can't be that of the image.
+        HiresattnError: If the mask can't be read.
+    """
+    pyramid, config = source.pyramid, source.config
+    assert pyramid is not None  # noqa: S101 - it is open
+    assert config is not None  # noqa: S101
+    asked = asked or config.foreground or "none"
+    if asked == "none":
+        return None
+    if asked == "tissue":
+        return Foreground(source.roots, config)
+    y, x, height, width = source.region
+    down, across = source.frame[2] / height, source.frame[3] / width
+    whole = (
+        source.frame[0] - y * down,
+        source.frame[1] - x * across,
+        pyramid.height * down,
+        pyramid.width * across,
+    )
+    return Foreground.of_mask(read_mask(asked, pyramid), whole, config)
 
 
 def input_for(

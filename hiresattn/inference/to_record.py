@@ -10,9 +10,9 @@ import hiresattn
 from hiresattn.checkpoint import Model
 from hiresattn.datasets.example import Example, names_of
 from hiresattn.errors import DomainError, HiresattnError
+from hiresattn.geometry import expandable
 from hiresattn.inference.domain import warnings_for
 from hiresattn.inference.record import LIKELY, Cost, Record, Seconds, VisitedRegion
-from hiresattn.inference.review import for_review, judged
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
 from hiresattn.model.traversal import Traversal
@@ -42,7 +42,7 @@ def error_record(example: Example, model: Model, error: Exception) -> Record:
         words = str(error) or f"{name_of(example)}: out of memory; lower budget or threads"
     else:
         words = f"{name_of(example)}: {type(error).__name__}: {error}"
-    return for_review(replace(blank_record(example, model), status="error", error=words))
+    return replace(blank_record(example, model), status="error", error=words)
 
 
 def to_record(
@@ -65,7 +65,8 @@ def to_record(
         stats: What was read.
 
     Returns:
-        The record; its ``status`` is ``no_valid_pixels`` where nothing was measured.
+        The record; its ``status`` is ``no_valid_pixels`` where nothing was measured, ``no_foreground`` where nothing is
+        foreground.
 
     Raises:
         DomainError: If the prediction is not a number.
@@ -76,13 +77,14 @@ def to_record(
     scorer = "random" if session.options.policy == "random" else model.config.scorer
     record = replace(
         blank_record(source.example, model),
-        cost=_cost(source, traversal, stop_reason, stats),
+        cost=_cost(source, traversal, stop_reason, stats, model.config.finest_side),
         regions=_visited(traversal, source, config.squash, scorer),
         mpp=source.scale.mpp,
         mpp_source=source.scale.source,
+        foreground=None if source.foreground is None else source.foreground.share,
     )
-    if stop_reason == "no_valid_pixels":
-        return for_review(replace(record, status="no_valid_pixels"))
+    if stop_reason in ("no_valid_pixels", "no_foreground"):
+        return replace(record, status=stop_reason)
     several = model.config.multi_label
     scores = _scores(np.asarray(traversal.logits[0], np.float64) / model.temperature, several=several)
     if not np.isfinite(scores).all():
@@ -96,7 +98,7 @@ def to_record(
     domain = warnings_for(
         stored_image(pyramid), model.domain, model.config.input, config, means, side, source.scale.mpp
     )
-    record = replace(
+    return replace(
         record,
         class_name=None if several else model.classes[order[0]],
         score=None if several else scores[order[0]],
@@ -104,8 +106,6 @@ def to_record(
         scores=dict(zip(model.classes, scores, strict=True)),
         warnings=(*domain, *pyramid.meta.notes, *notes),
     )
-    seen = int((np.asarray(traversal.depth) == 0).sum())
-    return judged(record, traversal, session, partly_seen=seen < len(source.roots))
 
 
 def _scores(logits: np.ndarray, *, several: bool) -> list[float]:
@@ -118,8 +118,9 @@ def _scores(logits: np.ndarray, *, several: bool) -> list[float]:
     return [float(share) for share in shares]
 
 
-def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchStats) -> Cost:
+def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchStats, finest: int) -> Cost:
     total = source.opened + source.read + source.computed
+    looked_into = traversal.region[~expandable(traversal.region, finest)]
     return Cost(
         glimpses=len(traversal.image),
         tiles=stats.tiles,
@@ -128,6 +129,7 @@ def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchSt
         bytes_read=stats.bytes,
         bytes_estimated=not stats.bytes_exact,
         fraction_read=stats.pixels / math.prod(_stored_region(source)[2:]),
+        foreground_seen=None if source.foreground is None else source.foreground.share_in(looked_into),
         seconds=Seconds(
             open=round(source.opened, 4),
             read=round(source.read, 4),

@@ -206,6 +206,7 @@ class GlimpseNet(nn.Module):
         select: Selector,
         k: Sequence[int],
         straight_through: bool = True,
+        foreground: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     ) -> Traversal:
         """Visit the root regions of images, then depth by depth the selected cells of every region.
 
@@ -220,6 +221,8 @@ class GlimpseNet(nn.Module):
             straight_through: Whether a glimpse's feature carries the gradient of all choices that led to it, through
                 the factor exp(lp - stop_gradient(lp)), which is 1. Estimators that use ``log_prob`` themselves leave
                 it out.
+            foreground: ``foreground(image [n], regions [n 4])`` → which regions hold foreground, asked after the root
+                regions were fetched; cells that don't are not visited. None = all do.
 
         Returns:
             The traversal.
@@ -231,6 +234,8 @@ class GlimpseNet(nn.Module):
         while frontier is not None:
             image, region, depth = frontier.image, frontier.region, len(steps)
             found = self.glimpse(fetch(image, region), region, frames[image], frontier.path)
+            if foreground is not None:
+                found = _within(foreground, found, image, expandable(region, self.finest))
             if straight_through and self.background is None:
                 factor = (frontier.path_log_prob - frontier.path_log_prob.detach()).exp()
                 found = replace(found, features=found.features * factor[:, None])
@@ -294,6 +299,22 @@ def log_priors(table: Rows | Traversal) -> Float[Tensor, " n"]:
         parent = torch.from_numpy(table.parent[table.depth == depth]).to(prior.device)
         prior = prior.index_copy(0, rows, prior[parent] + value[parent] + table.log_prob[rows])
     return prior
+
+
+def _within(
+    foreground: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    found: Glimpses,
+    image: np.ndarray,
+    divided: np.ndarray,
+) -> Glimpses:
+    """Shut the cells of divided regions that hold no foreground, as if they had not been measured."""
+    cells = found.cells[divided]
+    shut = np.zeros(found.cells.shape[:2], bool)
+    shut[divided] = ~foreground(np.repeat(image[divided], cells.shape[1]), cells.reshape(-1, 4)).reshape(
+        cells.shape[:2]
+    )
+    mask = torch.from_numpy(shut).to(found.cell_logits.device)
+    return replace(found, cell_logits=found.cell_logits.masked_fill(mask, -torch.inf))
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:

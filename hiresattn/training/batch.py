@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int64
 
+from hiresattn.reading.foreground import Foregrounds
 from hiresattn.training.augment import Augmentation
 from hiresattn.training.cutmix import BatchPastes
 from hiresattn.training.samples import Sample
@@ -33,6 +34,10 @@ class Batch:
     """Class index of each of them; see ``Sample.box_classes``."""
     box_confidence: Sequence[np.ndarray | None] = ()
     """Probability that each of them shows its class; see ``Sample.box_confidence``."""
+    foreground: Foregrounds | None = None
+    """Where the images, not oriented, have foreground, once their root regions were fetched; None = everywhere."""
+    holds: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None
+    """``holds(image [n], regions [n 4])`` → which regions hold foreground ``[n]``; None = all."""
     samples: Sequence[Sample] = ()
     augmentations: Sequence[Augmentation] = ()
     pastes: BatchPastes | None = None

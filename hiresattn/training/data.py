@@ -13,6 +13,7 @@ from hiresattn.geometry import Grid, check_region, depth_count, root_regions
 from hiresattn.pyramid import Pyramid
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import Crops
+from hiresattn.reading.foreground import Foreground, Foregrounds
 from hiresattn.reading.images import ImagePool, OpenImage
 from hiresattn.reading.squash import squash_reader, squashed, unsquashed
 from hiresattn.training.augment import Augmentation, augment_crops
@@ -189,6 +190,18 @@ class Loader:
             crops = read(image, in_frame(image, regions))
             return augment_crops(crops, [augmentations[i] for i in image.tolist()], self.config)
 
+        roots = [self._roots(frame) for frame in frames]
+        foreground = None
+        if self.config.foreground is not None:
+            own = [in_frame(np.full(len(of_image), row), of_image) for row, of_image in enumerate(roots)]
+            foreground = Foregrounds([Foreground(of_image, self.config) for of_image in own])
+
+        def noted(image: np.ndarray, where: np.ndarray) -> Crops:
+            crops = read(image, where)
+            if foreground is not None:
+                foreground.add(image, where, crops)
+            return crops
+
         pastes = None
         if any(mixes):
             rectangles = pasted_rectangles(samples, mixes, side)
@@ -206,8 +219,8 @@ class Loader:
                 lambda image, regions: augmented(read_clean, image, regions),
             )
         return Batch(
-            fetch=lambda image, regions: augmented(read, image, regions),
-            roots=[self._roots(frame) for frame in frames],
+            fetch=lambda image, regions: augmented(noted, image, regions),
+            roots=roots,
             frames=np.array(frames, np.int64),
             labels=np.array([sample.label for sample in samples], np.int64),
             boxes=[
@@ -222,6 +235,10 @@ class Loader:
             box_confidence=[
                 own.box_confidence if mix is None else None for own, mix in zip(samples, mixes, strict=True)
             ],
+            foreground=foreground,
+            holds=None
+            if foreground is None
+            else lambda image, regions: foreground.holds(image, in_frame(image, regions)),
             samples=samples,
             augmentations=augmentations,
             pastes=pastes,

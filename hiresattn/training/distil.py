@@ -142,8 +142,7 @@ def distil(
     single = [one.example for one in known if one.regions == 1]
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
     if same:
-        figures = _figures(folder, teacher, accuracy, same, options, on_message)
-        update_training(folder, {"distilled": figures})
+        update_training(folder, {"distilled": _figures(folder, teacher, accuracy, same, options)})
     progress(1.0, "calibration")
 
 
@@ -229,20 +228,14 @@ def _located(
 
 
 def _figures(
-    folder: Path,
-    teacher: Path,
-    accuracy: float,
-    examples: Sequence[Example],
-    options: TrainOptions,
-    on_message: Callable[[str], None],
+    folder: Path, teacher: Path, accuracy: float, examples: Sequence[Example], options: TrainOptions
 ) -> dict[str, Any]:
-    """What the card has of teacher and student, on the validation images, after calibration where they suffice."""
+    """What the card has of teacher and student, on the validation images."""
     how: dict[str, Any] = {
         "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
         "on_error": options.on_error,
     }  # fmt: skip
-    if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
-        on_message(f"The model is {why}")
+    evaluate(str(folder), examples, calibrate=True, **how)
     found = evaluate(str(folder), examples, budgets=BUDGETS, policies=("best-first",), **how)
     return {
         "images": found.classified,

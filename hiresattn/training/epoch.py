@@ -135,7 +135,15 @@ def validate(
     engine = TorchEngine(net)
 
     def searched(batch: Batch) -> tuple[Batch, Traversal]:
-        found, _ = search(engine, batch.fetch, batch.roots, batch.frames, budget=BUDGET, policy=POLICY)
+        found, _ = search(
+            engine,
+            batch.fetch,
+            batch.roots,
+            batch.frames,
+            budget=BUDGET,
+            policy=POLICY,
+            foreground=batch.holds,
+        )
         return batch, found
 
     size = batch_size(samples, options) if samples else 1

@@ -15,6 +15,7 @@ from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import check_domain
+from hiresattn.reading.foreground import is_slide
 from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
@@ -139,9 +140,19 @@ def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder
             filter=options.filter,
             channels=None if options.bands else count,
             nodata=options.nodata,
+            foreground=_foreground(pyramid, options, earlier),
         )
         check_domain(pyramid, rule)
         return rule
+
+
+def _foreground(pyramid: Pyramid, options: TrainOptions, earlier: Card | None) -> str | None:
+    """What of the images is looked at, where the options leave that open: as the earlier model does, else by one."""
+    if options.foreground != "auto":
+        return None if options.foreground == "none" else options.foreground
+    if earlier is not None:
+        return earlier.config.input.foreground
+    return "tissue" if is_slide(pyramid) else None
 
 
 def first_rule(

@@ -52,7 +52,13 @@ def traverse(
     straight_through = options.estimator == "straight-through"
     with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
         return net(
-            batch.fetch, batch.roots, batch.frames, select=select, k=k, straight_through=straight_through
+            batch.fetch,
+            batch.roots,
+            batch.frames,
+            select=select,
+            k=k,
+            straight_through=straight_through,
+            foreground=batch.holds,
         )
 
 

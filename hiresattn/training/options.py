@@ -24,6 +24,7 @@ CHOICES = {
     "schedule": ("linear", "cosine", "step"),
     "class_weights": ("none", "balanced"),
     "on_error": ("raise", "skip"),
+    "foreground": ("auto", "tissue", "none"),
 }
 RECIPES = ("distil",)
 #: Options that are counts, sides, weights or amounts, by their smallest value.
@@ -140,6 +141,10 @@ class TrainOptions:
     data types need it."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say; kept in the card. None = as they say."""
+    foreground: str = "auto"
+    """What of an image is looked at below the root regions: ``tissue``, or all of it (``none``); kept in the card.
+    ``auto`` = tissue where the images are slides: three bands of uint8, a known size of a px below 20 µm and no
+    coordinate system."""
     augment: str = "none"
     """Random orientation of each training image: ``none``, ``mirror`` (left and right), ``flips`` (both axes) or
     ``turns`` (flips and quarter turns)."""

@@ -42,20 +42,24 @@ def test_all_failed_is_exit_1(run, classified):
     assert run("classify", "bad.tif", "bad2.tif", "-m", "m").exit_code == 1
 
 
-def test_no_valid_pixels_is_an_answer_and_no_failure(run, classified, monkeypatch):
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [("no_valid_pixels", "1 without valid pixels"), ("no_foreground", "1 without foreground")],
+)
+def test_an_empty_image_is_an_answer_and_no_failure(run, classified, monkeypatch, status, words):
     monkeypatch.setattr(
         sys.modules["hiresattn.inference.classify"],
         "classify_all",
-        lambda sources, model, **options: iter([classified.record("a.tif", status="no_valid_pixels")]),
+        lambda sources, model, **options: iter([classified.record("a.tif", status=status)]),
     )
     result = run("classify", "a.tif", "-m", "m")
     assert result.exit_code == 0
-    assert "1 without valid pixels" in result.stderr
+    assert words in result.stderr
 
 
 def test_options_arrive_in_the_librarys_words(run, classified, computing_threads):
     words = "--budget 50MB --stop off --policy top-k --nms 0.3 --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
-    words += " --batch-images 4"
+    words += " --batch-images 4 --foreground mask.png"
     assert (
         run("classify", "a.tif", "-m", "m", *words.split(), "--threads", 2, "--device", "cpu").exit_code == 0
     )
@@ -70,6 +74,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "mpp": None,
         "assume_mpp": None,
         "nodata": None,
+        "foreground": "mask.png",
         "seed": 7,
         "threads": 2,
         "device": "cpu",

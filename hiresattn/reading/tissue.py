@@ -1,0 +1,134 @@
+"""Which px of a slide's coarse views show tissue: neither glass, ink nor black."""
+
+from collections.abc import Callable
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+
+#: Px that thresholds are taken from.
+_SAMPLE = 1 << 19
+#: Grey levels between the bands of a picture without colour.
+_GREY = 4
+#: Difference of optical density between bands from which on glass is stained; beside such px, the lower one.
+_STAINED, _NEARLY = 0.03, 0.015
+#: Grey levels above a dark background that are signal, at least; and noise of the background, as many times.
+_SIGNAL, _NOISE = 4.0, 6.0
+#: Brightest value of a band that is black, as around a scanned area.
+_BLACK = 35
+
+#: ``find(values [h w c])`` → mask ``[h w]``.
+_Find = Callable[[np.ndarray], np.ndarray]
+
+
+def tissue_mask(
+    pixels: UInt8[np.ndarray, "n h w c"], valid: Bool[np.ndarray, "n h w"]
+) -> Bool[np.ndarray, "n h w"]:
+    """Which px of coarse views of one slide show tissue.
+
+    Bright field (red, green and blue): px that absorb one colour more than another, compared with the slide's glass, so
+    pale tissue is kept and shadows are not. Left out is black, and what is as dense as a pen's ink seen from afar and
+    of a hue that haematoxylin, eosin and DAB don't have: blue, green, red or black; and its edges. A slide without
+    colour: px that absorb light. Dark field: px that are brighter than the background.
+
+    Args:
+        pixels: Values from 0 to 255; all views of the slide, so that thresholds are those of the whole.
+        valid: Whether a px was measured.
+
+    Returns:
+        The mask; none of an empty slide.
+
+    Source:
+        Optical density: Ruifrok and Johnston 2001, "Quantification of histochemical staining by color deconvolution".
+        Colour apart from density: van der Laak et al. 2000, "Hue-saturation-density (HSD) model for stain recognition
+        in digital images from transmitted light microscopy".
+    """
+    found = np.zeros(valid.shape, bool)
+    some = pixels[valid]
+    some = some[:: len(some) // _SAMPLE + 1].astype(np.float32)
+    if not len(some):
+        return found
+    grey = pixels.shape[-1] != len("RGB") or np.quantile(np.ptp(some, axis=1), 0.99) <= _GREY
+    if grey:
+        some = some.max(axis=1, keepdims=True)
+    find = _dark_field(some) if _is_dark(some, grey=grey) else _bright_field(some)
+    for number, view in enumerate(pixels):
+        values = view.astype(np.float32)
+        found[number] = valid[number] & find(values.max(axis=-1, keepdims=True) if grey else values)
+    return found
+
+
+def _is_dark(some: Float[np.ndarray, "n c"], *, grey: bool) -> bool:
+    """Whether the slide's background is dark, by a sample of its px."""
+    if grey:
+        return bool(np.median(some) < 96)
+    lit = some[some.max(axis=1) >= _BLACK]
+    return not len(lit) or bool((lit.min(axis=1) >= 80).mean() < 0.1)
+
+
+def _dark_field(some: Float[np.ndarray, "n c"]) -> _Find:
+    """What finds px that are brighter than the background, the darkest quarter of a sample."""
+    darkest = np.sort(some.max(axis=1))[: max(len(some) // 4, 1)]
+    level = float(np.median(darkest))
+    noise = level - float(np.quantile(some.max(axis=1), 0.01))
+    least = max(_SIGNAL, _NOISE * noise)
+
+    def find(values: Float[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
+        signal = values.max(axis=-1) - level
+        return _joined(signal >= least, signal >= least / 2)
+
+    return find
+
+
+def _bright_field(some: Float[np.ndarray, "n c"]) -> _Find:
+    """What finds px that absorb light; of a picture with colour, with a stain."""
+    white = _white(some)
+    if len(white) == len("RGB"):
+        return lambda values: _stained(values, white)
+
+    def find(values: Float[np.ndarray, "h w 1"]) -> Bool[np.ndarray, "h w"]:
+        density = np.log((white + 1) / (values + 1))[..., 0]
+        return np.asarray((density >= 2 * _STAINED) & (values[..., 0] >= _BLACK))
+
+    return find
+
+
+def _white(some: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " 3"]:
+    """The slide's glass: its brightest px, as long as that is a colour that glass has and tissue hasn't."""
+    least = some.min(axis=1)
+    white = np.median(some[least >= np.quantile(least, 0.98)], axis=0).clip(200)
+    white = np.maximum(white, white.max() - 24)
+    if len(white) == len("RGB"):
+        white[1] = max(white[1], min(white[0], white[2]))  # what stains absorb most is green
+    return white
+
+
+def _stained(values: Float[np.ndarray, "h w 3"], white: Float[np.ndarray, " 3"]) -> Bool[np.ndarray, "h w"]:
+    """Px of a bright field that are stained, and not with a pen."""
+    density = np.maximum(np.log((white + 1) / (values + 1)), 0)
+    most, least = density.max(axis=-1), density.min(axis=-1)
+    red, green, blue = np.moveaxis(density, -1, 0)
+    ink = ((red > 1.25 * green) & (red > 1.1)) | ((red > 1.02 * green) & (red > 1.8))  # blue
+    ink |= (green < 0.75 * np.minimum(red, blue)) & (np.minimum(red, blue) > 0.5)  # green
+    ink |= (blue > 0.75 * green) & (red < 0.22 * green) & (green > 1.4)  # red
+    ink |= (least > 1.3) & (red > 0.9 * green) & (blue > 0.7 * green) & (blue < 1.12 * green)  # black
+    edge = (red > 1.03 * green) | (green < 0.9 * np.minimum(red, blue)) | (least > 0.75 * most)
+    edge |= (blue > 0.7 * green) & (red < 0.4 * green)
+    ink |= _near(_near(ink)) & edge
+    colour = np.where(ink | (values.max(axis=-1) < _BLACK), 0, most - least)
+    return _joined(colour >= _STAINED, colour >= _NEARLY)
+
+
+def _joined(strong: Bool[np.ndarray, "h w"], weak: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Strong px, and weak ones beside them."""
+    return strong | (weak & _near(strong))
+
+
+def _near(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Px of a mask, and the eight around each."""
+    out = mask.copy()
+    out[1:] |= mask[:-1]
+    out[:-1] |= mask[1:]
+    sides = out.copy()
+    out[:, 1:] |= sides[:, :-1]
+    out[:, :-1] |= sides[:, 1:]
+    return out
