@@ -277,11 +277,13 @@ def _take_split(case: str, own: Sequence[_Member], table: LabelTable) -> None:
 def _write(output: Path, members: Sequence[_Member], case_column: str | None) -> None:
     """Write the manifest, whole or not at all."""
     given = any(one.header.mpp_source == "given" for one in members)
+    here = output.parent.resolve()  # what .. means there, where the folder is a link
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(["path", "label", *filter(None, [case_column]), "split", *["mpp"] * given])
     for one in members:
-        row = [os.path.relpath(one.labelled.slide.path, output.parent), one.label]
+        slide = Path(one.labelled.slide.path)
+        row = [os.path.relpath(slide.parent.resolve() / slide.name, here), one.label]
         row += [] if case_column is None else [one.labelled.row.case]
         row.append(one.split)
         if given:

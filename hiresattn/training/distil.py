@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresattn.checkpoint import load_model, update_training
+from hiresattn.checkpoint import Card, load_model, update_training
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
@@ -101,6 +101,7 @@ def distil(
     if overwrite and not resume and steps.is_dir():
         shutil.rmtree(steps)
     begun = earlier_card(options, steps / "teacher-1" if resume else None)
+    _check_epochs(begun if resume else None, options)
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
     )  # the side of its crops
@@ -144,6 +145,16 @@ def distil(
     if same:
         update_training(folder, {"distilled": _figures(folder, teacher, accuracy, same, options)})
     progress(1.0, "calibration")
+
+
+def _check_epochs(begun: Card | None, options: TrainOptions) -> None:
+    """Refuse to go on with another number of epochs: each step builds on what the one before it had learnt."""
+    there = begun and begun.training.get("options", {}).get("epochs")
+    if there not in (None, options.epochs):
+        raise ConfigError(
+            f"epochs is {there} there and {options.epochs} here, and the steps of a recipe build on each other; resume "
+            "with the same, or overwrite"
+        )
 
 
 def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str | None) -> TrainOptions:

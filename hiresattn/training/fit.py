@@ -30,7 +30,7 @@ from hiresattn.training.inputs import (
     with_measured_range,
 )
 from hiresattn.training.log import EpochRecord, TensorBoardLog
-from hiresattn.training.optim import check_amp, class_weights, optimizer_of
+from hiresattn.training.optim import check_amp, class_weights, learning_rate, optimizer_of
 from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.samples import without_background_boxes
 from hiresattn.training.setup import (
@@ -78,7 +78,8 @@ def fit(
         examples: Labelled images or windows with splits ``train`` and ``val`` (others are ignored).
         output: Model directory to make.
         options: How to train.
-        resume: Go on from what the directory holds.
+        resume: Go on from what the directory holds; with more epochs, its learning rate goes on as in the middle of
+            such a run.
         overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
         progress: Called before every step with the share of the training that is done.
@@ -162,7 +163,7 @@ def _fit(
             skipped.on_message = on_message
         state.drawn = [0] * len(curriculum.stages)
         if resume:
-            state, memory = load_state(output / STATE, net, optimizer, fingerprint, options)
+            state, memory = _resumed(output, net, optimizer, fingerprint, options, on_common)
         _compute_as_begun(state, net)
         processes.broadcast_weights(net)
         model = Model(
@@ -196,6 +197,26 @@ def _fit(
     finally:
         board.close()
         loader.close()
+
+
+def _resumed(
+    output: Path,
+    net: GlimpseNet,
+    optimizer: torch.optim.Optimizer,
+    fingerprint: str,
+    options: TrainOptions,
+    on_message: Callable[[str], None],
+) -> tuple[State, AttentionMemory]:
+    """What ``load_state`` loads; reports another number of epochs, and what that does to the learning rate."""
+    state, memory = load_state(output / STATE, net, optimizer, fingerprint, options)
+    before = state.records[-1]["epochs"] if state.records else options.epochs
+    if state.epoch < options.epochs != before:
+        rate = learning_rate(state.epoch / options.epochs, options)
+        on_message(
+            f"{state.epoch} of {before} epochs are done, and the run goes on to {options.epochs}: the learning rate goes "
+            f"on at {rate:.3g}, as after {state.epoch} of {options.epochs}"
+        )
+    return state, memory
 
 
 def _fresh_net(config: ModelConfig, encoder: EncoderSpec, options: TrainOptions) -> GlimpseNet:

@@ -33,7 +33,9 @@ STATE = "state.safetensors"
 #: Copies of learned weights in the state: the latest, and the optimiser's two moments.
 _COPIES = 3
 #: Options that a resumption may change, with what the fingerprint has in their place.
-PASSING: dict[str, Any] = {"device": "", "threads": 0, "name": None, "root": None, "label_column": None}
+PASSING: dict[str, Any] = {
+    "device": "", "threads": 0, "name": None, "root": None, "label_column": None, "epochs": 1,
+}  # fmt: skip
 
 
 @dataclass

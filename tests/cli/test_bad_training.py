@@ -167,7 +167,7 @@ def test_a_checkpoint_of_another_configuration_or_manifest_is_refused_and_stays(
     path, folder = manifest(), tmp_path / "model"
     assert run("train", path, "-o", folder, *QUICK, "--epochs", 1).exit_code == 0
     before = {file.name: file.read_bytes() for file in folder.iterdir()}
-    for words in (("--lr", "0.01"), ("--epochs", "9"), ("--jitter", "0.5")):
+    for words in (("--lr", "0.01"), ("--jitter", "0.5")):
         result = run("train", path, "-o", folder, *QUICK, "--epochs", 1, *words, "--resume")
         refused(
             result,

@@ -2,6 +2,7 @@
 
 import csv
 from collections import Counter, defaultdict
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -250,3 +251,13 @@ def test_names_that_spreadsheets_would_run_or_that_are_no_text_do_no_harm(tmp_pa
     assert [e.source.rsplit("/", 1)[1] for e in found] == ["-x.tif", "=1+1.tif", "z.tif"]
     (unreadable,) = made.left_out["unreadable"]
     assert unreadable == "two\nlines.tif: its name has characters that are no text; rename it"
+
+
+def test_paths_hold_where_the_manifest_lies_in_a_folder_that_is_a_link(tmp_path):
+    (tmp_path / "far" / "away").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "away")
+    for number in range(2):
+        slide(tmp_path / "slides" / f"{number}.tif")
+    labels = table(tmp_path / "labels.csv", [["slide", "label"], ["0", "a"], ["1", "b"]])
+    make_manifest(tmp_path / "slides", labels, tmp_path / "link" / "m.csv")
+    assert all(Path(e.source).is_file() for e in read_manifest(tmp_path / "link" / "m.csv"))

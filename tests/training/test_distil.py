@@ -104,6 +104,10 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(scenes, trai
     assert (tmp_path / "model" / STEPS / "teacher-1" / STATE).is_file()
     with pytest.raises(ConfigError, match="not empty"):
         next(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1)))
+    with pytest.raises(
+        ConfigError, match="epochs is 1 there and 3 here, and the steps of a recipe build on each"
+    ):
+        next(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=3), resume=True))
     rest = list(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1), resume=True))
     assert [record.step for record in rest] == ["teacher 2", "coarse", "search"]
 

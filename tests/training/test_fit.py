@@ -19,6 +19,7 @@ from hiresattn.training.augment import ORIENTATIONS, Augmentation
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.losses import classification_loss
+from hiresattn.training.optim import learning_rate
 from hiresattn.training.options import TrainOptions
 
 QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", crop_size=32, k=(2,))
@@ -63,6 +64,24 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one_bit_by_bit(tmp_path):
     whole, parts = _weights(tmp_path / "whole"), _weights(tmp_path / "parts")
     for name, value in whole.items():
         assert torch.equal(value, parts[name])
+
+
+def test_a_run_may_be_extended_and_its_learning_rate_goes_on_as_in_a_longer_one(tmp_path):
+    examples, said = _spots(16) + _spots(8, split="val"), []
+    list(fit(examples, tmp_path / "model", replace(QUICK, epochs=2)))
+    shares = []
+    rest = list(
+        fit(examples, tmp_path / "model", QUICK, resume=True, on_message=said.append, progress=shares.append)
+    )
+    assert [(r.epoch, r.epochs) for r in rest] == [(3, 4), (4, 4)]
+    assert shares == [0.5, 0.625, 0.75, 0.875]  # of which the learning rate is a function
+    rate = learning_rate(0.5, QUICK)
+    assert said == [
+        f"2 of 2 epochs are done, and the run goes on to 4: the learning rate goes on at {rate:.3g}, as after 2 of 4"
+    ]
+    with (tmp_path / "model" / "metrics.csv").open(newline="") as table:
+        assert [row["epoch"] for row in csv.DictReader(table)] == ["1", "2", "3", "4"]
+    assert list(fit(examples, tmp_path / "model", replace(QUICK, epochs=3), resume=True)) == []
 
 
 def test_a_resumed_run_computes_with_the_threads_it_began_with(tmp_path):
