@@ -213,8 +213,8 @@ def _resumed(
     if state.epoch < options.epochs != before:
         rate = learning_rate(state.epoch / options.epochs, options)
         on_message(
-            f"{state.epoch} of {before} epochs are done, and the run goes on to {options.epochs}: the learning rate goes "
-            f"on at {rate:.3g}, as after {state.epoch} of {options.epochs}"
+            f"{state.epoch} of {before} epochs are done, and the run goes on to {options.epochs}: the learning rate "
+            f"goes on at {rate:.3g}, as after {state.epoch} of {options.epochs}"
         )
     return state, memory
 

@@ -20,6 +20,8 @@ from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
 LEAST_REACH = 16.0
+#: Images that are opened to learn what most of them are like.
+MOST_OPENED = 64
 #: Largest learning rate at which pretrained encoders are usually trained further.
 MOST_LR = 5e-4
 
@@ -162,15 +164,28 @@ def first_rule(
     encoder: EncoderSpec,
     on_skip: Callable[[HiresattnError], None] | None,
 ) -> InputConfig:
-    """``input_rule`` of the first image that can be opened; of the first one where none may be skipped."""
-    for source in sources:
+    """``input_rule`` of the first image; where images may be skipped, of the first with the bands and type of most.
+
+    Up to ``MOST_OPENED`` images, from the first to the last, tell what most are like.
+    """
+    if on_skip is None:
+        return input_rule(sources[0], options, earlier, encoder)
+    count = len(sources)
+    some = dict.fromkeys(np.linspace(0, count - 1, min(count, MOST_OPENED)).astype(int).tolist())
+    kinds: dict[Any, list[Any]] = {}
+    for number in [*some, *(number for number in range(count) if number not in some)]:
+        if kinds and number not in some:
+            break
         try:
-            return input_rule(source, options, earlier, encoder)
+            with _opened(sources[number], options.nodata) as pyramid:
+                kind = pyramid.palette is not None, str(pyramid.dtype), options.bands or pyramid.channels
         except (OpenError, ReadError) as error:
-            if on_skip is None:
-                raise
             on_skip(error)
-    raise ConfigError("none of the training images can be opened; check their paths")
+        else:
+            kinds.setdefault(kind, []).append(sources[number])
+    if not kinds:
+        raise ConfigError("none of the training images can be opened; check their paths")
+    return input_rule(max(kinds.values(), key=len)[0], options, earlier, encoder)
 
 
 def with_measured_range(rule: InputConfig, measured: np.ndarray) -> InputConfig:

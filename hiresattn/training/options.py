@@ -228,7 +228,8 @@ class TrainOptions:
 
     # The run
     on_error: str = "raise"
-    """What to do with an image that cannot be read: ``raise``, or ``skip`` it and count it."""
+    """What to do with an image that can't be read, or has other bands or another data type than most: ``raise``, or
+    ``skip`` it and count it."""
     device: str = "auto"
     """Where to compute: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     amp: bool = False

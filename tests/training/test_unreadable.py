@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from PIL import Image
 
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
-from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, OpenError, ReadError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError, OpenError, ReadError
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
@@ -106,6 +108,29 @@ def test_images_that_cant_be_opened_are_left_out_from_the_start(tmp_path):
         list(fit([examples[0], examples[-1]], tmp_path / "none", SKIP))
     with pytest.raises(NotFoundError):
         list(fit(examples[1:], tmp_path / "none", QUICK))
+
+
+@pytest.mark.parametrize("place", [0, 9])
+@pytest.mark.parametrize("kind", ["bands", "type", "palette"])
+def test_images_of_other_bands_or_types_than_most_are_left_out_wherever_they_stand(tmp_path, place, kind):
+    examples, odd = _images(), _images(2)
+    for number, example in enumerate(odd):
+        path = tmp_path / f"odd{number}.tif"
+        pixels = np.repeat(example.source, 4, axis=2) if kind == "bands" else example.source
+        pixels = pixels.astype(np.uint16) if kind == "type" else pixels
+        if kind == "palette":
+            Image.fromarray(pixels[..., 0]).convert("P").save(path)
+        else:
+            how = {"planarconfig": "contig"} if kind == "bands" else {}
+            tifffile.imwrite(path, pixels.squeeze(), photometric="minisblack", **how)
+        examples.insert(min(place, len(examples)), replace(example, source=str(path)))
+    said = []
+    (record,) = fit(examples, tmp_path / "model", replace(SKIP, epochs=1), on_message=said.append)
+    assert record.images == 8
+    assert len(said) == 2
+    assert all("odd" in words for words in said)
+    with pytest.raises(DomainError):
+        list(fit(examples, tmp_path / "none", QUICK))
 
 
 def test_where_nothing_can_be_read_any_more_skipping_ends(tmp_path, monkeypatch):
