@@ -1,6 +1,7 @@
 """``hiresattn evaluate``: a model and labelled images in, how good it is out."""
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -30,6 +31,18 @@ _WORDS = {
     "ece": "ECE, {bins} bins",
     "brier": "Brier, 0 to 2",
     "nll": "negative log-likelihood",
+    "aurc": "risk-coverage, area (AURC)",
+}
+#: Measures of whether to believe an answer, by their names in the report.
+_BELIEF = {
+    "coverage": "prediction sets that hold the class",
+    "set_size": "classes in a set",
+    "review": "cases that need review",
+    "accuracy_unreviewed": "accuracy of the others",
+    "out_of_domain": "cases unlike the training images",
+    "sufficient": "glimpses that carry an answer",
+    "sufficiency": "sufficiency, area",
+    "comprehensiveness": "lost without them",
 }
 
 
@@ -85,7 +98,10 @@ _WORDS = {
 @group(
     "Output",
     click.option(
-        "-o", "--output", metavar="DIR", help="Write metrics.json, predictions.jsonl and plots here."
+        "-o",
+        "--output",
+        metavar="DIR",
+        help="Write metrics, predictions, the cases to review and plots here.",
     ),
     click.option(
         "--bootstrap",
@@ -98,7 +114,13 @@ _WORDS = {
     click.option(
         "--calibrate",
         is_flag=True,
-        help="Fit a temperature to the split, without a stop, and write it into the model's card.",
+        help="Fit a temperature and prediction sets to the split, and write them into the model's card.",
+    ),
+    click.option(
+        "--risk",
+        type=click.FloatRange(0, 1, min_open=True, max_open=True),
+        metavar="SHARE",
+        help="With --calibrate: share of cases whose prediction set may miss the class. [default: 0.1]",
     ),
     options.as_json,
 )
@@ -151,17 +173,7 @@ def _table(found: "Evaluation") -> Iterator[str]:
     yield ""
     words = {"top_k": found.top_k, "bins": found.bins}
     named = _WORDS | ({"auroc": "AUROC, mean", "brier": "Brier, 0 to 1"} if found.multi_label else {})
-    reasons = {m.reason for m in found.metrics.values()}
-    shared = reasons.pop() if len(reasons) == 1 else None
-    yield from _columns(
-        [["", "value", "95 %", ""]]
-        + [
-            [named[name].format(**words), *_cells(m), "" if shared else m.reason or ""]
-            for name, m in found.metrics.items()
-        ]
-    )
-    if shared:
-        yield f"({shared})"
+    yield from _measures({named[name].format(**words): m for name, m in found.metrics.items()})
     yield ""
     columns = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC"}
     columns |= {"ece": "ECE", "brier": "Brier"} if found.multi_label else {}
@@ -190,12 +202,44 @@ def _table(found: "Evaluation") -> Iterator[str]:
         yield f"{policy} was left out: {reason}"
     if found.main.boxed:
         yield f"hit: a finest region held the centre of a box, of {found.main.boxed} images with boxes"
-    if (facts := found.calibration) is not None:
+    yield ""
+    yield from _measures({words: getattr(found.belief, name) for name, words in _BELIEF.items()})
+    if found.belief.risk is not None:
+        yield f"(prediction sets at risk {found.belief.risk:g}, calibrated on {found.belief.calibrated_on} cases)"
+    if found.calibration is not None:
         yield ""
+        yield from _calibration(found.calibration)
+
+
+def _measures(measured: "dict[str, Measured]") -> Iterator[str]:
+    """A line for each; a reason that several share once, below."""
+    counts = Counter(m.reason for m in measured.values() if m.reason)
+    shared = [reason for reason, count in counts.items() if count > 1]
+    yield from _columns(
+        [["", "value", "95 %", ""]]
+        + [
+            [name, *_cells(m), "" if m.reason in shared else m.reason or ""]
+            for name, m in measured.items()
+            if m.value is not None or m.reason not in shared
+        ]
+    )
+    yield from (f"({reason})" for reason in shared)
+
+
+def _calibration(facts: "Mapping[str, Any]") -> Iterator[str]:
+    """What was written into the card."""
+    if facts["kept"] is None:
         yield (
             f"temperature {facts['temperature']:.3f}, written into the card: "
             f"NLL {facts['before']['nll']:.3f} to {facts['after']['nll']:.3f}, "
             f"ECE {facts['before']['ece']:.3f} to {facts['after']['ece']:.3f}, on the images it was fitted to"
+        )
+    else:
+        yield f"the temperature stays {facts['temperature']:.3f}: {facts['kept']}"
+    if (sets := facts["conformal"]) is not None:
+        yield (
+            f"prediction sets at risk {sets['risk']:g}, written into the card: classes of probability "
+            f"{sets['least']:.3f} or more, by {sets['cases']} cases"
         )
 
 

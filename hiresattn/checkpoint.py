@@ -2,9 +2,8 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import hiresattn
+from hiresattn.card import Conformal, Domain, checked_domain, checked_temperature
 from hiresattn.config import ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
 from hiresattn.files import atomic_write, read_bounded
@@ -23,6 +23,7 @@ from hiresattn.model.encoders import encoder_words
 from hiresattn.model.hub import MODEL, fetch_all
 from hiresattn.model.net import GlimpseNet
 from hiresattn.reading.crops import NativeCrops
+from hiresattn.reference import REFERENCE, Reference, read_reference, reference_facts, write_reference
 
 FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
@@ -30,22 +31,6 @@ FORMAT_VERSION = 1
 _MOST_CARD = 64 << 20
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
-
-
-@dataclass(frozen=True)
-class Domain:
-    """Properties of the training images; a model that is used outside of them warns."""
-
-    mpp: tuple[float, float] | None = None
-    """Smallest and largest µm per level-0 px; None = not known of the images."""
-    resolution: tuple[float, float] | None = None
-    """Smallest and largest ground size of a level-0 px, in units of the CRS."""
-    low: tuple[float, ...] | None = None
-    """Smallest mean of each band over a whole image, stored values."""
-    high: tuple[float, ...] | None = None
-    """Largest mean of each band over a whole image, stored values."""
-    channel_names: tuple[str, ...] | None = None
-    """Names of the bands taken; None = not known, or not the same in all training images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +49,10 @@ class Model:
     """About the training: seed, accuracy, options, versions."""
     temperature: float = 1.0
     """Divisor of the logits, from calibration."""
+    conformal: Conformal | None = None
+    """Prediction sets, from calibration; None = it was not calibrated for them."""
+    reference: Reference | None = None
+    """What the training images look like from afar; None = not known."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -136,6 +125,7 @@ def save_model(model: Model, path: str | Path) -> Model:
         with atomic_write(path / CARD) as card_file, atomic_write(path / WEIGHTS) as weights_file:
             weights_file.write_bytes(save(weights))
             sha256 = _sha256(weights_file)
+            write_reference(path, model.reference)
             _write_card(card_file, card_of(model, sha256))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
@@ -165,6 +155,8 @@ def card_of(model: Model, sha256: str) -> dict[str, Any]:
         "domain": {name: list(value) if value else None for name, value in vars(model.domain).items()},
         "training": dict(model.training),
         "temperature": model.temperature,
+        "conformal": None if model.conformal is None else asdict(model.conformal),
+        "reference": reference_facts(model.reference),
         "weights": {"file": WEIGHTS, "sha256": sha256},
         "version": hiresattn.__version__,
     }
@@ -185,21 +177,41 @@ def update_training(path: str | Path, facts: Mapping[str, Any]) -> None:
     _replace_card(Path(path), card | {"training": {**card.get("training", {}), **facts}})
 
 
-def set_temperature(path: str | Path, temperature: float) -> None:
-    """Replace the temperature, a calibration, in the card of a model directory; nothing else changes.
+def set_calibration(path: str | Path, temperature: float, conformal: Conformal | None = None) -> None:
+    """Replace the calibration in the card of a model directory; nothing else changes.
 
     Args:
         path: The directory.
         temperature: Divisor of the logits; finite and above 0.
+        conformal: Prediction sets at this temperature; None = there are none, those of another one are removed.
 
     Raises:
         ConfigError: If the temperature is not finite or not above 0.
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, or the card can't be written.
     """
-    if not 0 < temperature < math.inf:
-        raise ConfigError(f"the temperature must be a finite number above 0; got {temperature}")
-    _replace_card(Path(path), _card(Path(path)) | {"temperature": temperature})
+    try:
+        checked_temperature(temperature)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    sets = None if conformal is None else asdict(conformal)
+    _replace_card(Path(path), _card(Path(path)) | {"temperature": temperature, "conformal": sets})
+
+
+def set_reference(path: str | Path, reference: Reference) -> None:
+    """Write what the training images look like from afar into a model directory; nothing else changes.
+
+    Raises:
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, or can't be written.
+    """
+    path = Path(path)
+    card = _card(path)
+    try:
+        facts = write_reference(path, reference)
+    except OSError as error:
+        raise CheckpointError(f"{path / REFERENCE}: can't be written: {error}") from error
+    _replace_card(path, card | {"reference": facts})
 
 
 def load_model(path: str | Path) -> Model:
@@ -218,16 +230,16 @@ def load_model(path: str | Path) -> Model:
     Examples:
         >>> hiresattn.load_model("model").classes
     """
-    path = _local(path, CARD, WEIGHTS)
+    asked, path = path, _local(path, CARD, WEIGHTS)
     card = _card(path)
     try:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
         name, k, sha256 = str(card["name"]), tuple(int(n) for n in card["k"]), str(card["weights"]["sha256"])
-        stored = {key: tuple(v) if v else None for key, v in card["domain"].items()}
-        domain = _domain(stored, len(config.input.bands))
+        domain = checked_domain(card["domain"], len(config.input.bands))
         if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
             raise ValueError("classes or scorer differ from those in config")  # noqa: TRY301 - as the rest
-        training, temperature = dict(card["training"]), _temperature(card["temperature"])
+        training, temperature = dict(card["training"]), checked_temperature(card["temperature"])
+        conformal = Conformal.from_json(card.get("conformal"))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         if isinstance(error, ConfigError):
             raise CheckpointError(f"{error}; the model was made by another version or edited") from error
@@ -250,7 +262,11 @@ def load_model(path: str | Path) -> Model:
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
-    return Model(net.eval(), config, name, sha256, domain, k, training, temperature)
+    reference = None
+    if (facts := card.get("reference")) is not None:
+        width = int(net.encoder.feature_width)  # type: ignore[arg-type]
+        reference = read_reference(_local(asked, REFERENCE), facts, width)
+    return Model(net.eval(), config, name, sha256, domain, k, training, temperature, conformal, reference)
 
 
 def read_card(path: str | Path) -> Card:
@@ -278,12 +294,6 @@ def _local(path: str | Path, *files: str) -> Path:
     return fetch_all(str(path).removeprefix(MODEL), files, asked=str(path))
 
 
-def _temperature(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise ValueError(f"temperature {value!r} is not a finite number above 0")
-    return float(value)
-
-
 def _write_card(file: Path, card: Mapping[str, Any]) -> None:
     file.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
 
@@ -294,21 +304,6 @@ def _replace_card(path: Path, card: Mapping[str, Any]) -> None:
             _write_card(file, card)
     except OSError as error:
         raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
-
-
-def _domain(stored: dict[str, Any], bands: int) -> Domain:
-    """Check that spans are pairs, and that band values are one per band."""
-    domain = Domain(**stored)
-    for name, length in {"mpp": 2, "resolution": 2, "low": bands, "high": bands}.items():
-        values = getattr(domain, name)
-        if values is not None and (
-            len(values) != length or not all(isinstance(v, (int, float)) for v in values)
-        ):
-            raise ValueError(f"domain {name} is not {length} numbers")
-    names = domain.channel_names
-    if names is not None and (len(names) != bands or not all(isinstance(name, str) for name in names)):
-        raise ValueError(f"domain channel_names is not {bands} names")
-    return domain
 
 
 def _card(path: Path) -> dict[str, Any]:

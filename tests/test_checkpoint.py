@@ -11,15 +11,15 @@ import torch
 
 import hiresattn
 from hiresattn import open_pyramid, read_crops
+from hiresattn.card import Conformal, Domain
 from hiresattn.checkpoint import (
     CARD,
     WEIGHTS,
-    Domain,
     Model,
     card_of,
     load_model,
     save_model,
-    set_temperature,
+    set_calibration,
 )
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
@@ -245,10 +245,33 @@ def test_a_directory_that_can_not_be_written_is_a_checkpoint_error(model, tmp_pa
 
 def test_a_temperature_is_kept_in_the_card(model, saved):
     assert load_model(saved).temperature == 1
-    set_temperature(saved, 2.5)
+    set_calibration(saved, 2.5)
     assert load_model(saved).temperature == 2.5
     again = save_model(load_model(saved), saved.parent / "again")
     assert (again.temperature, load_model(saved.parent / "again").temperature) == (2.5, 2.5)
+
+
+def test_prediction_sets_are_kept_in_the_card_with_their_temperature_only(saved):
+    assert load_model(saved).conformal is None
+    sets = Conformal(0.1, 0.25, 40, {"budget": {"glimpses": 64}, "stop": 0.95})
+    set_calibration(saved, 2.5, sets)
+    back = load_model(saved)
+    assert back.conformal == sets
+    assert back.conformal.classes({"a": 0.3, "b": 0.25, "c": 0.45, "d": 0.2}) == ("c", "a", "b")
+    save_model(back, saved.parent / "again")
+    assert load_model(saved.parent / "again").conformal == sets
+    set_calibration(saved, 3.0)
+    assert load_model(saved).conformal is None
+
+
+@pytest.mark.parametrize(
+    "stored", [3, {"risk": 0.1}, {"risk": 0.1, "least": 2, "cases": 40, "search": {}},
+               {"risk": 0.1, "least": 0.2, "cases": "40", "search": {}}],
+)  # fmt: skip
+def test_damaged_prediction_sets_are_a_damaged_card(saved, stored):
+    _edit(saved, conformal=stored)
+    with pytest.raises(CheckpointError, match="the card is damaged"):
+        load_model(saved)
 
 
 @pytest.mark.parametrize("value", [0, -1.0, "hot", None, True, float("inf"), float("nan")])
@@ -261,7 +284,7 @@ def test_a_temperature_that_can_not_be_is_a_damaged_card(saved, value):
 def test_a_temperature_is_refused_before_the_card_is_touched(saved):
     before = (saved / CARD).read_text()
     with pytest.raises(ConfigError, match="above 0"):
-        set_temperature(saved, 0.0)
+        set_calibration(saved, 0.0)
     assert (saved / CARD).read_text() == before
     assert sorted(path.name for path in saved.iterdir()) == [CARD, WEIGHTS]
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hiresattn.errors import ConfigError
+from hiresattn.evaluation.selective import area, certainty
 from hiresattn.inference.record import LIKELY
 
 #: Bins of the top probability for the expected calibration error.
@@ -43,10 +44,11 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
 
     Returns:
         Of several labels, see ``_of_labels``; else
-        ``accuracy, top_k, balanced_accuracy, macro_f1, auroc, auprc, ece, brier, nll`` ``[b]``: macro means are
+        ``accuracy, top_k, balanced_accuracy, macro_f1, auroc, auprc, ece, brier, nll, aurc`` ``[b]``: macro means are
         over the classes that are defined, AUROC and AUPRC one class against the rest, AUPRC the average precision
         (no interpolation), ECE over equal bins of the top probability, Brier the summed square over all classes
-        (0 to 2), NLL in nats. ``recall, precision, f1, class_auroc, class_auprc`` ``[b c]``.
+        (0 to 2), NLL in nats, AURC see ``selective.area``. ``recall, precision, f1, class_auroc, class_auprc``
+        ``[b c]``.
     """
     if truth.ndim == 2:
         return _of_labels(truth, scores, weights)
@@ -74,6 +76,7 @@ def measure(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> dict[
         "ece": _ratio(np.abs(weights @ gap).sum(1), total),
         "brier": _ratio(weights @ ((scores - labels) ** 2).sum(1), total),
         "nll": _ratio(weights @ -np.log(np.maximum(own[:, 0], _LEAST)), total),
+        "aurc": area(confidence, correct, weights),
         "recall": recall,
         "precision": _ratio(hits, predicted),
         "f1": f1,
@@ -87,9 +90,9 @@ def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> di
 
     Returns:
         ``exact_match`` (all labels right, and no other), ``micro_f1`` (over all labels of all images) and ``macro_f1,
-        auroc, auprc, ece, brier, nll``: means over the labels that are defined ``[b]``. ``recall, precision, f1,
+        auroc, auprc, ece, brier, nll, aurc``: means over the labels that are defined ``[b]``. ``recall, precision, f1,
         class_auroc, class_auprc, class_ece, class_brier`` ``[b c]``: ECE over equal bins of the label's probability,
-        Brier the squared error of it (0 to 1), NLL in nats.
+        Brier the squared error of it (0 to 1), NLL in nats, AURC of exact matches.
     """
     classes = range(scores.shape[1])
     guesses = scores >= LIKELY
@@ -112,6 +115,7 @@ def _of_labels(truth: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> di
         "ece": _mean(ece),
         "brier": _mean(brier),
         "nll": _ratio(weights @ -np.log(np.maximum(own, _LEAST)).mean(1), total),
+        "aurc": area(certainty(scores, several=True), (guesses == truth).all(1), weights),
         "recall": _ratio(hits, support),
         "precision": _ratio(hits, predicted),
         "f1": f1,

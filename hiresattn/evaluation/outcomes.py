@@ -16,7 +16,7 @@ from hiresattn.inference.classify import classify_all
 from hiresattn.inference.cover import finest_count
 from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.record import Record
+from hiresattn.inference.record import LIKELY, Record
 from hiresattn.inference.sources import known_labels
 from hiresattn.pyramid.rescaled import window_of
 
@@ -32,6 +32,11 @@ class Pass:
     budget: str | None
     """What one image may cost; None where the policy takes no budget."""
     stop: float | None = None
+
+    def options(self, given: ClassifyOptions) -> ClassifyOptions:
+        """How the images of this pass are classified, by how they are otherwise."""
+        nms = 1.0 if self.policy == "lowres" else given.nms  # which chooses none
+        return replace(given, policy=self.policy, budget=self.budget or 1, stop=self.stop, nms=nms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,26 @@ class Outcome:
     seconds: float
     hit: bool | None
     """Whether a finest glimpse held the centre of a box; None where boxes, or their position, are not known."""
+    prediction_set: tuple[int, ...] | None = None
+    """Indices of the classes that may be right."""
+    needs_review: bool | None = None
+    review_reasons: tuple[str, ...] = ()
+    out_of_domain: bool | None = None
+    domain_distance: float | None = None
+    sufficient: int | None = None
+    """Glimpses that carry the answer."""
+    sufficiency: float | None = None
+    comprehensiveness: float | None = None
+    """What the answer's probability loses without them; None where there are no others."""
+
+    @property
+    def predicted(self) -> tuple[int, ...] | None:
+        """Indices of the class, or of all labels, that were predicted; None = there is no prediction."""
+        if self.scores is None:
+            return None
+        if isinstance(self.truth, tuple):
+            return tuple(index for index, score in enumerate(self.scores) if score >= LIKELY)
+        return (self.scores.index(max(self.scores)),)
 
 
 def passes(
@@ -106,9 +131,7 @@ def outcomes(
         One per image, in order: what is kept, and the prediction.
     """
     chosen = changed(options or ClassifyOptions(on_error="record"), changes, ClassifyOptions)
-    nms = 1.0 if run.policy == "lowres" else chosen.nms  # which chooses none
-    chosen = replace(chosen, policy=run.policy, budget=run.budget or 1, stop=run.stop, nms=nms)
-    found = classify_all(examples, model, chosen)
+    found = classify_all(examples, model, run.options(chosen))
     for example, prediction in zip(examples, found, strict=True):
         yield _outcome(example, prediction, model), prediction
 
@@ -167,6 +190,18 @@ def _outcome(example: Example, found: Record, model: Model) -> Outcome:
         fraction_read=found.cost.fraction_read,
         seconds=found.cost.seconds.total,
         hit=_hit(example, found, model),
+        prediction_set=None
+        if found.prediction_set is None
+        else tuple(model.classes.index(name) for name in found.prediction_set),
+        needs_review=found.needs_review,
+        review_reasons=found.review_reasons,
+        out_of_domain=found.out_of_domain,
+        domain_distance=found.domain_distance,
+        sufficient=None if found.sufficient is None else len(found.sufficient),
+        sufficiency=found.sufficiency,
+        comprehensiveness=None
+        if found.score is None or found.score_without is None
+        else found.score - found.score_without,
     )
 
 

@@ -7,16 +7,16 @@ from hiresattn.evaluation.summary import Evaluation
 from hiresattn.report.curves import GRID_COLOUR, LINE_COLOURS, Chart, confusion_matrix
 
 #: Names of the pictures.
-PLOTS = ("reliability.png", "confusion.png", "budget.png")
+PLOTS = ("reliability.png", "confusion.png", "risk-coverage.png", "budget.png")
 _SHARES = [(value / 5, f"{value / 5:.1f}") for value in range(6)]
 
 
 def plots(found: Evaluation) -> dict[str, Image.Image]:
-    """Pictures by file name: ``reliability.png``, ``confusion.png`` of single labels, ``budget.png`` of a curve."""
+    """Pictures by file name, of ``PLOTS``: ``confusion.png`` of single labels only, ``budget.png`` of a curve."""
     if not found.classified:
         return {}
     title = f"{found.model['name']}, {found.split}: {found.classified} images"
-    pictures = {"reliability.png": _reliability(found)}
+    pictures = {"reliability.png": _reliability(found), "risk-coverage.png": _risk_coverage(found)}
     if found.confusion:
         counts = np.array(found.confusion)
         pictures["confusion.png"] = confusion_matrix(title, "label", "prediction", found.classes, counts)
@@ -39,6 +39,22 @@ def _reliability(found: Evaluation) -> Image.Image:
     chart.legend_entry(words[2], GRID_COLOUR)
     chart.line("perfect calibration", [(0, 0), (1, 1)], "#8a8f9c")
     chart.line("this model", [(p["confidence"], p["accuracy"]) for p in found.reliability], LINE_COLOURS[0])
+    return chart.image()
+
+
+def _risk_coverage(found: Evaluation) -> Image.Image:
+    """Share of wrong answers among the surest, by how many of the cases these are."""
+    points = [(point["coverage"], point["risk"]) for point in found.belief.risk_coverage]
+    top = max([risk for _, risk in points] + [0.05])
+    step = next(step for step in (0.01, 0.02, 0.05, 0.1, 0.2) if top <= 5 * step or step == 0.2)
+    ticks = [(number * step, f"{number * step:.2f}") for number in range(6)]
+    area = found.metrics["aurc"].value
+    chart = Chart(
+        f"Risk by coverage; area {area:.4f}, {found.classified} images",
+        ("share of the images answered, the surest first", _SHARES),
+        ("share of wrong answers among them", ticks),
+    )
+    chart.line("this model", points, LINE_COLOURS[0], dots=len(points) <= 20)
     return chart.image()
 
 

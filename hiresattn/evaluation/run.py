@@ -4,11 +4,11 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresattn.checkpoint import Model, load_model, set_temperature
+from hiresattn.checkpoint import Model, load_model, set_calibration
 from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
@@ -16,17 +16,21 @@ from hiresattn.datasets.folds import in_fold
 from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
-from hiresattn.evaluation.calibration import calibrated
+from hiresattn.evaluation.calibration import calibrated, conformal_sets, cooled
 from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
 from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
+from hiresattn.evaluation.tables import TABLES, tables
 from hiresattn.files import atomic_write, make_folder
 from hiresattn.inference.lines import LinesFile, json_line
 from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.review import search_facts
 from hiresattn.option_types import check_types
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.json"
+#: Share of cases whose prediction set may miss the class, unless another is asked for.
+RISK = 0.1
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,9 @@ class EvaluateOptions:
     bootstrap: int = 1000
     """Resamples of the cases for 95 % intervals; 0 = no intervals."""
     calibrate: bool = False
-    """Fit a temperature to the split, without a stop, and write it into the model's card."""
+    """Fit a temperature to the split, without a stop, and prediction sets with it; write both into the model's card."""
+    risk: float | None = None
+    """Share of cases whose prediction set may miss the class, to calibrate with; None = .1."""
     on_error: str = "skip"
     """Unreadable image: count it (``skip``), or ``raise``."""
     bands: tuple[int, ...] | None = None
@@ -93,6 +99,12 @@ class EvaluateOptions:
             raise ConfigError(f"on_error must be 'skip' or 'raise'; got {self.on_error!r}")
         if self.bootstrap < 0 or self.seed < 0:
             raise ConfigError("bootstrap and seed must be 0 or more")
+        if self.risk is not None and not 0 < self.risk < 1:
+            raise ConfigError(f"risk is a share of cases, above 0 and below 1; got {self.risk}")
+        if self.risk is not None and not self.calibrate:
+            raise ConfigError(
+                "risk is what calibrate makes prediction sets for; add calibrate, or leave it out"
+            )
         if self.budgets and min(self.budgets) < 1:
             raise ConfigError(f"budgets are glimpses, 1 or more; got {list(self.budgets)}")
         self.classify()  # refuses the others
@@ -100,14 +112,14 @@ class EvaluateOptions:
             if policy not in CURVE:
                 raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
 
-    def classify(self) -> ClassifyOptions:
-        """How the images are classified; calibration needs searches that spend the budget."""
+    def classify(self, *, spends: bool | None = None) -> ClassifyOptions:
+        """How the images are classified; None = fitting a temperature needs searches that spend the budget."""
         same = (
             "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "strict", "nms", "device",
             "seed", "threads", "batch_images",
         )  # fmt: skip
         return ClassifyOptions(
-            stop=None if self.calibrate else self.stop,
+            stop=None if (self.calibrate if spends is None else spends) else self.stop,
             on_error="raise" if self.on_error == "raise" else "record",
             **{name: getattr(self, name) for name in same},
         )
@@ -128,7 +140,8 @@ def evaluate(
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
         manifest: A CSV or Parquet file, a folder of classes, or examples. What has no splits is split as the model's
             training split it.
-        output: Directory for ``metrics.json``, ``predictions.jsonl`` and plots; made if missing. Those of an earlier
+        output: Directory for ``metrics.json``, ``predictions.jsonl``, ``predictions.csv``, ``review.csv`` (the cases
+            that need review) and plots; made if missing. Those of an earlier
             evaluation are removed when the first image is classified. None = nothing is written.
         options: How to evaluate; None = the defaults.
         progress: Called with the share done, 0 to 1, and the pass that is running.
@@ -155,39 +168,55 @@ def evaluate(
     split = chosen.split or ("val" if chosen.calibrate or chosen.fold is not None else "test")
     examples = checked(_examples(manifest, loaded, chosen), loaded, split)
     examples = with_scales(examples, loaded.config.input.mpp, chosen.mpp, chosen.assume_mpp)
-    stop = chosen.classify().stop
-    first = Pass("best-first", str(chosen.budget), None if stop is None else float(stop))
+    plain = replace(loaded, conformal=None) if chosen.calibrate else loaded
     curve, left_out = (
         passes(examples, loaded, chosen.budgets, chosen.policies) if chosen.budgets else ([], {})
     )
     folder = None if output is None else make_folder(output)
+    count = 1 + len(curve) + chosen.calibrate
     done: list[tuple[Pass, list[Outcome]]] = []
+
+    def run(one: Pass, model: Model, options: ClassifyOptions, log: LinesFile | None) -> list[Outcome]:
+        kept: list[Outcome] = []
+        for outcome in _run(examples, model, one, options, log):
+            kept.append(outcome)
+            share = (len(done) + len(kept) / len(examples)) / count
+            progress(share, f"{one.policy} {one.budget or ''}".strip())
+        done.append((one, kept))
+        return kept
+
     with ExitStack() as stack:
         log = None
         if folder is not None:
             file = LinesFile(folder / "predictions.jsonl", overwrite=True, when_full="evaluate anew")
             log = stack.enter_context(file)
-        for number, one in enumerate((first, *curve)):
-            kept: list[Outcome] = []
-            for outcome in _run(examples, loaded, one, chosen, None if done else log):
-                kept.append(outcome)
-                share = (number + len(kept) / len(examples)) / (1 + len(curve))
-                progress(share, f"{one.policy} {one.budget or ''}".strip())
-            done.append((one, kept))
+        for one in (_search(chosen.classify(), chosen.budget), *curve):
+            run(one, plain, chosen.classify(), None if done else log)
     found = summarize(
-        done[0], done[1:], loaded, split if chosen.fold is None else f"fold {chosen.fold}",
-        resamples=chosen.bootstrap, seed=chosen.seed, left_out=left_out,
+        done[0], done[1:], plain, split if chosen.fold is None else f"fold {chosen.fold}",
+        options=chosen.classify(), resamples=chosen.bootstrap, seed=chosen.seed, left_out=left_out,
     )  # fmt: skip
     found = replace(
         found,
         manifest=str(manifest) if isinstance(manifest, str | Path) else "",
         scorer=chosen.scorer or loaded.config.scorer,
     )
+    first = done[0][1]
     if chosen.calibrate and found.classified:
-        found = _calibrated(found, done[0][1], loaded, str(model))
+        deployed = chosen.classify(spends=False)
+
+        def again(model: Model) -> list[Outcome]:
+            return run(_search(deployed, chosen.budget), model, deployed, None)
+
+        found = _calibrated(found, first, plain, str(model), chosen, again)
     if folder is not None:
-        _write(folder, found)
+        _write(folder, found, first)
     return found
+
+
+def _search(options: ClassifyOptions, budget: str | int) -> Pass:
+    """The pass of the model's own search."""
+    return Pass("best-first", str(budget), None if options.stop is None else float(options.stop))
 
 
 def _examples(
@@ -211,10 +240,10 @@ def _examples(
 
 
 def _run(
-    examples: Sequence[Example], model: Model, one: Pass, options: EvaluateOptions, log: LinesFile | None
+    examples: Sequence[Example], model: Model, one: Pass, options: ClassifyOptions, log: LinesFile | None
 ) -> Iterable[Outcome]:
     """One pass; its predictions go to the log as they come. The first one replaces what an earlier run left."""
-    for number, (outcome, prediction) in enumerate(outcomes(examples, model, one, options.classify())):
+    for number, (outcome, prediction) in enumerate(outcomes(examples, model, one, options)):
         if log is not None:
             if number == 0:
                 _remove_report(log.path.parent)
@@ -222,19 +251,37 @@ def _run(
         yield outcome
 
 
-def _calibrated(found: Evaluation, kept: Sequence[Outcome], model: Model, path: str) -> Evaluation:
-    """The report with the calibration, which is written into the card; or why there is none."""
+def _calibrated(
+    found: Evaluation,
+    kept: Sequence[Outcome],
+    model: Model,
+    path: str,
+    options: EvaluateOptions,
+    again: Callable[[Model], list[Outcome]],
+) -> Evaluation:
+    """The report with the calibration, which is written into the card; or why there is none.
+
+    Prediction sets are of the search that is deployed: with its stop rule, at the new temperature.
+    """
     try:
         facts = calibrated(kept, model)
-        set_temperature(path, facts["temperature"])
+        warm = replace(model, temperature=facts["temperature"])
+        deployed = options.classify(spends=False)
+        sets = None
+        if not model.config.multi_label:
+            same = deployed == options.classify()
+            of_search = cooled(kept, warm.temperature / model.temperature) if same else again(warm)
+            risk = RISK if options.risk is None else options.risk
+            sets = conformal_sets(of_search, warm, risk, search_facts(deployed))
+        set_calibration(path, warm.temperature, sets)
     except HiresattnError as error:  # the metrics are not lost
         return replace(found, calibration_error=str(error))
-    return replace(found, calibration=facts)
+    return replace(found, calibration=facts | {"conformal": None if sets is None else asdict(sets)})
 
 
 def _remove_report(folder: Path) -> None:
     """Remove the report of an earlier evaluation: beside new predictions it would pass for theirs."""
-    for name in (METRICS, *PLOTS):
+    for name in (METRICS, *TABLES, *PLOTS):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
@@ -243,14 +290,18 @@ def _remove_report(folder: Path) -> None:
             ) from error
 
 
-def _write(folder: Path, found: Evaluation) -> None:
-    """The report as JSON and as plots, each whole or not at all."""
+def _write(folder: Path, found: Evaluation, given: Sequence[Outcome]) -> None:
+    """The report as JSON, tables and plots, each whole or not at all."""
     path = folder / METRICS
     try:
         with atomic_write(path) as part:
             part.write_text(
                 json.dumps(json.loads(json_line(found.to_json())), indent=2) + "\n", encoding="utf-8"
             )
+        for name, text in tables(given, found.classes).items():
+            path = folder / name
+            with atomic_write(path) as part:
+                part.write_text(text, encoding="utf-8")
         for name, picture in plots(found).items():
             path = folder / name
             with atomic_write(path) as part:

@@ -7,19 +7,21 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
+from hiresattn.evaluation.belief import Belief, belief
+from hiresattn.evaluation.intervals import LEAST_CASES, case_numbers, mean_of, spread_of, too_few
 from hiresattn.evaluation.metrics import (
     BINS,
     LEVEL,
     TOP,
     Measured,
     confusion,
-    interval,
     is_correct,
     measure,
     reliability,
     resampled,
 )
 from hiresattn.evaluation.outcomes import Outcome, Pass
+from hiresattn.inference.options import ClassifyOptions
 
 OVERALL = (
     "accuracy",
@@ -31,12 +33,13 @@ OVERALL = (
     "ece",
     "brier",
     "nll",
+    "aurc",
 )
 PER_CLASS = ("recall", "precision", "f1", "class_auroc", "class_auprc")
 #: The same of models that predict several labels.
-OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll")
+OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll", "aurc")
 PER_LABEL = (*PER_CLASS, "class_ece", "class_brier")
-_NOT_ONE_CASE = "one case: there is nothing to resample"
+_ALIKE = "no interval: all resamples are alike"
 _NONE = "no image was classified"
 
 
@@ -85,6 +88,7 @@ class Evaluation:
     """Rows: the label; columns: the predicted class. Empty where images have several labels."""
     reliability: tuple[dict[str, float], ...]
     main: Point
+    belief: Belief
     curve: tuple[Point, ...] = ()
     left_out: dict[str, str] = field(default_factory=dict)
     """Policies that were not run, and why."""
@@ -115,6 +119,7 @@ def summarize(
     model: Model,
     split: str,
     *,
+    options: ClassifyOptions | None = None,
     resamples: int = 1000,
     seed: int = 0,
     left_out: dict[str, str] | None = None,
@@ -126,6 +131,7 @@ def summarize(
         curve: Further passes.
         model: The model.
         split: Its name.
+        options: How the images were classified; None = the defaults. Policy, budget and stop are those of ``main``.
         resamples: Draws of the bootstrap; 0 = no intervals.
         seed: Of the draws.
         left_out: From ``passes``.
@@ -134,6 +140,7 @@ def summarize(
         The report. What is not defined is None, with the reason.
     """
     run, given = main
+    options = run.options(options or ClassifyOptions())
     known = [outcome for outcome in given if outcome.scores is not None]
     failures = tuple(
         {"source": o.source, "region": o.region, "error": o.error} for o in given if o.error is not None
@@ -144,6 +151,12 @@ def summarize(
     labels = truth.reshape(scores.shape) if several else np.eye(len(model.classes), dtype=bool)[truth]
     values, spans, cases = _measured(known, truth, scores, resamples, seed)
     correct = int(is_correct(truth, scores).sum()) if known else 0
+    point = _point(run, given, resamples, seed)
+    metrics = {
+        name: _one(values, spans, name, _about(name, labels, model, cases, resamples))
+        for name in (OVERALL_LABELS if several else OVERALL)
+    }
+    metrics["exact_match" if several else "accuracy"] = point.accuracy
     return Evaluation(
         model={"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
         classes=model.classes,
@@ -158,10 +171,7 @@ def summarize(
         resamples=resamples,
         level=LEVEL,
         accuracy_of_all=correct / len(given),
-        metrics={
-            name: _one(values, spans, name, _about(name, labels, model, cases))
-            for name in (OVERALL_LABELS if several else OVERALL)
-        },
+        metrics=metrics,
         per_class={
             name: {"images": int(labels[:, index].sum())}
             | {
@@ -174,7 +184,8 @@ def summarize(
         },
         confusion=() if several else tuple(map(tuple, confusion(truth, scores).tolist())),
         reliability=tuple(reliability(truth, scores)) if known else (),
-        main=_point(run, given, resamples, seed),
+        main=point,
+        belief=belief(given, model, options, resamples=resamples, seed=seed),
         curve=tuple(_point(run, found, resamples, seed) for run, found in curve),
         left_out=left_out or {},
         top_k=min(TOP, len(model.classes)),
@@ -195,18 +206,14 @@ def _measured(
     if not known:
         return {}, {}, 0
     values = measure(truth, scores, np.ones((1, len(known))))
-    groups = _cases(known)
+    groups = case_numbers(known)
     cases = int(groups.max()) + 1
     blocks: Spans = {name: [] for name in values}
-    if cases > 1:
+    if cases >= LEAST_CASES:
         for weights in resampled(groups, resamples, seed):
             for name, drawn in measure(truth, scores, weights).items():
                 blocks[name].append(drawn)
     return values, {name: np.concatenate(drawn) for name, drawn in blocks.items() if drawn}, cases
-
-
-def _cases(known: Sequence[Outcome]) -> np.ndarray:
-    return np.unique([outcome.case for outcome in known], return_inverse=True)[1]
 
 
 def _one(
@@ -224,11 +231,14 @@ def _one(
     if not np.isfinite(value):
         return Measured(None, reason=reason or "not defined")
     drawn = spans.get(name)
-    low, high = (drawn is not None and interval(drawn if index is None else drawn[:, index])) or (None, None)
-    return Measured(value, low, high, reason or None)
+    if drawn is None:
+        return Measured(value, reason=reason or None)
+    if (found := spread_of(drawn if index is None else drawn[:, index])) is None:
+        return Measured(value, reason=reason or _ALIKE)
+    return Measured(value, *found, reason or None)
 
 
-def _about(name: str, labels: np.ndarray, model: Model, cases: int) -> str:
+def _about(name: str, labels: np.ndarray, model: Model, cases: int, resamples: int) -> str:
     """Note on a metric that is a mean over classes: the classes that it leaves out. ``labels [n c]`` are one-hot."""
     alike = [label for index, label in enumerate(model.classes) if len(np.unique(labels[:, index])) < 2]
     absent = [label for index, label in enumerate(model.classes) if not labels[:, index].any()]
@@ -239,7 +249,7 @@ def _about(name: str, labels: np.ndarray, model: Model, cases: int) -> str:
         return f"all images are of class {model.classes[int(labels[0].argmax())]}"
     elif absent and name in ("balanced_accuracy", "auroc", "auprc"):
         return f"without the classes that the split has no images of: {', '.join(absent)}"
-    return _NOT_ONE_CASE if cases == 1 else ""
+    return too_few(cases) if resamples else ""
 
 
 def _why(metric: str, mine: np.ndarray) -> str:
@@ -262,25 +272,12 @@ def _point(run: Pass, given: Sequence[Outcome], resamples: int, seed: int) -> Po
         budget=run.budget,
         images=len(known),
         failed=sum(outcome.error is not None for outcome in given),
-        accuracy=_share(known, correct, resamples, seed, _NONE),
+        accuracy=mean_of(known, correct, resamples, seed, share=True),
         glimpses=float(np.mean([o.glimpses for o in known])) if known else None,
         fraction_read=float(np.mean([o.fraction_read for o in known])) if known else None,
         seconds=float(np.median([o.seconds for o in known])) if known else None,
-        hit=_share(boxed, [float(o.hit or 0) for o in boxed], resamples, seed, "no boxes are known"),
+        hit=mean_of(
+            boxed, [float(o.hit or 0) for o in boxed], resamples, seed, "no boxes are known", share=True
+        ),
         boxed=len(boxed),
     )
-
-
-def _share(
-    given: Sequence[Outcome], yes: Sequence[float], resamples: int, seed: int, reason: str
-) -> Measured:
-    """A mean with its interval."""
-    if not given:
-        return Measured(None, reason=reason)
-    groups = _cases(given)
-    value = float(np.mean(yes))
-    if groups.max() == 0 or not resamples:
-        return Measured(value, reason=_NOT_ONE_CASE if resamples else None)
-    drawn = np.concatenate([w @ np.array(yes) / w.sum(1) for w in resampled(groups, resamples, seed)])
-    low, high = interval(drawn) or (None, None)
-    return Measured(value, low, high)

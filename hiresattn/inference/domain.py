@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Float
 
-from hiresattn.checkpoint import Domain
+from hiresattn.card import Domain
 from hiresattn.config import InputConfig
+from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.mpp import scale_words
 from hiresattn.reading.fetch import Crops
@@ -22,6 +24,22 @@ def band_means(crops: Crops) -> np.ndarray:
     if weight == 0:
         return np.full(crops.pixels.shape[1], np.nan)
     return (crops.pixels * crops.coverage[:, None]).sum((0, 2, 3)) / weight
+
+
+def coarse_features(traversal: Traversal) -> Float[np.ndarray, "b d"]:
+    """What each image looks like from afar: the mean of its root regions' features, of those with valid px.
+
+    NaN where an image has none.
+    """
+    image, depth, coverage, features = (
+        np.asarray(value.cpu() if hasattr(value, "cpu") else value)
+        for value in (traversal.image, traversal.depth, traversal.coverage, traversal.features)
+    )
+    rows = (depth == 0) & (coverage > 0)
+    sums = np.zeros((len(traversal.logits), features.shape[1]))
+    np.add.at(sums, image[rows], features[rows])
+    counts = np.bincount(image[rows], minlength=len(sums))[:, None]
+    return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
 
 
 def warnings_for(

@@ -108,6 +108,25 @@ class Record:
     the likeliest first."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Probability of every class; of several labels, each one's own. Read-only."""
+    prediction_set: tuple[str, ...] | None = None
+    """The classes that may be right, the likeliest first: see ``Conformal``. None = the model wasn't calibrated for
+    them, or not with searches like this one."""
+    needs_review: bool | None = None
+    """Whether somebody should look at the case; None = the model can't say: it was neither calibrated for prediction
+    sets nor knows how far off its training images others may be."""
+    review_reasons: tuple[str, ...] = ()
+    """Why, a phrase each."""
+    out_of_domain: bool | None = None
+    """Whether the coarse view is further from the training images' than nearly all validation images'; None = the
+    model doesn't know."""
+    domain_distance: float | None = None
+    """That distance; 1 = as far as a training image is from their mean."""
+    sufficient: tuple[int, ...] | None = None
+    """``id`` of the glimpses of most weight that, pooled alone, keep 90 % of ``score``; None = not defined."""
+    score_without: float | None = None
+    """The class's probability where only the other glimpses are pooled; None = there are none, or not defined."""
+    sufficiency: float | None = None
+    """Share of ``score`` that the k glimpses of most weight keep, mean over all k; near 1 = few carry the answer."""
     scorer: str | None = None
     regions: tuple[VisitedRegion, ...] = ()
     cost: Cost = field(default_factory=Cost)
@@ -147,6 +166,10 @@ def _html(record: Record) -> str:
         read = f"{cost.bytes_read / 1e6:.2f} MB, {100 * cost.fraction_read:.2f} % of the pixels"
         spent = f"{cost.glimpses} glimpses, {read}, {cost.seconds.total:.2f} s; ended by {cost.stop_reason}"
         facts.append(("cost", spent))
+    if record.prediction_set is not None:
+        facts.append(("prediction set", ", ".join(record.prediction_set) or "empty"))
+    if record.needs_review is not None:
+        facts.append(("review", "; ".join(record.review_reasons) or "not needed"))
     if record.warnings:
         facts.append(("warnings", "; ".join(record.warnings)))
     rows = [f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in facts]

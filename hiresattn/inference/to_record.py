@@ -13,6 +13,7 @@ from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.domain import warnings_for
 from hiresattn.inference.record import LIKELY, Cost, Record, Seconds, VisitedRegion
+from hiresattn.inference.review import for_review, judged
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
 from hiresattn.model.traversal import Traversal
@@ -42,7 +43,7 @@ def error_record(example: Example, model: Model, error: Exception) -> Record:
         words = str(error) or f"{name_of(example)}: out of memory; lower budget or threads"
     else:
         words = f"{name_of(example)}: {type(error).__name__}: {error}"
-    return replace(blank_record(example, model), status="error", error=words)
+    return for_review(replace(blank_record(example, model), status="error", error=words))
 
 
 def to_record(
@@ -84,7 +85,7 @@ def to_record(
         foreground=None if source.foreground is None else source.foreground.share,
     )
     if stop_reason in ("no_valid_pixels", "no_foreground"):
-        return replace(record, status=stop_reason)
+        return for_review(replace(record, status=stop_reason))
     several = model.config.multi_label
     scores = _scores(np.asarray(traversal.logits[0], np.float64) / model.temperature, several=several)
     if not np.isfinite(scores).all():
@@ -98,7 +99,7 @@ def to_record(
     domain = warnings_for(
         stored_image(pyramid), model.domain, model.config.input, config, means, side, source.scale.mpp
     )
-    return replace(
+    record = replace(
         record,
         class_name=None if several else model.classes[order[0]],
         score=None if several else scores[order[0]],
@@ -106,6 +107,8 @@ def to_record(
         scores=dict(zip(model.classes, scores, strict=True)),
         warnings=(*domain, *pyramid.meta.notes, *notes),
     )
+    seen = int((np.asarray(traversal.depth) == 0).sum())
+    return judged(record, traversal, session, partly_seen=seen < len(source.roots))
 
 
 def _scores(logits: np.ndarray, *, several: bool) -> list[float]:

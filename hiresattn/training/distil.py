@@ -143,7 +143,8 @@ def distil(
     single = [one.example for one in known if one.regions == 1]
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
     if same:
-        update_training(folder, {"distilled": _figures(folder, teacher, accuracy, same, options)})
+        figures = _figures(folder, teacher, accuracy, same, options, on_message)
+        update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
 
 
@@ -239,14 +240,20 @@ def _located(
 
 
 def _figures(
-    folder: Path, teacher: Path, accuracy: float, examples: Sequence[Example], options: TrainOptions
+    folder: Path,
+    teacher: Path,
+    accuracy: float,
+    examples: Sequence[Example],
+    options: TrainOptions,
+    on_message: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What the card has of teacher and student, on the validation images."""
+    """What the card has of teacher and student, on the validation images, after calibration where they suffice."""
     how: dict[str, Any] = {
         "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
         "on_error": options.on_error,
     }  # fmt: skip
-    evaluate(str(folder), examples, calibrate=True, **how)
+    if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
+        on_message(f"The model is {why}")
     found = evaluate(str(folder), examples, budgets=BUDGETS, policies=("best-first",), **how)
     return {
         "images": found.classified,

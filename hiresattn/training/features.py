@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hiresattn.checkpoint import CARD, Domain, Model, load_model, save_model
+from hiresattn.card import Domain
+from hiresattn.checkpoint import CARD, Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.features import Features, find_features, read_features

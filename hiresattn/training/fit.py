@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
-from hiresattn.checkpoint import Model, load_model
+from hiresattn.checkpoint import Model, load_model, set_reference
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
@@ -32,7 +32,8 @@ from hiresattn.training.inputs import (
 from hiresattn.training.log import EpochRecord, TensorBoardLog
 from hiresattn.training.optim import check_amp, class_weights, learning_rate, optimizer_of
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.samples import without_background_boxes
+from hiresattn.training.reference import measured_reference
+from hiresattn.training.samples import Sample, without_background_boxes
 from hiresattn.training.setup import (
     SkippedImages,
     class_counts,
@@ -131,8 +132,7 @@ def _fit(
     net = _fresh_net(config, encoder, options).to(processes.device)
     state, memory = State(), AttentionMemory()
     if start is not None:
-        on_common(load_weights(net, config, start, str(options.init_from)))
-        state.baseline = load_baseline(str(options.init_from)) or state.baseline
+        _take_over(start, net, config, options, state, on_common)
     _check_start(net, config, output if processes.is_main else None, options)
     board = TensorBoardLog(output)
     loader = Loader(
@@ -194,6 +194,7 @@ def _fit(
                 save_state(output, model, optimizer, options, state, memory, fingerprint)
                 board.add(asdict(record))
             yield record
+        _add_reference(output, run, samples)
     finally:
         board.close()
         loader.close()
@@ -228,12 +229,35 @@ def _fresh_net(config: ModelConfig, encoder: EncoderSpec, options: TrainOptions)
     return net
 
 
+def _take_over(
+    start: Model,
+    net: GlimpseNet,
+    config: ModelConfig,
+    options: TrainOptions,
+    state: State,
+    on_message: Callable[[str], None],
+) -> None:
+    """Start from the weights of another model, and say what of it was taken."""
+    on_message(load_weights(net, config, start, str(options.init_from)))
+    state.baseline = load_baseline(str(options.init_from)) or state.baseline
+
+
 def _check_start(net: GlimpseNet, config: ModelConfig, output: Path | None, options: TrainOptions) -> None:
     """Refuse before anything is read what can't be computed, or written; ``output`` is the main process's."""
     check_amp(net.device, options)
     check_jpeg(config.input, options.jpeg)
     if output is not None:
         check_output(output, net)
+
+
+def _add_reference(output: Path, run: Run, samples: Sequence[Sample]) -> None:
+    """Write what the training images look like from afar beside the finished model, unless it is there."""
+    if not run.processes.is_main or (saved := load_model(output)).reference is not None:
+        return
+    net = saved.net.to(run.processes.device)
+    found = measured_reference(net, run.loader, samples, run.val_samples, run.options)
+    if found is not None:
+        set_reference(output, found)
 
 
 def _compute_as_begun(state: State, net: GlimpseNet) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hiresattn.checkpoint import Domain
+from hiresattn.card import Domain
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples

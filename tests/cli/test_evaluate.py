@@ -1,5 +1,6 @@
 """`evaluate`: from a model directory and a manifest to a table, one JSON object, files and the card."""
 
+import csv
 import json
 
 import numpy as np
@@ -38,6 +39,14 @@ def work(tmp_path_factory):
         box = '"[[10,10,8,8]]"' if number == 1 else ""
         rows += [f"{number}.png,{label},{split},{split}{number // 2},{box}" for split in ("val", "test")]
     (folder / "m.csv").write_text("\n".join(rows))
+    rows = ["path,label,split,y,x,height,width,case_id"]  # 36 cases, of which 6 have a wrong label
+    for number in range(36):
+        label = ("dark", "light")[number % 2 if number % 6 else 1]
+        rows += [
+            f"{number % 6}.png,{label},{split},{3 * (number // 6)},0,100,100,{split}{number}"
+            for split in ("val", "test")
+        ]
+    (folder / "many.csv").write_text("\n".join(rows))
     return folder
 
 
@@ -68,7 +77,8 @@ def test_one_json_object_with_intervals_curve_and_hits(run, work, tmp_path):
     found = json.loads(result.stdout)
     assert (found["split"], found["images"], found["cases"], found["failed"]) == ("test", 6, 3, 0)
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
-    assert found["metrics"]["accuracy"]["low"] == pytest.approx(0.5)
+    assert found["metrics"]["accuracy"]["low"] is None
+    assert found["metrics"]["ece"]["reason"] == "no interval: 3 cases, and it takes 20"
     assert found["confusion"] == [[2, 0], [1, 3]]
     points = {(p["policy"], p["budget"]): p for p in found["curve"]}
     assert len(points) == 6
@@ -86,17 +96,18 @@ def test_one_json_object_with_intervals_curve_and_hits(run, work, tmp_path):
         "dark",
         "light",
     ]
-    for name in ("confusion", "reliability", "budget"):
+    for name in ("confusion", "reliability", "risk-coverage", "budget"):
         with Image.open(tmp_path / "o" / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 5
-    assert len(list((tmp_path / "o").iterdir())) == 5
+    assert len(list((tmp_path / "o").iterdir())) == 8
 
 
 def test_a_table_for_people(run, work):
     result = run("evaluate", work / "model", work / "m.csv", *WORDS, "--budgets", "2", "--policies", "lowres")
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
-    assert ["accuracy", "0.833", "0.500", "to", "1.000"] in lines
+    assert ["accuracy", "0.833"] in lines
+    assert "(no interval: 3 cases, and it takes 20)" in result.stdout.splitlines()
     assert next(line for line in lines if line[:1] == ["dark"])[:5] == [
         "dark",
         "2",
@@ -124,23 +135,78 @@ def test_an_unreadable_image_is_counted_and_named_and_the_exit_status_is_3(run, 
 def test_calibration_is_written_into_the_card_and_nothing_else_changes(run, work):
     card = work / "model" / CARD
     before, weights = json.loads(card.read_text()), (work / "model" / "model.safetensors").read_bytes()
-    result = run("evaluate", work / "model", work / "m.csv", *WORDS, "--calibrate", "--json")
+    result = run("evaluate", work / "model", work / "many.csv", *WORDS, "--calibrate", "--json")
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     facts = found["calibration"]
-    assert (found["split"], found["stop"], facts["images"]) == ("val", None, 6)
+    assert (found["split"], found["stop"], facts["images"], facts["cases"]) == ("val", None, 36, 36)
     assert facts["after"]["nll"] < facts["before"]["nll"]
     after = json.loads(card.read_text())
     assert after.pop("temperature") == facts["temperature"] == load_model(work / "model").temperature
-    assert before.pop("temperature") == 1
+    assert after.pop("conformal") == facts["conformal"]
+    assert (before.pop("temperature"), before.pop("conformal")) == (1, None)
     assert after == before
     assert (work / "model" / "model.safetensors").read_bytes() == weights
     again = json.loads(
-        run("evaluate", work / "model", work / "m.csv", *WORDS, "--calibrate", "--json").stdout
+        run("evaluate", work / "model", work / "many.csv", *WORDS, "--calibrate", "--json").stdout
     )
     assert again["metrics"]["nll"]["value"] == pytest.approx(facts["after"]["nll"], abs=1e-5)
     assert again["calibration"]["temperature"] == pytest.approx(facts["temperature"], rel=1e-3)
-    card.write_text(json.dumps(before | {"temperature": 1.0}))
+    card.write_text(json.dumps(before | {"temperature": 1.0, "conformal": None}))
+
+
+def test_a_calibrated_model_says_which_cases_to_review(run, work, tmp_path):
+    card = work / "model" / CARD
+    before = card.read_text()
+    words = ["evaluate", work / "model", work / "many.csv", *WORDS]
+    result = run(*words, "--calibrate", "--risk", 0.3)
+    assert result.exit_code == 0, result.stderr
+    sets = json.loads(card.read_text())["conformal"]
+    assert (sets["risk"], sets["cases"], sets["search"]["budget"]["glimpses"]) == (0.3, 36, 3)
+    assert (
+        f"prediction sets at risk 0.3, written into the card: classes of probability {sets['least']:.3f}"
+        in result.stdout
+    )
+    result = run(*words, "-o", tmp_path, "--json")
+    found = json.loads(result.stdout)["belief"]
+    assert found["coverage"]["value"] >= 0.7
+    assert (found["risk"], found["calibrated_on"]) == (0.3, 36)
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    with (tmp_path / "review.csv").open() as file:
+        review = list(csv.DictReader(file))
+    assert len(rows) == 36
+    assert [row for row in rows if row["needs_review"] == "yes"] == sorted(review, key=rows.index)
+    assert [float(row["score"]) for row in review] == sorted(float(row["score"]) for row in review)
+    assert found["review"]["value"] == pytest.approx(len(review) / 36)
+    held = [row["label"] in row["prediction_set"].split("|") for row in rows]
+    assert found["coverage"]["value"] == pytest.approx(np.mean(held))
+    # a search that spends more is another one
+    other = json.loads(run(*words, "--budget", 5, "--json").stdout)["belief"]
+    assert other["coverage"]["value"] is None
+    assert "another budget" in other["coverage"]["reason"]
+    card.write_text(before)
+
+
+def test_a_temperature_stays_where_none_is_better(run, work, tmp_path):
+    text = (work / "many.csv").read_text().replace("0.png,light", "0.png,dark")
+    (work / "right.csv").write_text(text)
+    card = work / "model" / CARD
+    before = card.read_text()
+    result = run("evaluate", work / "model", work / "right.csv", *WORDS, "--calibrate")
+    assert result.exit_code == 0, result.stderr
+    assert (
+        "the temperature stays 1.000: no temperature is best: all 36 predictions are correct" in result.stdout
+    )
+    after = json.loads(card.read_text())
+    assert (after["temperature"], after["conformal"]["cases"]) == (1, 36)
+    card.write_text(before)
+
+
+def test_risk_without_calibration_is_refused(run, work):
+    result = run("evaluate", work / "model", work / "many.csv", *WORDS, "--risk", 0.1)
+    assert result.exit_code == 1
+    assert "add calibrate" in result.stderr
 
 
 def test_a_calibration_that_has_no_answer_loses_no_metrics(run, work, tmp_path):
@@ -148,7 +214,7 @@ def test_a_calibration_that_has_no_answer_loses_no_metrics(run, work, tmp_path):
     (tmp_path / "m.csv").write_text(rows)
     result = run("evaluate", work / "model", tmp_path / "m.csv", *WORDS, "--calibrate", "--json")
     assert result.exit_code == 1
-    assert "all 2 predictions are correct" in result.stderr
+    assert "not calibrated: 2 classified cases, and it takes 30 or more" in result.stderr
     assert json.loads(result.stdout)["metrics"]["accuracy"]["value"] == 1
     assert load_model(work / "model").temperature == 1
 
@@ -174,7 +240,10 @@ def test_an_evaluation_that_ends_early_leaves_no_older_metrics_beside_its_predic
     words = ["evaluate", work / "model", work / "m.csv", *WORDS, "-o", tmp_path]
     assert run(*words, "--budgets", "2", "--policies", "random").exit_code == 0
     before = sorted(path.name for path in tmp_path.iterdir())
-    assert before == ["budget.png", "confusion.png", "metrics.json", "predictions.jsonl", "reliability.png"]
+    assert before == [
+        "budget.png", "confusion.png", "metrics.json", "predictions.csv", "predictions.jsonl", "reliability.png",
+        "review.csv", "risk-coverage.png",
+    ]  # fmt: skip
     assert run(*words, "--device", "cuda:99").exit_code == 1  # nothing was classified
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     (tmp_path / "m.csv").write_text(f"path,label,split\n{work}/1.png,light,test\nabsent.png,light,test\n")

@@ -58,7 +58,8 @@ def test_a_summary_counts_every_image_and_says_why_something_is_not_known(model,
     assert (odd["images"], odd["auroc"].value) == (0, None)
     assert odd["auroc"].reason == "no images of this class"
     assert found.metrics["auroc"].reason == "without the classes that the split has no images of: odd"
-    assert found.metrics["accuracy"].low <= found.metrics["accuracy"].value <= found.metrics["accuracy"].high
+    assert found.metrics["accuracy"] == found.main.accuracy
+    assert found.metrics["accuracy"].reason == "no interval: 2 cases, and it takes 20"
     assert found.main.hit.reason == "no boxes are known"
     with pytest.raises(NotFoundError):
         passed(model, examples, Pass("best-first", "4"), on_error="raise")
@@ -68,7 +69,7 @@ def test_a_summary_of_one_case_or_of_none_has_no_intervals_and_no_nan(model, tmp
     one = [Example(image(n), "dark", "test", group="7") for n in range(2)]
     found = summarize(passed(model, one, Pass("lowres", None)), [], model, "test", resamples=10)
     assert found.metrics["accuracy"].low is None
-    assert "one case" in found.metrics["accuracy"].reason
+    assert found.metrics["accuracy"].reason == "no interval: 1 case, and it takes 20"
     assert found.metrics["auroc"].reason == "all images are of class dark"
     lost = [Example(tmp_path / "absent.tif", "dark", "test")]
     found = summarize(passed(model, lost, Pass("lowres", None)), [], model, "test")
@@ -226,6 +227,7 @@ def test_a_summary_of_labels_counts_them_and_says_which_can_not_be_ranked(severa
         "ece",
         "brier",
         "nll",
+        "aurc",
     }
 
 

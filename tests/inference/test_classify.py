@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiresattn.checkpoint import Domain, Model
+from hiresattn.card import Domain
+from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError, NotFoundError, ReadError, RegionError

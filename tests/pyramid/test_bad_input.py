@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiresattn.checkpoint import Domain
+from hiresattn.card import Domain
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import DomainError, NotFoundError, OpenError, ReadError, RegionError
 from hiresattn.inference.classify import classify

@@ -1,0 +1,90 @@
+"""Whether an answer can be believed: its prediction set, its distance to the training images, and who looks at it."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from hiresattn.card import Conformal
+from hiresattn.checkpoint import Model
+from hiresattn.inference.budget import Budget
+from hiresattn.inference.domain import coarse_features
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.record import Record
+from hiresattn.inference.session import Session
+from hiresattn.inference.sufficiency import sufficiency
+from hiresattn.model.traversal import Traversal
+
+
+def search_facts(options: ClassifyOptions) -> dict[str, Any]:
+    """The options that decide which probabilities a search ends with, as JSON types."""
+    found = {
+        "policy": options.policy,
+        "random": options.scorer == "random",
+        "budget": asdict(Budget.parse(options.budget)),
+        "stop": options.stop,
+        "nms": options.nms,
+    }
+    return dict(json.loads(json.dumps(found)))
+
+
+def usable_sets(model: Model, options: ClassifyOptions) -> Conformal | None:
+    """The prediction sets of a model where they hold for searches with these options; else None."""
+    sets = model.conformal
+    return sets if sets is not None and dict(sets.search) == search_facts(options) else None
+
+
+def why_no_sets(model: Model, options: ClassifyOptions) -> str:
+    """Why records get no prediction sets, and what to do; empty = they get them."""
+    if model.conformal is None:
+        return "the model is not calibrated for prediction sets; evaluate it with --calibrate"
+    there, here = model.conformal.search, search_facts(options)
+    other = [name for name in here if there.get(name) != here[name]]
+    if not other:
+        return ""
+    return (
+        "prediction sets hold for searches like those that calibrated them, and these have another "
+        f"{' and another '.join(other)}; search alike, or calibrate with these options"
+    )
+
+
+def judged(record: Record, traversal: Traversal, session: Session, *, partly_seen: bool) -> Record:
+    """The record of an answer with all that says whether to believe it.
+
+    Args:
+        record: With its ``scores``.
+        traversal: Of this case alone.
+        session: Model and options.
+        partly_seen: Whether some of its root regions were not looked at.
+    """
+    model = session.model
+    sets, reference = usable_sets(model, session.options), model.reference
+    found = sufficiency(traversal, session.engine.facts, model.temperature)
+    far = None if reference is None else reference.distance(coarse_features(traversal)[0])
+    limit = None if reference is None else reference.limit
+    judged = replace(
+        record,
+        prediction_set=None if sets is None else sets.classes(record.scores),
+        domain_distance=far,
+        out_of_domain=None if far is None or limit is None else far > limit,
+        sufficient=None if found is None else found.glimpses,
+        score_without=None if found is None else found.without,
+        sufficiency=None if found is None else found.area,
+    )
+    return for_review(judged, partly_seen=partly_seen)
+
+
+def for_review(record: Record, *, partly_seen: bool = False) -> Record:
+    """The record with whether somebody should look at the case, and why."""
+    reasons = []
+    if record.status == "error":
+        reasons.append("it could not be classified")
+    elif record.status != "ok":
+        reasons.append(record.status.replace("_", " "))
+    if (classes := record.prediction_set) is not None and len(classes) != 1:
+        reasons.append(f"may be {' or '.join(classes)}" if classes else "no class is probable enough")
+    if record.out_of_domain:
+        reasons.append("unlike the training images")
+    if partly_seen:
+        reasons.append("seen in part only")
+    known = bool(reasons) or record.prediction_set is not None or record.out_of_domain is not None
+    return replace(record, needs_review=bool(reasons) if known else None, review_reasons=tuple(reasons))

@@ -1,0 +1,145 @@
+"""How far an image is off those that a model was trained on, by what it looks like from afar."""
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from hiresattn.errors import CheckpointError, ConfigError
+from hiresattn.files import atomic_write
+
+#: File of a model directory.
+REFERENCE = "reference.safetensors"
+#: Share of validation images that lie within ``Reference.limit``.
+WITHIN = 0.99
+#: Validation images from which on there is a limit.
+LEAST_CASES = 20
+#: Least standard deviation of a feature, as a share of the mean one: one that never varied isn't infinitely telling.
+_LEAST_SPREAD = 0.05
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """What the training images look like from afar, and how far from them others may be."""
+
+    mean: Float[np.ndarray, " d"]
+    """Mean of the training images' coarse features."""
+    factor: Float[np.ndarray, "d d"]
+    """Turns the difference from it into one with the covariance of the identity."""
+    cases: int
+    """Training images that it rests on."""
+    limit: float | None = None
+    """Distance within which ``WITHIN`` of images like the validation images lie; None = they were too few."""
+    limit_cases: int = 0
+    """Validation images that the limit rests on. Of less than 99 it is the largest distance."""
+
+    def distance(self, features: Float[np.ndarray, " d"]) -> float | None:
+        """Mahalanobis distance of an image's coarse features, over the root of their number; None = there are none.
+
+        1 is the distance of a training image from their mean.
+        """
+        if not np.isfinite(features).all():
+            return None
+        apart = self.factor @ (features - self.mean)
+        return float(np.sqrt(np.mean(apart**2)))
+
+    def with_limit(self, features: Float[np.ndarray, "n d"]) -> "Reference":
+        """The same with a limit by the coarse features of validation images, if there are ``LEAST_CASES``."""
+        found = sorted(far for row in features if (far := self.distance(row)) is not None)
+        if len(found) < LEAST_CASES:
+            return replace(self, limit=None, limit_cases=len(found))
+        rank = math.ceil((len(found) + 1) * WITHIN - 1e-9)
+        return replace(self, limit=found[min(rank, len(found)) - 1], limit_cases=len(found))
+
+    @classmethod
+    def of(cls, features: Float[np.ndarray, "n d"]) -> "Reference":
+        """The reference of training images, from their coarse features.
+
+        Raises:
+            ConfigError: If there are less than two.
+
+        Source:
+            The covariance of standardised features, shrunk towards a multiple of the identity: Ledoit and Wolf, "A
+            well-conditioned estimator for large-dimensional covariance matrices", J. Multivariate Analysis 88, 2004.
+        """
+        known = features[np.isfinite(features).all(1)]
+        count, width = known.shape
+        if count < 2:
+            raise ConfigError(
+                f"{count} training images with valid pixels; a distance to them takes two or more"
+            )
+        mean, spread = known.mean(0), known.std(0)
+        spread = np.maximum(spread, max(_LEAST_SPREAD * float(spread.mean()), 1e-12))
+        rows = (known - mean) / spread
+        covariance = rows.T @ rows / count
+        level = float(np.trace(covariance)) / width
+        apart = float(((covariance - level * np.eye(width)) ** 2).sum())
+        noise = (float(((rows**2).sum(1) ** 2).sum()) / count - float((covariance**2).sum())) / count
+        share = min(noise / apart, 1.0) if apart > 0 else 1.0
+        values, vectors = np.linalg.eigh((1 - share) * covariance + share * level * np.eye(width))
+        least = max(1e-6 * float(values[-1]), 1e-12)
+        factor = (vectors / np.sqrt(np.maximum(values, least))).T / spread
+        return cls(mean.astype(np.float32), factor.astype(np.float32), count)
+
+
+def write_reference(path: Path, reference: Reference | None) -> dict[str, Any] | None:
+    """Write the reference into a model directory, or remove that of an earlier model.
+
+    Returns:
+        What the card has of it, as JSON types.
+
+    Raises:
+        OSError: If it can't be written.
+    """
+    if reference is None:
+        (path / REFERENCE).unlink(missing_ok=True)
+        return None
+    with atomic_write(path / REFERENCE) as file:
+        file.write_bytes(_bytes(reference))
+    return reference_facts(reference)
+
+
+def reference_facts(reference: Reference | None) -> dict[str, Any] | None:
+    """What the card has of it, as JSON types."""
+    if reference is None:
+        return None
+    facts = {name: getattr(reference, name) for name in ("cases", "limit", "limit_cases")}
+    return {"file": REFERENCE, "sha256": hashlib.sha256(_bytes(reference)).hexdigest(), **facts}
+
+
+def read_reference(path: Path, facts: Any, width: int) -> Reference:
+    """The reference that a card names.
+
+    Args:
+        path: The model directory.
+        facts: From the card.
+        width: Of the model's features.
+
+    Raises:
+        CheckpointError: If it is missing, damaged or another.
+    """
+    file = path / REFERENCE
+    try:
+        arrays = load_file(file)
+        known = Reference(
+            arrays["mean"], arrays["factor"], facts["cases"], facts["limit"], facts["limit_cases"]
+        )
+        if known.mean.shape != (width,) or known.factor.shape != (width, width):
+            raise ValueError(f"features of another width than {width}")  # noqa: TRY301 - as the rest
+        if not isinstance(known.limit, float | None) or reference_facts(known) != facts:
+            raise ValueError("not what the card names")  # noqa: TRY301
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{file}: the training images' features can't be used ({error}); copy the model directory anew"
+        ) from error
+    return known
+
+
+def _bytes(reference: Reference) -> bytes:
+    return save({"mean": reference.mean, "factor": reference.factor})

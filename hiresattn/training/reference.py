@@ -1,0 +1,71 @@
+"""What the training images look like from afar, once a model is trained: others are compared with them."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+
+from hiresattn.inference.domain import coarse_features
+from hiresattn.model.net import GlimpseNet
+from hiresattn.model.select import selector
+from hiresattn.model.traversal import Traversal
+from hiresattn.reference import Reference
+from hiresattn.training.batch import Batch
+from hiresattn.training.curriculum import batch_size
+from hiresattn.training.data import Loader
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.samples import Sample
+
+#: Most training images, and most validation images, that are looked at.
+MOST = 1000
+
+
+def measured_reference(
+    net: GlimpseNet,
+    loader: Loader,
+    samples: Sequence[Sample],
+    val_samples: Sequence[Sample],
+    options: TrainOptions,
+) -> Reference | None:
+    """The reference of a trained network, from the root regions of its images; its limit by the validation images.
+
+    Args:
+        net: As it is saved.
+        loader: Reads the images, without augmentation.
+        samples: The training images.
+        val_samples: The validation images.
+        options: How it was trained.
+
+    Returns:
+        The reference; None where less than two training images have valid px.
+    """
+    known = _coarse(net, loader, samples, options)
+    if np.isfinite(known).all(1).sum() < 2:
+        return None
+    return Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
+
+
+def _coarse(
+    net: GlimpseNet, loader: Loader, samples: Sequence[Sample], options: TrainOptions
+) -> Float[np.ndarray, "n d"]:
+    """Coarse features of some images, spread over the list; those that can't be read are left out."""
+    some = (
+        [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, MOST).astype(int))] if samples else []
+    )
+    select = selector(net.scorer.gate)
+
+    def look(batch: Batch) -> Traversal:
+        return net(batch.fetch, batch.roots, batch.frames, select=select, k=(0,))
+
+    net.eval()
+    rows = []
+    size = batch_size(some, options) if some else 1
+    with torch.inference_mode():
+        for start in range(0, len(some), size):
+            found, _ = loader.process(
+                some[start : start + size], look, upcoming=some[start + size : start + 2 * size]
+            )
+            if found is not None:
+                rows.append(coarse_features(found))
+    return np.concatenate(rows) if rows else np.zeros((0, int(net.encoder.feature_width)))  # type: ignore[arg-type]
