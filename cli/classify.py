@@ -18,11 +18,12 @@ from hiresattn_cli.sources import expand_sources
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
+    from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.record import Record
 
-    Source = str | Example | Unusable
+    Source = str | Example | Unusable | Case
 
 
 @click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     options.assume_mpp,
     options.nodata,
     options.foreground,
+    options.per_source,
     click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
 @group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
         "--overlay",
         type=click.Path(file_okay=False),
         metavar="DIR",
-        help="Draw the visited regions: a PNG for each source.",
+        help="Draw the visited regions: a PNG for each image.",
     ),
     click.option(
         "--dry-run",
@@ -93,21 +95,26 @@ def classify(
     dry_run: bool,
     resume: bool,
     overwrite: bool,
+    per_source: bool,
     **settings: Any,
 ) -> None:
-    """Classify images: one JSON line per source.
+    """Classify images: one JSON line per image, or per case where a manifest names cases.
 
     SRC is an image file or URL, a folder (its images, and those in folders below; a Zarr directory is one
-    image), a quoted glob, a .csv or .parquet manifest (path,label[,split][,y,x,height,width]), or - for paths
-    on stdin.
+    image), a quoted glob, a .csv or .parquet manifest (path,label[,split][,case_id][,y,x,height,width]), or - for
+    paths on stdin.
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
     output = None if output == "-" else output
     _check_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    sources = expand_sources(names, split, root=root, label_column=label_column)
+    sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
     if regions:
         sources = _windows(sources, regions)
+    if not per_source:
+        from hiresattn.datasets.cases import cases_of
+
+        sources = cases_of(sources)
     options.check_budget(budget)
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
@@ -127,6 +134,7 @@ def classify(
         "seed": seed or 0,
         "threads": threads,
         "on_error": "record",
+        "per_source": per_source,
     }
     overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
     with ExitStack() as stack:

@@ -9,12 +9,13 @@ from hiresattn_cli.output import one_line
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
+    from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
 
 
 def planned(
-    sources: "list[str | Example | Unusable]", model: "Model", **options: Any
+    sources: "list[str | Example | Unusable | Case]", model: "Model", **options: Any
 ) -> Iterator[dict[str, Any]]:
     """One record per source: ``source, region, status`` (``planned`` or ``error``), ``run``, ``advice``, ``error``.
 
@@ -23,11 +24,12 @@ def planned(
         model: A loaded model.
         options: As ``estimate_cost`` takes them.
     """
+    from hiresattn.datasets.cases import examples_of
     from hiresattn.datasets.sources import Unusable
     from hiresattn.errors import HiresattnError, OpenError
     from hiresattn.inference.cost import estimate_cost
 
-    for source in sources:
+    for source in (one for item in sources for one in examples_of(item)):
         record: dict[str, Any] = {
             "source": source if isinstance(source, str) else str(source.source),
             "region": None if isinstance(source, str) else source.region,

@@ -67,6 +67,7 @@ _BELIEF = {
     options.value_range,
     options.mpp,
     options.assume_mpp,
+    options.per_source,
     click.option(
         "--on-error",
         type=click.Choice(["skip", "raise"]),

@@ -194,6 +194,9 @@ mpp = click.option(
     metavar="X",
     help="µm per level-0 px, in place of what the file or manifest says.",
 )
+per_source = click.option(
+    "--per-source", is_flag=True, help="Answer for each image, also where a manifest names cases."
+)
 nodata = click.option(
     "--nodata",
     type=float,

@@ -115,20 +115,22 @@ class Overlays:
         done = list(sources)
         for source in left:
             done.remove(source)
-        for source in done:
-            self._name(str(getattr(source, "source", source)), getattr(source, "region", None))
+        for item in done:
+            for source in getattr(item, "examples", (item,)):
+                self._name(str(getattr(source, "source", source)), getattr(source, "region", None))
 
     def draw(self, record: "Record") -> None:
-        """Draw the overlay of one record; if that fails there is a warning, and the record stays."""
+        """Draw the overlay of each image of a record; if one fails there is a warning, and the record stays."""
         from hiresattn.pyramid import open_pyramid
         from hiresattn.report.overlay import draw_overlay
 
-        path = self._folder / self._name(record.source, record.region)
-        try:
-            with open_pyramid(record.source) as pyramid:
-                draw_overlay(pyramid, record, path, values=self._values)
-        except (HiresattnError, OSError) as error:
-            click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
+        for own in record.by_source():
+            path = self._folder / self._name(own.source, own.region)
+            try:
+                with open_pyramid(own.source) as pyramid:
+                    draw_overlay(pyramid, own, path, values=self._values)
+            except (HiresattnError, OSError) as error:
+                click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
 
     def _name(self, source: str, region: tuple[int, int, int, int] | None) -> str:
         """A name that no other overlay of this run has."""

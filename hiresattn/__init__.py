@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import load_model as load_model
     from hiresattn.conversion.convert import ConvertOptions as ConvertOptions
     from hiresattn.conversion.convert import convert as convert
+    from hiresattn.datasets.cases import Case as Case
     from hiresattn.datasets.cohort import Cohort as Cohort
     from hiresattn.datasets.cohort import CohortOptions as CohortOptions
     from hiresattn.datasets.cohort import make_manifest as make_manifest
@@ -48,6 +49,7 @@ __version__ = "0.1.0"
 #: Public name → its module.
 _HOME = {
     "Budget": "hiresattn.inference.budget",
+    "Case": "hiresattn.datasets.cases",
     "ClassifyOptions": "hiresattn.inference.options",
     "Cohort": "hiresattn.datasets.cohort",
     "CohortOptions": "hiresattn.datasets.cohort",
@@ -79,6 +81,7 @@ _HOME = {
 
 __all__ = [
     "Budget",
+    "Case",
     "ClassifyOptions",
     "Cohort",
     "CohortOptions",

@@ -34,7 +34,9 @@ class Example:
     box_confidence: tuple[float, ...] | None = None
     """Probability that each box shows its class, above 0 to 1; None = all are certain. ``locate`` gives it."""
     group: str | None = None
-    """What it belongs to, such as a patient: never in two splits, and resampled as one; None = itself."""
+    """What is never in two splits, and resampled as one, such as a hospital; None = its case."""
+    case: str | None = None
+    """What shares one answer, such as the slides of a patient or the dates of a place; None = itself."""
     mpp: float | None = None
     """Micrometres per level-0 px, down and across, in place of what the file says; None = as it says."""
     mpp_source: str | None = field(default=None, compare=False)

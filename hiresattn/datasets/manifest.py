@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.boxes import Boxes, read_boxes
+from hiresattn.datasets.cases import share_labels
 from hiresattn.datasets.dicom import series_of
 from hiresattn.datasets.example import SPLITS, Example, Label, split_names, unlabelled
 from hiresattn.datasets.folds import check_fold, fold_name
@@ -15,12 +16,14 @@ from hiresattn.datasets.tables import column_key, read_table
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote
 
-#: Names of the column that says what belongs together, such as the slides of a patient; the first that is there counts.
-GROUPS = ("group", "group_id", "case_id", "case", "patient", "patient_id", "subject", "subject_id")
+#: Names of the column that says what shares one answer, such as a patient's slides; the first that is there counts.
+CASES = ("case_id", "case", "patient", "patient_id", "subject", "subject_id")
+#: The same of what else must not be in two splits, such as the patients of a hospital.
+GROUPS = ("group", "group_id")
 #: Columns that stand for ``path`` where there is none.
 SOURCES = ("slide", "slide_id")
 _REGION = ("y", "x", "height", "width")
-_COLUMNS = ("path", *SOURCES, "label", "labels", "split", "fold", *_REGION, "boxes", *GROUPS, "mpp")
+_COLUMNS = ("path", *SOURCES, "label", "labels", "split", "fold", *_REGION, "boxes", *CASES, *GROUPS, "mpp")
 
 
 class _Columns(NamedTuple):
@@ -28,6 +31,7 @@ class _Columns(NamedTuple):
 
     source: str
     label: str
+    case: str
     group: str
 
 
@@ -54,7 +58,8 @@ def read_manifest(
       …]``, or the path
       of a GeoJSON file with coordinates ``(x, y)``, px or longitude and latitude, of which the rectangles around the
       outlines are taken; ``[]`` = there are none, empty = not known.
-    - ``group``, ``case_id``, ``patient`` and the like: what must not be in two splits.
+    - ``case_id``, ``patient`` and the like: what shares one answer, and is never in two splits.
+    - ``group``: what else must not be in two splits.
     - ``mpp``: micrometres per level-0 px, in place of the file's.
 
     Args:
@@ -96,6 +101,7 @@ def read_manifest(
         _example(row, f"{path}, {line}", named, chosen, files, path, root=folder, multi=multi)
         for line, row in table.rows
     ]
+    examples = share_labels(examples)
     if chosen is not None:
         check_fold(path, examples, chosen)
     scales = ["" if e.mpp is None else f"{e.mpp:g} µm/px" for e in examples]
@@ -110,7 +116,7 @@ def read_manifest(
             raise ConfigError(
                 f"{path}, {lines[number]}: no label; training needs the class of every image{what}"
             )
-        _check_parts(path, examples, lines, named.group, [_part(example, chosen) for example in examples])
+        _check_parts(path, examples, lines, named, [_part(example, chosen) for example in examples])
     return examples
 
 
@@ -155,17 +161,19 @@ def _columns(
         raise ConfigError(
             f"{path}: a window needs all of y,x,height,width; the first line has {', '.join(given)}"
         )
-    return _Columns(source, label, next((name for name in GROUPS if name in columns), ""))
+    case, group = (next((name for name in names if name in columns), "") for names in (CASES, GROUPS))
+    return _Columns(source, label, case, group)
 
 
 def _check_parts(
-    path: Path, examples: Sequence[Example], lines: Sequence[str], group: str, parts: Sequence[str]
+    path: Path, examples: Sequence[Example], lines: Sequence[str], named: _Columns, parts: Sequence[str]
 ) -> None:
     """Refuse what is in two parts: a model would be tested on what it was trained on."""
     series = series_of(e.source for e in examples)
     for keys, name in (
         ([_same(e) for e in examples], ""),
-        ([e.group for e in examples], group),
+        ([e.case for e in examples], named.case),
+        ([e.group for e in examples], named.group),
         (series, "the DICOM series"),
     ):
         for number, first, second in _clashes(keys, lines, parts):
@@ -235,6 +243,7 @@ def _example(
         box_labels=boxes and boxes.labels,
         box_confidence=boxes and boxes.confidence,
         group=row.get(columns.group) or None,
+        case=row.get(columns.case) or None,
         origin=where,
         mpp=_mpp(row.get("mpp", ""), where),
         mpp_source="column mpp" if row.get("mpp") else None,

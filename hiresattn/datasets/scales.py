@@ -8,6 +8,7 @@ from pathlib import Path
 from statistics import median_high
 from typing import Any
 
+from hiresattn.datasets.cases import Case, examples_of
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError, HiresattnError
@@ -107,7 +108,7 @@ def with_scales(
     """Sources with their scales, as examples; refuses the whole batch if any has none, before anything is done.
 
     Args:
-        sources: Examples, or what is classified in place of one; what isn't an image stays as it is.
+        sources: Examples and cases, or what is classified in place of one; what isn't an image stays as it is.
         at: Micrometres per px that the model works at; None = the sources are returned as they are.
         given: Micrometres per level-0 px of all, in place of what they and the files say.
         assumed: The same, of images that say none.
@@ -118,13 +119,19 @@ def with_scales(
     listed = list(sources)
     if at is None:
         return listed
-    examples = [
-        one if isinstance(one, Example) else Example(one) for one in listed if not isinstance(one, Unusable)
-    ]
+    usable = [one for one in listed if not isinstance(one, Unusable)]
+    examples = [e if isinstance(e, Example) else Example(e) for one in usable for e in examples_of(one)]
     filled = scaled(examples, given, assumed)
     check_scales(filled, at)
     coming = iter(filled)
-    return [one if isinstance(one, Unusable) else next(coming) for one in listed]
+    return [one if isinstance(one, Unusable) else _with_scales(one, coming) for one in listed]
+
+
+def _with_scales(one: Any, coming: Iterator[Example]) -> Any:
+    """A source as the next example; a case with the next of its examples."""
+    if isinstance(one, Case):
+        return Case(one.name, [next(coming) for _ in one.sources])
+    return next(coming)
 
 
 def check_scales(

@@ -68,7 +68,8 @@ def _rows(
         has = ", ".join(sorted({example.split for example in examples}))
         yield Unusable(path, f"{path}: no rows of split {split!r}; it has {has}")
     for example in kept:
-        wrong = None if is_remote(example.source) else _lookup_error(example.source)
+        alone = example.case is None  # else it is an error of its case, which goes on without it
+        wrong = _lookup_error(example.source) if alone and not is_remote(example.source) else None
         yield Unusable(example.source, wrong, example.label, example.region) if wrong else example
 
 

@@ -33,10 +33,10 @@ def write_manifest(path: str | Path, examples: Sequence[Example]) -> None:
     columns = ["path", "labels" if several else "label", "split", "y", "x", "height", "width"]
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow([*columns, "boxes", "group", "mpp", "fold"])
+    table.writerow([*columns, "boxes", "case_id", "group", "mpp", "fold"])
     for example in examples:
         label = SEPARATOR.join(example.label) if isinstance(example.label, tuple) else example.label
-        more = (example.group, example.mpp, example.fold)
+        more = (example.case, example.group, example.mpp, example.fold)
         row = [_source(example, path.parent), label, example.split, *(example.region or [None] * 4)]
         table.writerow(["" if value is None else csv_cell(value) for value in (*row, _boxes(example), *more)])
     with atomic_write(path) as part:

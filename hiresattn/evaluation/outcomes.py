@@ -8,7 +8,8 @@ import numpy as np
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import changed, did_you_mean
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.cases import Case, examples_of
+from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geometry import expandable
@@ -16,7 +17,7 @@ from hiresattn.inference.classify import classify_all
 from hiresattn.inference.cover import finest_count
 from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.record import LIKELY, Record
+from hiresattn.inference.record import LIKELY, Record, VisitedRegion
 from hiresattn.inference.sources import known_labels
 from hiresattn.pyramid.rescaled import window_of
 
@@ -41,9 +42,10 @@ class Pass:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is kept of the prediction for one image."""
+    """What is kept of the prediction for one case."""
 
     case: str
+    """What is resampled as one: its group, its case, or the image itself."""
     truth: int | tuple[int, ...]
     """Index of the class; where images have several labels, 1 for each that is there and 0 for the others."""
     scores: tuple[float, ...] | None
@@ -112,23 +114,23 @@ def passes(
 
 
 def outcomes(
-    examples: Sequence[Example],
+    examples: Sequence[Example | Case],
     model: Model,
     run: Pass,
     options: ClassifyOptions | None = None,
     **changes: Any,
 ) -> Iterator[tuple[Outcome, Record]]:
-    """Classify labelled images in one pass.
+    """Classify labelled cases in one pass.
 
     Args:
-        examples: From ``checked``.
+        examples: From ``checked``: cases, and images for themselves.
         model: A loaded model.
         run: Policy, budget and stop rule.
         options: How to classify; None = the defaults, and images that can't be classified are counted.
         changes: Fields of ``options`` to set.
 
     Yields:
-        One per image, in order: what is kept, and the prediction.
+        One per case, in order: what is kept, and the prediction.
     """
     chosen = changed(options or ClassifyOptions(on_error="record"), changes, ClassifyOptions)
     found = classify_all(examples, model, run.options(chosen))
@@ -178,10 +180,11 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
     return ""
 
 
-def _outcome(example: Example, found: Record, model: Model) -> Outcome:
+def _outcome(item: Example | Case, found: Record, model: Model) -> Outcome:
+    examples = examples_of(item)
     return Outcome(
-        case=str(example.source) if example.group is None else example.group,
-        truth=_truth(example, model),
+        case=examples[0].group or examples[0].case or str(examples[0].source),
+        truth=_truth(item.label, model),
         scores=tuple(found.scores[name] for name in model.classes) if found.status == "ok" else None,
         error=found.error if found.status == "error" else None,
         source=found.source,
@@ -189,7 +192,7 @@ def _outcome(example: Example, found: Record, model: Model) -> Outcome:
         glimpses=found.cost.glimpses,
         fraction_read=found.cost.fraction_read,
         seconds=found.cost.seconds.total,
-        hit=_hit(example, found, model),
+        hit=_hit(examples, found, model),
         prediction_set=None
         if found.prediction_set is None
         else tuple(model.classes.index(name) for name in found.prediction_set),
@@ -205,28 +208,46 @@ def _outcome(example: Example, found: Record, model: Model) -> Outcome:
     )
 
 
-def _truth(example: Example, model: Model) -> int | tuple[int, ...]:
-    names = known_labels(example.label, model) or ()
+def _truth(label: Label | None, model: Model) -> int | tuple[int, ...]:
+    names = known_labels(label, model) or ()
     if model.config.multi_label:
         return tuple(int(name in names) for name in model.classes)
     return model.classes.index(names[0])
 
 
-def _hit(example: Example, found: Record, model: Model) -> bool | None:
-    """Whether a finest glimpse held the centre of a box; boxes of the background class don't count."""
+def _hit(examples: Sequence[Example], found: Record, model: Model) -> bool | None:
+    """Whether a finest glimpse held the centre of a box; None where no box is known, or its position."""
+    if found.status == "error" or model.config.input.squash is not None:
+        return None
+    held = [
+        _held(boxes, [r for r in found.regions if r.source == number], found.sources[number].mpp, model)
+        for number, example in enumerate(examples)
+        if (boxes := _targets(example, model))
+    ]
+    return any(held) if held else None
+
+
+def _targets(example: Example, model: Model) -> list[tuple[int, int, int, int]]:
+    """An image's boxes, but those of the background class."""
     classes = example.box_labels or (None,) * len(example.boxes or ())
-    own = [
+    return [
         box
         for box, name in zip(example.boxes or (), classes, strict=True)
         if name is None or name != model.config.background
     ]
-    if not own or found.status == "error" or model.config.input.squash is not None:
-        return None
-    finest = np.array([(r.y, r.x, r.height, r.width) for r in found.regions], np.int64).reshape(-1, 4)
+
+
+def _held(
+    boxes: Sequence[tuple[int, int, int, int]],
+    regions: Sequence[VisitedRegion],
+    mpp: float | None,
+    model: Model,
+) -> bool:
+    finest = np.array([(r.y, r.x, r.height, r.width) for r in regions], np.int64).reshape(-1, 4)
     side, at = model.config.finest_side, model.config.input.mpp
-    if at is not None and found.mpp is not None:  # as in level-0 px
-        side = max(round(side * at / found.mpp), 1)
+    if at is not None and mpp is not None:  # as in level-0 px
+        side = max(round(side * at / mpp), 1)
     finest = finest[~expandable(finest, side)]
-    centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in own])[:, None] / 2
+    centre = np.array([(2 * y + h, 2 * x + w) for y, x, h, w in boxes])[:, None] / 2
     inside = (finest[:, :2] <= centre) & (centre < finest[:, :2] + finest[:, 2:])
     return bool(inside.all(2).any())

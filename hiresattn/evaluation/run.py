@@ -10,6 +10,7 @@ from typing import Any
 
 from hiresattn.checkpoint import Model, load_model, set_calibration
 from hiresattn.config import changed, did_you_mean
+from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.folds import in_fold
@@ -82,6 +83,8 @@ class EvaluateOptions:
     """Whether a tile that a file leaves out is an error; else it counts as not measured."""
     nms: float = 1.0
     """Largest overlap (intersection over union) of two chosen cells, or visited regions of a depth; 1 = any."""
+    per_source: bool = False
+    """Whether each image is a case of its own, also where the manifest names cases."""
     device: str = "auto"
     """Where the model runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     seed: int = 0
@@ -116,7 +119,7 @@ class EvaluateOptions:
         """How the images are classified; None = fitting a temperature needs searches that spend the budget."""
         same = (
             "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "strict", "nms", "device",
-            "seed", "threads", "batch_images",
+            "seed", "threads", "batch_images", "per_source",
         )  # fmt: skip
         return ClassifyOptions(
             stop=None if (self.calibrate if spends is None else spends) else self.stop,
@@ -169,6 +172,7 @@ def evaluate(
     examples = checked(_examples(manifest, loaded, chosen), loaded, split)
     examples = with_scales(examples, loaded.config.input.mpp, chosen.mpp, chosen.assume_mpp)
     plain = replace(loaded, conformal=None) if chosen.calibrate else loaded
+    cases = examples if chosen.per_source else cases_of(examples)
     curve, left_out = (
         passes(examples, loaded, chosen.budgets, chosen.policies) if chosen.budgets else ([], {})
     )
@@ -178,9 +182,9 @@ def evaluate(
 
     def run(one: Pass, model: Model, options: ClassifyOptions, log: LinesFile | None) -> list[Outcome]:
         kept: list[Outcome] = []
-        for outcome in _run(examples, model, one, options, log):
+        for outcome in _run(cases, model, one, options, log):
             kept.append(outcome)
-            share = (len(done) + len(kept) / len(examples)) / count
+            share = (len(done) + len(kept) / len(cases)) / count
             progress(share, f"{one.policy} {one.budget or ''}".strip())
         done.append((one, kept))
         return kept
@@ -240,10 +244,14 @@ def _examples(
 
 
 def _run(
-    examples: Sequence[Example], model: Model, one: Pass, options: ClassifyOptions, log: LinesFile | None
+    cases: Sequence[Example | Case],
+    model: Model,
+    one: Pass,
+    options: ClassifyOptions,
+    log: LinesFile | None,
 ) -> Iterable[Outcome]:
     """One pass; its predictions go to the log as they come. The first one replaces what an earlier run left."""
-    for number, (outcome, prediction) in enumerate(outcomes(examples, model, one, options)):
+    for number, (outcome, prediction) in enumerate(outcomes(cases, model, one, options)):
         if log is not None:
             if number == 0:
                 _remove_report(log.path.parent)

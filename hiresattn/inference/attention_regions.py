@@ -35,7 +35,7 @@ def region_scores(
     Raises:
         ConfigError: If there are more than ``exhaustive.MOST_FINEST``.
     """
-    found = everywhere(engine, fetch, frame, holds=holds)
+    found = everywhere(engine, fetch, frame[None], holds=holds)
     measured = np.flatnonzero(found.coverage > 0)
     logits = found.glimpse_logits[measured].astype(np.float64)
     log_prob = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)

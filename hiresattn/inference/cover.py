@@ -1,7 +1,10 @@
-"""How many finest regions an image has, and which parts of it none has shown yet. NumPy and torch are not needed."""
+"""How many finest regions an image has, and which parts of it none has shown yet. NumPy only."""
 
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import product
+
+import numpy as np
 
 from hiresattn.inference.visited import Region
 
@@ -17,22 +20,22 @@ def finest_count(height: int, width: int, finest: int, overlap: float = 0.0) -> 
 
 
 class Unseen:
-    """The parts of a frame that no region shows yet, exact to the px.
+    """The parts of one or several frames that no region shows yet, exact to the px.
 
     They are kept by squares of ``side`` px, and only of squares that a region touched: the time to add a region, or
     to look one of that size up, doesn't depend on how many there are.
 
     Args:
-        frame: What is to be seen, level-0 px.
+        frames: What is to be seen ``[m 4]``, level-0 px, side by side; columns grow from one to the next.
         side: Of a square, px; best the side of most regions.
     """
 
-    def __init__(self, frame: Region, side: int) -> None:
-        y, x, height, width = frame
-        self._frame: _Box = (y, x, y + height, x + width)
+    def __init__(self, frames: np.ndarray, side: int) -> None:
+        self._frames: list[_Box] = [_box(tuple(frame)) for frame in frames.tolist()]
+        self._starts = [left for _, left, _, _ in self._frames]
         self._side = side
-        self._parts: dict[tuple[int, int], list[_Box]] = {}
-        self.px = height * width
+        self._parts: dict[tuple[int, int, int], list[_Box]] = {}
+        self.px = sum(map(_area, self._frames))
         """How many px no region shows yet."""
 
     def add(self, region: Region) -> None:
@@ -50,18 +53,20 @@ class Unseen:
         box = _box(region)
         return sum(_area(_common(part, box)) for _, parts in self._parts_near(box) for part in parts)
 
-    def _parts_near(self, box: _Box) -> Iterator[tuple[tuple[int, int], list[_Box]]]:
-        """The squares that a box touches, and what is unseen of each."""
-        y, x, _, _ = self._frame
-        top, left, bottom, right = _common(box, self._frame)
+    def _parts_near(self, box: _Box) -> Iterator[tuple[tuple[int, int, int], list[_Box]]]:
+        """The squares of a frame that a box touches, and what is unseen of each."""
+        number = max(bisect_right(self._starts, box[1]) - 1, 0)
+        frame = self._frames[number]
+        y, x, _, _ = frame
+        top, left, bottom, right = _common(box, frame)
         rows = range((top - y) // self._side, -(-(bottom - y) // self._side))
         columns = range((left - x) // self._side, -(-(right - x) // self._side))
         for row, column in product(rows, columns):
-            parts = self._parts.get((row, column))
+            parts = self._parts.get((number, row, column))
             if parts is None:
                 square = (y + row * self._side, x + column * self._side, self._side, self._side)
-                parts = [_common(_box(square), self._frame)]
-            yield (row, column), parts
+                parts = [_common(_box(square), frame)]
+            yield (number, row, column), parts
 
 
 def _box(region: Region) -> _Box:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from hiresattn.errors import ConfigError
-from hiresattn.geometry import root_regions
+from hiresattn.geometry import frames_of, root_regions
 from hiresattn.inference.cover import finest_count
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.image_search import Holds
@@ -18,14 +18,14 @@ MOST_FINEST = 100_000
 
 
 def everywhere(
-    engine: Engine, fetch: Fetch, frame: np.ndarray, *, overlap: float = 0.0, holds: Holds | None = None
+    engine: Engine, fetch: Fetch, frames: np.ndarray, *, overlap: float = 0.0, holds: Holds | None = None
 ) -> Traversal:
-    """Look at every finest region of a rectangle that holds foreground, and predict from all of them.
+    """Look at every finest region of one or several rectangles that holds foreground, and predict from all of them.
 
     Args:
         engine: The network.
         fetch: Where crops come from.
-        frame: The rectangle classified, ``[4]``, level-0 px.
+        frames: The rectangles classified ``[m 4]``, level-0 px, side by side.
         overlap: Least share of its side that a region has in common with the next.
         holds: Which regions hold foreground; where none does, the first is looked at. None = all.
 
@@ -36,13 +36,18 @@ def everywhere(
         ConfigError: If that is more than ``MOST_FINEST`` regions.
     """
     facts = engine.facts
-    y, x, height, width = (int(value) for value in frame)
-    if (count := finest_count(height, width, facts.finest, overlap)) > MOST_FINEST:
+    count = sum(finest_count(h, w, facts.finest, overlap) for _, _, h, w in frames.tolist())
+    if count > MOST_FINEST:
         raise ConfigError(
             f"{count:,} regions of {facts.finest} px to look at exhaustively, and at most {MOST_FINEST:,} are; "
             "name a window of the image, or leave exhaustive out"
         )
-    regions = root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)
+    regions = np.concatenate(
+        [
+            root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)
+            for y, x, height, width in frames.tolist()
+        ]
+    )
     if holds is not None:
         held = holds(regions)
         regions = regions[held] if held.any() else regions[:1]
@@ -51,8 +56,8 @@ def everywhere(
         part = regions[start : start + MOST_AT_ONCE]
         at = np.zeros(len(part), np.int64)
         crops = fetch(at, part)
-        frames = np.repeat(frame[None], len(part), axis=0)
-        found = engine.look(crops.pixels, crops.coverage, part, frames, np.zeros((len(part), 3), np.int64))
+        within = frames_of(part, frames)
+        found = engine.look(crops.pixels, crops.coverage, part, within, np.zeros((len(part), 3), np.int64))
         for row in range(len(part)):
             pool.add(found, row, log_prior=0.0, finest=True)
         table.append(

@@ -1,4 +1,4 @@
-"""The search of one image: what is next, what was found, and when it ends. NumPy only."""
+"""The search of one case: what is next, what was found, and when it ends. NumPy only."""
 
 import time
 from collections import deque
@@ -49,15 +49,15 @@ class Policy:
 
 
 class ImageSearch:
-    """The state of one image's search.
+    """The state of the search of one case: an image, or several on one canvas (see ``reading.canvas``).
 
     Args:
         facts: Of the network.
-        budget: Of this image.
+        budget: Of this case.
         policy: How to choose, and when to stop.
         roots: Root regions ``[r 4]``.
-        frame: The rectangle classified ``[4]``, level-0 px.
-        started: Reading of ``time.perf_counter`` when the first was spent on the image, s.
+        frames: The rectangles classified ``[m 4]``, level-0 px, side by side.
+        started: Reading of ``time.perf_counter`` when the first was spent on the case, s.
         bytes_read: Stored bytes read so far; None = unknown, none.
         holds: Which regions ``[n 4]`` hold foreground; asked once the root regions were read. None = all.
     """
@@ -69,13 +69,13 @@ class ImageSearch:
         policy: Policy,
         *,
         roots: np.ndarray,
-        frame: np.ndarray,
+        frames: np.ndarray,
         started: float,
         bytes_read: Callable[[], int] | None = None,
         holds: Holds | None = None,
     ) -> None:
         roots = np.asarray(roots, np.int64)
-        self.frame = np.asarray(frame, np.int64)
+        self.frames = np.asarray(frames, np.int64).reshape(-1, 4)
         self.rng = np.random.default_rng(policy.seed)
         self.reason = ""
         self.error: Exception | None = None
@@ -89,8 +89,8 @@ class ImageSearch:
             tuple[OpenRegion, float]
         ] = []  # root regions: their cells open when all were looked at
         self._measured = 0.0
-        self._seen: list[Region] = []  # finest regions, until there are as many as would cover the frame
-        self._needed = finest_count(int(self.frame[2]), int(self.frame[3]), facts.finest)
+        self._seen: list[Region] = []  # finest regions, until there are as many as would cover the frames
+        self._needed = sum(finest_count(h, w, facts.finest) for _, _, h, w in self.frames.tolist())
         self._unseen: Unseen | None = None  # from then on
         self._put_off: deque[Choice] = deque()  # cells that show little of it
 
@@ -267,8 +267,7 @@ class ImageSearch:
             return
         self._seen.append(region)
         if len(self._seen) >= self._needed:
-            y, x, height, width = self.frame.tolist()
-            self._unseen = Unseen((y, x, height, width), self._facts.finest)
+            self._unseen = Unseen(self.frames, self._facts.finest)
             for seen in self._seen:
                 self._unseen.add(seen)
             self._seen = []

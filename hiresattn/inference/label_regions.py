@@ -62,7 +62,7 @@ def label_regions(
     """
     background = engine.facts.background
     assert background is not None  # noqa: S101 - refused before anything is read
-    found = everywhere(engine, fetch, frame, holds=holds)
+    found = everywhere(engine, fetch, frame[None], holds=holds)
     measured = (found.coverage > 0).nonzero()[0]
     if not len(measured):
         return None

@@ -54,6 +54,8 @@ class ClassifyOptions:
     nms: float = 1.0
     """Largest overlap (intersection over union) of two chosen cells of a region or, in a search, of two visited
     regions of a depth: at most .5 there, whatever this says. 1 = any."""
+    per_source: bool = False
+    """Whether each image is searched and answered for itself, also those of one case."""
     scorer: str | None = None
     """``random``: random scores in place of the model's, a control. None, or the model's own by name = the model's."""
     batch_images: int | str = "auto"

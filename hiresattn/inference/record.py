@@ -1,7 +1,7 @@
 """The record of one classified source: prediction, regions and cost. Frozen, and JSON."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from html import escape
 from typing import Any, NoReturn
 
@@ -35,6 +35,38 @@ class VisitedRegion:
     """Log-probability of the choice within its parent; 0 at depth 0."""
     scorer: str | None = None
     """What chose it: the name of the scorer, or ``random``; None where nothing was chosen, as at depth 0."""
+    source: int = 0
+    """Which of the record's ``sources`` it is of."""
+
+
+@dataclass(frozen=True)
+class CaseSource:
+    """One image of a record: what it is, and what was read of it."""
+
+    source: str
+    """Path or address."""
+    region: tuple[int, int, int, int] | None = None
+    """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image."""
+    height: int | None = None
+    """Rows of level 0; None = it couldn't be opened."""
+    width: int | None = None
+    """Columns of level 0."""
+    mpp: float | None = None
+    """Micrometres per level-0 px that the model's domain was checked with; None = not known."""
+    mpp_source: str | None = None
+    """``given`` (in place of what the file says), where the file says it, or why that wasn't taken."""
+    crs: str | None = None
+    """Coordinate reference system: an authority code such as ``EPSG:32618``, else WKT."""
+    transform: tuple[float, float, float, float, float, float] | None = None
+    """Affine transform (a, b, c, d, e, f) of level-0 px (column, row) to coordinates of the CRS."""
+    bounds: tuple[int, int, int, int] | None = None
+    """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
+    glimpses: int = 0
+    """Regions of it that were looked at."""
+    fraction_read: float = 0.0
+    """Pixels decoded over the level-0 pixels classified."""
+    error: str | None = None
+    """Why it is not part of the answer; None = it is."""
 
 
 @dataclass(frozen=True)
@@ -85,16 +117,21 @@ class _ReadOnly(dict[str, Any]):
 
 @dataclass(frozen=True)
 class Record:
-    """What was predicted for one source, from which regions and at what cost; or why nothing was."""
+    """What was predicted for one case, from which regions and at what cost; or why nothing was."""
 
     source: str
+    """Path or address of the image; of a case with several, the case."""
     status: str
     """``ok``, ``no_valid_pixels``, ``no_foreground`` or ``error``."""
+    case: str | None = None
+    """The case, where one was named."""
+    sources: tuple[CaseSource, ...] = ()
+    """The images of the case; of a source for itself, that one."""
     error: str | None = None
     region: tuple[int, int, int, int] | None = None
-    """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image."""
+    """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image, or several."""
     mpp: float | None = None
-    """Micrometres per level-0 px; None = not known."""
+    """Micrometres per level-0 px; None = not known, or several images."""
     mpp_source: str | None = None
     """``given`` (in place of what the file says), where the file says it, or why that wasn't taken."""
     foreground: float | None = None
@@ -144,6 +181,30 @@ class Record:
         """A small table for notebooks."""
         return _html(self)
 
+    def by_source(self) -> "tuple[Record, ...]":
+        """The record once per image that is part of the answer, each with the regions of that one, counted anew."""
+        found = []
+        for number, one in enumerate(self.sources):
+            if one.error is None:
+                own = [region for region in self.regions if region.source == number]
+                ids: dict[int | None, int | None] = {region.id: at for at, region in enumerate(own)}
+                regions = (
+                    replace(region, id=at, parent=ids.get(region.parent), source=0)
+                    for at, region in enumerate(own)
+                )
+                found.append(
+                    replace(
+                        self,
+                        source=one.source,
+                        sources=(one,),
+                        region=one.region,
+                        mpp=one.mpp,
+                        mpp_source=one.mpp_source,
+                        regions=tuple(regions),
+                    )
+                )
+        return tuple(found)
+
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types; regions and costs nested."""
         return asdict(self) | {"scores": dict(self.scores), "model": dict(self.model)}
@@ -152,6 +213,8 @@ class Record:
 def _html(record: Record) -> str:
     """The table: prediction, cost, and the regions of the largest weight."""
     facts: list[tuple[str, str]] = [("source", record.source), ("status", record.status)]
+    if len(record.sources) > 1:
+        facts.insert(1, ("images", ", ".join(one.source for one in record.sources)))
     if record.error is not None:
         facts.append(("error", record.error))
     if record.class_name is not None:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar
 
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.config import changed
+from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.files import ZARR_FILES, is_remote
@@ -102,7 +103,10 @@ class RecordsFile:
         self.close()
 
     def _key(self, source: Any) -> str | None:
-        """The key of a source, as it was when first asked for; None = an array, which has no name."""
+        """The key of a source or case, as it was when first asked for; None = an array, which has no name."""
+        if isinstance(source, Case):
+            own = [self._key(example) for example in source.examples]
+            return None if None in own else hash_of([source.name, own])
         example = source if hasattr(source, "source") and hasattr(source, "region") else Example(source)
         name = example.source
         if not isinstance(name, str | Path):
@@ -149,8 +153,10 @@ def write_records(
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.sources import all_of
 
-    listed = all_of(sources)
     chosen = changed(options, changes, ClassifyOptions)
+    listed = all_of(sources)
+    if isinstance(listed, Sequence) and not chosen.per_source:
+        listed = cases_of(listed)
     loaded = model if isinstance(model, Model) else load_model(model)
     with RecordsFile(output, loaded, chosen, resume=resume, overwrite=overwrite) as file:
         left = file.missing(listed)
@@ -183,7 +189,12 @@ def source_key(name: str, region: Any, label: Any, mpp: float | None, run: Any) 
         mpp: Scale given with it, µm per level-0 px.
         run: What is the same for all sources, as JSON types.
     """
-    text = json.dumps([_identity(name), region, label, mpp, run], sort_keys=True, default=str)
+    return hash_of([_identity(name), region, label, mpp, run])
+
+
+def hash_of(facts: Any) -> str:
+    """A hash of JSON types."""
+    text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

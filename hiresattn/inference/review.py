@@ -80,6 +80,8 @@ def for_review(record: Record, *, partly_seen: bool = False) -> Record:
         reasons.append("it could not be classified")
     elif record.status != "ok":
         reasons.append(record.status.replace("_", " "))
+    elif any(one.error is not None for one in record.sources):
+        reasons.append("not all of its images could be read")
     if (classes := record.prediction_set) is not None and len(classes) != 1:
         reasons.append(f"may be {' or '.join(classes)}" if classes else "no class is probable enough")
     if record.out_of_domain:

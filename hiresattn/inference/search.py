@@ -1,4 +1,4 @@
-"""Budgeted best-first search over the open regions of all depths, many images side by side. NumPy only."""
+"""Budgeted best-first search over the open regions of all depths, many cases side by side. NumPy only."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.geometry import expandable
+from hiresattn.geometry import expandable, frames_of
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.engine import Engine, Outputs
 from hiresattn.inference.image_search import Holds, ImageSearch, Policy
@@ -53,18 +53,18 @@ class Search:
         self,
         index: int,
         roots: np.ndarray,
-        frame: np.ndarray,
+        frames: np.ndarray,
         *,
         seconds: float = 0.0,
         bytes_read: Callable[[], int] | None = None,
         holds: Holds | None = None,
     ) -> None:
-        """Take on an image; it is looked at from the next step on.
+        """Take on a case: an image, or several on one canvas; it is looked at from the next step on.
 
         Args:
             index: What ``fetch`` knows it by.
             roots: Root regions ``[r 4]``.
-            frame: The rectangle classified ``[4]``, level-0 px.
+            frames: The rectangle classified ``[4]``, level-0 px; of several images ``[m 4]``, side by side.
             seconds: Spent on it already: opening, reading ahead.
             bytes_read: Stored bytes read of it so far; needed for a budget in bytes.
             holds: Which regions hold foreground, once the root regions were fetched; others are never looked at.
@@ -75,7 +75,7 @@ class Search:
             self._budget,
             self._policy,
             roots=roots,
-            frame=frame,
+            frames=frames,
             started=time.perf_counter() - seconds,
             bytes_read=bytes_read,
             holds=holds,
@@ -115,7 +115,14 @@ class Search:
         index = np.repeat([index for index, _ in picks], [len(of_image) for _, of_image in picks])
         regions = np.array([choice.region for choice in choices], np.int64)
         paths = np.array([choice.path for choice in choices], np.int64)
-        frames = np.stack([self._images[number].frame for number in index.tolist()])
+        frames = np.concatenate(
+            [
+                frames_of(
+                    np.array([choice.region for choice in of_image], np.int64), self._images[number].frames
+                )
+                for number, of_image in picks
+            ]
+        )
         try:
             crops = self._fetch(index, regions)
             found = self._engine.look(
@@ -185,7 +192,7 @@ def search(
     engine: Engine,
     fetch: Fetch,
     roots: Sequence[np.ndarray],
-    frames: np.ndarray,
+    frames: Sequence[np.ndarray] | np.ndarray,
     *,
     budget: Budget,
     policy: Policy | None = None,
@@ -198,7 +205,7 @@ def search(
         engine: The network.
         fetch: Where crops come from.
         roots: Root regions, one array ``[r 4]`` per image.
-        frames: The rectangle classified, per image ``[b 4]``, level-0 px.
+        frames: The rectangle classified, per image ``[b 4]``, level-0 px; or per case several ``[m 4]``, side by side.
         budget: Per image.
         policy: How to choose, and when to stop.
         bytes_read: Bytes read so far of an image; needed for a budget in bytes.

@@ -3,8 +3,10 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,13 @@ import numpy as np
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.errors import ConfigError, OpenError
 from hiresattn.geometry import root_regions
 from hiresattn.inference.options import check_value_range
-from hiresattn.inference.roots import MOST_AT_ONCE, first_roots
 from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of
@@ -76,9 +78,10 @@ class Opener:
         self._session = session
         self._fetcher = fetcher
         self._images = SharedImages(session.nodata)
+        self._numbers = count()
 
     def open(self, example: Example | Unusable) -> Source:
-        """Open a source and read its first crops. Errors are kept with it. May run in another thread."""
+        """Open a source. Errors are kept with it. May run in another thread."""
         if isinstance(example, Unusable):
             named = Example(example.source, example.label, region=example.region)
             return Source(named, error=OpenError(example.error))
@@ -87,37 +90,51 @@ class Opener:
         if options.mpp is not None:
             example = replace(example, mpp=options.mpp, mpp_source="option mpp")
         source = Source(example)
+        with self._limited():
+            try:
+                image = self._images.acquire(_key(example))
+                at = model.config.input.mpp
+                source.scale = scale_of(image, example, options.assume_mpp, ground=at is not None)
+                source.pyramid = pyramid = at_scale(image, at, source.scale)
+                check_label(example, pyramid, model)
+                source.config = config = input_for(
+                    model.config.input, pyramid, options.bands, options.value_range
+                )
+                source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
+                source.foreground = foreground_of(source, options.foreground)
+                if self._fetcher is None:
+                    source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
+                    source.number = next(self._numbers)
+                else:
+                    check_first_look(pyramid, source.roots, config)
+                    source.number = self._fetcher.add(pyramid, config)
+                    source.fetch = self._fetcher
+            except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
+                source.error = error
+        source.opened = time.perf_counter() - started
+        return source
+
+    def read_ahead(self, source: Source, regions: np.ndarray) -> None:
+        """Read the crops that a source is first asked for. Errors are kept with it. May run in another thread."""
+        if self._fetcher is None or not len(regions):
+            return
+        started = time.perf_counter()
+        with self._limited():
+            try:
+                self._fetcher.prepare(np.full(len(regions), source.number), regions)
+            except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
+                source.error = error
+        source.read = time.perf_counter() - started
+
+    @contextmanager
+    def _limited(self) -> Iterator[None]:
+        """Within this, no wait is longer than a budget in seconds."""
         seconds = self._session.budget.seconds
         limit = MOST_SECONDS.set(min(MOST_SECONDS.get(), max(seconds or math.inf, 1.0)))
         try:
-            image = self._images.acquire(_key(example))
-            at = model.config.input.mpp
-            source.scale = scale_of(image, example, options.assume_mpp, ground=at is not None)
-            source.pyramid = pyramid = at_scale(image, at, source.scale)
-            check_label(example, pyramid, model)
-            source.config = config = input_for(
-                model.config.input, pyramid, options.bands, options.value_range
-            )
-            source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
-            source.foreground = foreground_of(source, options.foreground)
-            if self._fetcher is None:
-                source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
-                source.number = 0
-            else:
-                check_first_look(pyramid, source.roots, config)
-                source.number = self._fetcher.add(pyramid, config)
-                source.fetch = self._fetcher
-            source.opened = time.perf_counter() - started
-            if self._fetcher is not None and options.policy != "exhaustive":
-                first = first_roots(source.roots, self._session.budget) if options.searches else source.roots
-                if len(first) <= MOST_AT_ONCE:
-                    self._fetcher.prepare(np.full(len(first), source.number), first)
-            source.read = time.perf_counter() - started - source.opened
-        except Exception as error:  # noqa: BLE001 - raised when it is this source's turn
-            source.error = error
+            yield
         finally:
             MOST_SECONDS.reset(limit)
-        return source
 
     def stats(self, source: Source) -> FetchStats:
         """What was read of a source so far."""
@@ -250,7 +267,7 @@ def check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
 
 def is_one(source: Any) -> bool:
     """Whether this is one image, or the name of one or several, in place of several images."""
-    return isinstance(source, (str, Path, Example, Pyramid)) or hasattr(source, "dtype")
+    return isinstance(source, (str, Path, Example, Case, Pyramid)) or hasattr(source, "dtype")
 
 
 def all_of(sources: Any) -> Iterable[Any]:

@@ -1,6 +1,7 @@
 """From a traversal to a record."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,11 +9,12 @@ import numpy as np
 
 import hiresattn
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.example import Example, names_of
+from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.domain import warnings_for
-from hiresattn.inference.record import LIKELY, Cost, Record, Seconds, VisitedRegion
+from hiresattn.inference.opened import OpenedCase, case_name
+from hiresattn.inference.record import LIKELY, CaseSource, Cost, Record, Seconds, VisitedRegion
 from hiresattn.inference.review import for_review, judged
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
@@ -27,43 +29,70 @@ def blank_record(example: Example, model: Model) -> Record:
     return Record(
         source=name_of(example),
         status="ok",
+        case=example.case,
         region=example.region,
-        label=names_of(example.label) if model.config.multi_label else example.label,
+        label=_label(example.label, model),
         scorer=model.config.scorer,
         model={"name": model.name, "sha256": model.sha256},
         version=hiresattn.__version__,
     )
 
 
+def _blank_case(case: OpenedCase, model: Model) -> Record:
+    """What is known of a case before it is looked at."""
+    one = len(case.sources) == 1
+    return replace(
+        blank_record(case.example, model),
+        source=case_name(case),
+        case=case.name,
+        region=case.example.region if one else None,
+        label=_label(case.label, model),
+    )
+
+
+def _label(label: Label | None, model: Model) -> Label | None:
+    return names_of(label) if model.config.multi_label else label
+
+
 def error_record(example: Example, model: Model, error: Exception) -> Record:
     """The record of a source that failed."""
-    if isinstance(error, HiresattnError):
-        words = str(error)
-    elif isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        words = str(error) or f"{name_of(example)}: out of memory; lower budget or threads"
-    else:
-        words = f"{name_of(example)}: {type(error).__name__}: {error}"
+    words = _error_words(name_of(example), error)
     return for_review(replace(blank_record(example, model), status="error", error=words))
 
 
+def case_error(case: OpenedCase, model: Model, error: Exception) -> Record:
+    """The record of a case that failed."""
+    record = replace(_blank_case(case, model), status="error", error=_error_words(case_name(case), error))
+    sources = tuple(_source_facts(source, None, 0) for source in case.sources)
+    return for_review(replace(record, sources=sources))
+
+
+def _error_words(name: str, error: Exception) -> str:
+    if isinstance(error, HiresattnError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return str(error) or f"{name}: out of memory; lower budget or threads"
+    return f"{name}: {type(error).__name__}: {error}"
+
+
 def to_record(
-    source: Source,
+    case: OpenedCase,
     session: Session,
     traversal: Traversal,
     *,
     stop_reason: str,
     notes: tuple[str, ...],
-    stats: FetchStats,
+    stats: Sequence[FetchStats],
 ) -> Record:
-    """What was found in a source.
+    """What was found in a case.
 
     Args:
-        source: What was classified.
+        case: What was classified.
         session: Model and options.
-        traversal: Of this source alone.
+        traversal: Of this case alone; its regions are of the canvas.
         stop_reason: Why it ended.
         notes: What the user should know of the search.
-        stats: What was read.
+        stats: What was read of each image that was looked at.
 
     Returns:
         The record; its ``status`` is ``no_valid_pixels`` where nothing was measured, ``no_foreground`` where nothing is
@@ -72,17 +101,23 @@ def to_record(
     Raises:
         DomainError: If the prediction is not a number.
     """
-    model, pyramid, config = session.model, source.pyramid, source.config
-    assert pyramid is not None  # noqa: S101 - it was looked at
-    assert config is not None  # noqa: S101
+    model = session.model
     scorer = "random" if session.options.policy == "random" else model.config.scorer
+    which, regions = case.canvas.stored(traversal.region)
+    looks = np.bincount(which, minlength=len(case.seen)).tolist()
+    numbers = np.array([n for n, source in enumerate(case.sources) if source.error is None])
+    read = iter(zip(stats, looks, strict=True))
+    facts = tuple(
+        _source_facts(source, *(next(read) if source.error is None else (None, 0))) for source in case.sources
+    )
     record = replace(
-        blank_record(source.example, model),
-        cost=_cost(source, traversal, stop_reason, stats, model.config.finest_side),
-        regions=_visited(traversal, source, config.squash, scorer),
-        mpp=source.scale.mpp,
-        mpp_source=source.scale.source,
-        foreground=None if source.foreground is None else source.foreground.share,
+        _blank_case(case, model),
+        sources=facts,
+        cost=_cost(case, traversal, stop_reason, stats, model.config.finest_side),
+        regions=_visited(traversal, case, numbers[which], regions, scorer),
+        mpp=facts[0].mpp if len(facts) == 1 else None,
+        mpp_source=facts[0].mpp_source if len(facts) == 1 else None,
+        foreground=case.foreground,
     )
     if stop_reason in ("no_valid_pixels", "no_foreground"):
         return for_review(replace(record, status=stop_reason))
@@ -90,25 +125,66 @@ def to_record(
     scores = _scores(np.asarray(traversal.logits[0], np.float64) / model.temperature, several=several)
     if not np.isfinite(scores).all():
         raise DomainError(
-            f"{pyramid.source}: the model's answer is not a number; look at the image's values (an undeclared "
+            f"{record.source}: the model's answer is not a number; look at the image's values (an undeclared "
             "nodata value?), or give value_range LO,HI"
         )
     order = sorted(range(len(scores)), key=lambda c: -scores[c])
-    means = source.band_means[0] if len(source.band_means) == 1 else np.nanmean(source.band_means, axis=0)
-    side = min(_stored_region(source)[2:])
-    domain = warnings_for(
-        stored_image(pyramid), model.domain, model.config.input, config, means, side, source.scale.mpp
-    )
     record = replace(
         record,
         class_name=None if several else model.classes[order[0]],
         score=None if several else scores[order[0]],
         labels=tuple(model.classes[c] for c in order if scores[c] >= LIKELY) if several else None,
         scores=dict(zip(model.classes, scores, strict=True)),
-        warnings=(*domain, *pyramid.meta.notes, *notes),
+        warnings=(*_warnings(case, model), *notes),
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
-    return judged(record, traversal, session, partly_seen=seen < len(source.roots))
+    return judged(record, traversal, session, partly_seen=seen < len(case.roots))
+
+
+def _warnings(case: OpenedCase, model: Model) -> list[str]:
+    """What is unusual about the images of a case; of several, each with its name."""
+    found = []
+    for source in case.sources:
+        if source.error is not None:
+            found.append(f"left out: {_error_words(name_of(source.example), source.error)}")
+            continue
+        pyramid, config = source.pyramid, source.config
+        assert pyramid is not None  # noqa: S101 - it was opened
+        assert config is not None  # noqa: S101
+        own = list(pyramid.meta.notes)
+        if source.band_means:
+            means = source.band_means
+            mean = means[0] if len(means) == 1 else np.nanmean(means, axis=0)
+            image, side, mpp = stored_image(pyramid), min(_stored_region(source)[2:]), source.scale.mpp
+            own = [*warnings_for(image, model.domain, model.config.input, config, mean, side, mpp), *own]
+        name = f"{name_of(source.example)}: " if len(case.sources) > 1 else ""
+        found += [name + words for words in own]
+    return found
+
+
+def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> CaseSource:
+    """What a record says of one image."""
+    example, pyramid = source.example, source.pyramid
+    facts = CaseSource(
+        source=name_of(example),
+        region=example.region,
+        mpp=source.scale.mpp or example.mpp,
+        mpp_source=source.scale.source or example.mpp_source,
+        glimpses=glimpses,
+        error=None if source.error is None else _error_words(name_of(example), source.error),
+    )
+    if pyramid is None:
+        return facts
+    image = stored_image(pyramid)
+    return replace(
+        facts,
+        height=image.height,
+        width=image.width,
+        crs=image.crs,
+        transform=image.transform,
+        bounds=image.bounds,
+        fraction_read=0.0 if stats is None else stats.pixels / _stored_area(source),
+    )
 
 
 def _scores(logits: np.ndarray, *, several: bool) -> list[float]:
@@ -121,23 +197,27 @@ def _scores(logits: np.ndarray, *, several: bool) -> list[float]:
     return [float(share) for share in shares]
 
 
-def _cost(source: Source, traversal: Traversal, stop_reason: str, stats: FetchStats, finest: int) -> Cost:
-    total = source.opened + source.read + source.computed
-    looked_into = traversal.region[~expandable(traversal.region, finest)]
+def _cost(
+    case: OpenedCase, traversal: Traversal, stop_reason: str, stats: Sequence[FetchStats], finest: int
+) -> Cost:
+    opened, read, computed = (
+        sum(getattr(source, name) for source in case.sources) for name in ("opened", "read", "computed")
+    )
+    pixels, area = sum(one.pixels for one in stats), sum(map(_stored_area, case.seen))
     return Cost(
         glimpses=len(traversal.image),
-        tiles=stats.tiles,
-        missing_tiles=stats.missing_tiles,
-        pixels_decoded=stats.pixels,
-        bytes_read=stats.bytes,
-        bytes_estimated=not stats.bytes_exact,
-        fraction_read=stats.pixels / math.prod(_stored_region(source)[2:]),
-        foreground_seen=None if source.foreground is None else source.foreground.share_in(looked_into),
+        tiles=sum(one.tiles for one in stats),
+        missing_tiles=sum(one.missing_tiles for one in stats),
+        pixels_decoded=pixels,
+        bytes_read=sum(one.bytes for one in stats),
+        bytes_estimated=not all(one.bytes_exact for one in stats),
+        fraction_read=pixels / area,
+        foreground_seen=case.foreground_in(traversal.region[~expandable(traversal.region, finest)]),
         seconds=Seconds(
-            open=round(source.opened, 4),
-            read=round(source.read, 4),
-            model=round(source.computed, 4),
-            total=round(total, 4),
+            open=round(opened, 4),
+            read=round(read, 4),
+            model=round(computed, 4),
+            total=round(opened + read + computed, 4),
         ),
         stop_reason=stop_reason,
     )
@@ -150,18 +230,28 @@ def _stored_region(source: Source) -> list[int]:
     return region
 
 
+def _stored_area(source: Source) -> int:
+    return math.prod(_stored_region(source)[2:])
+
+
 def _visited(
-    traversal: Traversal, source: Source, squash: int | None, scorer: str
+    traversal: Traversal, case: OpenedCase, source: np.ndarray, regions: np.ndarray, scorer: str
 ) -> tuple[VisitedRegion, ...]:
-    assert source.pyramid is not None  # noqa: S101 - it was looked at
-    regions = traversal.region if squash is None else unsquashed(traversal.region, source.region, squash)
-    regions = to_stored(source.pyramid, regions)
+    """The regions that were looked at, in level-0 px of the image ``source [N]`` that they are of."""
+    regions = regions.copy()
+    for number, one in enumerate(case.sources):
+        own = source == number
+        if one.pyramid is not None and one.config is not None and own.any():
+            if one.config.squash is not None:
+                regions[own] = unsquashed(regions[own], one.region, one.config.squash)
+            regions[own] = to_stored(one.pyramid, regions[own])
     rows = zip(
         traversal.parent.tolist(),
         traversal.depth.tolist(),
         regions.tolist(),
         traversal.weight.tolist(),
         traversal.log_prob.tolist(),
+        source.tolist(),
         strict=True,
     )
     return tuple(
@@ -176,6 +266,7 @@ def _visited(
             attention=weight,
             select_logp=log_prob,
             scorer=scorer if parent >= 0 else None,
+            source=image,
         )
-        for row, (parent, depth, region, weight, log_prob) in enumerate(rows)
+        for row, (parent, depth, region, weight, log_prob, image) in enumerate(rows)
     )

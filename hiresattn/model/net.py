@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from hiresattn.geometry import Grid, cell_regions, expandable, locations
+from hiresattn.geometry import Grid, cell_regions, expandable, frames_of, locations
 from hiresattn.model.aggregators import log_mean_prob, pool_evidence, pooled_rows
 from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.frontier import Division, Frontier, Glimpses
@@ -201,7 +201,7 @@ class GlimpseNet(nn.Module):
         self,
         fetch: Fetch,
         roots: Sequence[np.ndarray],
-        frames: np.ndarray,
+        frames: Sequence[np.ndarray] | np.ndarray,
         *,
         select: Selector,
         k: Sequence[int],
@@ -215,7 +215,8 @@ class GlimpseNet(nn.Module):
         Args:
             fetch: Reads crops.
             roots: Regions of depth 0, one array ``[r 4]`` per image.
-            frames: The rectangle that is classified, per image ``[b 4]``, level-0 px.
+            frames: The rectangle that is classified, per image ``[b 4]``, level-0 px; or several that share one answer
+                ``[m 4]`` per image, side by side.
             select: Selects cells.
             k: Cells per region, per depth; the last one repeats.
             straight_through: Whether a glimpse's feature carries the gradient of all choices that led to it, through
@@ -233,7 +234,9 @@ class GlimpseNet(nn.Module):
         visited = 0
         while frontier is not None:
             image, region, depth = frontier.image, frontier.region, len(steps)
-            found = self.glimpse(fetch(image, region), region, frames[image], frontier.path)
+            found = self.glimpse(
+                fetch(image, region), region, frames_at(image, region, frames), frontier.path
+            )
             if foreground is not None:
                 found = _within(foreground, found, image, expandable(region, self.finest))
             if straight_through and self.background is None:
@@ -315,6 +318,19 @@ def _within(
     )
     mask = torch.from_numpy(shut).to(found.cell_logits.device)
     return replace(found, cell_logits=found.cell_logits.masked_fill(mask, -torch.inf))
+
+
+def frames_at(
+    image: np.ndarray, regions: np.ndarray, frames: Sequence[np.ndarray] | np.ndarray
+) -> np.ndarray:
+    """The frame of each region ``[n 4]``, by the index of its image ``[n]``; see ``GlimpseNet.forward``."""
+    if isinstance(frames, np.ndarray):
+        return np.asarray(frames[image])
+    out = np.empty_like(regions)
+    for index in np.unique(image).tolist():
+        rows = image == index
+        out[rows] = frames_of(regions[rows], frames[index].reshape(-1, 4))
+    return out
 
 
 def _to_device(array: np.ndarray, device: torch.device) -> Tensor:

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import ConfigError, HiresattnError, RegionError, counted
+from hiresattn.errors import ConfigError, RegionError, counted
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.cache import TileCache
@@ -296,6 +296,6 @@ def _naming(image: int) -> Generator[None]:
     """Errors name the index of the image that they are about."""
     try:
         yield
-    except HiresattnError as error:
-        error.image = image
+    except Exception as error:
+        error.image = image  # type: ignore[attr-defined]
         raise

@@ -17,9 +17,9 @@ from hiresattn.reading.foreground import Foreground, Foregrounds
 from hiresattn.reading.images import ImagePool, OpenImage
 from hiresattn.reading.squash import squash_reader, squashed, unsquashed
 from hiresattn.training.augment import Augmentation, augment_crops
-from hiresattn.training.batch import Batch
+from hiresattn.training.batch import Batch, joined_cases
 from hiresattn.training.cutmix import BatchPastes, mixed_boxes, pasted_rectangles
-from hiresattn.training.samples import Sample, box_class_indices, check_boxes, label_index
+from hiresattn.training.samples import Sample, box_class_indices, case_samples, check_boxes, label_index
 
 #: Images kept open, or as many as a batch and the next one have; the least recently used is closed first.
 MOST_OPEN = 32
@@ -75,8 +75,12 @@ class Loader:
         self._images = ImagePool(config, threads=threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES)
         self._mixed: list[int] = []
 
-    def measure(self, examples: Sequence[Example], classes: Sequence[str]) -> list[Sample]:
-        """Make samples of examples: every image is opened once, no pixel is read.
+    def measure(
+        self, examples: Sequence[Example], classes: Sequence[str], *, per_source: bool = False
+    ) -> list[Sample]:
+        """Make samples of examples, one per case: every image is opened once, no pixel is read.
+
+        With ``per_source`` each image is a sample, also where it is of a case.
 
         Raises:
             ConfigError: If a label is missing or none of ``classes``, or a box lies outside its image.
@@ -110,7 +114,7 @@ class Loader:
             made.append(
                 Sample(example, label, region, depths, len(roots), boxes, box_classes, sure, step, name)
             )
-        return made
+        return made if per_source else case_samples(made)
 
     def process(
         self,
@@ -133,20 +137,23 @@ class Loader:
         Raises:
             HiresattnError: If an image can't be read, and none may be skipped.
         """
-        rows = list(range(len(samples)))
-        made = list(augmentations or [Augmentation()] * len(samples))
-        while rows:
+        left = list(zip(samples, augmentations or [Augmentation()] * len(samples), strict=True))
+        while left:
             try:
-                batch = self.batch([samples[row] for row in rows], [made[row] for row in rows], upcoming)
-                return work(batch), len(samples) - len(rows)
+                batch = self.batch([sample for sample, _ in left], [how for _, how in left], upcoming)
+                return work(batch), len(samples) - len(left)
             except _UnreadableError as error:
-                row = rows[error.row]
-                if made[row].cutmix is not None:  # perhaps it is the donor that can't be read
-                    made[row] = made[row]._replace(cutmix=None)
+                owners = [row for row, (sample, _) in enumerate(left) for _ in sample.images]
+                row = owners[error.row]
+                sample, how = left[row]
+                if how.cutmix is not None:  # perhaps it is the donor that can't be read
+                    left[row] = (sample, how._replace(cutmix=None))
                     continue
-                self._images.forget(samples[row].example.source)
+                image = sample.images[error.row - owners.index(row)]
+                self._images.forget(image.example.source)
                 self._skip(error.why)
-                del rows[error.row]
+                others = [part for part in sample.images if part is not image]
+                left[row : row + 1] = [(one, how) for one in case_samples(others)]
         return None, len(samples)
 
     def batch(
@@ -167,6 +174,11 @@ class Loader:
             The batch.
         """
         augmentations = augmentations or [Augmentation()] * len(samples)
+        images = [image for sample in samples for image in sample.images]
+        if len(images) > len(samples):  # cases with several images
+            pairs = zip(samples, augmentations, strict=True)
+            each = [how for sample, how in pairs for _ in sample.images]
+            return joined_cases(self.batch(images, each, upcoming), samples)
         orientations = [one.orientation for one in augmentations]
         mixes = [one.cutmix for one in augmentations]
         side = self.config.squash
@@ -276,7 +288,8 @@ class Loader:
 
     def _read_ahead(self, upcoming: Sequence[Sample]) -> None:
         if self.config.squash is None:
-            self._images.expect((own.example.source, self._roots(own.region)) for own in upcoming)
+            images = (image for sample in upcoming for image in sample.images)
+            self._images.expect((own.example.source, self._roots(own.region)) for own in images)
 
     def _readers(
         self, samples: Sequence[Sample], augmentations: Sequence[Augmentation]

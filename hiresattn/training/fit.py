@@ -146,7 +146,11 @@ def _fit(
     )
     try:
         samples, val_samples = (
-            loader.measure([without_background_boxes(e, config.background) for e in part], config.classes)
+            loader.measure(
+                [without_background_boxes(e, config.background) for e in part],
+                config.classes,
+                per_source=options.per_source,
+            )
             for part in (train_examples, val_examples)
         )
         if not samples:

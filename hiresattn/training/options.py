@@ -221,15 +221,15 @@ class TrainOptions:
     clip: float | None = 2.0
     """Largest norm of the gradient; None = it is not clipped."""
     stage_accuracy: float = 0.95
-    """Training accuracy at which the curriculum goes on to images of one more depth; without it, after its share of
-    the epochs."""
+    """Training accuracy at which the curriculum goes on to images of one more depth, before its share of the epochs."""
     seed: int = 0
     """Seed of all random numbers."""
 
     # The run
+    per_source: bool = False
+    """Whether each image is learnt from for itself, also where the manifest names cases."""
     on_error: str = "raise"
-    """What to do with an image that can't be read, or has other bands or another data type than most: ``raise``, or
-    ``skip`` it and count it."""
+    """An image that can't be read, or has other bands or another type than most: ``raise``, or ``skip`` and count it."""
     device: str = "auto"
     """Where to compute: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     amp: bool = False

@@ -1,4 +1,4 @@
-"""Labelled images, measured without reading pixels: class, region, depths and boxes."""
+"""Labelled images and cases, measured without reading pixels: class, region, depths and boxes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -36,6 +36,37 @@ class Sample:
     """Level-0 px of which multiples lie on whole px of every level that its crops are read from."""
     name: str = ""
     """Name of its image, or window; the same in all runs."""
+    parts: "tuple[Sample, ...]" = ()
+    """Of a case with several images: a sample of each. Its own ``region`` and ``boxes`` mean nothing."""
+
+    @property
+    def images(self) -> "tuple[Sample, ...]":
+        """A sample of each image; of an image for itself, that one."""
+        return self.parts or (self,)
+
+
+def case_samples(samples: Sequence[Sample]) -> list[Sample]:
+    """Samples of cases: images of one case become one, where the first of them is."""
+    together: dict[Any, list[Sample]] = {}
+    for number, sample in enumerate(samples):
+        together.setdefault(sample.example.case or number, []).append(sample)
+    return [some[0] if len(some) == 1 else joined_sample(some) for some in together.values()]
+
+
+def joined_sample(parts: Sequence[Sample]) -> Sample:
+    """The sample of a case with several images."""
+    known = [part.box_classes for part in parts if part.box_classes is not None]
+    return replace(
+        parts[0],
+        label=next((part.label for part in parts if part.label != -1), -1),
+        depths=max(part.depths for part in parts),
+        root_count=sum(part.root_count for part in parts),
+        boxes=None,
+        box_classes=np.concatenate(known) if known else None,
+        box_confidence=None,
+        name=str(parts[0].example.case),
+        parts=tuple(parts),
+    )
 
 
 def label_index(example: Example, index: Mapping[str, int]) -> int | tuple[int, ...]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from hiresattn.card import Domain
 from hiresattn.config import did_you_mean
+from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.folds import in_fold
@@ -79,6 +80,16 @@ def check_examples(examples: Sequence[Example], options: TrainOptions, name: str
         source = (train + held_out)[number].source
         raise ConfigError(f"{source}: no label; training needs one in every row, or boxes with classes")
     _check_box_labels(train, held_out, options)
+    several = (
+        []
+        if options.per_source
+        else [c for c in cases_of(train) if isinstance(c, Case) and len(c.sources) > 1]
+    )
+    if several and options.cutmix:
+        raise ConfigError(
+            f"{name}: case {several[0].name!r} has several images, and cutmix pastes one image into another; leave "
+            "out cutmix, or take each image for itself (per_source)"
+        )
     classes = class_counts(train)
     if not classes:
         raise ConfigError(f"{name}: no image of split 'train' has a label; training needs one or more")
@@ -190,7 +201,8 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
     Raises:
         ConfigError: If no px of them was measured.
     """
-    some = [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, MOST_MEASURED).astype(int))]
+    images = [image for sample in samples for image in sample.images]
+    some = [images[i] for i in np.unique(np.linspace(0, len(images) - 1, MOST_MEASURED).astype(int))]
     means, squares, scales, resolutions, names = [], [], [], [], set()
     for sample in some:
         crops, _ = loader.process([sample], _root_crops)

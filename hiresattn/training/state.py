@@ -295,7 +295,7 @@ def _difference(folder: Path, options: TrainOptions) -> str:
 def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], options: TrainOptions) -> str:
     """Hash of what must not change between a run and its resumption: images, labels, boxes and options."""
     digest = hashlib.sha256()
-    for sample in [*samples, *val_samples]:
+    for sample in (image for one in [*samples, *val_samples] for image in one.images):
         source = sample.example.source
         name = source.source if isinstance(source, Pyramid) else str(source)
         digest.update(f"{name}|{sample.label}|{sample.region}|{sample.example.boxes}\n".encode())
@@ -303,5 +303,7 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
             digest.update(f"{sample.example.box_confidence}\n".encode())
         if sample.example.box_labels:
             digest.update(f"{sample.example.box_labels}\n".encode())
+        if sample.example.case is not None:
+            digest.update(f"{sample.example.case}\n".encode())
     digest.update(json.dumps(asdict(replace(options, **PASSING)), sort_keys=True).encode())
     return digest.hexdigest()

@@ -31,8 +31,8 @@ def scorer_targets(
     """A function that gives the supervision of a batch's regions to the scorer's own losses.
 
     A region inherits its image's label, with a weight that falls with depth, because it may not hold what the label
-    names. The weight is 0 below depth 0 where boxes are known and the region holds the centre of none; and, with a
-    background class, where none are known, unless the whole image is background.
+    names. The weight is 0 below depth 0, and in a case with several images, where boxes are known and the region
+    holds the centre of none; and, with a background class, where none are known, unless the whole image is background.
 
     Args:
         net: The network.
@@ -53,7 +53,8 @@ def scorer_targets(
         unknown = labels < 0 if labels.ndim == 1 else torch.zeros_like(labels[:, 0], dtype=torch.bool)
         labels = labels.clamp(min=0)
         counts = np.take(np.array(by_depth, np.float32), np.minimum(depth, len(by_depth) - 1))
-        for row in np.flatnonzero(depth > 0).tolist():
+        several = np.array([len(canvas) > 1 for canvas in batch.canvases] or [False] * len(batch.labels))
+        for row in np.flatnonzero((depth > 0) | several[image]).tolist():
             boxes = sure_boxes[image[row]]
             if boxes is not None and len(boxes):
                 counts[row] *= holds_centre(regions[row : row + 1], boxes)[0]
@@ -258,7 +259,7 @@ def _merging(
         seen, kept = maps.detach().float().cpu().numpy(), np.zeros(maps.shape, np.float32)
         fine = accepted.cpu().numpy()
         for row in np.flatnonzero(~mixed).tolist():
-            way, name = batch.augmentations[image[row]].orientation, batch.samples[image[row]].name
+            way, name = batch.augmentations[image[row]].orientation, batch.name_at(image[row], regions[row])
             own = batch.labels[image[row]]
             for label in [int(own)] if own.ndim == 0 else np.flatnonzero(own).tolist():
                 key = Key(name, label, tuple(where[row]))

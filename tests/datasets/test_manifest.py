@@ -150,9 +150,11 @@ def test_boxes_that_are_none_are_an_error_that_names_the_line(tmp_path, boxes):
 
 
 @pytest.mark.parametrize("column", ["group", "case_id", "patient", "patient_id", "subject"])
-def test_a_group_is_what_rows_belong_to(tmp_path, column):
-    path = write(tmp_path, f"path,label,{column}\na.tif,x,7\nb.tif,y,\n")
-    assert [e.group for e in read_manifest(path)] == ["7", None]
+def test_rows_belong_to_a_case_or_a_group(tmp_path, column):
+    path = write(tmp_path, f"path,label,{column}\na.tif,x,007\nb.tif,y,\n")
+    examples = read_manifest(path)
+    assert [e.group if column == "group" else e.case for e in examples] == ["007", None]
+    assert [e.case if column == "group" else e.group for e in examples] == [None, None]
 
 
 def test_the_column_group_comes_before_its_other_names(tmp_path):

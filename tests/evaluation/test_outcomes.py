@@ -154,13 +154,13 @@ def test_a_hit_is_the_centre_of_a_box_in_a_finest_region(model):
         (0, 0, 512, 512): False,  # not the finest
         (64, 192, 95, 95): True,  # not divided further
     }.items():
-        assert _hit(example, visited((0, 0, 1000, 1000), region), model) is hit, region
-    assert _hit(Example("x"), visited(), model) is None
-    assert _hit(Example("x", boxes=()), visited(), model) is None
-    assert _hit(example, visited(), model) is False
+        assert _hit([example], visited((0, 0, 1000, 1000), region), model) is hit, region
+    assert _hit([Example("x")], visited(), model) is None
+    assert _hit([Example("x", boxes=())], visited(), model) is None
+    assert _hit([example], visited(), model) is False
     hollow = replace(model, config=replace(model.config, background="none", classes=("none", "ship")))
     for kind, hit in (("none", None), ("ship", True)):
-        assert _hit(replace(example, box_labels=(kind,)), visited((64, 192, 64, 64)), hollow) is hit
+        assert _hit([replace(example, box_labels=(kind,))], visited((64, 192, 64, 64)), hollow) is hit
 
 
 def test_a_calibrated_model_predicts_with_its_temperature_and_stops_by_it(model):

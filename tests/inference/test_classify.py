@@ -392,10 +392,10 @@ def test_images_side_by_side_get_the_records_that_they_get_alone(tmp_path):
 
 
 def test_errors_of_any_type_are_the_source_s_own(monkeypatch):
-    def odd(source, *rest, **named):
-        if source.region[3] == 333:
+    def odd(case, *rest, **named):
+        if case.sources[0].region[3] == 333:
             raise ZeroDivisionError("odd")
-        return to_record(source, *rest, **named)
+        return to_record(case, *rest, **named)
 
     monkeypatch.setattr("hiresattn.inference.classify.to_record", odd)
     sources = [_image(), _image(333, 333), _image()]

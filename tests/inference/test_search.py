@@ -495,7 +495,7 @@ def test_a_search_that_runs_out_of_open_cells_says_so():
 def test_what_no_region_shows_is_known_to_the_px():
     rng = np.random.default_rng(0)
     frame = (7, 3, 150, 190)
-    unseen, plain = Unseen(frame, 16), np.ones((150, 190), bool)
+    unseen, plain = Unseen(np.array([frame]), 16), np.ones((150, 190), bool)
     for _ in range(1500):
         y, x = rng.integers(-20, 180), rng.integers(-20, 210)
         height, width = rng.integers(1, 24, 2).tolist()

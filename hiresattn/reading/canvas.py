@@ -1,0 +1,50 @@
+"""Several images side by side in one plane, so that one search, or one pass of the network, sees all of them."""
+
+import numpy as np
+from jaxtyping import Int64
+
+from hiresattn.geometry import frames_of
+
+#: Columns between two frames: no box of one image reaches into another.
+_GAP = 1 << 32
+
+
+class Canvas:
+    """The frames of the images of a case, each moved to the right of the one before; the first stays where it is.
+
+    Rows don't change. Nothing is scaled.
+
+    Args:
+        frames: What is seen of each image ``[m 4]``, px of that image.
+    """
+
+    def __init__(self, frames: Int64[np.ndarray, "m 4"]) -> None:
+        frames = np.asarray(frames, np.int64).reshape(-1, 4)
+        ends = np.cumsum(frames[:-1, 3] + _GAP) + frames[0, 1]
+        self._shifts = np.concatenate([[0], ends - frames[1:, 1]])
+        self.frames: Int64[np.ndarray, "m 4"] = self._moved(frames, self._shifts)
+        """On the canvas."""
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def placed(self, source: int, regions: np.ndarray) -> np.ndarray:
+        """Regions ``[n 4]`` of an image, on the canvas."""
+        return self._moved(regions, self._shifts[source])
+
+    def stored(self, regions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Which image each region ``[n 4]`` of the canvas lies in ``[n]``, and the same regions in px of that."""
+        if len(self) == 1:
+            return np.zeros(len(regions), np.int64), regions
+        source = np.maximum(np.searchsorted(self.frames[:, 1], regions[:, 1], side="right") - 1, 0)
+        return source, self._moved(regions, -self._shifts[source])
+
+    def frame_of(self, regions: np.ndarray) -> np.ndarray:
+        """The frame on the canvas that each region ``[n 4]`` lies in ``[n 4]``."""
+        return frames_of(regions, self.frames)
+
+    @staticmethod
+    def _moved(regions: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        moved = np.array(regions, np.int64)
+        moved[..., 1] += shift
+        return moved
