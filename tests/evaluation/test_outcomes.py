@@ -16,7 +16,7 @@ from hiresattn.evaluation.summary import summarize
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.inference.cover import finest_count
-from hiresattn.inference.record import Record, VisitedRegion
+from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.model.build import build_model
 
 
@@ -141,7 +141,7 @@ def test_regions_are_counted_as_they_are_laid_out(height, overlap):
 
 def visited(*regions):
     rows = tuple(VisitedRegion(i, None, 0, *region, 0.0, 0.0) for i, region in enumerate(regions))
-    return Record("x", "ok", regions=rows)
+    return Record("x", "ok", regions=rows, sources=(CaseSource("x"),))
 
 
 def test_a_hit_is_the_centre_of_a_box_in_a_finest_region(model):
