@@ -203,7 +203,7 @@ class Record:
                         regions=tuple(regions),
                     )
                 )
-        return tuple(found)
+        return tuple(found) if self.sources else (self,)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types; regions and costs nested."""

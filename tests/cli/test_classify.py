@@ -71,6 +71,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "bands": (3, 2, 1),
         "value_range": (0.0, 10000.0),
         "strict": True,
+        "per_source": False,
         "mpp": None,
         "assume_mpp": None,
         "nodata": None,

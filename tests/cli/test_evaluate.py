@@ -30,7 +30,7 @@ def work(tmp_path_factory):
         net.classifier.bias.copy_(-(net.classifier.weight @ middle))
     save_model(Model(net, config, "contrast", ""), folder / "model")
     rng = np.random.default_rng(0)
-    rows = ["path,label,split,case_id,boxes"]
+    rows = ["path,label,split,group,boxes"]
     for number in range(6):
         bright = 200 * (number % 2)
         pixels = rng.integers(bright, bright + 50, (200, 200), dtype=np.uint8)
