@@ -229,7 +229,7 @@ class TrainOptions:
     per_source: bool = False
     """Whether each image is learnt from for itself, also where the manifest names cases."""
     on_error: str = "raise"
-    """An image that can't be read, or has other bands or another type than most: ``raise``, or ``skip`` and count it."""
+    """An image that can't be read, or has other bands or another type than most: ``raise``, or ``skip`` it."""
     device: str = "auto"
     """Where to compute: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
     amp: bool = False
