@@ -319,6 +319,12 @@ def _notes(counts: Mapping[str, Mapping[str, int]], case_column: str | None) -> 
             "No column names the patients, so each slide counts as one; where a patient has several, say which column "
             "it is (case_column), or they may be in two splits"
         )
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in counts:
+        alike["".join(label.split()).casefold()].append(label)
+    for labels in alike.values():
+        if len(labels) > 1:
+            yield f"{' and '.join(map(repr, labels))} are classes of their own; if they are one, write them alike"
     total = {split: sum(own[split] for own in counts.values()) for split in SPLITS}
     absent: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label, own in counts.items():

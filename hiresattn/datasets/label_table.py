@@ -8,7 +8,7 @@ from pathlib import Path
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.join import Names, Slide, SlideNames
 from hiresattn.datasets.tables import Table, column_key, read_table
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, NotFoundError
 
 #: Columns that name a slide; the first that is there counts.
 SLIDES = (
@@ -78,6 +78,9 @@ def read_label_table(path: Path, *, label: str | None, slide: str | None, case: 
         NotFoundError: If there is no such file.
         ConfigError: If it can't be read, or a column is missing.
     """
+    if not path.is_file():
+        what = "a folder, no table" if path.is_dir() else "no such table"
+        raise NotFoundError(f"{path}: {what}; give the CSV or Parquet file with the labels")
     asked = {"label": label, "slide": slide, "case": case}
     table = read_table(path, _wanted(asked))
     columns = _columns(path, table, asked)
@@ -101,6 +104,8 @@ def _wanted(asked: Mapping[str, str | None]) -> list[str]:
 
 def _columns(path: Path, table: Table, asked: Mapping[str, str | None]) -> dict[str, str]:
     """The table's columns, by what they hold."""
+    if not any(table.columns):
+        raise ConfigError(f"{path}: the first line is empty; it has the names of the columns")
     by_key = {column_key(name): name for name in table.columns}
     found: dict[str, str] = {}
     for what, known in _KNOWN.items():
@@ -111,7 +116,7 @@ def _columns(path: Path, table: Table, asked: Mapping[str, str | None]) -> dict[
         name = next((by_key[key] for key in keys if key in by_key), None)
         if name is not None:
             found[what] = name
-    has = ", ".join(table.columns) or "nothing"
+    has = ", ".join(table.columns)
     if "label" not in found:
         raise ConfigError(f"{path}: no column 'label'; say which one it is as label_column, of {has}")
     if "slide" not in found and "case" not in found:
@@ -236,8 +241,11 @@ def _named(row: Row) -> str:
 
 
 def _labels(rows: Sequence[Row]) -> str:
+    """Different labels, each with its first line; and with its case, where that differs, too."""
     cases = len({row.case for row in rows}) > 1
-    return ", ".join(f"{row.label} ({row.line}{f', {row.case}' if cases else ''})" for row in rows)
+    first = {(row.label, row.case): row for row in reversed(rows)}
+    found = sorted(first.values(), key=rows.index)
+    return ", ".join(f"{row.label} ({row.line}{f', {row.case}' if cases else ''})" for row in found)
 
 
 def without_contradictions(kept: Sequence[Labelled], left_out: LeftOut, *, per_slide: bool) -> list[Labelled]:

@@ -200,6 +200,17 @@ def test_small_cohorts_are_told_what_they_can_not_say(tmp_path, make):
     )
 
 
+def test_classes_that_are_one_written_two_ways_are_named(tmp_path, make):
+    for number in range(4):
+        slide(tmp_path / "slides" / f"{number}.tif")
+    labels = ("Tumour 1", "tumour1", "normal", "Normal")
+    notes = make([["slide", "label"], *([str(n), label] for n, label in enumerate(labels))]).notes
+    assert notes[1:3] == (
+        "'Normal' and 'normal' are classes of their own; if they are one, write them alike",
+        "'Tumour 1' and 'tumour1' are classes of their own; if they are one, write them alike",
+    )
+
+
 @pytest.mark.parametrize(
     ("header", "changes", "says"),
     [
@@ -235,8 +246,12 @@ def test_one_class_nothing_to_read_and_what_is_there_already_are_errors(tmp_path
     ):
         with pytest.raises(ConfigError, match=says):
             make_manifest(tmp_path / "slides", labels, tmp_path / output)
-    with pytest.raises(NotFoundError):
-        make_manifest(tmp_path / "slides", tmp_path / "absent.csv", tmp_path / "m.csv")
+    for name, says in (("absent.csv", "no such table"), ("slides", "a folder, no table")):
+        with pytest.raises(NotFoundError, match=f"{says}; give the CSV or Parquet file with the labels"):
+            make_manifest(tmp_path / "slides", tmp_path / name, tmp_path / "m.csv")
+    (tmp_path / "empty.csv").touch()
+    with pytest.raises(ConfigError, match="the first line is empty"):
+        make_manifest(tmp_path / "slides", tmp_path / "empty.csv", tmp_path / "m.csv")
     with pytest.raises(ConfigError, match="wrong type"):
         CohortOptions(val="much")
 
