@@ -118,6 +118,7 @@ def init(
 def _lines(made: "Cohort") -> Iterator[str]:
     """Lines for people."""
     from hiresattn.datasets.label_table import REASONS
+    from hiresattn.pyramid.mpp import scale_words
 
     used = ", ".join(f"{what} from {name!r}" for what, name in made.columns.items())
     yield f"{made.manifest}: {made.slides} of {counted(made.found, 'slide')}; {used}"
@@ -131,8 +132,8 @@ def _lines(made: "Cohort") -> Iterator[str]:
         first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         yield "  ".join([first, *others]).rstrip()
     yield ""
-    scales = [f"{mpp} ({counted(count, 'slide')})" for mpp, count in made.mpp.items()]
-    yield f"µm/px: {', '.join(scales) or 'unknown'}"
+    scales = [f"{scale_words(float(mpp))} ({counted(count, 'slide')})" for mpp, count in made.mpp.items()]
+    yield f"scale: {', '.join(scales) or 'unknown'}"
     if made.scale_unknown:
         what = f"{counted(len(made.scale_unknown), 'slide')} without µm/px"
         yield from _list(f"{what}, which a column mpp or --assume-mpp gives", made.scale_unknown)

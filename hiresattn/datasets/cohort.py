@@ -27,7 +27,7 @@ from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError, counted
 from hiresattn.files import atomic_write
 from hiresattn.option_types import check_types
-from hiresattn.pyramid.mpp import MAX_MPP, MIN_MPP
+from hiresattn.pyramid.mpp import implausible
 
 #: Cases in a split below which a figure measured on it is rough.
 FEW = 30
@@ -68,10 +68,8 @@ class CohortOptions:
             raise ConfigError(
                 f"val and test are shares that leave some to train on; got {self.val:g} and {self.test:g}"
             )
-        if self.assume_mpp is not None and not MIN_MPP <= self.assume_mpp <= MAX_MPP:
-            raise ConfigError(
-                f"assume_mpp is {MIN_MPP:g} to {MAX_MPP:g} micrometres per px; got {self.assume_mpp:g}"
-            )
+        if self.assume_mpp is not None and (why := implausible(self.assume_mpp)):
+            raise ConfigError(f"assume_mpp: {why}")
         if self.threads < 1:
             raise ConfigError(f"threads must be at least 1; got {self.threads}")
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from hiresattn.errors import reason
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.mpp import MAX_MPP, MIN_MPP
+from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
+from hiresattn.pyramid.mpp import implausible
+from hiresattn.pyramid.rescaled import known_scale
 
 
 @dataclass(frozen=True)
@@ -26,11 +28,13 @@ class Header:
             try:
                 value = float(text)
             except ValueError:
-                value = 0.0
-            if MIN_MPP <= value <= MAX_MPP:
-                return Header(value, "given", self.error)
-            why = f"the table says {text}, which is no number of {MIN_MPP:g} to {MAX_MPP:g}"
-            return Header(None, why, self.error)
+                return Header(None, f"the table says {text!r}, which is no number", self.error)
+            why = implausible(value)
+            return (
+                Header(None, f"the table says {text}; {why}", self.error)
+                if why
+                else Header(value, "given", self.error)
+            )
         if self.mpp is None and assumed is not None:
             return Header(assumed, "given", self.error)
         return self
@@ -45,9 +49,15 @@ def read_headers(paths: Sequence[str], threads: int, progress: Callable[[float, 
         progress: Called with the share that was read, and a path.
     """
     found = []
+    settings = callers_settings()
+
+    def read(path: str) -> Header:
+        with with_settings(settings):
+            return read_header(path)
+
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for path, header in zip(paths, pool.map(read_header, paths), strict=True):
+            for path, header in zip(paths, pool.map(read, paths), strict=True):
                 found.append(header)
                 progress(len(found) / len(paths), path)
         finally:
@@ -59,6 +69,6 @@ def read_header(path: str) -> Header:
     """Read the header of one image."""
     try:
         with open_pyramid(path) as pyramid:
-            return Header(pyramid.mpp, pyramid.meta.mpp_source)
+            return Header(*known_scale(pyramid))
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this image's
         return Header(error=reason(error))

@@ -155,7 +155,7 @@ def test_slides_that_can_not_be_opened_are_left_out_and_scales_that_are_none_are
     assert made.mpp == {"0.25": 1, "0.4": 1}
     assert [one.split(":")[0] for one in made.scale_unknown] == ["dpi.tif", "none.tif", "wrong.tif"]
     assert "352.8" in made.scale_unknown[0]
-    assert "the table says 400, which is no number of 0.05 to 20" in made.scale_unknown[2]
+    assert "the table says 400; 400 µm/px is neither a slide's" in made.scale_unknown[2]
     (unreadable,) = made.left_out["unreadable"]
     assert "broken.tif" in unreadable
     scales = {r["path"][10:-4]: r["mpp"] for r in rows_of(tmp_path / "out" / "cohort.csv")}
@@ -223,7 +223,7 @@ def test_classes_that_are_one_written_two_ways_are_named(tmp_path, make):
         ("number,label", {}, "no column that names slides or patients; .* of number, label"),
         ("slide,label", {"label_column": "slide"}, "columns of their own; got slide, slide"),
         ("slide,label", {"val": 0.5, "test": 0.5}, "leave some to train on"),
-        ("slide,label", {"assume_mpp": 100.0}, "assume_mpp is 0.05 to 20 micrometres per px; got 100"),
+        ("slide,label", {"assume_mpp": 100.0}, "assume_mpp: 100 µm/px is neither"),
         ("slide,label", {}, "no slide has a label; line 2 has 'x' in column 'slide', a slide is '1.tif'"),
     ],
 )
