@@ -53,7 +53,17 @@ if TYPE_CHECKING:
     options.per_source,
     click.option("--strict", is_flag=True, help="A tile that the file leaves out is an error."),
 )
-@group("Search", options.budget, options.stop, options.policy, options.nms, options.scorer, options.seed)
+@group(
+    "Search",
+    options.budget,
+    options.stop,
+    options.until_confidence,
+    options.max_budget,
+    options.policy,
+    options.nms,
+    options.scorer,
+    options.seed,
+)
 @group(
     "Output",
     click.option("-o", "--output", metavar="FILE", help="File of the JSON lines, .jsonl. [default: stdout]"),
@@ -115,7 +125,7 @@ def classify(
         from hiresattn.datasets.cases import cases_of
 
         sources = cases_of(sources)
-    options.check_budget(budget)
+    options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
     from hiresattn.datasets.scales import with_scales

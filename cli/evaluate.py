@@ -80,6 +80,8 @@ _BELIEF = {
     "Search",
     options.budget,
     options.stop,
+    options.until_confidence,
+    options.max_budget,
     options.scorer,
     click.option(
         "--budgets",
@@ -147,7 +149,7 @@ def evaluate(
     images, --split all takes all.
     Intervals resample cases: the rows that share a column group, case_id or patient; without one, an image.
     """
-    options.check_budget(settings["budget"])
+    options.check_budget(settings["budget"], settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.evaluation.run import evaluate as evaluate_model
 

@@ -103,14 +103,15 @@ MPP = _Mpp()
 DEPTH_COUNTS = _Counts("4,2", int, "4,2")
 
 
-def check_budget(text: str) -> None:
-    """Refuse a budget that can't be read: wrong usage."""
+def check_budget(text: str, most: str | None = None) -> None:
+    """Refuse a budget, or what an unsure image may cost, that can't be read: wrong usage."""
     from hiresattn.inference.budget import Budget
 
-    try:
-        Budget.parse(text)
-    except ConfigError as error:
-        raise click.BadParameter(str(error), param_hint="--budget") from error
+    for hint, one in (("--budget", text), ("--max-budget", most)):
+        try:
+            Budget.parse(one or 1)
+        except ConfigError as error:
+            raise click.BadParameter(str(error), param_hint=hint) from error
 
 
 def use_threads(count: int | None) -> None:
@@ -138,6 +139,17 @@ stop = click.option(
     show_default=True,
     metavar="SHARE|off",
     help="Probability of the class at which the search stops; off = spend the budget.",
+)
+until_confidence = click.option(
+    "--until-confidence",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="SHARE",
+    help="Go on beyond --budget while the probability is below this, up to --max-budget.",
+)
+max_budget = click.option(
+    "--max-budget",
+    metavar="N|BYTES|SECONDS",
+    help="What an image that is not sure may cost in all, such as 512.",
 )
 policy = click.option(
     "--policy",

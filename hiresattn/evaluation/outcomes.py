@@ -33,11 +33,14 @@ class Pass:
     budget: str | None
     """What one image may cost; None where the policy takes no budget."""
     stop: float | None = None
+    goes_on: bool = False
+    """Whether images of which the model isn't sure may cost more, as the options say."""
 
     def options(self, given: ClassifyOptions) -> ClassifyOptions:
         """How the images of this pass are classified, by how they are otherwise."""
         nms = 1.0 if self.policy == "lowres" else given.nms  # which chooses none
-        return replace(given, policy=self.policy, budget=self.budget or 1, stop=self.stop, nms=nms)
+        found = replace(given, policy=self.policy, budget=self.budget or 1, stop=self.stop, nms=nms)
+        return found if self.goes_on else replace(found, until_confidence=None, max_budget=None)
 
 
 @dataclass(frozen=True, slots=True)

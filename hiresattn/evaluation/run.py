@@ -54,6 +54,10 @@ class EvaluateOptions:
     """What one image may cost: glimpses (``64``), bytes read (``"50MB"``) or seconds (``"2s"``)."""
     stop: float | str | None = 0.95
     """Probability of the class at which a search stops; None or "off" = spend the budget."""
+    until_confidence: float | None = None
+    """Confidence below which a search goes on beyond ``budget``; see ``ClassifyOptions``."""
+    max_budget: str | int | None = None
+    """What an image of which the model isn't sure may cost in all."""
     scorer: str | None = None
     """``random`` replaces the scorer by random scores (a control); None = the model's."""
     budgets: tuple[int, ...] = ()
@@ -110,7 +114,7 @@ class EvaluateOptions:
             )
         if self.budgets and min(self.budgets) < 1:
             raise ConfigError(f"budgets are glimpses, 1 or more; got {list(self.budgets)}")
-        self.classify()  # refuses the others
+        self.classify(spends=False)  # refuses the others
         for policy in self.policies:
             if policy not in CURVE:
                 raise ConfigError(f"unknown policy {policy!r}{did_you_mean(policy, CURVE)}")
@@ -121,8 +125,11 @@ class EvaluateOptions:
             "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "strict", "nms", "device",
             "seed", "threads", "batch_images", "per_source",
         )  # fmt: skip
+        spends = self.calibrate if spends is None else spends
         return ClassifyOptions(
-            stop=None if (self.calibrate if spends is None else spends) else self.stop,
+            stop=None if spends else self.stop,
+            until_confidence=None if spends else self.until_confidence,
+            max_budget=None if spends else self.max_budget,
             on_error="raise" if self.on_error == "raise" else "record",
             **{name: getattr(self, name) for name in same},
         )
@@ -220,7 +227,8 @@ def evaluate(
 
 def _search(options: ClassifyOptions, budget: str | int) -> Pass:
     """The pass of the model's own search."""
-    return Pass("best-first", str(budget), None if options.stop is None else float(options.stop))
+    stop = None if options.stop is None else float(options.stop)
+    return Pass("best-first", str(budget), stop, goes_on=options.until_confidence is not None)
 
 
 def _examples(

@@ -43,7 +43,7 @@ def batch_images(session: Session, sources: Iterable[object]) -> int:
     count = len(sources) if isinstance(sources, Sized) else MOST_IMAGES
     if options.batch_images != "auto":
         return max(1, min(int(options.batch_images), count))
-    if count < 2 or session.budget.seconds is not None:
+    if count < 2 or session.seconds is not None:
         return 1
     most = min(MOST_IMAGES, count, _images_in_memory())
     if most < 2:

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -33,6 +33,11 @@ class Policy:
 
     stop: float | None = 0.95
     """Confidence at which the search ends; None = spend the budget. Of several labels, that of the least sure."""
+    until: float | None = None
+    """Confidence below which a search goes on beyond its budget, until it is that sure or has spent ``max_budget``;
+    None = it ends with its budget."""
+    max_budget: Budget = field(default_factory=Budget)
+    """What an image that isn't sure may cost in all."""
     width: int = 1
     """Regions looked at per step and image; more is faster on a GPU and less exact in its order."""
     random: bool = False
@@ -80,7 +85,9 @@ class ImageSearch:
         self.reason = ""
         self.error: Exception | None = None
         self._facts, self._budget, self._policy = facts, budget, policy
+        self._beyond = False  # the budget that it began with
         self._roots = ordered_roots(roots, budget)
+        self._all_roots = roots
         self._root_count = len(roots)
         self._started, self._bytes_read, self._holds = started, bytes_read, holds
         self._table, self._pool = GlimpseTable(), pool_for(facts)
@@ -106,11 +113,11 @@ class ImageSearch:
 
     def choose(self) -> list[Choice]:
         """What is looked at next; nothing where the search ends, which sets its reason."""
-        budget, looked = self._budget, len(self._table)
-        spent = self._spent()
-        if looked and (spent >= 1 or (budget.glimpses is not None and looked >= budget.glimpses)):
+        looked = len(self._table)
+        if looked and self._is_spent() and not (self._goes_on() and not self._is_spent()):
             self.reason = "budget"
             return []
+        budget, spent = self._budget, self._spent()
         if self._roots_left:
             roots = self._roots[looked : looked + roots_at_once(budget, looked, spent)]
             for root in roots.tolist():
@@ -188,6 +195,22 @@ class ImageSearch:
         traversal = traversal_of(self._table, self._pool.weights(self._table), self._pool.logits())
         return traversal, self.reason, tuple(notes)
 
+    def _is_spent(self) -> bool:
+        glimpses = self._budget.glimpses
+        return self._spent() >= 1 or (glimpses is not None and len(self._table) >= glimpses)
+
+    def _goes_on(self) -> bool:
+        """Whether a search that has spent its budget gets the larger one: once, where it isn't sure enough."""
+        until = self._policy.until
+        if until is None or self._beyond or self._confidence() >= until:
+            return False
+        self._beyond, self._budget = True, self._policy.max_budget
+        seen = {tuple(root) for root in self._roots.tolist()}
+        left = [root for root in self._all_roots.tolist() if tuple(root) not in seen]
+        if left:
+            self._roots = np.concatenate([self._roots, np.array(left, np.int64)])
+        return True
+
     def _spent(self) -> float:
         """The share of the budget's bytes or seconds that is spent."""
         spent = 0.0
@@ -231,7 +254,7 @@ class ImageSearch:
 
     def _conclude(self) -> None:
         """End a search that is sure, or that saw nothing measured or no foreground."""
-        stop = self._policy.stop
+        stop = self._policy.until if self._beyond else self._policy.stop
         if self._measured == 0:
             self.reason = "no_valid_pixels"
         elif self._holds is not None and not self._holds(self._roots).any():

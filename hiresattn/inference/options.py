@@ -24,6 +24,11 @@ class ClassifyOptions:
     """What one image may cost: glimpses (``64``), stored bytes (``"50MB"``) or seconds (``"2s"``)."""
     stop: float | str | None = 0.95
     """Confidence at which the search ends early, above 0 and at most 1; None or ``"off"`` = spend the budget."""
+    until_confidence: float | None = None
+    """Confidence below which a search goes on beyond ``budget``, until it is that sure or has spent ``max_budget``; at
+    most ``stop``, which ends it before. None = it ends with its budget."""
+    max_budget: Budget | str | int | None = None
+    """What an image of which the model isn't sure may cost in all; with ``until_confidence`` only."""
     policy: str = "best-first"
     """``best-first``; ``top-k`` (the training's k cells per region and depth, whatever the budget); to compare with:
     ``random`` cells, ``lowres`` (the root regions only), ``exhaustive`` (every finest region, whatever the budget)."""
@@ -67,6 +72,7 @@ class ClassifyOptions:
         self._set("stop", None if self.stop == "off" else self.stop)
         if self.stop is not None and not (_is_number(self.stop) and 0 < self.stop <= 1):  # type: ignore[operator]
             raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {self.stop!r}")
+        self._check_until()
         if self.policy not in POLICIES:
             raise ConfigError(f"unknown policy {self.policy!r}{did_you_mean(str(self.policy), POLICIES)}")
         if self.on_error not in ("raise", "record"):
@@ -94,6 +100,29 @@ class ClassifyOptions:
             raise ConfigError(
                 f"batch_images is 'auto' or a number of images from 1; got {self.batch_images!r}"
             )
+
+    def _check_until(self) -> None:
+        """Check how a search goes on beyond its budget."""
+        until = self.until_confidence
+        if (until is None) != (self.max_budget is None):
+            raise ConfigError(
+                "until_confidence and max_budget go together: how sure, and what that may cost; give both"
+            )
+        if until is None or self.max_budget is None:
+            return
+        if not 0 < until <= 1:
+            raise ConfigError(f"until_confidence is a confidence above 0 and at most 1; got {until!r}")
+        if self.stop is not None and until > float(self.stop):
+            raise ConfigError(
+                f"until_confidence {until:g} is never reached: stop ends every search at {float(self.stop):g}; give a "
+                "stop as large, or off"
+            )
+        most = Budget.parse(self.max_budget)
+        self._set("max_budget", most)
+        for name, first in vars(Budget.parse(self.budget)).items():
+            last = getattr(most, name)
+            if first is not None and last is not None and last <= first:
+                raise ConfigError(f"max_budget, {last:g} {name}, must be more than budget, {first:g} {name}")
 
     @property
     def searches(self) -> bool:

@@ -23,6 +23,8 @@ def search_facts(options: ClassifyOptions) -> dict[str, Any]:
         "budget": asdict(Budget.parse(options.budget)),
         "stop": options.stop,
         "nms": options.nms,
+        "until_confidence": options.until_confidence,
+        "max_budget": None if options.max_budget is None else asdict(Budget.parse(options.max_budget)),
     }
     return dict(json.loads(json.dumps(found)))
 

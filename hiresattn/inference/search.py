@@ -131,7 +131,8 @@ class Search:
         except Exception as error:  # noqa: BLE001 - raised when the image is taken
             if len(picks) == 1:
                 image = self._images[picks[0][0]]
-                if self._budget.seconds is not None and image.glimpses and _timed_out(error):
+                timed = self._budget.seconds or self._policy.max_budget.seconds
+                if timed is not None and image.glimpses and _timed_out(error):
                     image.reason = "budget"
                 else:
                     image.error, image.reason = error, "error"

@@ -35,6 +35,13 @@ class Session:
         return Budget.parse(self.options.budget)
 
     @property
+    def seconds(self) -> float | None:
+        """How long a search may take in all, s; None = no limit."""
+        return max(
+            (one.seconds for one in (self.budget, self.policy.max_budget) if one.seconds), default=None
+        )
+
+    @property
     def reading(self) -> Mapping[str, Any]:
         """Options of what reads."""
         threads = self.options.threads
@@ -66,6 +73,8 @@ def start_session(model: Model | str | Path, options: ClassifyOptions) -> Sessio
     stop = options.stop
     policy = Policy(
         stop=None if stop is None else float(stop),
+        until=options.until_confidence,
+        max_budget=Budget() if options.max_budget is None else Budget.parse(options.max_budget),
         random=options.policy == "random",
         seed=options.seed,
         max_overlap=min(options.nms, MAX_OVERLAP),

@@ -129,7 +129,7 @@ class Opener:
     @contextmanager
     def _limited(self) -> Iterator[None]:
         """Within this, no wait is longer than a budget in seconds."""
-        seconds = self._session.budget.seconds
+        seconds = self._session.seconds
         limit = MOST_SECONDS.set(min(MOST_SECONDS.get(), max(seconds or math.inf, 1.0)))
         try:
             yield

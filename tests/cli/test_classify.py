@@ -66,6 +66,8 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
     assert classified.options == {
         "budget": "50MB",
         "stop": None,
+        "until_confidence": None,
+        "max_budget": None,
         "policy": "top-k",
         "nms": 0.3,
         "bands": (3, 2, 1),
