@@ -113,11 +113,13 @@ class ImageSearch:
 
     def choose(self) -> list[Choice]:
         """What is looked at next; nothing where the search ends, which sets its reason."""
-        looked = len(self._table)
-        if looked and self._is_spent() and not (self._goes_on() and not self._is_spent()):
+        looked, spent = len(self._table), self._spent()
+        if looked and spent >= 1 and self._goes_on():
+            spent = self._spent()
+        if looked and spent >= 1:
             self.reason = "budget"
             return []
-        budget, spent = self._budget, self._spent()
+        budget = self._budget
         if self._roots_left:
             roots = self._roots[looked : looked + roots_at_once(budget, looked, spent)]
             for root in roots.tolist():
@@ -195,10 +197,6 @@ class ImageSearch:
         traversal = traversal_of(self._table, self._pool.weights(self._table), self._pool.logits())
         return traversal, self.reason, tuple(notes)
 
-    def _is_spent(self) -> bool:
-        glimpses = self._budget.glimpses
-        return self._spent() >= 1 or (glimpses is not None and len(self._table) >= glimpses)
-
     def _goes_on(self) -> bool:
         """Whether a search that has spent its budget gets the larger one: once, where it isn't sure enough."""
         until = self._policy.until
@@ -212,7 +210,9 @@ class ImageSearch:
         return True
 
     def _spent(self) -> float:
-        """The share of the budget's bytes or seconds that is spent."""
+        """The share of the budget's bytes or seconds that is spent; 1 where its glimpses are."""
+        if self._budget.glimpses is not None and len(self._table) >= self._budget.glimpses:
+            return 1.0
         spent = 0.0
         if self._budget.bytes is not None and self._bytes_read is not None:
             spent = self._bytes_read() / self._budget.bytes
