@@ -138,7 +138,8 @@ def to_record(
         warnings=(*_warnings(case, model), *notes),
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
-    return judged(record, traversal, session, partly_seen=seen < len(case.roots))
+    partly = seen < len(case.roots) or len(numbers) < len(case.sources)
+    return judged(record, traversal, session, partly_seen=partly)
 
 
 def _warnings(case: OpenedCase, model: Model) -> list[str]:
