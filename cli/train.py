@@ -60,6 +60,8 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @click.command(
     cls=Command,
     short_help="Train a model on labelled images.",
+    help="Train on MANIFEST, a CSV or Parquet file with columns path, label (or labels, with | between) [, split or "
+    "fold] [, y,x,height,width] [, boxes]; or on a folder of CLASS/ or {train,val,test}/CLASS/.",
     example="hiresattn train slides.csv -o model --encoder small --epochs 30",
 )
 @click.argument("manifest", metavar="MANIFEST")
@@ -75,6 +77,8 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         help="Stored values that become -1 and +1.",
     ),
     _option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
+    _option("--mpp", type=options.MPP, metavar="X", help="µm/px to see all at, or off."),
+    _option("--assume-mpp", type=float, metavar="X", help="µm/px of images that don't say it."),
     _flag("--multi-label", "Images may have any number of labels."),
     _option("--fold", metavar="N", help="Fold that validates; the others train."),
     _option("--foreground", metavar="NAME", help="tissue, none; auto: tissue of slides."),
@@ -100,7 +104,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     _flag("--freeze-encoder", "Keep a trained encoder as it is, and train the rest."),
     _option("--features", metavar="DIR", help="Features by `extract`: a head is trained on them."),
     _option("--init-from", metavar="MODEL", help="Start from the weights of a trained model."),
-    _option("--scorer", metavar="NAME", help="location, context, evidence, mask, …"),
+    _option("--scorer", metavar="NAME", help="location, context, evidence, …"),
     _option("--background", metavar="CLASS", help="Class of images with nothing to find."),
     _flag("--coarse-encoder", "A second encoder for regions that are divided further."),
     _option(
@@ -166,11 +170,7 @@ def train(
     overwrite: bool,
     **given: Any,
 ) -> None:
-    """Train a model on the labelled images of MANIFEST, a CSV or Parquet file.
-
-    Columns: path, label (or labels, with | between) [, split or fold] [, y,x,height,width] [, boxes]; or a
-    folder of CLASS/ or {train,val,test}/CLASS/. DIR gets the model, metrics.csv and curves.png.
-    """
+    """Train a model on labelled images."""
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
     settings = _settings(config) | {name: value for name, value in given.items() if value is not None}

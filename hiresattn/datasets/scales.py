@@ -11,7 +11,7 @@ from typing import Any
 from hiresattn.datasets.cases import Case, examples_of
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.sources import Unusable
-from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.errors import ConfigError, HiresattnError, counted
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.mpp import implausible, scale_words
@@ -65,9 +65,13 @@ def scale_of(image: Pyramid, example: Example, assumed: float | None = None, *, 
 
 
 def common_scale(examples: Sequence[Example]) -> float | None:
-    """The median of the scales of images, of the two in the middle the coarser; None = none is known."""
+    """The median of the scales of images, of the two in the middle the coarser; None = none is known.
+
+    Those that can't be meant don't count where there are others.
+    """
     known = [example.mpp for example in examples if example.mpp is not None]
-    return median_high(known) if known else None
+    meant = [mpp for mpp in known if not implausible(mpp)]
+    return median_high(meant or known) if known else None
 
 
 def scaled(
@@ -151,17 +155,19 @@ def check_scales(
     """
     wrong = {}
     for example in examples:
-        if example.mpp is not None and (why := implausible(example.mpp, at)):
-            wrong[_name(example)] = why
-        elif example.mpp is None and example.mpp_source != _UNREADABLE:
-            wrong[_name(example)] = example.mpp_source or "its header has none"
+        why = None if example.mpp is None else implausible(example.mpp, at)
+        if example.mpp is None and example.mpp_source != _UNREADABLE:
+            why = example.mpp_source or "its header has none"
+        if why:
+            wrong[_key(example.source)] = f"{_name(example)} ({why})"
     if not wrong:
         return
-    named = [f"{name} ({why})" for name, why in list(wrong.items())[:_NAMED]]
-    more = [f"and {len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    named = list(wrong.values())[:_NAMED]
+    named += [f"and {len(wrong) - _NAMED} more"] if len(wrong) > _NAMED else []
+    count = len({_key(example.source) for example in examples})
     raise ConfigError(
-        f"the model works at {scale_words(at)}, and of {len(wrong)} of {len(examples)} images no scale can be used: "
-        f"{', '.join(named + more)}; {remedy}"
+        f"the model works at {scale_words(at)}, and of {len(wrong)} of {counted(count, 'image')} no scale can be used: "
+        f"{', '.join(named)}; {remedy}"
     )
 
 

@@ -52,7 +52,7 @@ class Rescaled(Pyramid):
     backend: ClassVar[str] = "rescaled"
 
     def __init__(self, image: Pyramid, at: float, scale: Scale | None = None) -> None:
-        scale = known_scale(image) if scale is None else scale
+        scale = known_scale(image) if scale is None or scale.mpp is None else scale
         if scale.mpp is None or implausible(scale.mpp, at):
             why = implausible(scale.mpp, at) if scale.mpp else scale.source or "the image doesn't say it"
             raise DomainError(

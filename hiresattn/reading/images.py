@@ -1,7 +1,7 @@
 """Many images kept open and read by one fetcher; the first crops of the next batch are read in a thread."""
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -16,6 +16,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import HiresattnError
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
+from hiresattn.pyramid.rescaled import Scale, at_scale
 from hiresattn.reading.fetch import CropFetcher, Crops
 
 _Row = tuple[int, ...]
@@ -26,6 +27,7 @@ class OpenImage(NamedTuple):
     """An image of an ``ImagePool``."""
 
     pyramid: Pyramid
+    """At the scale of the pool's rule."""
     number: int
     """What the pool's fetcher knows it by."""
 
@@ -41,9 +43,19 @@ class ImagePool:
         most: Images kept open, the least recently used closed first; but those of the current batch and of the next
             one stay open, however many they are.
         cache_bytes: Most bytes of decoded tiles kept over all images.
+        scales: Scales of images where ``config`` has one, by ``source_key``; of others it is what they say.
     """
 
-    def __init__(self, config: InputConfig, *, threads: int, most: int, cache_bytes: int) -> None:
+    def __init__(
+        self,
+        config: InputConfig,
+        *,
+        threads: int,
+        most: int,
+        cache_bytes: int,
+        scales: Mapping[str | int, Scale] | None = None,
+    ) -> None:
+        self._scales = {} if scales is None else scales
         self.fetcher = CropFetcher([], config, threads=threads, cache_bytes=cache_bytes)
         self._threads = threads
         self._most = most
@@ -200,14 +212,14 @@ class ImagePool:
         with self._lock:
             if key in self._open:
                 return self._open[key]
-        pyramid = open_pyramid(
-            source, nodata=self.fetcher.config.nodata
-        )  # without the lock: other threads go on
+        rule = self.fetcher.config
+        stored = open_pyramid(source, nodata=rule.nodata)  # without the lock: other threads go on
         try:
+            pyramid = at_scale(stored, rule.mpp, self._scales.get(key))
             image = OpenImage(pyramid, self.fetcher.add(pyramid))
         except HiresattnError:
-            if pyramid is not source:
-                pyramid.close()
+            if stored is not source:
+                stored.close()
             raise
         with self._lock:
             for old in list(self._open):
@@ -216,7 +228,7 @@ class ImagePool:
                 if old not in self._in_use and old not in self._coming:
                     self._close(old)
             self._open[key] = image
-            if pyramid is source:
+            if stored is source:
                 self._given.add(key)
         return image
 

@@ -58,7 +58,7 @@ class CutMix(NamedTuple):
         Returns:
             ``[m 4]``, as ``Sample.boxes``; None = not known of one of the two.
         """
-        own, others = host.example.boxes, self.donor.example.boxes
+        own, others = (one.boxes if side is None else one.example.boxes for one in (host, self.donor))
         if own is None or others is None:
             return None
         left = np.array(own, np.int64).reshape(-1, 4)

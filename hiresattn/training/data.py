@@ -9,17 +9,18 @@ from hiresattn.attention_maps.memory import image_name
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import DomainError, HiresattnError, OpenError, ReadError
-from hiresattn.geometry import Grid, check_region, depth_count, root_regions
+from hiresattn.geometry import Grid, depth_count, root_regions
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.rescaled import Scale, to_stored, window_of
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import Crops
 from hiresattn.reading.foreground import Foreground, Foregrounds
-from hiresattn.reading.images import ImagePool, OpenImage
-from hiresattn.reading.squash import squash_reader, squashed, unsquashed
+from hiresattn.reading.images import ImagePool, OpenImage, source_key
+from hiresattn.reading.squash import squash_reader, unsquashed
 from hiresattn.training.augment import Augmentation, augment_crops
 from hiresattn.training.batch import Batch, joined_cases
 from hiresattn.training.cutmix import BatchPastes, mixed_boxes, pasted_rectangles
-from hiresattn.training.samples import Sample, box_class_indices, case_samples, check_boxes, label_index
+from hiresattn.training.samples import Sample, box_class_indices, case_samples, label_index, seen_boxes
 
 #: Images kept open, or as many as a batch and the next one have; the least recently used is closed first.
 MOST_OPEN = 32
@@ -47,8 +48,8 @@ class Loader:
     Args:
         config: How pixels become crops.
         grid: How regions are divided.
-        finest: Side of the smallest region, level-0 px; None = a crop's side.
-        root_size: Largest side of a root region, level-0 px; None = the image's short side.
+        finest: Side of the smallest region, level-0 px, or px of ``config.mpp``; None = a crop's side.
+        root_size: Largest side of a root region, px as of ``finest``; None = the image's short side.
         overlap: Smallest share of its side that a root region has in common with the next.
         threads: Threads that read.
         on_skip: Called with the error of an image that can't be read, which is then left out; None = it is raised.
@@ -72,7 +73,8 @@ class Loader:
         self.overlap = overlap
         self.threads = threads
         self.on_skip = on_skip
-        self._images = ImagePool(config, threads=threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES)
+        self._scales: dict[str | int, Scale] = {}
+        self._images = self._pool()
         self._mixed: list[int] = []
 
     def measure(
@@ -92,9 +94,9 @@ class Loader:
         for number, example in enumerate(examples):
             label = label_index(example, index)
             try:
+                self._scales[source_key(example.source)] = Scale(example.mpp, example.mpp_source)
                 pyramid = self.pyramid(example.source)
-                region = example.region or (0, 0, pyramid.height, pyramid.width)
-                check_region(region, pyramid.height, pyramid.width, pyramid.source)
+                region = window_of(pyramid, example.region)
                 roots = self._roots(self.frame(region))
                 if self.config.squash is None:
                     check_first_look(pyramid, roots, self.config)
@@ -102,12 +104,9 @@ class Loader:
                 self._skip(error)
                 continue
             depths = depth_count(roots, self.grid, self.finest)
-            boxes = None if example.boxes is None else np.array(example.boxes, np.int64).reshape(-1, 4)
-            check_boxes(example, pyramid)
-            if boxes is not None and self.config.squash is not None:
-                boxes = squashed(boxes, region, self.config.squash)
+            boxes = seen_boxes(example, pyramid, region, self.config.squash)
             coarse = min(region[2:]) / self.config.size
-            step = max([round(has.downsample) for has in pyramid.levels if has.downsample <= coarse] or [1])
+            step = max([1, *(round(has.downsample) for has in pyramid.levels if has.downsample <= coarse)])
             box_classes = box_class_indices(example, label, index)
             sure = None if example.box_confidence is None else np.array(example.box_confidence, np.float32)
             name = image_name(example, number)
@@ -193,10 +192,14 @@ class Loader:
 
         def stored(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
             out = in_frame(image, regions)
-            if side is None:
-                return out
-            parts = zip(image.tolist(), out[:, None], strict=True)
-            return np.concatenate([unsquashed(part, samples[i].region, side) for i, part in parts])
+            for number in np.unique(image).tolist():
+                own, sample = image == number, samples[number]
+                out[own] = (
+                    to_stored(self.pyramid(sample.example.source), out[own])
+                    if side is None
+                    else unsquashed(out[own], sample.region, side)
+                )
+            return out
 
         def augmented(read: _Read, image: np.ndarray, regions: np.ndarray) -> Crops:
             crops = read(image, in_frame(image, regions))
@@ -270,12 +273,17 @@ class Loader:
         """Use another rule for values from now on."""
         self.close()
         self.config = config
-        self._images = ImagePool(config, threads=self.threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES)
+        self._images = self._pool()
 
     def close(self) -> None:
         """Close every image."""
         self._forget_mixed()
         self._images.close()
+
+    def _pool(self) -> ImagePool:
+        return ImagePool(
+            self.config, threads=self.threads, most=MOST_OPEN, cache_bytes=CACHE_BYTES, scales=self._scales
+        )
 
     def _skip(self, why: HiresattnError) -> None:
         if self.on_skip is None:

@@ -24,6 +24,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
 from hiresattn.training.log import EpochRecord
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.scale import training_scale
 from hiresattn.training.setup import split_examples
 from hiresattn.training.sizes import (
     GROWTH,
@@ -105,6 +106,8 @@ def distil(
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
     )  # the side of its crops
+    at, train, held_out = training_scale(train, held_out, options, begun, on_message)
+    options = replace(options, mpp=at or "off")
     known, val = (sized(part, options, on_message) for part in (train, held_out))
     searched = searched_images(known, options)
     if not searched:

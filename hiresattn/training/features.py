@@ -1,6 +1,7 @@
 """Train a head on features that are on disk: an aggregator and a classifier over a frozen encoder. No image is read."""
 
 import copy
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -282,6 +283,10 @@ def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOption
             f"{name}: not the encoder that computed the features (its weights differ); extract them anew"
         )
     rule = _rule(rule, facts)
+    scale = re.fullmatch(r"(\S+) µm/px", str(facts.get("asked", "")))
+    rule = replace(rule, mpp=None if scale is None else float(scale[1]))
+    if scale is not None:  # of whatever px an image has, a crop's px are of this size
+        side = rule.size
     sides: dict[str, Any] = {"crop_size": rule.size, "finest": side, "root_size": side}
     plain = replace(options, **sides, position=False, coarse_encoder=False)
     config: ModelConfig = replace(model_config(plain, classes, rule), **spec)

@@ -34,6 +34,7 @@ from hiresattn.training.optim import check_amp, class_weights, learning_rate, op
 from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.reference import measured_reference
 from hiresattn.training.samples import Sample, without_background_boxes
+from hiresattn.training.scale import training_scale
 from hiresattn.training.setup import (
     SkippedImages,
     class_counts,
@@ -122,17 +123,19 @@ def _fit(
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
     earlier = earlier_card(options, output if resume else None)
     encoder, options = chosen_encoder(options, earlier, resume=resume)
+    at, train_examples, val_examples = training_scale(
+        train_examples, val_examples, options, earlier, on_common
+    )
     warn_of_encoder(encoder, options, on_common)
     config = model_config(
         options,
         tuple(sorted(class_counts(train_examples))),
-        first_rule([e.source for e in train_examples], options, earlier, encoder, skipped),
+        replace(first_rule([e.source for e in train_examples], options, earlier, encoder, skipped), mpp=at),
         encoder,
     )
     net = _fresh_net(config, encoder, options).to(processes.device)
     state, memory = State(), AttentionMemory()
-    if start is not None:
-        _take_over(start, net, config, options, state, on_common)
+    _take_over(start, net, config, options, state, on_common)
     _check_start(net, config, output if processes.is_main else None, options)
     board = TensorBoardLog(output)
     loader = Loader(
@@ -234,14 +237,16 @@ def _fresh_net(config: ModelConfig, encoder: EncoderSpec, options: TrainOptions)
 
 
 def _take_over(
-    start: Model,
+    start: Model | None,
     net: GlimpseNet,
     config: ModelConfig,
     options: TrainOptions,
     state: State,
     on_message: Callable[[str], None],
 ) -> None:
-    """Start from the weights of another model, and say what of it was taken."""
+    """Start from the weights of another model, if there is one, and say what of it was taken."""
+    if start is None:
+        return
     on_message(load_weights(net, config, start, str(options.init_from)))
     state.baseline = load_baseline(str(options.init_from)) or state.baseline
 

@@ -8,7 +8,7 @@ from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerCon
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
-from hiresattn.option_types import check_types
+from hiresattn.option_types import check_scale_options, check_types
 
 if TYPE_CHECKING:
     from hiresattn.model.encoders import EncoderSpec
@@ -118,9 +118,9 @@ class TrainOptions:
     vary_k: bool = True
     """Draw the number of cells of each batch from 1 to ``k``; else it is always ``k``."""
     finest: int | None = None
-    """Side of the smallest region, level-0 px; None = ``crop_size``, which is native resolution."""
+    """Side of the smallest region, level-0 px, or px of ``mpp``; None = ``crop_size``, which is native resolution."""
     root_size: int | None = None
-    """Largest side of a root region, level-0 px; None = the image's short side. With ``root_size`` equal to
+    """Largest side of a root region, px as of ``finest``; None = the image's short side. With ``root_size`` equal to
     ``finest`` the whole image is read at the finest scale."""
     overlap: float = 0.0
     """Smallest share of its side that a root region has in common with the next, 0 to below 1."""
@@ -145,6 +145,11 @@ class TrainOptions:
     """What of an image is looked at below the root regions: ``tissue``, or all of it (``none``); kept in the card.
     ``auto`` = tissue where the images are slides: three bands of uint8, a known size of a px below 20 µm and no
     coordinate system."""
+    mpp: float | str = "auto"
+    """Scale that images are seen at, ever after: µm of a px that regions are counted in. ``auto``: the median of the
+    training images' scales where one is known, else ``off``: level-0 px, whatever their size."""
+    assume_mpp: float | None = None
+    """µm per level-0 px of images of which neither the manifest nor the file says it."""
     augment: str = "none"
     """Random orientation of each training image: ``none``, ``mirror`` (left and right), ``flips`` (both axes) or
     ``turns`` (flips and quarter turns)."""
@@ -242,12 +247,10 @@ class TrainOptions:
     def __post_init__(self) -> None:
         check_types(self)
         _check_bounds(self)
-        for name, known in CHOICES.items():
-            _check_name(name, getattr(self, name), known)
-        if self.recipe is not None:
-            _check_name("recipe", self.recipe, RECIPES)
-        if self.architecture is not None:
-            _check_name("architecture", self.architecture, tuple(ARCHITECTURES))
+        for name, known in {**CHOICES, "recipe": RECIPES, "architecture": tuple(ARCHITECTURES)}.items():
+            if getattr(self, name) is not None:
+                _check_name(name, getattr(self, name), known)
+        check_scale_options(self.mpp, self.assume_mpp, squash=self.squash is not None)
         if not 0 < self.lr < math.inf:
             raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
         if self.clip is not None and not 0 < self.clip < math.inf:
@@ -276,13 +279,8 @@ class TrainOptions:
             )
         if self.jpeg and self.bands is not None and len(self.bands) != len("RGB"):
             raise ConfigError(f"jpeg compresses three bands, and {len(self.bands)} are named; leave one out")
-        model_config(
-            self,
-            (),
-            InputConfig(
-                self.crop_size or 64, squash=self.squash, filter=self.filter, oversample=self.oversample
-            ),
-        )
+        rule = InputConfig(self.crop_size or 64, filter=self.filter, squash=self.squash)
+        model_config(self, (), replace(rule, oversample=self.oversample))
 
 
 def model_config(

@@ -10,6 +10,8 @@ from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.rescaled import to_scaled
+from hiresattn.reading.squash import squashed
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,7 @@ class Sample:
     """Class index, -1 = not known; where images have several labels, 1 for each class that it has and 0 for the
     others."""
     region: tuple[int, int, int, int]
-    """``(y, x, height, width)``, level-0 px: the window, or the whole image."""
+    """``(y, x, height, width)``, level-0 px: the window, or the whole image. Of a rescaled image all is in its px."""
     depths: int
     """Depths from the root regions down to the finest."""
     root_count: int
@@ -113,14 +115,32 @@ def box_class_indices(
     return np.array([index[name] for name in example.box_labels], np.int64)
 
 
-def check_boxes(example: Example, pyramid: Pyramid) -> None:
-    """Raise ``ConfigError`` for a box that lies outside its image."""
-    boxes = np.array(example.boxes or (), np.int64).reshape(-1, 4)
-    last = boxes[:, :2] + boxes[:, 2:]
-    outside = ((boxes[:, :2] >= (pyramid.height, pyramid.width)) | (last <= 0)).any(axis=1)
+def seen_boxes(
+    example: Example, pyramid: Pyramid, region: tuple[int, int, int, int], side: int | None
+) -> np.ndarray | None:
+    """Boxes in the px that the pyramid counts in, or of the square that its region is squashed to.
+
+    Args:
+        example: The image.
+        pyramid: The same, opened.
+        region: What of it is classified, px that the pyramid counts in.
+        side: Of the square; None = images aren't squashed.
+
+    Returns:
+        ``[m 4]``; None = not known.
+
+    Raises:
+        ConfigError: If one lies outside the image.
+    """
+    if example.boxes is None:
+        return None
+    boxes = np.array(example.boxes, np.int64).reshape(-1, 4)
+    last, whole = boxes[:, :2] + boxes[:, 2:], pyramid.levels[0]
+    outside = ((boxes[:, :2] >= (whole.height, whole.width)) | (last <= 0)).any(axis=1)
     if outside.any():
         row = f"{example.origin}: " if example.origin else ""
         raise ConfigError(
             f"{row}{pyramid.source}: box {boxes[outside][0].tolist()} (y, x, height, width) lies outside the image of "
-            f"{pyramid.height} x {pyramid.width} px; boxes are in level-0 px of the whole image"
+            f"{whole.height} x {whole.width} px; boxes are in level-0 px of the whole image"
         )
+    return to_scaled(pyramid, boxes) if side is None else squashed(boxes, region, side)

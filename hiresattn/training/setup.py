@@ -17,6 +17,7 @@ from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
+from hiresattn.pyramid.rescaled import stored_image
 from hiresattn.reading.fetch import Crops
 from hiresattn.training.batch import Batch
 from hiresattn.training.data import Loader
@@ -213,7 +214,7 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
             squares.append(band_means(Crops(crops.pixels**2, crops.coverage)))
         pyramid = loader.pyramid(sample.example.source)
         scales.append(sample.example.mpp or pyramid.mpp)
-        resolutions.append(resolution(pyramid))
+        resolutions.append(resolution(stored_image(pyramid)))
         names.add(taken_names(pyramid, loader.config))
     if not means:
         raise ConfigError("none of the training images has a valid pixel in its root regions")

@@ -5,10 +5,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from hiresattn.datasets.example import Example, classes_in
+from hiresattn.datasets.scales import opened
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Grid, depth_count, root_regions
 from hiresattn.inference.cover import finest_count
-from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.rescaled import window_of
 from hiresattn.training.options import TrainOptions
 
 #: Finest regions of an image that the teacher is trained on, where there are smaller and larger ones: one label tells
@@ -26,7 +27,7 @@ class Sized:
     regions: int
     """Finest regions that cover it."""
     short_side: int
-    """Level-0 px."""
+    """Level-0 px, or px of the model's scale."""
     depths: int
     """Depths from its root regions to the finest."""
 
@@ -42,9 +43,10 @@ def sized(
 ) -> list[Sized]:
     """Images and how large they are; those that can't be opened are left out where the options say so."""
     grid, finest, found = Grid(options.grid, options.fraction), finest_side(options), []
+    at = None if isinstance(options.mpp, str) else options.mpp
     for example in examples:
         try:
-            height, width = _extent(example)
+            height, width = _extent(example, at)
         except (OpenError, ReadError) as error:
             if options.on_error == "raise":
                 raise
@@ -55,16 +57,12 @@ def sized(
     return found
 
 
-def _extent(example: Example) -> tuple[int, int]:
-    """Height and width of an image, or of its window, level-0 px."""
-    if example.region is not None:
+def _extent(example: Example, at: float | None) -> tuple[int, int]:
+    """Height and width of an image, or of its window, px of a scale, or level-0 px."""
+    if at is None and example.region is not None:
         return example.region[2:]
-    pyramid = open_pyramid(example.source, mpp=example.mpp)
-    try:
-        return pyramid.height, pyramid.width
-    finally:
-        if pyramid is not example.source:
-            pyramid.close()
+    with opened(example, at) as pyramid:
+        return window_of(pyramid, example.region)[2:]
 
 
 def size_groups(images: Sequence[Sized]) -> list[list[Sized]]:

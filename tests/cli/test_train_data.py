@@ -151,7 +151,7 @@ SCALES = "path,label,split,mpp\n{0},dark,train,0.5\n{1},light,train,0.25\n{2},da
 
 def test_a_scale_per_image_makes_the_models_domain_and_is_checked_against_it(run, write, tmp_path):
     manifest, model = write(SCALES), tmp_path / "model"
-    result = run("train", manifest, "-o", model, *QUICK)
+    result = run("train", manifest, "-o", model, *QUICK, "--mpp", "off")
     assert result.exit_code == 0, result.stderr
     assert card(model)["domain"]["mpp"] == [0.25, 0.5]
     words = ("classify", manifest, "-m", model, "--split", "val", "--device", "cpu")
@@ -163,6 +163,38 @@ def test_a_scale_per_image_makes_the_models_domain_and_is_checked_against_it(run
         found = json.loads(line)
         assert (found["mpp"], found["mpp_source"]) == (0.4, "option mpp")
         assert "µm/px" not in " ".join(found["warnings"])
+
+
+def test_images_of_several_scales_are_seen_at_one_and_those_without_are_named(run, write, tmp_path):
+    manifest, model = write(SCALES), tmp_path / "model"
+    refused = run("train", manifest, "-o", model, *QUICK)
+    assert refused.exit_code == 1
+    assert "3.png (its header has none); give it in a column mpp, or as assume_mpp" in refused.stderr
+    assert not model.exists()
+    result = run("train", manifest, "-o", model, *QUICK, "--assume-mpp", 0.5)
+    assert result.exit_code == 0, result.stderr
+    assert "Images of 0.25 µm/px to 2 µm/px are seen at 0.5 µm/px" in result.stderr
+    assert card(model)["config"]["input"]["mpp"] == 0.5
+    words = ("classify", manifest, "-m", model, "--device", "cpu")
+    output = tmp_path / "out.jsonl"
+    refused = run(*words, "-o", output)
+    assert refused.exit_code == 1
+    assert "of 1 of 4 images no scale can be used: " in refused.stderr
+    assert not output.exists() or not output.read_text(encoding="utf-8")
+    lines = run(*words, "--assume-mpp", 0.5).stdout.splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [one["mpp"] for one in found] == [0.5, 0.25, 2.0, 0.5]
+    assert [one["mpp_source"] for one in found] == ["column mpp"] * 3 + ["option assume_mpp"]
+    assert ["upsampled" in " ".join(one["warnings"]) for one in found] == [False, False, True, False]
+    planned = run(*words, "--dry-run").stdout.splitlines()
+    assert [json.loads(line)["status"] for line in planned] == ["planned"] * 3 + ["error"]
+    assert (
+        run("evaluate", model, manifest, "--split", "val", "--assume-mpp", 0.5, "--device", "cpu").exit_code
+        == 0
+    )
+    assert "no scale can be used" in run("evaluate", model, manifest, "--split", "val").stderr
+    wrong = run("train", manifest, "-o", tmp_path / "other", *QUICK, "--mpp", "fine")
+    assert "such as 0.5, auto or off" in wrong.stderr
 
 
 def test_images_whose_boxes_alone_have_classes_train_resume_classify_and_say_what_is_wrong(

@@ -117,5 +117,5 @@ def test_a_model_of_slides_keeps_it_in_its_card_and_calls_an_empty_slide_no_clas
     assert len(list(fit(examples, tmp_path / "model", options))) == 1
     model = load_model(tmp_path / "model")
     assert model.config.input.foreground == "tissue"
-    assert classify(slide(tissue=False), model, device="cpu").status == "no_foreground"
-    assert classify(slide(7), model, device="cpu").status == "ok"
+    assert classify(slide(tissue=False), model, device="cpu", mpp=0.5).status == "no_foreground"
+    assert classify(slide(7), model, device="cpu", mpp=0.5).status == "ok"
