@@ -138,11 +138,8 @@ def _lines(made: "Cohort") -> Iterator[str]:
         what = f"{counted(len(made.scale_unknown), 'slide')} without µm/px"
         yield from _list(f"{what}, which a column mpp or --assume-mpp gives", made.scale_unknown)
     for reason, names in made.left_out.items():
-        kind = "row" if reason.startswith("row") else "slide" if reason in _OF_SLIDES else "case"
-        yield from _list(f"Left out: {counted(len(names), kind)} {REASONS[reason]}", names)
-
-
-_OF_SLIDES = ("slide_without_row", "unreadable")
+        what, why = REASONS[reason]
+        yield from _list(f"Left out: {counted(len(names), what)} {why}", names)
 
 
 def _list(title: str, names: Sequence[str]) -> Iterator[str]:

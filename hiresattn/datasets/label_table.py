@@ -17,14 +17,14 @@ SLIDES = (
 #: Columns that name a patient.
 CASES = ("case_id", "case", "patient", "patient_id", "subject", "subject_id")
 _LABELS = ("label", "labels")
-#: Why slides and rows are left out.
+#: What is left out, and why.
 REASONS = {
-    "slide_without_row": "without a row in the table",
-    "row_without_slide": "without a slide",
-    "row_without_label": "without a label",
-    "ambiguous": "that may be another's",
-    "contradictory": "with more than one label",
-    "unreadable": "that can't be used",
+    "slide_without_row": ("slide", "without a row in the table"),
+    "row_without_slide": ("row", "without a slide"),
+    "row_without_label": ("row", "without a label"),
+    "ambiguous": ("name", "that may mean two"),
+    "contradictory": ("contradiction", "between rows"),
+    "unreadable": ("slide", "that can't be used"),
 }
 
 LeftOut = dict[str, list[str]]
@@ -195,8 +195,8 @@ def _by_slide(
     kept = []
     for number, slide in enumerate(slides):
         own = [row for row in about[number] if row.label]
-        if len({(row.label, row.case) for row in own}) > 1:
-            left_out["contradictory"].append(f"{slide.name}: {_labels(own)}")
+        if len({(row.label, row.case, row.split) for row in own}) > 1:
+            left_out["contradictory"].append(f"{slide.name}: {_different(own)}")
         elif own:
             kept.append(Labelled(slide, own[0]))
         elif not about[number] and number not in unsure:
@@ -226,8 +226,8 @@ def _by_case(slides: Sequence[Slide], rows: Sequence[Row], left_out: LeftOut) ->
     kept = []
     for number, of_case in enumerate(cases):
         own = [row for row in of_case if row.label]
-        if len({row.label for row in own}) > 1:
-            left_out["contradictory"].append(f"{own[0].case}: {_labels(own)}")
+        if len({(row.label, row.split) for row in own}) > 1:
+            left_out["contradictory"].append(f"{own[0].case}: {_different(own)}")
         elif own and mine[number]:
             kept += [Labelled(slide, own[0]) for slide in mine[number]]
         elif own and number not in unsure:
@@ -240,12 +240,14 @@ def _named(row: Row) -> str:
     return f"{row.line} ({row.slide or row.case or 'empty'})"
 
 
-def _labels(rows: Sequence[Row]) -> str:
-    """Different labels, each with its first line; and with its case, where that differs, too."""
-    cases = len({row.case for row in rows}) > 1
-    first = {(row.label, row.case): row for row in reversed(rows)}
-    found = sorted(first.values(), key=rows.index)
-    return ", ".join(f"{row.label} ({row.line}{f', {row.case}' if cases else ''})" for row in found)
+def _different(rows: Sequence[Row]) -> str:
+    """The labels of rows that contradict each other, each with its first line, and what else differs."""
+    also = [what for what in ("case", "split") if len({getattr(row, what) for row in rows}) > 1]
+    first: dict[tuple[str, ...], str] = {}
+    for row in rows:
+        words = (row.label, *(f"{what} {getattr(row, what) or 'empty'}" for what in also))
+        first.setdefault(words, row.line)
+    return ", ".join(f"{words[0]} ({', '.join([line, *words[1:]])})" for words, line in first.items())
 
 
 def without_contradictions(kept: Sequence[Labelled], left_out: LeftOut, *, per_slide: bool) -> list[Labelled]:
@@ -253,8 +255,8 @@ def without_contradictions(kept: Sequence[Labelled], left_out: LeftOut, *, per_s
     labels: dict[str, dict[str, str]] = defaultdict(dict)
     for one in kept:
         labels[one.case].setdefault(one.row.label, one.slide.name)
-    wrong = [] if per_slide else [case for case, found in labels.items() if len(found) > 1]
-    for case in wrong:
-        what = ", ".join(f"{label} ({name})" for label, name in labels[case].items())
+    wrong = {} if per_slide else {case: found for case, found in labels.items() if len(found) > 1}
+    for case, found in wrong.items():
+        what = ", ".join(f"{label} ({name})" for label, name in found.items())
         left_out["contradictory"].append(f"{case}: {what}; if slides have labels of their own, say per_slide")
     return [one for one in kept if one.case not in wrong]

@@ -145,6 +145,14 @@ def test_a_column_that_names_no_slide_gives_way_to_that_of_the_patients(tmp_path
     assert made.columns == {"label": "label", "case": "case_id"}
 
 
+def test_rows_of_a_patient_that_differ_in_their_split_are_a_contradiction(tmp_path, make):
+    for name in ("P1.tif", "P2.tif", "P3.tif"):
+        slide(tmp_path / "slides" / name)
+    rows = [["case", "label", "split"], ["P1", "a", "train"], ["P1", "a", "test"], ["P2", "a", "train"]]
+    made = make([*rows, ["P3", "b", "train"]])
+    assert made.left_out == {"contradictory": ("P1: a (line 2, split train), a (line 3, split test)",)}
+
+
 def test_slides_that_can_not_be_opened_are_left_out_and_scales_that_are_none_are_listed(tmp_path, make):
     for name, mpp in (("good", 0.25), ("none", None), ("dpi", 352.8), ("given", None), ("wrong", 0.5)):
         slide(tmp_path / "slides" / f"{name}.tif", mpp)
