@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hiresattn.config import did_you_mean
 from hiresattn.datasets.join import Names, Slide, SlideNames
+from hiresattn.datasets.manifest import CASES
 from hiresattn.datasets.tables import Table, column_key, read_table
 from hiresattn.errors import ConfigError, NotFoundError
 
@@ -14,8 +15,6 @@ from hiresattn.errors import ConfigError, NotFoundError
 SLIDES = (
     "path", "slide", "slide_id", "slide_name", "file", "file_name", "image", "image_id", "image_name",
 )  # fmt: skip
-#: Columns that name a patient.
-CASES = ("case_id", "case", "patient", "patient_id", "subject", "subject_id")
 _LABELS = ("label", "labels")
 #: What is left out, and why.
 REASONS = {

@@ -5,9 +5,10 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from hiresattn.datasets.example import Example, classes_in
-from hiresattn.errors import ConfigError, counted
+from hiresattn.errors import ConfigError
 
 
 def drawn_splits(cases: Sequence[tuple[str, str]], val: float, test: float, seed: int) -> list[str]:
@@ -56,38 +57,50 @@ def rarest_labels(groups: Mapping[str, Sequence[Example]]) -> dict[str, str]:
 def with_validation(examples: Sequence[Example], share: float, seed: int) -> list[Example]:
     """Examples of which a share of the split ``train`` validates, where none does yet.
 
-    A group, and an image, is in one of the two. Drawn class by class.
+    A case, a group and an image is in one of the two. Drawn class by class.
 
     Raises:
-        ConfigError: If they are all of one group, or of one image.
+        ConfigError: If they all belong together.
     """
     if not share or any(example.split == "val" for example in examples):
         return list(examples)
-    groups: dict[str, list[int]] = defaultdict(list)
-    names: dict[str, str] = {}
-    for number, example in enumerate(examples):
-        if example.split == "train":
-            key, name = _group(example, number)
-            groups[key].append(number)
-            names[key] = name
-    if len(groups) < 2:
-        raise ConfigError(
-            f"val_fraction={share:g} splits by case and image, and there is {counted(len(groups), 'case')} to train "
-            "on; give a column split"
-        )
-    rarest = rarest_labels({key: [examples[number] for number in numbers] for key, numbers in groups.items()})
     found = list(examples)
-    splits = drawn_splits([(names[key], rarest[key]) for key in groups], share, 0.0, seed)
-    for numbers, split in zip(groups.values(), splits, strict=True):
-        for number in numbers:
+    parts = _inseparable({number: one for number, one in enumerate(examples) if one.split == "train"})
+    if len(parts) < 2:
+        raise ConfigError(
+            f"val_fraction={share:g} splits by case, group and image, and the rows to train on are all of one; give a "
+            "column split"
+        )
+    rarest = rarest_labels({str(at): [examples[number] for number in part] for at, part in enumerate(parts)})
+    named = [(_name(examples[part[0]]), label) for part, label in zip(parts, rarest.values(), strict=True)]
+    for part, split in zip(parts, drawn_splits(named, share, 0.0, seed), strict=True):
+        for number in part:
             found[number] = replace(found[number], split=split)
     return found
 
 
-def _group(example: Example, number: int) -> tuple[str, str]:
-    """What an example is never parted from, and the name that it is drawn by, which no folder changes."""
-    if example.group is not None:
-        return f"group {example.group}", example.group
-    if isinstance(example.source, str | Path):
-        return f"image {example.source}", Path(example.source).name
-    return f"number {number}", str(number)
+def _inseparable(examples: Mapping[int, Example]) -> list[list[int]]:
+    """Numbers of the examples that have a case, a group or an image in common, each with others of the first."""
+    parent: dict[Any, Any] = {}
+
+    def top(key: Any) -> Any:
+        while parent.setdefault(key, key) != key:
+            key = parent[key]
+        return key
+
+    for number, one in examples.items():
+        image = str(one.source) if isinstance(one.source, str | Path) else id(one.source)
+        own = [("image", image), ("case", one.case), ("group", one.group)]
+        for key in own:
+            if key[1] is not None:
+                parent[top(key)] = top(number)
+    together: dict[Any, list[int]] = defaultdict(list)
+    for number in examples:
+        together[top(number)].append(number)
+    return list(together.values())
+
+
+def _name(example: Example) -> str:
+    """What a part is drawn by, which no folder changes."""
+    named = example.group or example.case
+    return named or (Path(example.source).name if isinstance(example.source, str | Path) else "")

@@ -177,7 +177,7 @@ class TrainOptions:
     """Fold of the manifest that validates; the others train. None = as the column ``split`` says."""
     val_fraction: float = 0.0
     """Share of each class's training cases that validates where no row is of split ``val``, 0 to below 1. Drawn by
-    ``seed``; a group, and an image, stays whole."""
+    ``seed``; a case, a group and an image stays whole."""
 
     # Losses
     estimator: str = "straight-through"

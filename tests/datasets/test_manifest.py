@@ -557,13 +557,13 @@ def test_a_table_that_excel_wrote_is_read_as_it_is(tmp_path):
     with pytest.raises(ConfigError, match=r"line 2: split 'Val'.*did you mean 'val'"):
         read_manifest(write(tmp_path, text, encoding="utf-8-sig"))
     path = write(tmp_path, text.replace("Val", "val"), encoding="utf-8-sig")
-    assert read_manifest(path) == [Example(str(tmp_path / "007.svs"), "x", "val", group="0012")]
+    assert read_manifest(path) == [Example(str(tmp_path / "007.svs"), "x", "val", case="0012")]
 
 
 @pytest.mark.parametrize("header", ["PATH,Label,Case-ID", " Path , LABEL , CaseId", "path,label,case id"])
 def test_how_names_of_columns_are_written_does_not_count(tmp_path, header):
     path = write(tmp_path, f"{header}\na.tif,x,7\n")
-    assert read_manifest(path) == [Example(str(tmp_path / "a.tif"), "x", group="7")]
+    assert read_manifest(path) == [Example(str(tmp_path / "a.tif"), "x", case="7")]
 
 
 def test_the_name_itself_wins_over_another_spelling_and_two_spellings_are_an_error(tmp_path):

@@ -62,6 +62,24 @@ def test_the_folder_that_images_lie_in_does_not_change_the_draw():
 
 
 def test_one_case_can_not_be_split():
-    rows = [Example("a.tif", label, group="p", region=(0, 0, 8, 8)) for label in "xy"]
-    with pytest.raises(ConfigError, match="there is 1 case to train on; give a column split"):
+    rows = [Example(f"{label}.tif", label, case="p", region=(0, 0, 8, 8)) for label in "xy"]
+    with pytest.raises(ConfigError, match="the rows to train on are all of one; give a column split"):
         with_validation(rows, 0.2, seed=0)
+
+
+def test_what_a_case_a_group_or_an_image_joins_is_not_parted():
+    chain = [
+        Example("1.tif", "x", case="p1"),
+        Example("2.tif", "x", case="p1", group="h1"),
+        Example("3.tif", "x", group="h1"),
+        Example("3.tif", "x", region=(0, 0, 8, 8)),
+        Example("4.tif", "x", case="p4"),
+        Example("5.tif", "x"),
+    ]
+    seen = set()
+    for seed in range(20):
+        found = [e.split for e in with_validation(chain, 0.3, seed)]
+        assert len(set(found[:4])) == 1
+        assert found.count("val") in (1, 4)
+        seen.add(tuple(found))
+    assert len(seen) == 3
