@@ -5,13 +5,13 @@
 A scene has 2 x 2 cells, three of them neutrophils; the class of the fourth is the label (``scenes/smear.py``). A
 model is trained on scenes of the training images, calibrated at risk .1 on 2,000 scenes of the validation images, and
 measured on others: of the same images (which is what the sets promise), of the test images, and of these compressed as
-JPEG.
+JPEG, or with red and blue swapped, which a distance to the training images should tell.
 WORK keeps the models and one JSON file of measurements per seed, so that an interrupted run goes on.
 """
 
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -49,8 +49,8 @@ OPTIONS = TrainOptions(
 )
 #: Scenes to train on, to choose the epoch by, to calibrate with, and to test on; their first seeds lie apart.
 TRAINED, CHOSEN, CALIBRATED, TESTED = 6000, 300, 2000, 3000
-#: Qualities of JPEG, and how many of the test scenes are compressed.
-QUALITIES, COMPRESSED = (50, 10), 1000
+#: Of the test scenes so many are changed, and how.
+CHANGED = 1000
 
 
 def scenes(zip_path: Path, split: str, count: int, first: int) -> list[Example]:
@@ -67,6 +67,13 @@ def compressed(example: Example, quality: int) -> Example:
     return replace(
         example, source=ArrayPyramid(np.asarray(Image.open(file)), source=f"{pyramid.source}-{quality}")
     )
+
+
+CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "JPEG 50": lambda pixels: compressed(pixels, 50),
+    "JPEG 10": lambda pixels: compressed(pixels, 10),
+    "red and blue swapped": lambda pixels: pixels[:, :, ::-1].copy(),
+}
 
 
 def trained(zip_path: Path, seed: int, output: Path) -> None:
@@ -121,17 +128,16 @@ def main(shared: Path, work: Path, seeds: str) -> None:
         print(calibration.calibration or calibration.calibration_error, flush=True)
         facts = {"seed": seed, "commit": commit(), "calibration": calibration.calibration}
         tests = scenes(zip_path, "test", TESTED, first)
-        sets = {
-            "same images": lambda at=first: scenes(zip_path, "val", TESTED, at + 50_000),
-            "test images": lambda tests=tests: tests,
-        }
-        for quality in QUALITIES:
-            sets[f"test images, JPEG {quality}"] = lambda quality=quality, tests=tests: [
-                compressed(one, quality) for one in tests[:COMPRESSED]
-            ]
         rows = []
-        for name, made in sets.items():
-            rows.append(facts | {"scenes": name} | measured(model, made()))
+        for name, made in {
+            "same images": scenes(zip_path, "val", TESTED, first + 50_000),
+            "test images": tests,
+            **{
+                name: [changed(one, change, name) for one in tests[:CHANGED]]
+                for name, change in CHANGES.items()
+            },
+        }.items():
+            rows.append(facts | {"scenes": name} | measured(model, made))
             print(rows[-1], flush=True)
         kept.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
     rows = [row for file in sorted(work.glob("seed-*.json")) for row in json.loads(file.read_text())]

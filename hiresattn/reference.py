@@ -85,7 +85,7 @@ class Reference:
         values, vectors = np.linalg.eigh((1 - share) * covariance + share * level * np.eye(width))
         least = max(1e-6 * float(values[-1]), 1e-12)
         factor = (vectors / np.sqrt(np.maximum(values, least))).T / spread
-        return cls(mean.astype(np.float32), factor.astype(np.float32), count)
+        return cls(mean.astype(np.float32), np.ascontiguousarray(factor, np.float32), count)
 
 
 def write_reference(path: Path, reference: Reference | None) -> dict[str, Any] | None:
