@@ -1,7 +1,7 @@
-"""``hiresattn classify``: images in, one JSON line each out."""
+"""``hiresattn classify``: images in, one JSON line each out, or one in words on a terminal."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,9 @@ import click
 from hiresattn.files import make_folder
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
+from hiresattn_cli.answers import Answers
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.records import Counts, Overlays, error_record, exit_status, report
 from hiresattn_cli.sources import expand_sources
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
 @group(
     "Output",
     click.option("-o", "--output", metavar="FILE", help="File of the JSON lines, .jsonl. [default: stdout]"),
+    click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal, too."),
     click.option(
         "--resume", is_flag=True, help="Keep the records in FILE; classify what is missing or failed there."
     ),
@@ -92,6 +95,7 @@ def classify(
     model: str,
     *,
     output: str | None,
+    as_json: bool,
     budget: str,
     regions: tuple[tuple[int, int, int, int], ...],
     split: str | None,
@@ -108,11 +112,13 @@ def classify(
     per_source: bool,
     **settings: Any,
 ) -> None:
-    """Classify images: one JSON line per image, or per case where a manifest names cases.
+    """Classify images: one line per image, or per case where a manifest names cases.
 
     SRC is an image file or URL, a folder (its images, and those in folders below; a Zarr directory is one
     image), a quoted glob, a .csv or .parquet manifest (path,label[,split][,case_id][,y,x,height,width]), or - for
     paths on stdin.
+
+    A line is in words on a terminal, and JSON in a pipe, in a file (-o) and with --json.
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
@@ -163,14 +169,11 @@ def classify(
         )
         records = classify_all(usable, loaded, **chosen)
         counts = Counts(there=len(sources) - len(left))
-        wanted = ctx.obj >= 0 and not (file is None and sys.stdout.isatty())
+        put = _printer(left, loaded, as_json=as_json) if file is None else file.write
+        wanted = ctx.obj >= 0 and not (file is None and on_terminal())
         update = stack.enter_context(progress_bar("Classifying", len(left), wanted=wanted))
         for source, record in _in_order(left, records, loaded):
-            if file is None:
-                sys.stdout.write(json_line(record.to_json()) + "\n")
-                sys.stdout.flush()
-            else:
-                file.write(record, source)
+            put(record, source)
             report(record, ctx.obj)
             counts.add(record)
             if overlays and record.status != "error":
@@ -180,6 +183,18 @@ def classify(
     if ctx.obj >= 0:
         click.echo(counts.summary(), err=True)
     ctx.exit(counts.exit_status)
+
+
+def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":
+    """What writes a record to stdout: as JSON, on a terminal in words."""
+    words = Answers(sources, model.config.classes) if on_terminal() and not as_json else None
+
+    def put(record: "Record", _: "Source") -> None:
+        line = json_line(record.to_json()) if words is None else words.line(record)
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+    return put
 
 
 def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run: bool) -> None:

@@ -27,6 +27,11 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode()
 
 
+def on_terminal() -> bool:
+    """Whether somebody sees what goes to stdout, rather than a program or a file."""
+    return sys.stdout.isatty()
+
+
 class _ClosedStdout(io.StringIO):
     """In place of a stdout that whoever started the program closed."""
 

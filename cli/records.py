@@ -29,7 +29,7 @@ class Counts:
         self.there = there
         self.ok = self.failed = self.no_pixels = self.no_foreground = self.labelled = self.correct = (
             self.glimpses
-        ) = 0
+        ) = self.to_review = 0
         self.fraction = 0.0
 
     @property
@@ -44,6 +44,7 @@ class Counts:
 
     def add(self, record: "Record") -> None:
         """Count one record."""
+        self.to_review += bool(record.needs_review) and record.status != "error"
         if record.status == "error":
             self.failed += 1
         elif record.status == "no_foreground":
@@ -55,7 +56,7 @@ class Counts:
             self.glimpses += record.cost.glimpses
             self.fraction += record.cost.fraction_read
             self.labelled += record.label is not None
-            self.correct += _is_correct(record)
+            self.correct += is_correct(record)
 
     def summary(self) -> str:
         """One line for people."""
@@ -66,6 +67,8 @@ class Counts:
             parts.append(f"{self.no_pixels} without valid pixels")
         if self.no_foreground:
             parts.append(f"{self.no_foreground} without foreground")
+        if self.to_review:
+            parts.append(f"{self.to_review} to review")
         if self.labelled:
             parts.append(f"accuracy {self.correct / self.labelled:.3f} on {self.labelled} with labels")
         if self.ok:
@@ -139,7 +142,7 @@ class Overlays:
         return name
 
 
-def _is_correct(record: "Record") -> bool:
+def is_correct(record: "Record") -> bool:
     """Whether the predicted class is the label; of several labels, all of them and no other."""
     if record.label is None or record.labels is None:
         return record.label is not None and record.label == record.class_name

@@ -57,7 +57,9 @@ def classified(monkeypatch):
     calls = SimpleNamespace(sources=None, model=None, options=None, record=prediction)
 
     def load_model(name):
-        config = SimpleNamespace(scorer="location", multi_label=False, input=SimpleNamespace(mpp=None))
+        config = SimpleNamespace(
+            scorer="location", multi_label=False, classes=("sea", "land"), input=SimpleNamespace(mpp=None)
+        )
         return SimpleNamespace(name=name, sha256="0" * 64, config=config, k=(4, 2), temperature=1.0)
 
     def classify_all(sources, model, **options):
