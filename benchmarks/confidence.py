@@ -59,14 +59,18 @@ def scenes(zip_path: Path, split: str, count: int, first: int) -> list[Example]:
     return [replace(one, boxes=None, group=f"{split}-{first + n}") for n, one in enumerate(found)]
 
 
-def compressed(example: Example, quality: int) -> Example:
-    """The same scene after JPEG."""
+def changed(example: Example, change: Callable[[np.ndarray], np.ndarray], name: str) -> Example:
+    """The same scene with other px."""
     pyramid = example.source
+    pixels = change(pyramid.read(0, 0, 0, pyramid.height, pyramid.width))
+    return replace(example, source=ArrayPyramid(pixels, source=f"{pyramid.source}, {name}"))
+
+
+def compressed(pixels: np.ndarray, quality: int) -> np.ndarray:
+    """An image after JPEG."""
     file = io.BytesIO()
-    Image.fromarray(pyramid.read(0, 0, 0, pyramid.height, pyramid.width)).save(file, "JPEG", quality=quality)
-    return replace(
-        example, source=ArrayPyramid(np.asarray(Image.open(file)), source=f"{pyramid.source}-{quality}")
-    )
+    Image.fromarray(pixels).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file))
 
 
 CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
