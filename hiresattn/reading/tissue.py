@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 #: Px that thresholds are taken from.
-_SAMPLE = 1 << 19
+_SAMPLE = 1 << 18
 #: Grey levels between the bands of a picture without colour.
 _GREY = 4
 #: Difference of optical density between bands from which on glass is stained; beside such px, the lower one.
@@ -92,13 +92,26 @@ def _bright_field(some: Float[np.ndarray, "n c"]) -> _Find:
     return find
 
 
-def _white(some: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, " 3"]:
-    """The slide's glass: its brightest px, as long as that is a colour that glass has and tissue hasn't."""
+def _white(some: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
+    """The colour of the slide's glass: the commonest that is bright and nearly white.
+
+    Where that is as white as what wasn't scanned, the next one, if it is common. A colour that isn't common may be that
+    of pale tissue: its green, which stains absorb most, is raised.
+    """
     least = some.min(axis=1)
-    white = np.median(some[least >= np.quantile(least, 0.98)], axis=0).clip(200)
-    white = np.maximum(white, white.max() - 24)
-    if len(white) == len("RGB"):
-        white[1] = max(white[1], min(white[0], white[2]))  # what stains absorb most is green
+    glass = some[(least >= 190) & (np.ptp(some, axis=1) <= 32)]
+    if len(glass) < len(some) / 100:
+        glass = some[least >= np.quantile(least, 0.98)].clip(200)
+    kind = (glass // 8).astype(np.int64) @ 32 ** np.arange(some.shape[1])
+    counts = np.bincount(kind)
+    best = int(counts.argmax())
+    if glass[kind == best].min() >= 248:
+        counts[best] = 0
+        best = int(counts.argmax()) if counts.max() >= len(some) / 20 else best
+    white = glass[kind == best].mean(axis=0)
+    if len(white) == len("RGB") and (kind == best).sum() < 0.15 * len(some):
+        white = np.maximum(white, white.max() - 24)
+        white[1] = max(white[1], min(white[0], white[2]))
     return white
 
 

@@ -91,6 +91,17 @@ def test_a_field_without_glass_is_tissue():
     assert found_in(view).mean() > 0.99
 
 
+@pytest.mark.parametrize("glass", GLASS.values(), ids=GLASS.keys())
+@pytest.mark.parametrize("filled", [255, 0])
+def test_what_was_not_scanned_does_not_make_glass_of_another_colour_tissue(glass, filled):
+    view, tissue = slide(glass, STAINS["pale eosin"])
+    wide = np.concatenate([view, np.full((64, 96, 3), filled, np.uint8)], axis=1)
+    found = found_in(wide)
+    assert found[:, :64][tissue].mean() > 0.97
+    assert found[:, :64][~tissue].mean() < 0.01
+    assert not found[:, 65:].any()
+
+
 @pytest.mark.parametrize("bands", [1, 3, 4])
 def test_fluorescence_is_what_is_brighter_than_the_dark(bands):
     rng = np.random.default_rng(0)
