@@ -62,7 +62,8 @@ def read_boxes(
     """Read boxes: JSON ``[[y, x, height, width(, "class")(, confidence)], …]``, or the name of a GeoJSON file.
 
     The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A box
-    is the rectangle around an outline. QuPath's ignored classes, whose names end in ``*``, are left out.
+    is the rectangle around an outline. QuPath's ignored classes, whose names end in ``*``, are left out; objects
+    within objects count.
 
     Args:
         text: JSON or a file's name; empty = boxes are not known.
@@ -134,7 +135,7 @@ def _after_numbers(
 
 def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes | None:
     """The rectangles around a GeoJSON's features; None = it has ignored ones only, which tell nothing of a label."""
-    listed = found if isinstance(found, list) else found.get("features", [found])
+    listed = list(_with_children(found if isinstance(found, list) else found.get("features", [found])))
     features = [feature for feature in listed if not _is_ignored(feature)]
     if len(features) < len(listed):
         _log.warning(
@@ -156,6 +157,14 @@ def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes
     if crs is not None or (not by_qupath and may_be_georeferenced(outlines, None)):
         return Boxes(boxes, names, outlines=outlines, crs=crs)
     return Boxes(boxes, names, cropped=by_qupath)
+
+
+def _with_children(features: Sequence[Any]) -> Iterator[Any]:
+    """Features, each before those that QuPath nests in it."""
+    for feature in features:
+        yield feature
+        properties = feature.get("properties") or {}
+        yield from _with_children(properties.get("childObjects") or properties.get("children") or ())
 
 
 def _around(outline: Outline) -> tuple[int, int, int, int]:

@@ -1,0 +1,37 @@
+"""File names for what belongs to images: no two alike."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import PurePath
+
+
+def unique_names(sources: Sequence[str]) -> list[str]:
+    """A file name for each of several images, without a suffix of its own.
+
+    It is the image's name; where several have one name, with as many folders before it as tell them apart, and where
+    nothing does, with a number. Names that differ in case only count as one, as some file systems take them.
+
+    Args:
+        sources: Paths or addresses.
+    """
+    parts = [_parts(source) for source in sources]
+    names = [own[-1] for own in parts]
+    for length in range(2, max(map(len, parts), default=0) + 1):
+        seen = Counter(map(str.casefold, names))
+        if max(seen.values()) == 1:
+            break
+        for at, own in enumerate(parts):
+            if seen[names[at].casefold()] > 1:
+                names[at] = "_".join(own[-length:])
+    taken: set[str] = set()
+    for at, name in enumerate(names):
+        tries = (name, *(f"{name}-{number}" for number in range(2, len(names) + 2)))
+        names[at] = next(one for one in tries if one.casefold() not in taken)
+        taken.add(names[at].casefold())
+    return names
+
+
+def _parts(source: str) -> list[str]:
+    """The folders and the name, of an address without what is asked of the server."""
+    found = [part for part in PurePath(source.split("?", maxsplit=1)[0]).parts if part.strip("/\\.:")]
+    return [part.replace("\\", "_").replace(":", "_")[-100:] for part in found] or ["image"]
