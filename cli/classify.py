@@ -68,12 +68,19 @@ if TYPE_CHECKING:
 )
 @group(
     "Output",
-    click.option("-o", "--output", metavar="FILE", help="File of the JSON lines, .jsonl. [default: stdout]"),
+    click.option(
+        "-o",
+        "--output",
+        metavar="FILE|DIR/",
+        help="File of the JSON lines, .jsonl; or a folder: the lines, tables, and what made them. [default: stdout]",
+    ),
     click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal, too."),
     click.option(
-        "--resume", is_flag=True, help="Keep the records in FILE; classify what is missing or failed there."
+        "--resume",
+        is_flag=True,
+        help="Keep the records in FILE; classify what is missing or failed there. A folder is always gone on with.",
     ),
-    click.option("--overwrite", is_flag=True, help="Empty FILE, where it holds something."),
+    click.option("--overwrite", is_flag=True, help="Start anew, where FILE or DIR holds something."),
     click.option(
         "--overlay",
         type=click.Path(file_okay=False),
@@ -139,6 +146,7 @@ def classify(
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.records_file import RecordsFile
+    from hiresattn.report.results import ResultsFolder, is_results_folder
 
     loaded = load_model(model)
     if dry_run:
@@ -157,7 +165,8 @@ def classify(
         file = None
         if output is not None:
             kept = ClassifyOptions(**chosen)
-            file = stack.enter_context(RecordsFile(output, loaded, kept, resume=resume, overwrite=overwrite))
+            opened = ResultsFolder if is_results_folder(output) else RecordsFile
+            file = stack.enter_context(opened(output, loaded, kept, resume=resume, overwrite=overwrite))
         left = sources if file is None else file.missing(sources)
         if overlays and len(left) < len(sources):
             overlays.keep(sources, left)
@@ -207,7 +216,12 @@ def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run:
         raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
     from hiresattn.inference.lines import refuse_filled
     from hiresattn.inference.records_file import check_suffix
+    from hiresattn.report.results import is_results_folder
 
+    if is_results_folder(output):
+        if dry_run:
+            raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
+        return
     check_suffix(output)
     refuse_filled(output, resume=resume, overwrite=overwrite)
 

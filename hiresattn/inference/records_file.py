@@ -59,7 +59,7 @@ class RecordsFile:
         overwrite: bool = False,
     ) -> None:
         check_suffix(path)
-        self._run = [model.sha256, model.temperature, model.k, _plain(model.config), _options(options)]
+        self._run = [model.sha256, model.temperature, model.k, _plain(model.config), options_facts(options)]
         self._keys: dict[Any, str | None] = {}
         self._lines = LinesFile(path, resume=resume, overwrite=overwrite)
         failed = [line for line in self._lines.held if line.get("status") == "error"]
@@ -217,7 +217,8 @@ def _identity(name: str) -> Any:
     return facts
 
 
-def _options(options: ClassifyOptions) -> dict[str, Any]:
+def options_facts(options: ClassifyOptions) -> dict[str, Any]:
+    """The options that decide which result comes, as JSON types."""
     kept = {one.name: getattr(options, one.name) for one in fields(options) if one.name not in _PASSING}
     return {name: _plain(value) for name, value in kept.items()}
 

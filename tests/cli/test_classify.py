@@ -221,6 +221,20 @@ def test_resuming_leaves_the_overlays_that_are_there(run, classified, image, tmp
     assert (tmp_path / "overlays" / "image.png.png").stat().st_mtime_ns == drawn
 
 
+def test_a_folder_holds_records_and_tables_and_is_gone_on_with(run, classified, tmp_path):
+    out = tmp_path / "out"
+    words = ["classify", "a.tif", "bad.tif", "-m", "m", "-o", f"{out}/"]
+    result = run(*words)
+    assert (result.exit_code, result.stdout) == (3, "")
+    names = ["errors.csv", "glimpses.parquet", "predictions.csv", "records.jsonl", "run.json"]
+    assert sorted(path.name for path in out.iterdir()) == names
+    assert run(*words, "--budget", 8).exit_code == 1
+    assert run(*words).exit_code == 3
+    assert classified.sources == ["bad.tif"]
+    assert len((out / "predictions.csv").read_text().splitlines()) == 3
+    assert run("classify", "a.tif", "-m", "m", "-o", out, "--dry-run").exit_code == 2
+
+
 def test_resume_and_overwrite_need_a_file(run, classified):
     assert run("classify", "a.tif", "-m", "m", "--resume").exit_code == 2
     assert run("classify", "a.tif", "-m", "m", "-o", "-", "--overwrite").exit_code == 2

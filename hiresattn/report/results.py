@@ -1,0 +1,175 @@
+"""A results folder: the records of a run, tables of them, and what made them."""
+
+import json
+import os
+import platform
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import hiresattn
+from hiresattn.checkpoint import Model
+from hiresattn.datasets.cases import examples_of
+from hiresattn.errors import ConfigError, WriteError
+from hiresattn.files import atomic_write, is_remote, is_zarr, make_folder
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.read_records import RECORDS
+from hiresattn.inference.records_file import RecordsFile, options_facts
+from hiresattn.report.tables import write_tables
+
+Source = TypeVar("Source")
+
+#: What a run was made with.
+RUN = "run.json"
+#: Packages that decide about pixels and numbers.
+_PACKAGES = ("numpy", "torch", "timm", "openslide-python", "rasterio", "tifffile", "zarr", "imagecodecs")
+
+
+def is_results_folder(path: str) -> bool:
+    """Whether a name is that of a folder: one that is there, or a name that ends in a slash."""
+    return path.endswith(("/", os.sep)) or (Path(path).is_dir() and not is_zarr(path))
+
+
+class ResultsFolder(RecordsFile):
+    """A folder of one run's results; a later run with the same model and options goes on with it.
+
+    ``records.jsonl`` is written record by record, ``run.json`` at the start, and at the end, whatever ends the run,
+    ``predictions.csv``, ``glimpses.parquet`` (``.csv`` without pyarrow) and ``errors.csv``: see ``write_tables``.
+
+    Args:
+        path: The folder; it is made if it is missing.
+        model: The model that classifies.
+        options: How.
+        resume: Ignored: what is there is always gone on with.
+        overwrite: Start anew.
+
+    Raises:
+        ConfigError: If the folder holds another run's results or other things, or another process writes it.
+        WriteError: If it can't be written.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        model: Model,
+        options: ClassifyOptions,
+        *,
+        resume: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        if resume and overwrite:
+            raise ConfigError("resume keeps what the folder holds and overwrite empties it; give one of them")
+        self.folder = make_folder(path)
+        self._facts = _run_facts(model, options)
+        if not overwrite:
+            self._refuse_others()
+        self._order: dict[str | None, int] | None = None
+        self._classes = tuple(model.config.classes)
+        super().__init__(self.folder / RECORDS, model, options, resume=not overwrite, overwrite=overwrite)
+
+    def missing(self, sources: Iterable[Source]) -> list[Source]:
+        """The sources that the folder has no record of, in order."""
+        listed = list(sources)
+        keys = [self._key(source) for source in listed]
+        self._order = {key: at for at, key in reversed(list(enumerate(keys)))}
+        inputs = [_identity(example) for source in listed for example in examples_of(source)]
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        text = json.dumps(self._facts | {"started": started, "inputs": inputs}, indent=1, default=str)
+        _write(self.folder / RUN, text + "\n")
+        return super().missing(listed)
+
+    def close(self) -> None:
+        """Write the tables, and let others write the folder."""
+        try:
+            if self._order is not None and (self.folder / RECORDS).is_file():
+                write_tables(self.folder, self._classes, self._order)
+        finally:
+            self._order = None
+            super().close()
+
+    def _refuse_others(self) -> None:
+        """Refuse a folder of another run, or of other things."""
+        run = self.folder / RUN
+        if not run.is_file():
+            if any(map(_is_other, self.folder.iterdir())):
+                raise ConfigError(
+                    f"{self.folder}: holds other things than results ({RUN} is not in it); give a new folder"
+                )
+            return
+        try:
+            there = json.loads(run.read_text(encoding="utf-8"))
+            model, options = there["model"], there["options"]
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise ConfigError(
+                f"{run}: can't be read ({error}); overwrite starts anew, or give another folder"
+            ) from error
+        asked = json.loads(json.dumps(self._facts, default=str))
+        other = (
+            []
+            if model == asked["model"]
+            else [f"model {model.get('name')!r}, not {asked['model']['name']!r}"]
+        )
+        for name, value in asked["options"].items():
+            if options.get(name) != value:
+                other.append(f"{name} {_words(options.get(name))}, not {_words(value)}")
+        if other:
+            raise ConfigError(
+                f"{self.folder}: holds the results of another run ({'; '.join(other)}); give another folder, or "
+                "overwrite these"
+            )
+
+
+def _is_other(path: Path) -> bool:
+    """Whether a file is none of a run that was ended before it began."""
+    started = path.name == RECORDS and path.is_file() and path.stat().st_size == 0
+    return not (path.name.startswith(".") or started)
+
+
+def _run_facts(model: Model, options: ClassifyOptions) -> dict[str, Any]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return {
+        "hiresattn": hiresattn.__version__,
+        "model": {"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
+        "options": options_facts(options),
+        "versions": versions,
+    }
+
+
+def _identity(source: Any) -> dict[str, Any]:
+    """What tells a source from others, and from itself after a change."""
+    name = str(getattr(source, "source", source))
+    region = getattr(source, "region", None)
+    facts = {
+        "source": name,
+        "region": None if region is None else list(region),
+        "case": getattr(source, "case", None),
+    }
+    if not is_remote(name):
+        try:
+            found = Path(name).stat()
+        except (OSError, ValueError):
+            return facts
+        modified = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
+        facts |= {"bytes": found.st_size, "modified": modified}
+    return facts
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, dict):
+        return " and ".join(f"{one} {name}" for name, one in value.items() if one is not None)
+    return "not given" if value is None else json.dumps(value)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        with atomic_write(path) as part:
+            part.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror or error}); check its folder") from error

@@ -1,0 +1,203 @@
+"""Tables of records: a row a case, a row a glimpse, a row an error."""
+
+import csv
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from hiresattn.datasets.example import SEPARATOR
+from hiresattn.datasets.tables import csv_cell
+from hiresattn.errors import WriteError
+from hiresattn.files import atomic_write
+from hiresattn.inference.read_records import RECORDS, record_from_json
+from hiresattn.inference.record import Record
+
+_PREDICTIONS = (
+    "case", "source", "images", "region", "status", "label", "prediction", "score", "prediction_set",
+    "needs_review", "review_reasons", "out_of_domain", "domain_distance", "looks", "fraction_read",
+    "foreground_seen", "stop_reason", "warnings",
+)  # fmt: skip
+_GLIMPSES = {
+    "case": "string", "source": "string", "look": "int64", "parent": "int64", "depth": "int64", "y": "int64",
+    "x": "int64", "height": "int64", "width": "int64", "attention": "double", "select_logp": "double",
+    "sufficient": "bool", "scorer": "string",
+}  # fmt: skip
+_ERRORS = ("case", "source", "region", "error")
+#: Rows of glimpses that are written at a time.
+_ROWS = 50_000
+
+
+def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None, int]) -> None:
+    """Write the tables of the records in a results folder, each whole or not at all.
+
+    ``predictions.csv`` has a row for each case, with a column ``p_CLASS`` for every class; ``glimpses.parquet`` one for
+    each region looked at (``glimpses.csv`` where pyarrow is not installed); ``errors.csv`` one for each case or image
+    that failed. Texts stay texts; what a spreadsheet would run as a formula gets an apostrophe.
+
+    Args:
+        folder: The folder; its ``records.jsonl`` is read.
+        classes: Names of the classes.
+        order: Position of a record by its ``key``; others come after these.
+
+    Raises:
+        WriteError: If a table can't be written.
+    """
+    at = _in_order(folder / RECORDS, order)
+    try:
+        with ExitStack() as stack:
+            predictions = _csv(
+                stack, folder / "predictions.csv", [*_PREDICTIONS, *(f"p_{c}" for c in classes)]
+            )
+            errors = _csv(stack, folder / "errors.csv", _ERRORS)
+            glimpses = _glimpses(stack, folder)
+            for record in _records(folder / RECORDS, at):
+                _row(predictions, [*_prediction(record), *(record.scores.get(name) for name in classes)])
+                for row in _failures(record):
+                    _row(errors, row)
+                glimpses.add(record)
+            glimpses.flush()
+    except OSError as error:
+        raise WriteError(
+            f"{folder}: its tables can't be written ({error.strerror or error}); check the folder"
+        ) from error
+
+
+def _in_order(path: Path, order: Mapping[str | None, int]) -> list[int]:
+    """Where each line of a file begins, in the order asked for."""
+    found = []
+    with path.open("rb") as file:
+        start = 0
+        for line in file:
+            if line.endswith(b"\n"):
+                found.append((order.get(json.loads(line).get("key"), len(order)), start))
+            start += len(line)
+    return [start for _, start in sorted(found)]
+
+
+def _records(path: Path, starts: Sequence[int]) -> Iterator[Record]:
+    with path.open("rb") as file:
+        for start in starts:
+            file.seek(start)
+            yield record_from_json(file.readline(), str(path))
+
+
+def _csv(stack: ExitStack, path: Path, columns: Sequence[str]) -> Any:
+    part = stack.enter_context(atomic_write(path))
+    table = csv.writer(stack.enter_context(part.open("w", encoding="utf-8", newline="")), lineterminator="\n")
+    _row(table, columns)
+    return table
+
+
+def _row(table: Any, values: Sequence[Any]) -> None:
+    table.writerow(["" if value is None else csv_cell(_text(value)) for value in values])
+
+
+def _rows(table: Any, rows: Sequence[Sequence[Any]]) -> None:
+    for row in rows:
+        _row(table, row)
+
+
+def _text(value: Any) -> Any:
+    """A value as a cell."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return value
+
+
+def _prediction(record: Record) -> list[Any]:
+    said = None if record.labels is None else SEPARATOR.join(record.labels)
+    given = (
+        record.label
+        if record.label is None or isinstance(record.label, str)
+        else SEPARATOR.join(record.label)
+    )
+    return [
+        record.case,
+        record.source,
+        len(record.sources) or None,
+        _region(record.region),
+        record.status,
+        given,
+        record.class_name if said is None else said,
+        record.score,
+        None if record.prediction_set is None else SEPARATOR.join(record.prediction_set),
+        record.needs_review,
+        "; ".join(record.review_reasons),
+        record.out_of_domain,
+        record.domain_distance,
+        record.cost.glimpses,
+        record.cost.fraction_read,
+        record.cost.foreground_seen,
+        record.cost.stop_reason,
+        "; ".join(record.warnings),
+    ]
+
+
+def _failures(record: Record) -> Iterator[list[Any]]:
+    if record.status == "error":
+        yield [record.case, record.source, _region(record.region), record.error]
+    elif len(record.sources) > 1:
+        for one in record.sources:
+            if one.error is not None:
+                yield [record.case, one.source, _region(one.region), one.error]
+
+
+def _region(region: Sequence[int] | None) -> str | None:
+    return None if region is None else " ".join(map(str, region))
+
+
+class _Glimpses:
+    """Rows of glimpses, written many at a time."""
+
+    def __init__(self, write: Any) -> None:
+        self._write = write
+        self._rows: list[tuple[Any, ...]] = []
+
+    def add(self, record: Record) -> None:
+        """Add those of a record."""
+        names = [one.source for one in record.sources]
+        for one in record.regions:
+            source = names[one.source] if one.source < len(names) else record.source
+            decisive = None if record.sufficient is None else one.id in record.sufficient
+            place = (one.y, one.x, one.height, one.width)
+            row = (record.case, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
+            self._rows.append((*row, decisive, one.scorer))
+        if len(self._rows) >= _ROWS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what was added."""
+        self._write(self._rows)
+        self._rows = []
+
+
+def _glimpses(stack: ExitStack, folder: Path) -> _Glimpses:
+    """The table of glimpses: Parquet, or CSV without pyarrow. A table of the other format goes."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        (folder / "glimpses.parquet").unlink(missing_ok=True)
+        table = _csv(stack, folder / "glimpses.csv", list(_GLIMPSES))
+        return _Glimpses(lambda rows: _rows(table, rows))
+    (folder / "glimpses.csv").unlink(missing_ok=True)
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _GLIMPSES.items()])
+    part = stack.enter_context(atomic_write(folder / "glimpses.parquet"))
+    file = stack.enter_context(pq.ParquetWriter(part, schema))
+
+    def write(rows: list[tuple[Any, ...]]) -> None:
+        columns = list(zip(*rows, strict=True)) or [()] * len(schema)
+        arrays = [
+            pa.array(map(_text_only, column), one.type) for column, one in zip(columns, schema, strict=True)
+        ]
+        file.write_table(pa.Table.from_arrays(arrays, schema=schema))
+
+    return _Glimpses(write)
+
+
+def _text_only(value: Any) -> Any:
+    return _text(value) if isinstance(value, str) else value

@@ -1,0 +1,153 @@
+"""A results folder: tables of all records, gone on with by the same run, and by no other."""
+
+import csv
+import json
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from hiresattn.config import ModelConfig
+from hiresattn.datasets.cases import Case
+from hiresattn.errors import ConfigError
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
+from hiresattn.report.results import ResultsFolder, is_results_folder
+
+MODEL = SimpleNamespace(
+    name="m", sha256="0" * 64, temperature=1.0, k=(4, 2), config=ModelConfig(classes=("sea", "land"))
+)
+REGIONS = (
+    VisitedRegion(0, None, 0, 0, 0, 96, 96, 0.25, 0.0),
+    VisitedRegion(1, 0, 1, 16, 32, 64, 64, 0.75, -1.5, "location"),
+)
+
+
+def answer(source, **changes):
+    values = {
+        "class_name": "sea",
+        "score": 0.9,
+        "scores": {"sea": 0.9, "land": 0.1},
+        "sources": (CaseSource(str(source)),),
+        "regions": REGIONS,
+        "sufficient": (1,),
+        "cost": Cost(glimpses=2, fraction_read=0.5, stop_reason="confidence"),
+    }
+    return Record(str(source), "ok", **{**values, **changes})
+
+
+def fill(folder, sources, bad=(), *, stop=None, options=None, **how):
+    """Classify sources into a folder, up to ``stop`` of them; what was left to do."""
+    with ResultsFolder(folder, MODEL, options or ClassifyOptions(), **how) as results:
+        left = results.missing(sources)
+        for source in left[:stop]:
+            name = getattr(source, "name", source)
+            error = Record(str(name), "error", error=f"{name}: broken")
+            results.write(error if name in bad else answer(name), source)
+    return left
+
+
+def rows(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+@pytest.fixture
+def images(tmp_path):
+    names = ["a/1.svs", "b/1.svs", "0007.svs", "=cmd.svs"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    return [str(tmp_path / name) for name in names]
+
+
+def test_every_case_has_a_row_and_every_look(images, tmp_path):
+    import pyarrow.parquet as pq
+
+    fill(tmp_path / "out", images, bad=images[1:2])
+    out = tmp_path / "out"
+    found = rows(out / "predictions.csv")
+    assert [row["source"] for row in found] == images
+    assert [row["status"] for row in found] == ["ok", "error", "ok", "ok"]
+    assert (found[0]["prediction"], found[0]["p_sea"], found[0]["p_land"]) == ("sea", "0.9", "0.1")
+    assert [row["error"] for row in rows(out / "errors.csv")] == [f"{images[1]}: broken"]
+    glimpses = pq.read_table(out / "glimpses.parquet").to_pylist()
+    assert [row["source"] for row in glimpses] == [name for name in (images[0], *images[2:]) for _ in REGIONS]
+    assert [row["sufficient"] for row in glimpses[:2]] == [False, True]
+    assert (glimpses[1]["parent"], glimpses[1]["y"], glimpses[1]["scorer"]) == (0, 16, "location")
+    run = json.loads((out / "run.json").read_text())
+    assert run["options"]["budget"]["glimpses"] == 64
+    assert [one["source"] for one in run["inputs"]] == images
+    assert run["inputs"][0]["bytes"] == 1
+
+
+def test_identifiers_stay_texts_and_formulas_are_none(tmp_path):
+    fill(tmp_path / "out", [Case("0007", ["0007.svs"]), Case("=1+1", ["x.svs"])])
+    found = rows(tmp_path / "out" / "predictions.csv")
+    assert [row["source"] for row in found] == ["0007", "'=1+1"]
+
+
+def test_without_pyarrow_the_looks_are_csv(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    fill(tmp_path / "out", images[:1])
+    assert [row["look"] for row in rows(tmp_path / "out" / "glimpses.csv")] == ["0", "1"]
+    assert not (tmp_path / "out" / "glimpses.parquet").exists()
+    monkeypatch.undo()
+    fill(tmp_path / "out", images[:1])
+    assert not (tmp_path / "out" / "glimpses.csv").exists()
+
+
+def test_an_interrupted_run_is_gone_on_with_to_the_same_tables(images, tmp_path):
+    fill(tmp_path / "whole", images)
+    assert fill(tmp_path / "parts", images, bad=images[:1], stop=2) == images
+    assert len(rows(tmp_path / "parts" / "predictions.csv")) == 2
+    assert fill(tmp_path / "parts", images) == [images[0], *images[2:]]  # what failed is tried again
+    assert fill(tmp_path / "parts", images) == []
+    for name in ("predictions.csv", "errors.csv", "glimpses.parquet"):
+        first, second = ((tmp_path / run / name).read_bytes() for run in ("whole", "parts"))
+        assert first == second, name
+
+
+def test_a_run_with_other_options_or_another_model_is_refused(images, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    fill(out, images)
+    before = (out / "records.jsonl").read_bytes()
+    with pytest.raises(ConfigError, match=r"another run \(budget 64 glimpses, not 8 glimpses\)"):
+        fill(out, images, options=ClassifyOptions(budget="8"))
+    fill(out, images, options=ClassifyOptions(threads=1))
+    monkeypatch.setattr(MODEL, "sha256", "1" * 64)
+    with pytest.raises(ConfigError, match="another run"):
+        fill(out, images)
+    assert (out / "records.jsonl").read_bytes() == before
+    assert len(fill(out, images[:1], overwrite=True)) == 1
+    assert len(rows(out / "predictions.csv")) == 1
+
+
+def test_a_folder_of_other_things_is_left_alone(images, tmp_path):
+    with pytest.raises(ConfigError, match="holds other things"):
+        fill(tmp_path, images)
+    assert not (tmp_path / "records.jsonl").exists()
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "records.jsonl").touch()  # killed before anything was written
+    assert fill(out, images[:1]) == images[:1]
+    (out / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match="can't be read"):
+        fill(out, images)
+
+
+def test_images_of_a_case_that_failed_are_errors_of_their_own(tmp_path):
+    sources = (CaseSource("a.tif"), CaseSource("b.tif", error="b.tif: broken"))
+    with ResultsFolder(tmp_path / "out", MODEL, ClassifyOptions()) as results:
+        (case,) = results.missing([Case("P1", ["a.tif", "b.tif"])])
+        results.write(answer("P1", case="P1", sources=sources), case)
+    assert rows(tmp_path / "out" / "errors.csv") == [
+        {"case": "P1", "source": "b.tif", "region": "", "error": "b.tif: broken"}
+    ]
+
+
+def test_what_is_a_folder(tmp_path):
+    (tmp_path / "x.zarr").mkdir()
+    assert is_results_folder("new/")
+    assert is_results_folder(str(tmp_path))
+    assert not is_results_folder("new")
+    assert not is_results_folder("new.jsonl")
