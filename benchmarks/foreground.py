@@ -3,11 +3,13 @@
     python benchmarks/foreground.py ../shared WORK [--seeds 0,1,2]
 
 Slides are composed (``scenes/slides.py``): 70 % glass, a pen's strokes, a black margin, tissue of which half is pale,
-and one cell of two classes, the label. Models differ in ``foreground`` alone. WORK keeps slides and models. A look is
-on glass or ink where less than a tenth of its region is tissue; root regions, which are always looked at, don't count.
+and one cell of two classes, the label. Each seed's model is trained with the foreground, and used with it and without.
+WORK keeps slides and models. A look is on glass or ink where less than a tenth of its region is tissue; root regions,
+which are always looked at, don't count.
 """
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ from scenes.writers import write_tiff
 from store import store
 
 SIDE, BUDGET, LEAST = 1024, 40, 0.1
-COUNTS = {"train": 96, "val": 24, "test": 60}
+COUNTS = {"train": 64, "val": 16, "test": 40}
 EMPTY = 12
-OPTIONS = TrainOptions(batch_size=8, epochs=12, crop_size=64, augment="turns", device="cpu", threads=1)
+ALIKE: dict[str, Any] = {"budget": BUDGET, "stop": None, "device": "cpu", "threads": 1}
+OPTIONS = TrainOptions(batch_size=8, epochs=7, crop_size=64, augment="turns", device="cpu", threads=1)
 
 
 def written(folder: Path, seed: int, split: str, shared: Path, *, empty: bool = False) -> tuple[Path, Slide]:
@@ -60,10 +63,12 @@ def is_hit(record: Record, slide: Slide) -> bool:
     )
 
 
-def measured(model: Model, slides: list[tuple[Path, Slide]], policy: str) -> dict[str, float]:
+def measured(
+    model: Model, slides: list[tuple[Path, Slide]], policy: str, foreground: str
+) -> dict[str, float]:
     """What a model's looks at test slides are like."""
     found = [
-        (classify(path, model, policy=policy, budget=BUDGET, stop=None, device="cpu", threads=1), slide)
+        (classify(path, model, policy=policy, foreground=foreground, **ALIKE), slide)
         for path, slide in slides
     ]
     shares = np.concatenate([looks(record, slide) for record, slide in found])
@@ -123,22 +128,21 @@ def main(shared: Path, work: Path, seeds: str) -> None:
     rows: list[dict[str, Any]] = []
     masks: dict[str, float] = {}
     for seed in map(int, seeds.split(",")):
-        for foreground in ("none", "tissue"):
-            output = work / f"{foreground}-{seed}"
-            if not (output / "model.safetensors").exists():
-                for record in fit(examples, output, replace(OPTIONS, seed=seed, foreground=foreground)):
-                    print(output.name, record.epoch, record.loss, record.val_accuracy, record.hit, flush=True)
-            model = load_model(output)
-            for policy in ("best-first", "random"):
-                row: dict[str, Any] = {"seed": seed, "foreground": foreground, "policy": policy}
-                row |= measured(model, slides["test"], policy)
-                rows.append(row)
-                print(row, flush=True)
-            answers = [classify(path, model, device="cpu").status for path in empty]
-            rows[-2]["empty"] = rows[-1]["empty"] = answers.count("no_foreground") / EMPTY
-            if foreground == "tissue" and not masks:
-                masks = mask(model, slides["test"])
-                print(masks, flush=True)
+        output = work / f"model-{seed}"
+        if not (output / "model.safetensors").exists():
+            for record in fit(examples, output, replace(OPTIONS, seed=seed, foreground="tissue")):
+                print(output.name, record.epoch, record.loss, record.val_accuracy, record.hit, flush=True)
+        model = load_model(output)
+        for foreground, policy in product(("none", "tissue"), ("best-first", "random")):
+            row: dict[str, Any] = {"seed": seed, "foreground": foreground, "policy": policy}
+            row |= measured(model, slides["test"], policy, foreground)
+            rows.append(row)
+            print(row, flush=True)
+        if not masks:
+            masks = mask(model, slides["test"])
+            answers = [classify(path, model, device="cpu", threads=1).status for path in empty]
+            masks["empty"] = answers.count("no_foreground") / EMPTY
+            print(masks, flush=True)
     tissue = float(np.mean([slide.tissue.mean() for _, slide in slides["test"]]))
     print(store("foreground", rows=rows, mask=masks, tissue=tissue, budget=BUDGET, counts=COUNTS, side=SIDE))
 

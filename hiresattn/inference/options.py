@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
+from hiresattn.files import is_remote
 from hiresattn.inference.budget import Budget
 from hiresattn.option_types import check_types
 
@@ -85,6 +87,7 @@ class ClassifyOptions:
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise ConfigError(f"{name} is a number of micrometres above 0; got {value!r}")
+        _check_foreground(self.foreground)
         if self.seed < 0:
             raise ConfigError(f"seed must be 0 or more; got {self.seed}")
         if self.threads is not None and self.threads < 0:
@@ -131,6 +134,12 @@ class ClassifyOptions:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _check_foreground(name: str | None) -> None:
+    if name in (None, "tissue", "none") or is_remote(str(name)) or Path(str(name)).exists():
+        return
+    raise ConfigError(f"foreground is 'tissue', 'none', or a mask's path, and there is no file {name!r}")
 
 
 def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:

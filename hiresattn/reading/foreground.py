@@ -17,8 +17,9 @@ from hiresattn.reading.tissue import tissue_mask
 
 #: Px of a map; the crops of many root regions are averaged down to that.
 MOST_PX = 1 << 24
-#: Foreground that a region holds, as a share of itself or of a px of the map, whichever is smaller.
-LEAST = 0.1
+#: Foreground that a region holds, as a share of itself or of a px of the map, whichever is smaller: of four cells that
+#: share such a px, one holds a quarter or more.
+LEAST = 0.2
 #: Images with px of less than this are slides, µm.
 SLIDE_MPP = 20.0
 #: Side of the crops of an overview, px.

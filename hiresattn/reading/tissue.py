@@ -12,7 +12,7 @@ _GREY = 4
 #: Difference of optical density between bands from which on glass is stained; beside such px, the lower one.
 _STAINED, _NEARLY = 0.03, 0.015
 #: Grey levels above a dark background that are signal, at least; and noise of the background, as many times.
-_SIGNAL, _NOISE = 4.0, 6.0
+_SIGNAL, _NOISE = 6.0, 6.0
 #: Brightest value of a band that is black, as around a scanned area.
 _BLACK = 35
 
@@ -66,15 +66,13 @@ def _is_dark(some: Float[np.ndarray, "n c"], *, grey: bool) -> bool:
 
 
 def _dark_field(some: Float[np.ndarray, "n c"]) -> _Find:
-    """What finds px that are brighter than the background, the darkest quarter of a sample."""
-    darkest = np.sort(some.max(axis=1))[: max(len(some) // 4, 1)]
-    level = float(np.median(darkest))
-    noise = level - float(np.quantile(some.max(axis=1), 0.01))
-    least = max(_SIGNAL, _NOISE * noise)
+    """What finds px that are brighter than the background, by the darkest px of a sample."""
+    darkest, level = np.quantile(some.max(axis=1), (0.005, 0.05)).tolist()
+    least = max(_SIGNAL, _NOISE * (level - darkest))
 
     def find(values: Float[np.ndarray, "h w c"]) -> Bool[np.ndarray, "h w"]:
         signal = values.max(axis=-1) - level
-        return _joined(signal >= least, signal >= least / 2)
+        return _joined(signal >= least, signal >= 0.75 * least)
 
     return find
 

@@ -59,7 +59,7 @@ def test_an_empty_image_is_an_answer_and_no_failure(run, classified, monkeypatch
 
 def test_options_arrive_in_the_librarys_words(run, classified, computing_threads):
     words = "--budget 50MB --stop off --policy top-k --nms 0.3 --bands 3,2,1 --value-range 0,10000 --strict --seed 7"
-    words += " --batch-images 4 --foreground mask.png"
+    words += " --batch-images 4 --foreground none"
     assert (
         run("classify", "a.tif", "-m", "m", *words.split(), "--threads", 2, "--device", "cpu").exit_code == 0
     )
@@ -77,7 +77,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "mpp": None,
         "assume_mpp": None,
         "nodata": None,
-        "foreground": "mask.png",
+        "foreground": "none",
         "seed": 7,
         "threads": 2,
         "device": "cpu",
