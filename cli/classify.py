@@ -13,6 +13,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.answers import Answers
 from hiresattn_cli.help import Command, group
+from hiresattn_cli.layers import SUFFIXES, LayersFile
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.records import Counts, Overlays, error_record, exit_status, report
@@ -72,7 +73,8 @@ if TYPE_CHECKING:
         "-o",
         "--output",
         metavar="FILE|DIR/",
-        help="File of the JSON lines, .jsonl; or a folder: the lines, tables, and what made them. [default: stdout]",
+        help=f"File of the JSON lines, .jsonl; or a folder: the lines, tables, and what made them; or layers with the "
+        f"lines beside them: {SUFFIXES}. [default: stdout]",
     ),
     click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal, too."),
     click.option(
@@ -129,8 +131,7 @@ def classify(
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
-    output = None if output == "-" else output
-    _check_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
     if regions:
         sources = _windows(sources, regions)
@@ -189,9 +190,7 @@ def classify(
                 overlays.draw(record)
             found = record.class_name or "|".join(record.labels or ()) or record.status
             update(counts.done, f"{counts.done} of {len(left)}, {found}")
-    if ctx.obj >= 0:
-        click.echo(counts.summary(), err=True)
-    ctx.exit(counts.exit_status)
+    ctx.exit(_ended(counts, layers, ctx.obj))
 
 
 def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":
@@ -206,12 +205,27 @@ def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Call
     return put
 
 
-def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run: bool) -> None:
-    """Refuse before anything is loaded what can't be written after it."""
-    if output is None:
+def _layers(output: str, *, resume: bool, overwrite: bool, dry_run: bool) -> LayersFile | None:
+    """The file of layers, where one is asked for."""
+    from hiresattn.geo.outputs import is_layers
+
+    if not is_layers(output):
+        return None
+    if dry_run:
+        raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
+    return LayersFile(output, resume=resume, overwrite=overwrite)
+
+
+def _checked_output(
+    output: str | None, *, resume: bool, overwrite: bool, dry_run: bool
+) -> tuple[str | None, LayersFile | None]:
+    """The file of records (None = stdout), and that of layers; what can't be written is refused before all else."""
+    if output is None or output == "-":
         if resume or overwrite:
             raise click.UsageError(f"--{'resume' if resume else 'overwrite'} is for a file; name it with -o")
-        return
+        return None, None
+    layers = _layers(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    output = layers.records if layers else output
     if resume and dry_run:
         raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
     from hiresattn.inference.lines import refuse_filled
@@ -221,9 +235,19 @@ def _check_output(output: str | None, *, resume: bool, overwrite: bool, dry_run:
     if is_results_folder(output):
         if dry_run:
             raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
-        return
+        return output, None
     check_suffix(output)
     refuse_filled(output, resume=resume, overwrite=overwrite)
+    return output, layers
+
+
+def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
+    """Say what was done, and write the layers; returns the exit status."""
+    if verbosity >= 0:
+        click.echo(counts.summary(), err=True)
+    if layers:
+        layers.write(verbosity)
+    return counts.exit_status
 
 
 def _plan(

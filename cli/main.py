@@ -14,6 +14,7 @@ from hiresattn_cli.convert import convert
 from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
 from hiresattn_cli.evaluate import evaluate
+from hiresattn_cli.export import export
 from hiresattn_cli.export_attention import export_attention
 from hiresattn_cli.extract import extract
 from hiresattn_cli.fmow import fmow
@@ -77,6 +78,7 @@ for _command in (
     train,
     evaluate,
     locate,
+    export,
     export_attention,
     extract,
     describe,

@@ -3,8 +3,11 @@
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.placed import transformed
 
 Outline = tuple[tuple[float, float], ...]
 
@@ -79,22 +82,14 @@ def _placed(outlines: Sequence[Outline], crs: str | None, image: Pyramid) -> tup
 
 def _transformed(outlines: Sequence[Outline], crs: str | None, image: Pyramid) -> tuple[Outline, ...]:
     """Outlines of a CRS (None = the image's) as px."""
-    from rasterio import Affine
-    from rasterio.crs import CRS
-    from rasterio.errors import RasterioError
-    from rasterio.warp import transform
-
-    assert image.transform is not None  # noqa: S101 - checked before
-    a, b, c, d, e, f = (~Affine(*image.transform))[:6]
+    assert image.crs is not None  # noqa: S101 - checked before
     found = []
     for outline in outlines:
-        xs, ys = zip(*outline, strict=True)
+        xs, ys = np.array(outline, np.float64).T
         if crs is not None:
-            try:
-                xs, ys = transform(CRS.from_user_input(crs), CRS.from_user_input(image.crs), xs, ys)
-            except (RasterioError, ValueError) as error:
-                raise ConfigError(f"they can't be brought from {crs} to the image's CRS: {error}") from error
-        found.append(tuple((a * x + b * y + c, d * x + e * y + f) for x, y in zip(xs, ys, strict=True)))
+            xs, ys = transformed(crs, image.crs, xs, ys)
+        rows, columns = image.rowcol(xs, ys)
+        found.append(tuple(zip(columns.tolist(), rows.tolist(), strict=True)))
     return tuple(found)
 
 

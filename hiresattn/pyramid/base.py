@@ -14,6 +14,7 @@ from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, re
 from hiresattn.geometry import Level, check_region, extent
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
+from hiresattn.pyramid.placed import Placed
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.ranges import RequestStats
@@ -62,7 +63,7 @@ class Metadata:
     """What of the file isn't used, and why: warnings for its records."""
 
 
-class Pyramid(ABC):
+class Pyramid(Placed, ABC):
     """Reads pixels of one image at its stored resolutions.
 
     Thread-safe; picklable (it is opened anew from its source); a backend writes ``_read`` and ``close``.
@@ -123,7 +124,7 @@ class Pyramid(ABC):
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Read a window that lies inside the level. Raises ``ReadError``; never makes pixels up."""
 
-    def close(self) -> None:  # noqa: B027 - a backend without handles has nothing to close
+    def close(self) -> None:
         """Let go of open files. A later read opens them again."""
 
     def read(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:

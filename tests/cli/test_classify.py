@@ -200,7 +200,7 @@ def test_other_options_classify_again(run, classified, tmp_path):
     assert len(lines(out.read_text())) == 2
 
 
-@pytest.mark.parametrize("name", ["x.csv", "x.geojson", "x.json", "x.jsonl.gz"])
+@pytest.mark.parametrize("name", ["x.txt", "x.shp", "x.json", "x.jsonl.gz"])
 def test_a_suffix_of_another_format_is_refused(run, classified, tmp_path, name):
     result = run("classify", "a.tif", "-m", "m", "-o", tmp_path / name)
     assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import rasterio
 from click.testing import CliRunner
 from PIL import Image
 
+import hiresattn
 from hiresattn_cli.main import cli
 from tests.docs.blocks import ROOT, RUN, blocks, commands, pages, shows
 
@@ -77,6 +79,7 @@ def derived_files():
     image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
     image.save("scan.png")
     image.save("strips.tif")
+    georeferenced("slide.tif", "scene.tif")
     with Path("manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     patches = [(row["path"], row["label"], row["split"], *json.loads(row["boxes"])[0]) for row in rows[1::2]]
@@ -86,6 +89,17 @@ def derived_files():
     write_table("slides.csv", columns, [[row[column] for column in columns] for row in rows])
     labels = [(row["path"], f"P{number % 10}", row["label"]) for number, row in enumerate(rows)]
     write_table("labels.csv", ("Slide", "Patient ID", "Diagnosis"), labels)
+
+
+def georeferenced(path, target):
+    """A copy of an image that lies somewhere."""
+    with hiresattn.open_pyramid(path) as image:
+        pixels = image.read(0, 0, 0, image.height, image.width)
+    height, width, bands = pixels.shape
+    shape = {"height": height, "width": width, "count": bands, "dtype": pixels.dtype}
+    place = {"crs": "EPSG:32633", "transform": rasterio.Affine(10, 0, 500000, 0, -10, 5000000)}
+    with rasterio.open(target, "w", driver="GTiff", tiled=True, **shape, **place) as image:
+        image.write(np.moveaxis(pixels, 2, 0))
 
 
 def write_table(path, columns, rows):

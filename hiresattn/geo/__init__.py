@@ -1,0 +1,4 @@
+"""Records as layers of geospatial programs: GeoDataFrames, GeoPackage, GeoParquet, FlatGeobuf, GeoJSON."""
+
+from hiresattn.geo.layers import frames as frames
+from hiresattn.geo.outputs import export as export

@@ -1,0 +1,95 @@
+"""Where px lie: coordinates of an image's CRS, and from one CRS to another."""
+
+from typing import Any
+
+import numpy as np
+
+from hiresattn.errors import ConfigError, reason
+
+
+class Placed:
+    """Coordinates of an image by its affine transform."""
+
+    source: str
+    transform: tuple[float, float, float, float, float, float] | None
+
+    def xy(self, y: Any, x: Any) -> tuple[Any, Any]:
+        """Coordinates (x, y) in the image's CRS of a place in px.
+
+        Args:
+            y: Row, level-0 px, a number or an array; 0 is the upper edge of the first row, 0.5 its middle.
+            x: Column, likewise.
+
+        Raises:
+            ConfigError: If the image has no transform.
+        """
+        a, b, c, d, e, f = self._affine()
+        y, x = np.asarray(y, np.float64), np.asarray(x, np.float64)
+        return _plain(a * x + b * y + c), _plain(d * x + e * y + f)
+
+    def rowcol(self, x: Any, y: Any) -> tuple[Any, Any]:
+        """Row and column, level-0 px, of coordinates (x, y) in the image's CRS; the inverse of ``xy``.
+
+        Args:
+            x: First coordinate (easting, longitude), a number or an array.
+            y: Second coordinate.
+
+        Returns:
+            Fractional px, perhaps outside of the image; rounded down, the px that holds the place.
+
+        Raises:
+            ConfigError: If the image has no transform, or one that can't be inverted.
+        """
+        a, b, c, d, e, f = self._affine()
+        area = a * e - b * d
+        if not area:
+            raise ConfigError(
+                f"{self.source}: its transform {self.transform} can't be inverted; mend the file"
+            )
+        right, down = np.asarray(x, np.float64) - c, np.asarray(y, np.float64) - f
+        return _plain((a * down - d * right) / area), _plain((e * right - b * down) / area)
+
+    def _affine(self) -> tuple[float, float, float, float, float, float]:
+        if self.transform is None:
+            raise ConfigError(
+                f"{self.source}: it has no transform, so that px have no coordinates; give the file one (a world file, "
+                "or gdal_translate -a_ullr), or warp it first where it has ground control points"
+            )
+        return self.transform
+
+
+def transformed(source_crs: str, target_crs: str, xs: Any, ys: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Coordinates of one CRS in another; x is easting or longitude in both.
+
+    Args:
+        source_crs: An authority code or WKT.
+        target_crs: Likewise.
+        xs: Coordinates ``[n]``.
+        ys: Likewise.
+
+    Returns:
+        Coordinates ``[n]`` each; infinite where the target has no place for one.
+
+    Raises:
+        ConfigError: If there is no way from one to the other.
+    """
+    from rasterio.crs import CRS
+    from rasterio.warp import transform
+
+    try:
+        found = transform(CRS.from_user_input(source_crs), CRS.from_user_input(target_crs), xs, ys)
+    except Exception as error:  # GDAL's errors have no common base that is public
+        why = reason(error).split(" from '")[0]  # what follows are definitions, of pages
+        raise ConfigError(
+            f"coordinates can't be brought from {crs_name(source_crs)} to {crs_name(target_crs)} ({why})"
+        ) from error
+    return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+
+
+def crs_name(crs: str) -> str:
+    """A short name: the authority code, or what the WKT calls it."""
+    return crs.split('"')[1] if crs.count('"') > 1 else crs[:60]
+
+
+def _plain(value: np.ndarray) -> Any:
+    return value if value.ndim else float(value)
