@@ -16,6 +16,8 @@ from hiresattn.evaluation.outcomes import Outcome
 
 #: Cases from which on a calibration is more than noise.
 LEAST_CASES = 30
+#: Factors of a temperature that are nearer to 1 change nothing.
+_ALIKE = 0.005
 
 
 def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
@@ -51,7 +53,10 @@ def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
     except ConfigError as error:
         factor, kept = 1.0, str(error)
     after = _errors(truth, probabilities(logits_of(scores, several=several) / factor, several=several))
-    if kept is None and after["ece"] >= before["ece"]:
+    if kept is None and abs(factor - 1) < _ALIKE:
+        kept = "it is the best already"
+        factor, after = 1.0, before
+    elif kept is None and after["ece"] >= before["ece"]:
         kept = f"{model.temperature * factor:.3f} would change the ECE from {before['ece']:.4f} to {after['ece']:.4f}"
         factor, after = 1.0, before
     return {
