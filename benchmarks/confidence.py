@@ -32,7 +32,7 @@ from store import commit, store
 
 GRID, RISK, BUDGET = 2, 0.1, 6
 OPTIONS = TrainOptions(
-    crop_size=64,
+    crop_size=32,
     root_size=GRID * CELL,
     finest=CELL,
     grid=3,
@@ -42,8 +42,8 @@ OPTIONS = TrainOptions(
     augment="turns",
     batch_size=16,
     lr=2e-3,
-    epochs=8,
-    epoch_images=1000,
+    epochs=10,
+    epoch_images=800,
     device="cpu",
     threads=0,
 )

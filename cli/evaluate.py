@@ -173,6 +173,11 @@ def _table(found: "Evaluation") -> Iterator[str]:
     yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {counted(found.cases, 'case')}"
     if found.classified < found.images:
         yield f"Metrics are of the {found.classified} classified; accuracy over all: {found.accuracy_of_all:.3f}"
+    if found.trained_on:
+        yield (
+            f"The model was trained on {found.trained_on} of these images: this says how well it remembers, "
+            "not how good it is on others"
+        )
     yield ""
     words = {"top_k": found.top_k, "bins": found.bins}
     named = _WORDS | ({"auroc": "AUROC, mean", "brier": "Brier, 0 to 1"} if found.multi_label else {})

@@ -2,17 +2,18 @@
 
 import hashlib
 import math
-from dataclasses import dataclass, replace
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hiresattn.errors import CheckpointError, ConfigError
-from hiresattn.files import atomic_write
+from hiresattn.files import atomic_write, is_remote
 
 #: File of a model directory.
 REFERENCE = "reference.safetensors"
@@ -38,6 +39,8 @@ class Reference:
     """Distance within which ``WITHIN`` of images like the validation images lie; None = they were too few."""
     limit_cases: int = 0
     """Validation images that the limit rests on. Of less than 99 it is the largest distance."""
+    trained: Int64[np.ndarray, " m"] = field(default_factory=lambda: np.zeros(0, np.int64))
+    """``source_id`` of every image file that was trained on."""
 
     def distance(self, features: Float[np.ndarray, " d"]) -> float | None:
         """Mahalanobis distance of an image's coarse features, over the root of their number; None = there are none.
@@ -88,6 +91,15 @@ class Reference:
         return cls(mean.astype(np.float32), np.ascontiguousarray(factor, np.float32), count)
 
 
+def source_id(source: Any, region: tuple[int, int, int, int] | None) -> int | None:
+    """A number that tells an image file, or a window of it, from others; None = it isn't known by a path."""
+    if not isinstance(source, str | Path):
+        return None
+    name = str(source) if is_remote(str(source)) else os.path.realpath(source)
+    digest = hashlib.sha256(f"{name}|{region}".encode(errors="surrogateescape")).digest()
+    return int.from_bytes(digest[:8], "big", signed=True)
+
+
 def write_reference(path: Path, reference: Reference | None) -> dict[str, Any] | None:
     """Write the reference into a model directory, or remove that of an earlier model.
 
@@ -127,9 +139,8 @@ def read_reference(path: Path, facts: Any, width: int) -> Reference:
     file = path / REFERENCE
     try:
         arrays = load_file(file)
-        known = Reference(
-            arrays["mean"], arrays["factor"], facts["cases"], facts["limit"], facts["limit_cases"]
-        )
+        limits = (facts["cases"], facts["limit"], facts["limit_cases"])
+        known = Reference(arrays["mean"], arrays["factor"], *limits, arrays["trained"])
         if known.mean.shape != (width,) or known.factor.shape != (width, width):
             raise ValueError(f"features of another width than {width}")  # noqa: TRY301 - as the rest
         if not isinstance(known.limit, float | None) or reference_facts(known) != facts:
@@ -142,4 +153,4 @@ def read_reference(path: Path, facts: Any, width: int) -> Reference:
 
 
 def _bytes(reference: Reference) -> bytes:
-    return save({"mean": reference.mean, "factor": reference.factor})
+    return save({name: getattr(reference, name) for name in ("mean", "factor", "trained")})

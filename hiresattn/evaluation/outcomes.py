@@ -20,6 +20,7 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import LIKELY, Record, VisitedRegion
 from hiresattn.inference.sources import known_labels
 from hiresattn.pyramid.rescaled import window_of
+from hiresattn.reference import source_id
 
 #: Policies of the curve; ``best-first`` is the learned one.
 CURVE = ("best-first", "random", "lowres", "exhaustive")
@@ -165,6 +166,14 @@ def checked(examples: Iterable[Example], model: Model, split: str) -> list[Examp
                     f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest"
                 )
     return found
+
+
+def trained_on(examples: Sequence[Example], model: Model) -> int:
+    """How many of these images the model was trained on, as far as it knows."""
+    if model.reference is None:
+        return 0
+    known = set(model.reference.trained.tolist())
+    return sum(source_id(example.source, example.region) in known for example in examples)
 
 
 def _too_many(examples: Sequence[Example], model: Model) -> str:

@@ -18,7 +18,7 @@ from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated, conformal_sets, cooled
-from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes
+from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes, trained_on
 from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.evaluation.tables import TABLES, tables
@@ -211,6 +211,7 @@ def evaluate(
         found,
         manifest=str(manifest) if isinstance(manifest, str | Path) else "",
         scorer=chosen.scorer or loaded.config.scorer,
+        trained_on=trained_on(examples, loaded),
     )
     first = done[0][1]
     if chosen.calibrate and found.classified:

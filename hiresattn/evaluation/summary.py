@@ -94,6 +94,8 @@ class Evaluation:
     """Policies that were not run, and why."""
     top_k: int = TOP
     bins: int = BINS
+    trained_on: int = 0
+    """Images that the model was trained on: what it says of these it may remember."""
     manifest: str = ""
     """Its path; empty = examples were given."""
     budget: str = ""

@@ -1,6 +1,7 @@
 """What the training images look like from afar, once a model is trained: others are compared with them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from hiresattn.inference.domain import coarse_features
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
-from hiresattn.reference import Reference
+from hiresattn.reference import Reference, source_id
 from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import batch_size
 from hiresattn.training.data import Loader
@@ -43,7 +44,10 @@ def measured_reference(
     known = _coarse(net, loader, samples, options)
     if np.isfinite(known).all(1).sum() < 2:
         return None
-    return Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
+    found = Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
+    examples = [image.example for sample in samples for image in sample.images]
+    names = {source_id(example.source, example.region) for example in examples} - {None}
+    return replace(found, trained=np.array(sorted(name for name in names if name is not None), np.int64))
 
 
 def _coarse(

@@ -52,6 +52,8 @@ def test_a_column_labels_makes_a_model_of_labels_and_its_card_says_so(model):
     card = json.loads((model / "card.json").read_text())
     assert (card["classes"], card["config"]["multi_label"]) == (["blue", "red"], True)
     assert card["training"]["val_accuracy"] == 1
+    known = load_model(model).reference
+    assert (known.cases, known.limit, known.limit_cases, len(known.trained)) == (24, None, 8, 24)
 
 
 def test_an_answer_is_every_label_with_a_probability_of_a_half_and_all_probabilities(
@@ -116,6 +118,12 @@ def test_calibration_of_labels_is_written_or_says_why_not(run, work, model, tmp_
     result = run("evaluate", model, work / "m.csv", *words)
     assert result.exit_code == 0, result.stderr
     assert "all 40 predictions are correct" in result.stdout
+
+
+def test_images_that_were_trained_on_are_told_from_others(run, work, model):
+    words = ("evaluate", model, work / "m.csv", *WORDS, "--bootstrap", 0)
+    assert "The model was trained on 24 of these images" in run(*words, "--split", "all").stdout
+    assert "trained on" not in run(*words).stdout
 
 
 def test_a_column_label_is_several_labels_where_multi_label_is_asked_for(run, work, tmp_path):
