@@ -147,6 +147,7 @@ def classify(
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.records_file import RecordsFile
+    from hiresattn.inference.review import why_no_sets
     from hiresattn.report.results import ResultsFolder, is_results_folder
 
     loaded = load_model(model)
@@ -161,6 +162,8 @@ def classify(
         "on_error": "record",
         "per_source": per_source,
     }
+    if loaded.conformal is not None and (why := why_no_sets(loaded, ClassifyOptions(**chosen))):
+        click.echo(f"Warning: no {why}", err=True)
     overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
     with ExitStack() as stack:
         file = None

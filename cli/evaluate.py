@@ -160,6 +160,9 @@ def evaluate(
         source, error = failure["source"], one_line(failure["error"])
         click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
     click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found))))
+    if output is not None and found.belief.review.value and not as_json:
+        count = round(found.belief.review.value * found.belief.judged)
+        click.echo(f"{counted(count, 'case')} to review: {output}/review.csv")
     if found.calibration_error:
         raise ConfigError(found.calibration_error)
     if found.failed:

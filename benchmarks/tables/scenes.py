@@ -189,3 +189,31 @@ def fmow(result: dict[str, Any]) -> str:
             "nothing of accuracy on fMoW."
         ) + words
     return table(head, body) + words + source(result, "fmow_protocols.py")
+
+
+def confidence(result: dict[str, Any]) -> str:
+    """What prediction sets hold and what is flagged, over seeds, by what the scenes are made of."""
+    names = {"same images": "other scenes of the images that calibrated"}
+    body = []
+    for kind in dict.fromkeys(row["scenes"] for row in result["rows"]):
+        mine = [row for row in result["rows"] if row["scenes"] == kind]
+        shares = [span(mine, key) for key in ("coverage", "set_size", "accuracy")]
+        others = [row["accuracy_unreviewed"] for row in mine if row["accuracy_unreviewed"] is not None]
+        unreviewed = f"{sum(others) / len(others):.2f}" if others else "none left"
+        more = [f"{100 * mean(mine, 'out_of_domain'):.1f} %", f"{100 * mean(mine, 'review'):.0f} %"]
+        words = names.get(kind, kind if kind == "test images" else f"test images, {kind}")
+        body.append([words, str(mine[0]["cases"]), *shares, *more, unreviewed])
+    head = [
+        *("scenes of", "cases", "coverage", "classes in a set", "accuracy", "out of domain", "for review"),
+        "accuracy of the others",
+    ]
+    first = [row for row in result["rows"] if row["scenes"] == "same images"]
+    words = (
+        f"\n\n{len(first)} seeds, mean (lowest to highest). Scenes of 2 x 2 blood cells, three of them neutrophils, the "
+        f"fourth of 7 classes, seen at 32 px a cell; budget {result['budget']}. Sets at risk {result['risk']:g}, "
+        f"calibrated on {result['calibrated']:,} scenes: they should cover {1 - result['risk']:.0%}. ECE after "
+        f"calibration {mean(first, 'ece'):.3f}; the answer rests on {mean(first, 'sufficient'):.1f} of "
+        f"{mean(first, 'glimpses'):.1f} glimpses, and its probability loses {mean(first, 'comprehensiveness'):.2f} "
+        "without them."
+    )
+    return table(head, body) + words + source(result, "confidence.py")

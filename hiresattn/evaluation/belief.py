@@ -28,6 +28,8 @@ class Belief:
     """Share of the cases whose class is in their prediction set."""
     set_size: Measured
     """Classes in a prediction set."""
+    judged: int
+    """Cases of which the model says whether they need review."""
     review: Measured
     """Share of the cases that need review."""
     accuracy_unreviewed: Measured
@@ -87,6 +89,7 @@ def belief(
         calibrated_on=None if model.conformal is None or why else model.conformal.cases,
         coverage=share(in_sets, lambda o: o.truth in (o.prediction_set or ()), why),
         set_size=mean(in_sets, lambda o: float(len(o.prediction_set or ())), why),
+        judged=len(judged),
         review=share(judged, lambda o: o.needs_review, _UNJUDGED),
         accuracy_unreviewed=mean_of(
             [outcome for outcome, _ in fine],

@@ -23,6 +23,7 @@ def search_facts(options: ClassifyOptions) -> dict[str, Any]:
         "budget": asdict(Budget.parse(options.budget)),
         "stop": options.stop,
         "nms": options.nms,
+        "per_source": options.per_source,
         "until_confidence": options.until_confidence,
         "max_budget": None if options.max_budget is None else asdict(Budget.parse(options.max_budget)),
     }
@@ -37,6 +38,8 @@ def usable_sets(model: Model, options: ClassifyOptions) -> Conformal | None:
 
 def why_no_sets(model: Model, options: ClassifyOptions) -> str:
     """Why records get no prediction sets, and what to do; empty = they get them."""
+    if model.config.multi_label:
+        return "prediction sets are of one label per image, and the model predicts several"
     if model.conformal is None:
         return "the model is not calibrated for prediction sets; evaluate it with --calibrate"
     there, here = model.conformal.search, search_facts(options)
@@ -44,8 +47,8 @@ def why_no_sets(model: Model, options: ClassifyOptions) -> str:
     if not other:
         return ""
     return (
-        "prediction sets hold for searches like those that calibrated them, and these have another "
-        f"{' and another '.join(other)}; search alike, or calibrate with these options"
+        "prediction sets: they hold for searches like those that calibrated them, which had another "
+        f"{' and another '.join(name.replace('_', ' ') for name in other)}; search alike, or evaluate --calibrate so"
     )
 
 

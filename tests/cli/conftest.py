@@ -60,7 +60,9 @@ def classified(monkeypatch):
         config = SimpleNamespace(
             scorer="location", multi_label=False, classes=("sea", "land"), input=SimpleNamespace(mpp=None)
         )
-        return SimpleNamespace(name=name, sha256="0" * 64, config=config, k=(4, 2), temperature=1.0)
+        return SimpleNamespace(
+            name=name, sha256="0" * 64, config=config, k=(4, 2), temperature=1.0, conformal=None
+        )
 
     def classify_all(sources, model, **options):
         calls.sources, calls.model, calls.options = list(sources), model.name, options

@@ -167,8 +167,8 @@ def test_a_calibrated_model_says_which_cases_to_review(run, work, tmp_path):
         f"prediction sets at risk 0.3, written into the card: classes of probability {sets['least']:.3f}"
         in result.stdout
     )
-    result = run(*words, "-o", tmp_path, "--json")
-    found = json.loads(result.stdout)["belief"]
+    result = run(*words, "-o", tmp_path)
+    found = json.loads((tmp_path / "metrics.json").read_text())["belief"]
     assert found["coverage"]["value"] >= 0.7
     assert (found["risk"], found["calibrated_on"]) == (0.3, 36)
     with (tmp_path / "predictions.csv").open() as file:
@@ -179,12 +179,20 @@ def test_a_calibrated_model_says_which_cases_to_review(run, work, tmp_path):
     assert [row for row in rows if row["needs_review"] == "yes"] == sorted(review, key=rows.index)
     assert [float(row["score"]) for row in review] == sorted(float(row["score"]) for row in review)
     assert found["review"]["value"] == pytest.approx(len(review) / 36)
+    assert f"{len(review)} cases to review: {tmp_path}/review.csv" in result.stdout
     held = [row["label"] in row["prediction_set"].split("|") for row in rows]
     assert found["coverage"]["value"] == pytest.approx(np.mean(held))
     # a search that spends more is another one
     other = json.loads(run(*words, "--budget", 5, "--json").stdout)["belief"]
     assert other["coverage"]["value"] is None
     assert "another budget" in other["coverage"]["reason"]
+    one = [work / "0.png", "-m", work / "model", "--threads", 1, "--device", "cpu", "--json"]
+    result = run("classify", *one, "--budget", 5)
+    assert "Warning: no prediction sets: they hold for searches like" in result.stderr
+    assert json.loads(result.stdout)["prediction_set"] is None
+    result = run("classify", *one, "--budget", 3)
+    assert "prediction sets" not in result.stderr
+    assert json.loads(result.stdout)["prediction_set"] is not None
     card.write_text(before)
 
 
