@@ -209,8 +209,8 @@ def confidence(result: dict[str, Any]) -> str:
     ]
     first = [row for row in result["rows"] if row["scenes"] == "same images"]
     words = (
-        f"\n\n{len(first)} seeds, mean (lowest to highest). Scenes of 2 x 2 blood cells, three of them neutrophils, the "
-        f"fourth of 7 classes, seen at 32 px a cell; budget {result['budget']}. Sets at risk {result['risk']:g}, "
+        f"\n\n{len(first)} seeds, mean (lowest to highest). Scenes of 2 x 2 blood cells, three of them neutrophils, "
+        f"the fourth of 7 classes, seen at 32 px a cell; budget {result['budget']}. Sets at risk {result['risk']:g}, "
         f"calibrated on {result['calibrated']:,} scenes: they should cover {1 - result['risk']:.0%}. ECE after "
         f"calibration {mean(first, 'ece'):.3f}; the answer rests on {mean(first, 'sufficient'):.1f} of "
         f"{mean(first, 'glimpses'):.1f} glimpses, and its probability loses {mean(first, 'comprehensiveness'):.2f} "
