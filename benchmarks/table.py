@@ -26,7 +26,6 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "oddcell": ("oddcell", scenes.oddcell),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
-    "confidence": ("confidence", scenes.confidence),
     "megamnist": ("megamnist", scenes.megamnist),
     "fmow": ("fmow-synthetic", scenes.fmow),
     "localisation": ("localisation", learning.localisation),
