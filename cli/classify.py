@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
+    from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.record import Record
 
     Source = str | Example | Unusable | Case
@@ -147,7 +148,6 @@ def classify(
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.records_file import RecordsFile
-    from hiresattn.inference.review import why_no_sets
     from hiresattn.report.results import ResultsFolder, is_results_folder
 
     loaded = load_model(model)
@@ -162,8 +162,7 @@ def classify(
         "on_error": "record",
         "per_source": per_source,
     }
-    if loaded.conformal is not None and (why := why_no_sets(loaded, ClassifyOptions(**chosen))):
-        click.echo(f"Warning: no {why}", err=True)
+    _warn_of_sets(loaded, ClassifyOptions(**chosen))
     overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
     with ExitStack() as stack:
         file = None
@@ -206,6 +205,14 @@ def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Call
         sys.stdout.flush()
 
     return put
+
+
+def _warn_of_sets(model: "Model", options: "ClassifyOptions") -> None:
+    """Say why records have no prediction sets, where the model is calibrated for them."""
+    from hiresattn.inference.review import why_no_sets
+
+    if model.conformal is not None and (why := why_no_sets(model, options)):
+        click.echo(f"Warning: no {why}", err=True)
 
 
 def _layers(output: str, *, resume: bool, overwrite: bool, dry_run: bool) -> LayersFile | None:
