@@ -11,12 +11,12 @@ export PIP_ROOT_USER_ACTION := ignore
 # Waiting threads that spin take the cores from those that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-gpu lint docs bench
+.PHONY: help demo test test-slow test-gpu test-browser lint docs bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       classify a gigapixel scene (made on the spot) and draw where the model looked"
-	@echo "make test       the tests;  make test-slow, make test-gpu: those that need time or a GPU"
+	@echo "make test       the tests;  make test-slow, make test-gpu, make test-browser: those that need time, a GPU, Chromium"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the documentation, strictly, into build/site"
 	@echo "make bench      the benchmarks, and the tables of README and docs from them (long)"
@@ -32,6 +32,10 @@ test-slow: $(READY)
 
 test-gpu: $(READY)
 	$(RUN) pytest -q -m gpu
+
+test-browser: $(READY)
+	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
+	$(RUN) pytest -q -m browser
 
 lint: $(READY)
 	$(RUN) ruff check .

@@ -22,6 +22,7 @@ from hiresattn_cli.info import info
 from hiresattn_cli.init import init
 from hiresattn_cli.locate import locate
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
+from hiresattn_cli.report import report
 from hiresattn_cli.train import train
 
 INTERRUPTED = 130
@@ -79,6 +80,7 @@ for _command in (
     evaluate,
     locate,
     export,
+    report,
     export_attention,
     extract,
     describe,

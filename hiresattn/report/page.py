@@ -1,0 +1,214 @@
+"""The results as one HTML file that needs no server: a list of cases, and for each what was looked at."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hiresattn.errors import ConfigError, HiresattnError, WriteError, reason
+from hiresattn.files import atomic_write
+from hiresattn.inference.lines import json_line
+from hiresattn.inference.record import Record, VisitedRegion
+from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.report.view import display_range, read_view, to_image
+
+#: Longer side of an overview and of a look, px.
+_OVERVIEW, _LOOK = 768, 256
+#: Most looks of a case that have a picture of their own.
+_LOOKS = 6
+#: Most bytes of the overviews and of the looks of a case, JPEG: with base64 and the rest 200 kB are not exceeded.
+_BYTES = {"overview": 75_000, "look": 55_000}
+_QUALITIES = (82, 70, 55, 40, 25)
+#: Where the cases and their list go in the page.
+_CASES, _LIST = "<!--CASES-->", "<!--LIST-->"
+
+
+@dataclass
+class Report:
+    """What a report holds."""
+
+    cases: int = 0
+    notes: list[str] = field(default_factory=list)
+    """Images whose pictures are missing, and why."""
+
+
+def write_report(
+    records: Iterable[Record],
+    path: str | os.PathLike[str],
+    *,
+    values: tuple[float, float] | None = None,
+    overwrite: bool = False,
+    progress: Callable[[int, str], None] | None = None,
+) -> Report:
+    """Write records as one HTML file, which opens in any browser and reads nothing else.
+
+    The images are opened again for pictures: of each a coarse view, of each case the looks that carry the answer. An
+    image that can't be opened has none; what the record says is there.
+
+    Args:
+        records: As ``classify`` returns them, or ``read_records`` reads them; one is in memory at a time.
+        path: The file.
+        values: Pixel values to show as black and as white; see ``draw_overlay``.
+        overwrite: Replace what is there.
+        progress: Called with the number of cases done and the name of the last.
+
+    Returns:
+        How many cases it holds, and what is missing.
+
+    Raises:
+        ConfigError: If the file is there, or there are no records.
+        WriteError: If it can't be written.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ConfigError(f"{path}: that is a folder; give the name of a file, such as report.html")
+    if path.exists() and not overwrite:
+        raise ConfigError(f"{path}: is there already; overwrite replaces it, or give another file")
+    head, _, rest = (
+        files("hiresattn.report").joinpath("page.html").read_text(encoding="utf-8").partition(_CASES)
+    )
+    middle, _, tail = rest.partition(_LIST)
+    found = Report()
+    listed = []
+    try:
+        with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
+            file.write(head)
+            for record in records:
+                file.write(_script(f"case-{found.cases}", _case(record, values, found.notes)))
+                listed.append(_summary(record))
+                found.cases += 1
+                if progress is not None:
+                    progress(found.cases, record.source)
+            if not listed:
+                raise ConfigError(f"{path}: there are no records to show")
+            file.write(middle + _script("list", listed) + tail)
+    except HiresattnError:
+        raise
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror or error}); check its folder") from error
+    return found
+
+
+def _script(name: str, value: Any) -> str:
+    """Data in a page: JSON in which nothing ends the element."""
+    text = json_line(value).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{text}</script>\n'
+
+
+def _summary(record: Record) -> dict[str, Any]:
+    """A row of the list."""
+    return {
+        "name": record.source,
+        "images": len(record.sources),
+        "region": record.region,
+        "answer": _answer(record),
+        "score": record.score,
+        "set": record.prediction_set,
+        "review": record.needs_review,
+        "label": record.label,
+        "looks": record.cost.glimpses,
+        "share": record.cost.fraction_read,
+    }
+
+
+def _answer(record: Record) -> str:
+    if record.labels is not None:
+        return ", ".join(record.labels) or "no label"
+    return record.class_name or ("failed" if record.status == "error" else record.status.replace("_", " "))
+
+
+def _case(record: Record, values: tuple[float, float] | None, notes: list[str]) -> dict[str, Any]:
+    """All that the page shows of a case."""
+    facts = record.to_json() | {"answer": _answer(record)}
+    facts["regions"] = [
+        [r.id, r.parent, r.depth, r.y, r.x, r.height, r.width, round(r.attention, 6), r.source]
+        for r in record.regions
+    ]
+    facts["pictures"], facts["crops"] = _pictures(record, values, notes)
+    return facts
+
+
+def _pictures(
+    record: Record, values: tuple[float, float] | None, notes: list[str]
+) -> tuple[list[dict[str, Any]], dict[int, str]]:
+    """An overview of each image that is part of the answer, and the looks of most weight, as data addresses."""
+    decisive = _decisive(record)
+    overviews: list[dict[str, Any]] = []
+    crops: dict[int, Image.Image] = {}
+    shown: list[tuple[dict[str, Any], Image.Image]] = []
+    numbers = [n for n, one in enumerate(record.sources) if one.error is None] or (
+        [0] if record.regions else []
+    )
+    for number in numbers:
+        named = record.sources[number] if record.sources else record
+        picture: dict[str, Any] = {
+            "source": number,
+            "name": named.source,
+            "frame": named.region,
+            "image": None,
+        }
+        overviews.append(picture)
+        if not any(region.source == number for region in record.regions):
+            continue
+        try:
+            with open_pyramid(named.source) as pyramid:
+                picture["frame"] = frame = named.region or (0, 0, pyramid.height, pyramid.width)
+                view = read_view(pyramid, frame, max(_OVERVIEW // len(numbers), 256))
+                low, high = display_range(view, pyramid.dtype)
+                if values is not None:
+                    low, high = np.full_like(low, values[0]), np.full_like(high, values[1])
+                shown.append((picture, to_image(view, low, high)))
+                for region in decisive:
+                    if region.source == number:
+                        crops[region.id] = _crop(pyramid, region, low, high)
+        except (HiresattnError, OSError) as error:
+            picture["note"] = reason(error)
+            notes.append(f"{named.source}: no pictures of it: {reason(error)}")
+    for (picture, _), data in zip(shown, _jpegs([i for _, i in shown], _BYTES["overview"]), strict=True):
+        picture["image"] = data
+    return overviews, dict(zip(crops, _jpegs(list(crops.values()), _BYTES["look"]), strict=True))
+
+
+def _decisive(record: Record) -> list[VisitedRegion]:
+    """The looks that carry the answer, then those of most weight."""
+    first = set(record.sufficient or ())
+    return sorted(record.regions, key=lambda r: (r.id not in first, -r.attention, r.id))[:_LOOKS]
+
+
+def _crop(pyramid: Pyramid, region: VisitedRegion, low: np.ndarray, high: np.ndarray) -> Image.Image:
+    """A look: at native resolution, or reduced where it is larger than the picture."""
+    side = min(max(region.height, region.width), _LOOK)
+    return to_image(read_view(pyramid, (region.y, region.x, region.height, region.width), side), low, high)
+
+
+def _jpegs(images: list[Image.Image], most: int) -> list[str]:
+    """Images as data addresses, of the best quality at which they are small enough together."""
+    encoded: list[bytes] = []
+    for quality in _QUALITIES:
+        encoded = [_jpeg(image, quality) for image in images]
+        if sum(map(len, encoded)) <= most:
+            break
+    while sum(map(len, encoded)) > most:
+        images = [image.reduce(2) for image in images]
+        encoded = [_jpeg(image, _QUALITIES[-1]) for image in images]
+    return [f"data:image/jpeg;base64,{base64.b64encode(data).decode()}" for data in encoded]
+
+
+def _jpeg(image: Image.Image, quality: int) -> bytes:
+    file = io.BytesIO()
+    image.save(file, "JPEG", quality=quality, optimize=True)
+    return file.getvalue()
+
+
+def embedded(page: str, name: str) -> Any:
+    """The data of a page, by the name of their element: ``list``, ``case-0`` and so on."""
+    _, _, rest = page.partition(f'<script type="application/json" id="{name}">')
+    return json.loads(rest.partition("</script>")[0])

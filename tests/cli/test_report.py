@@ -1,0 +1,53 @@
+"""`report`: a results folder, or a file of records, as one HTML file."""
+
+import json
+
+import pytest
+
+from hiresattn.inference.lines import json_line
+from hiresattn.report.page import embedded
+from tests.cli.conftest import prediction
+
+
+@pytest.fixture
+def records(image, tmp_path):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    some = [prediction(image), prediction("absent.svs")]
+    lines = [json_line(record.to_json() | {"key": "k"}) + "\n" for record in some]
+    (folder / "records.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_a_folder_and_a_file_give_the_same_page(run, records, tmp_path):
+    result = run("report", records, "-o", tmp_path / "1.html")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert result.stderr.startswith(
+        "Warning: absent.svs: no pictures of it: absent.svs: there is no such file"
+    )
+    assert result.stderr.endswith(f"2 cases in {tmp_path / '1.html'}\n")
+    assert run("report", records / "records.jsonl", "-o", tmp_path / "2.html").exit_code == 0
+    first, second = ((tmp_path / name).read_text() for name in ("1.html", "2.html"))
+    assert first == second
+    assert [row["answer"] for row in embedded(first, "list")] == ["sea", "sea"]
+    assert embedded(first, "case-0")["pictures"][0]["image"]
+
+
+def test_what_is_there_is_kept_unless_asked(run, records, tmp_path):
+    path = tmp_path / "r.html"
+    path.write_text("mine")
+    result = run("report", records, "-o", path)
+    assert (result.exit_code, path.read_text()) == (1, "mine")
+    assert "is there already" in result.stderr
+    assert run("-q", "report", records, "-o", path, "--overwrite").stderr == ""
+
+
+def test_what_holds_no_records_is_an_error_in_one_line(run, records, tmp_path):
+    for name in ("absent.jsonl", "."):
+        result = run("report", tmp_path / name, "-o", tmp_path / "r.html")
+        assert result.exit_code == 1
+        assert result.stderr.count("\n") == 1
+    (records / "records.jsonl").write_text(json.dumps({"what": 1}) + "\n")
+    result = run("report", records, "-o", tmp_path / "r.html")
+    assert (result.exit_code, (tmp_path / "r.html").exists()) == (1, False)
+    assert "records.jsonl, line 1: not a record" in result.stderr

@@ -1,0 +1,218 @@
+"""The results as a page: all that a record says is in it, nothing in it is run or fetched, and it stays small."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hiresattn.errors import ConfigError, WriteError
+from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
+from hiresattn.report.page import embedded, write_report
+
+SIDE = 1200
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    """Noise, which JPEG makes larger than any photograph, and a marked square at row 300, column 600."""
+    pixels = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), dtype=np.uint8)
+    pixels[300:364, 600:664] = (250, 10, 10)
+    path = tmp_path_factory.mktemp("images") / "a.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def record(image, source=None, **changes):
+    regions = [
+        VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 0.1, 0.0),
+        VisitedRegion(1, 0, 1, 300, 600, 64, 64, 0.5, -1.0),
+    ]
+    regions += [VisitedRegion(n, 0, 1, 8 * n, 8 * n, 300, 300, 0.4 / 62, -2.0) for n in range(2, 64)]
+    values = {
+        "class_name": "sea",
+        "score": 0.9,
+        "scores": {"sea": 0.9, "land": 0.1},
+        "sufficient": (1,),
+        "score_without": 0.3,
+        "needs_review": False,
+        "regions": tuple(regions),
+        "sources": (CaseSource(str(image), height=SIDE, width=SIDE, mpp=0.5),),
+        "cost": Cost(glimpses=64, fraction_read=0.25, stop_reason="budget"),
+        "model": {"name": "m", "sha256": "ab" * 32},
+    }
+    return Record(str(source or image), "ok", **{**values, **changes})
+
+
+def jpeg(address):
+    kind, data = address.split(",")
+    assert kind == "data:image/jpeg;base64"
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_a_case_is_in_the_page_with_its_pictures(image, tmp_path):
+    made = write_report([record(image)], tmp_path / "r.html")
+    assert (made.cases, made.notes) == (1, [])
+    page = (tmp_path / "r.html").read_text()
+    (row,), case = embedded(page, "list"), embedded(page, "case-0")
+    assert (row["answer"], row["score"], row["looks"], row["share"]) == ("sea", 0.9, 64, 0.25)
+    assert case["scores"] == {"sea": 0.9, "land": 0.1}
+    assert case["regions"][1][:7] == [1, 0, 1, 300, 600, 64, 64]
+    look = np.asarray(jpeg(case["crops"]["1"]))
+    assert look.shape == (64, 64, 3)  # native resolution
+    assert np.abs(look[8:-8, 8:-8].astype(int) - (250, 10, 10)).max() < 40
+    (picture,) = case["pictures"]
+    assert picture["frame"] == [0, 0, SIDE, SIDE]
+    overview = np.asarray(jpeg(picture["image"])).astype(int)
+    scale = SIDE / len(overview)
+    assert overview[int(332 / scale), int(632 / scale)].tolist() == pytest.approx((250, 10, 10), abs=60)
+    assert len(page) < 230_000  # the page itself, and 200 kB a case
+
+
+def test_200_cases_stay_within_200_kb_each(image, tmp_path):
+    one = record(image)
+    write_report([one] * 3, tmp_path / "3.html")
+    write_report([one], tmp_path / "1.html")
+    sizes = [(tmp_path / name).stat().st_size for name in ("1.html", "3.html")]
+    assert (sizes[1] - sizes[0]) / 2 <= 200_000
+
+
+def test_nothing_is_run_or_fetched(image, tmp_path):
+    evil = "</script><script>alert(1)</script><!--<img src=http://x/y>"
+    write_report([record(image, class_name=evil, scores={evil: 0.9}, warnings=(evil,))], tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert embedded(page, "list")[0]["answer"] == evil
+    assert page.count("<script") == page.count("</script>") == 3  # the case, the list, the page's own
+    assert "default-src 'none'" in page
+    outside = re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.DOTALL)
+    assert set(re.findall(r"https?://[^\s\"'`]+", outside)) <= {"http://www.w3.org/2000/svg"}
+    assert "innerHTML" not in page
+
+
+def test_what_cant_be_opened_has_no_picture_and_all_facts(image, tmp_path):
+    sources = (
+        CaseSource(str(image)),
+        CaseSource("absent.svs"),
+        CaseSource("bad.svs", error="bad.svs: broken"),
+    )
+    regions = (
+        VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 0.5, 0.0),
+        VisitedRegion(1, None, 0, 0, 0, 9, 9, 0.5, 0.0, source=1),
+    )
+    case = record("P1", case="P1", sources=sources, regions=regions, sufficient=None)
+    error = Record("c.svs", "error", error="c.svs: broken")
+    made = write_report([case, error], tmp_path / "r.html")
+    assert (made.cases, len(made.notes)) == (2, 1)
+    assert made.notes[0].startswith("absent.svs: no pictures of it:")
+    page = (tmp_path / "r.html").read_text()
+    first, second = embedded(page, "case-0"), embedded(page, "case-1")
+    assert [bool(one["image"]) for one in first["pictures"]] == [True, False]
+    assert "absent.svs" in first["pictures"][1]["note"]
+    assert list(first["crops"]) == ["0"]
+    assert (second["error"], second["pictures"], second["answer"]) == ("c.svs: broken", [], "failed")
+
+
+def test_a_window_is_shown_as_the_window(image, tmp_path):
+    window = (250, 550, 200, 400)
+    regions = (VisitedRegion(0, None, 0, 250, 550, 200, 200, 1.0, 0.0),)
+    facts = CaseSource(str(image), region=window)
+    write_report([record(image, region=window, regions=regions, sources=(facts,))], tmp_path / "r.html")
+    (picture,) = embedded((tmp_path / "r.html").read_text(), "case-0")["pictures"]
+    assert picture["frame"] == list(window)
+    assert jpeg(picture["image"]).size == (768, 384)
+
+
+def test_a_page_is_written_whole_and_replaces_only_when_asked(image, tmp_path):
+    path = tmp_path / "r.html"
+    with pytest.raises(ConfigError, match="no records"):
+        write_report([], path)
+    assert not path.exists()
+    write_report([record(image)], path)
+    first = path.read_bytes()
+    with pytest.raises(ConfigError, match="is there already"):
+        write_report([record(image)], path)
+    write_report([record(image)], path, overwrite=True)
+    assert path.read_bytes() == first
+    with pytest.raises(WriteError, match="can't be written"):
+        write_report([record(image)], tmp_path / "absent" / "r.html")
+
+
+ACTS = """<script>
+"use strict";
+const seen = {};
+const press = (target, key) => target.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true}));
+const names = () => [...$("rows").children].map(row => row.firstChild.textContent);
+seen.start = names();
+$("heads").children[2].firstChild.click(); seen.sorted = names();
+$("heads").children[2].firstChild.click(); seen.reversed = names();
+$("filter").value = "sea"; $("filter").dispatchEvent(new Event("input")); seen.filtered = names();
+$("filter").value = ""; $("doubtful").checked = true;
+$("doubtful").dispatchEvent(new Event("input")); seen.doubtful = names();
+$("doubtful").checked = false; $("doubtful").dispatchEvent(new Event("input"));
+$("rows").firstChild.click(); press($("rows").firstChild, "ArrowDown");
+seen.opened = $("case").querySelector("h2").textContent; seen.focused = document.activeElement.firstChild.textContent;
+press(document.activeElement, "End");
+const lines = () => [...document.querySelectorAll("rect.r")].filter(line => line.style.display !== "none").length;
+setTimeout(() => {
+  seen.lines = lines();
+  $("order").value = 2; $("order").dispatchEvent(new Event("input")); seen.replayed = lines();
+  $("order").value = 64; $("order").dispatchEvent(new Event("input"));
+  document.querySelectorAll("input[type=checkbox]")[1].click(); seen.decisive = lines();
+  seen.crop = $("crop").naturalWidth; seen.told = $("crop").nextSibling.textContent;
+  document.querySelector("rect.r").dispatchEvent(new MouseEvent("click")); seen.picked = $("crop").alt;
+  seen.alerts = window.alerted || 0;
+  document.title = JSON.stringify(seen);
+}, 500);
+</script>"""
+
+
+@pytest.mark.browser
+def test_in_a_browser_lists_sort_filter_and_open_and_looks_replay(image, tmp_path):
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    assert browser, "no Chromium; `apt-get install chromium`, or another that is called chromium"
+    some = [
+        record(image, source="b.svs", score=0.5, needs_review=True, review_reasons=("may be <b>",)),
+        record(image, source="a.svs", class_name="land", score=0.9),
+        Record("c.svs", "error", error="c.svs: broken", needs_review=True),
+    ]
+    write_report(some, tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    (tmp_path / "r.html").write_text(page.replace("</body>", ACTS + "</body>"))
+    words = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    words += [
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=3000",
+    ]
+    done = subprocess.run(  # noqa: S603
+        [*words, "--dump-dom", f"file://{tmp_path / 'r.html'}"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in done.stderr
+    seen = json.loads(unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1]))
+    assert seen == {
+        "start": ["b.svs", "a.svs", "c.svs"],
+        "sorted": ["b.svs", "a.svs", "c.svs"],
+        "reversed": ["c.svs", "a.svs", "b.svs"],
+        "filtered": ["b.svs"],
+        "doubtful": ["c.svs", "b.svs"],
+        "opened": "a.svs",
+        "focused": "a.svs",
+        "lines": 64,
+        "replayed": 2,
+        "decisive": 1,
+        "crop": 64,
+        "told": seen["told"],
+        "picked": "look 0",
+        "alerts": 0,
+    }
+    assert "At native resolution." in seen["told"]
