@@ -29,11 +29,11 @@ from scenes.slides import Slide, compose
 from scenes.writers import write_tiff
 from store import store
 
-SIDE, BUDGET, LEAST = 1024, 40, 0.1
-COUNTS = {"train": 64, "val": 16, "test": 40}
-EMPTY = 12
+SIDE, BUDGET, LEAST = 768, 40, 0.1
+COUNTS = {"train": 48, "val": 8, "test": 24}
+EMPTY = 8
 ALIKE: dict[str, Any] = {"budget": BUDGET, "stop": None, "device": "cpu", "threads": 1}
-OPTIONS = TrainOptions(batch_size=8, epochs=7, crop_size=64, augment="turns", device="cpu", threads=1)
+OPTIONS = TrainOptions(batch_size=8, epochs=6, crop_size=64, augment="turns", device="cpu", threads=1)
 
 
 def written(folder: Path, seed: int, split: str, shared: Path, *, empty: bool = False) -> tuple[Path, Slide]:
@@ -144,7 +144,18 @@ def main(shared: Path, work: Path, seeds: str) -> None:
             masks["empty"] = answers.count("no_foreground") / EMPTY
             print(masks, flush=True)
     tissue = float(np.mean([slide.tissue.mean() for _, slide in slides["test"]]))
-    print(store("foreground", rows=rows, mask=masks, tissue=tissue, budget=BUDGET, counts=COUNTS, side=SIDE))
+    print(
+        store(
+            "foreground",
+            rows=rows,
+            mask=masks,
+            tissue=tissue,
+            budget=BUDGET,
+            counts=COUNTS,
+            side=SIDE,
+            empty=EMPTY,
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "needle-files": ("needle-files", needle.needle_files),
     "hints": ("hints", needle.hints),
     "islands": ("islands", scenes.islands),
+    "foreground": ("foreground", scenes.foreground),
     "oddcell": ("oddcell", scenes.oddcell),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),

@@ -197,10 +197,16 @@ class _Map(NamedTuple):
         return upper * (1 - down) + lower * down
 
 
-def is_slide(pyramid: Pyramid) -> bool:
-    """Whether an image is taken for a slide: three bands of uint8, a known size of a px below ``SLIDE_MPP``, no CRS."""
+def is_slide(pyramid: Pyramid, mpp: float | None = None) -> bool:
+    """Whether an image is taken for a slide: three bands of uint8, a known size of a px below ``SLIDE_MPP``, no CRS.
+
+    Args:
+        pyramid: The image.
+        mpp: Micrometres per px, in place of what the image says.
+    """
+    mpp = mpp or pyramid.mpp
     rgb = str(pyramid.dtype) == "uint8" and pyramid.channels == len("RGB")
-    return rgb and pyramid.crs is None and pyramid.mpp is not None and pyramid.mpp < SLIDE_MPP
+    return rgb and pyramid.crs is None and mpp is not None and mpp < SLIDE_MPP
 
 
 def overview(

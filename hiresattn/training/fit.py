@@ -130,7 +130,7 @@ def _fit(
     config = model_config(
         options,
         tuple(sorted(class_counts(train_examples))),
-        replace(first_rule([e.source for e in train_examples], options, earlier, encoder, skipped), mpp=at),
+        first_rule([e.source for e in train_examples], options, earlier, encoder, skipped, at),
         encoder,
     )
     net = _fresh_net(config, encoder, options).to(processes.device)

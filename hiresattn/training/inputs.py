@@ -105,11 +105,14 @@ def known_range(
     return None
 
 
-def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder: EncoderSpec) -> InputConfig:
+def input_rule(
+    source: Any, options: TrainOptions, earlier: Card | None, encoder: EncoderSpec, at: float | None = None
+) -> InputConfig:
     """How the pixels of the training images become the network's input, by one of them.
 
     Values are scaled as ``options.value_range`` says; else as the model that training starts from scales them,
-    if it takes images like these; else as in the training of a pretrained encoder.
+    if it takes images like these; else as in the training of a pretrained encoder. Regions are counted in px of ``at``
+    micrometres; None = in level-0 px.
 
     Raises:
         DomainError: If it has not the bands, or its value range has to be given.
@@ -142,19 +145,22 @@ def input_rule(source: Any, options: TrainOptions, earlier: Card | None, encoder
             filter=options.filter,
             channels=None if options.bands else count,
             nodata=options.nodata,
-            foreground=_foreground(pyramid, options, earlier),
+            mpp=at,
+            foreground=_foreground(pyramid, options, earlier, at),
         )
         check_domain(pyramid, rule)
         return rule
 
 
-def _foreground(pyramid: Pyramid, options: TrainOptions, earlier: Card | None) -> str | None:
+def _foreground(
+    pyramid: Pyramid, options: TrainOptions, earlier: Card | None, at: float | None
+) -> str | None:
     """What of the images is looked at, where the options leave that open: as the earlier model does, else by one."""
     if options.foreground != "auto":
         return None if options.foreground == "none" else options.foreground
     if earlier is not None:
         return earlier.config.input.foreground
-    return "tissue" if is_slide(pyramid) else None
+    return "tissue" if is_slide(pyramid, at) else None
 
 
 def first_rule(
@@ -163,13 +169,14 @@ def first_rule(
     earlier: Card | None,
     encoder: EncoderSpec,
     on_skip: Callable[[HiresattnError], None] | None,
+    at: float | None = None,
 ) -> InputConfig:
     """``input_rule`` of the first image; where images may be skipped, of the first with the bands and type of most.
 
     Up to ``MOST_OPENED`` images, from the first to the last, tell what most are like.
     """
     if on_skip is None:
-        return input_rule(sources[0], options, earlier, encoder)
+        return input_rule(sources[0], options, earlier, encoder, at)
     count = len(sources)
     some = dict.fromkeys(np.linspace(0, count - 1, min(count, MOST_OPENED)).astype(int).tolist())
     kinds: dict[Any, list[Any]] = {}
@@ -185,7 +192,7 @@ def first_rule(
             kinds.setdefault(kind, []).append(sources[number])
     if not kinds:
         raise ConfigError("none of the training images can be opened; check their paths")
-    return input_rule(max(kinds.values(), key=len)[0], options, earlier, encoder)
+    return input_rule(max(kinds.values(), key=len)[0], options, earlier, encoder, at)
 
 
 def with_measured_range(rule: InputConfig, measured: np.ndarray) -> InputConfig:

@@ -108,6 +108,8 @@ def test_slides_are_looked_at_where_they_have_tissue_unless_asked_otherwise(
     image = ArrayPyramid(np.zeros((64, 64, bands), dtype), mpp=mpp)
     options = TrainOptions(foreground=foreground, value_range=(0, 255), crop_size=32)
     assert input_rule(image, options, None, find_encoder("small")).foreground == expected
+    if foreground == "auto" and (dtype, bands, mpp) == ("uint8", 3, None):  # the manifest may say it
+        assert input_rule(image, options, None, find_encoder("small"), 0.5).foreground == "tissue"
 
 
 def test_a_model_of_slides_keeps_it_in_its_card_and_calls_an_empty_slide_no_class(tmp_path):
