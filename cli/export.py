@@ -1,33 +1,55 @@
-"""``hiresattn export``: records as layers of geospatial programs."""
+"""``hiresattn export``: records as layers of geospatial programs, or as objects of QuPath."""
 
 import click
 
+from hiresattn.errors import counted
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES
 
 
 @click.command(
     cls=Command,
-    short_help="Write records as layers: GeoPackage, GeoParquet, GeoJSON.",
-    example="hiresattn export records.jsonl -o scenes.gpkg",
+    short_help="Write records as layers (GeoPackage, GeoJSON …) or for QuPath.",
+    example="hiresattn export records.jsonl -o scenes.gpkg\nhiresattn export out/ --to qupath -o qupath",
 )
 @click.argument("records", nargs=-1, required=True, metavar="RECORDS...")
 @group(
     "Options",
-    click.option("-o", "--output", required=True, metavar="FILE", help=f"File, {SUFFIXES}."),
-    click.option("--overwrite", is_flag=True, help="Replace FILE, where it is there."),
+    click.option(
+        "--to",
+        type=click.Choice(["layers", "qupath"]),
+        default="layers",
+        show_default=True,
+        help="What to write: layers, or a GeoJSON file per image whose objects QuPath opens.",
+    ),
+    click.option(
+        "-o", "--output", required=True, metavar="FILE|DIR", help=f"File, {SUFFIXES}; for QuPath a folder."
+    ),
+    click.option("--overwrite", is_flag=True, help="Replace files that are there."),
 )
 @click.pass_context
-def export(ctx: click.Context, /, records: tuple[str, ...], *, output: str, overwrite: bool) -> None:
+def export(ctx: click.Context, /, records: tuple[str, ...], *, to: str, output: str, overwrite: bool) -> None:
     """Write records of `classify -o` as layers: scenes, a row per source, and regions, a row per region looked at.
 
     RECORDS are files of JSON lines, or results folders. A GeoPackage holds both layers; of the other formats FILE has
     the scenes and NAME.regions.SUFFIX beside it the regions. Coordinates are those of the sources' own CRS, of GeoJSON
     and of several CRS longitude and latitude. No source is opened.
+
+    For QuPath (--to qupath) every look is an object inside the one that it was chosen from: annotations of the answer's
+    class where they carry it, else detections. Open the image there, and drop its file on it.
     """
+    from hiresattn.inference.read_records import read_records
+
+    if to == "qupath":
+        from hiresattn.report.qupath import write_qupath
+
+        read = (record for name in records for record in read_records(name))
+        written = write_qupath(read, output, overwrite=overwrite)
+        if ctx.obj >= 0:
+            click.echo(f"{counted(len(written), 'file')} in {output}", err=True)
+        return
     from hiresattn.geo.outputs import check_layers
     from hiresattn.geo.outputs import export as write
-    from hiresattn.inference.read_records import read_records
 
     check_layers(output)
     found = [record for name in records for record in read_records(name)]
