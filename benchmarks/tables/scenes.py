@@ -142,15 +142,15 @@ def foreground(result: dict[str, Any]) -> str:
             mine = [r for r in result["rows"] if (r["policy"], r["foreground"]) == (policy, used)]
             seen = percent(mean(mine, "seen")) if used == "tissue" else ""
             off = f"{100 * mean(mine, 'off'):.2g} % ({100 * max(r['off'] for r in mine):.2g} %)"
-            body.append([f"{policy}, {words}", off, span(mine, "hit"), span(mine, "accuracy"), seen])
-    head = ["", "looks at glass or ink (worst seed)", "hit", "accuracy", "tissue seen"]
+            body.append([f"{policy}, {words}", off, percent(mean(mine, "thin")), span(mine, "hit"), seen])
+    head = ["", "looks without tissue (worst seed)", "with less than 10 %", "hit", "tissue seen"]
     mask, counts = result["mask"], result["counts"]
     seeds = len({r["seed"] for r in result["rows"]})
     words = (
         f"\n\n{counts['test']} test slides of {result['side']:,} px, of each {percent(result['tissue'])} tissue, half "
         f"of that pale; {seeds} seeds, each trained on {counts['train']} slides with boxes, for a few minutes only; "
-        f"budget {result['budget']}, no stop. A look is on glass or ink where less than a tenth of its region is "
-        "tissue; root regions don't count. Hit: a finest region holds the middle of the cell. Cells that lie where no "
+        f"budget {result['budget']}, no stop. Looks without a px of tissue are at glass, ink or black alone; "
+        "root regions don't count. Hit: a finest region holds the middle of the cell. Cells that lie where no "
         f"foreground was found: {percent(mask['lost'])}. Tiles read for it beyond the first look: {mask['tiles']:.0f}. "
         f"Px of the map that are all glass, ink or black, and were taken for tissue: {100 * mask['wrong_px']:.2g} %. "
         f"Slides without tissue that got the status `no_foreground`: {percent(mask['empty'])}."

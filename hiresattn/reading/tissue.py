@@ -93,8 +93,8 @@ def _bright_field(some: Float[np.ndarray, "n c"]) -> _Find:
 def _white(some: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
     """The colour of the slide's glass: the commonest that is bright and nearly white.
 
-    Where that is as white as what wasn't scanned, the next one, if it is common. A colour that isn't common may be that
-    of pale tissue: its green, which stains absorb most, is raised.
+    Where that is as white as what wasn't scanned, the next one, if it is common. A colour that isn't common, or is
+    pink, may be that of pale tissue: its green, which stains absorb most, is raised.
     """
     least = some.min(axis=1)
     glass = some[(least >= 190) & (np.ptp(some, axis=1) <= 32)]
@@ -107,9 +107,11 @@ def _white(some: Float[np.ndarray, "n c"]) -> Float[np.ndarray, " c"]:
         counts[best] = 0
         best = int(counts.argmax()) if counts.max() >= len(some) / 20 else best
     white = glass[kind == best].mean(axis=0)
-    if len(white) == len("RGB") and (kind == best).sum() < 0.15 * len(some):
-        white = np.maximum(white, white.max() - 24)
-        white[1] = max(white[1], min(white[0], white[2]))
+    if len(white) == len("RGB"):
+        others = min(white[0], white[2])
+        if others - white[1] > 6 or (kind == best).sum() < 0.15 * len(some):
+            white = np.maximum(white, white.max() - 24)
+            white[1] = max(white[1], others)
     return white
 
 

@@ -91,6 +91,12 @@ def test_a_field_without_glass_is_tissue():
     assert found_in(view).mean() > 0.99
 
 
+@pytest.mark.parametrize("colour", [(232, 205, 222), (236, 214, 230), (200, 150, 190)])
+def test_a_field_of_one_colour_that_tissue_has_is_tissue(colour):
+    view = np.random.default_rng(0).normal(colour, 2, (64, 64, 3)).clip(0, 255).astype(np.uint8)
+    assert found_in(view).mean() > 0.99
+
+
 @pytest.mark.parametrize("glass", GLASS.values(), ids=GLASS.keys())
 @pytest.mark.parametrize("filled", [255, 0])
 def test_what_was_not_scanned_does_not_make_glass_of_another_colour_tissue(glass, filled):
