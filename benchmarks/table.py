@@ -25,6 +25,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "islands": ("islands", scenes.islands),
     "foreground": ("foreground", scenes.foreground),
     "oddcell": ("oddcell", scenes.oddcell),
+    "scale": ("scale", scenes.scale),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
     "megamnist": ("megamnist", scenes.megamnist),

@@ -59,7 +59,7 @@ def describe(
     if as_json:
         click.echo(json_line({"name": name, **found.to_json()}))
     else:
-        click.echo(printable("\n".join(_table(name, found))))
+        click.echo(printable("\n".join(_table(name, found, card.config.input.mpp))))
 
 
 def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int]":
@@ -102,12 +102,16 @@ def _names(count: int) -> tuple[str, ...]:
     return tuple(str(number) for number in range(count))
 
 
-def _table(name: str, found: "Description") -> Iterator[str]:
+def _table(name: str, found: "Description", mpp: float | None) -> Iterator[str]:
     """Lines for people."""
+    from hiresattn.pyramid.mpp import scale_words
+
+    scale = "" if mpp is None else f" at {scale_words(mpp)}"
     bands, height, width = found.crop
     locations = ",".join(map(str, found.locations)) or "none"
+    crops = f"crops of {height} x {width} px, {counted(bands, 'band')}"
     yield name
-    yield f"  image       {found.input} x {found.input} px, crops of {height} x {width} px, {counted(bands, 'band')}"
+    yield f"  image       {found.input} x {found.input} px{scale}, {crops}"
     yield f"  encoder     {found.encoder}"
     yield (
         f"  locations   {locations}: {' + '.join(map(str, found.glimpses))} = {counted(sum(found.glimpses), 'look')}"

@@ -241,3 +241,38 @@ def confidence(result: dict[str, Any]) -> str:
         "without them."
     )
     return table(head, body) + words + source(result, "confidence.py")
+
+
+def scale(result: dict[str, Any]) -> str:
+    """The same scenes at other resolutions: by a model that knows its scale, and by the same weights without."""
+    names = {"scale": "at its scale", "px": "without it: px as they are"}
+    seeds = len({row["seed"] for row in result["rows"]})
+    body = []
+    for model, name in names.items():
+        for times in sorted({row["times"] for row in result["rows"] if row["model"] == model}):
+            mine = [row for row in result["rows"] if (row["model"], row["times"]) == (model, times)]
+            gaps = [row["gap"] for row in mine if "gap" in row]
+            apart = f"{max(gaps):.2f} µm" if gaps else ""
+            depths, looks = max(row["depths"] for row in mine), mean(mine, "glimpses")
+            body.append(
+                [name, f"{times:g} x", span(mine, "accuracy"), f"{mean(mine, 'same'):.3f}", apart, f"{depths}",
+                 f"{looks:.1f}", f"{mean(mine, 'cpu_ms'):.0f}"]
+            )  # fmt: skip
+    head = [
+        "model",
+        "files at",
+        "accuracy",
+        "same answer",
+        "regions differ by",
+        "depths",
+        "glimpses",
+        "CPU ms",
+    ]
+    words = (
+        f"\n\n{result['test']} test scenes of 256 µm, {seeds} seeds (mean, lowest to highest), trained on "
+        f"{result['train']} scenes of {result['at']:g} µm/px with boxes; budget {result['budget']} and stop rule. "
+        "Same answer: as of the 1 x file. Regions differ by: largest distance between edges of the root and all finest "
+        f"regions in the file and in the 1 x one, of {result['measured']} scenes; a px of the 1 x file is "
+        f"{result['at']:g} µm."
+    )
+    return table(head, body) + words + source(result, "scale.py")

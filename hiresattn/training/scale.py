@@ -52,7 +52,7 @@ def training_scale(
         return None, list(train), list(val)
     check_scales(filled, at, _REMEDY)
     known = [example.mpp for example in filled if example.mpp is not None]
-    if max(known) > at * SAME or min(known) < at / SAME:
+    if options.mpp == "auto" and known and (max(known) > at * SAME or min(known) < at / SAME):
         low, high = scale_words(min(known)), scale_words(max(known))
         on_message(f"Images of {low} to {high} are seen at {scale_words(at)}; mpp sets another scale")
     return at, filled[: len(train)], filled[len(train) :]
