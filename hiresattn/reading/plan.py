@@ -13,6 +13,9 @@ from hiresattn.geometry import Level, check_region, extent
 
 #: How far a level's downsample may exceed what a crop needs: 4.016 still serves a crop that wants 4.
 SLACK = 0.01
+#: Of a rescaled image whose levels aren't 1, 2, 4 … times the scale, so many px of a level per px of a crop, along a
+#: side, are read at least: a px that averages one and a part of another shows the scene more blurred than it is.
+UNEVEN = 2.0
 #: A window's edge this close to a whole px lies on it; what is left over is rounding noise. Px of a level.
 NOISE = 1e-6
 #: Most px read at once from a backend that is read window by window.
@@ -43,7 +46,7 @@ def plan_reads(
     """Plan the reads of one image so that no tile is listed twice.
 
     Each crop is read from the coarsest level that does not have to be enlarged (within ``SLACK``), or from
-    level 0. Pure; reads nothing.
+    level 0; of a rescaled image see ``UNEVEN``. Pure; reads nothing.
 
     Args:
         regions: ``(y, x, height, width)`` in level-0 px (of a rescaled image: px of its scale), inside the image.
@@ -61,7 +64,7 @@ def plan_reads(
     extents = np.array([(level.height, level.width) for level in levels], np.float64)
     downsamples = np.array([level.downsample for level in levels], np.float64)
 
-    wanted = regions[:, 2:].min(axis=1) / size
+    wanted = regions[:, 2:].min(axis=1) / (size * _least(downsamples))
     serves = downsamples[None] <= wanted[:, None] * (1 + SLACK)
     level = np.where(serves, downsamples, -np.inf).argmax(axis=1)
 
@@ -162,6 +165,13 @@ def block_reads(image: int, levels: Sequence[Level], plan: ReadPlan, crops: np.n
     for (level, window), fed in groups.items():
         for block in _blocks(window, levels[level]):
             yield Read(image, level, None, block, fed)
+
+
+def _least(downsamples: Float64[np.ndarray, " l"]) -> float:
+    """Px of a level that a px of a crop needs along a side, at least; see ``UNEVEN``."""
+    steps = np.log2(downsamples)
+    uneven = np.abs(steps - np.rint(steps)).max() > np.log2(1 + SLACK)
+    return UNEVEN if downsamples[0] != 1 and uneven else 1.0
 
 
 def _check(regions: np.ndarray, rows: int, columns: int, what: str) -> None:

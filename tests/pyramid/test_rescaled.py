@@ -91,6 +91,26 @@ def test_a_crop_is_the_area_average_of_the_stored_px():
     assert np.allclose(crop, wanted.transpose(2, 0, 1), atol=1e-5)
 
 
+def test_of_levels_between_the_scales_own_finer_ones_are_averaged():
+    """Fine stripes lose less of their contrast than by px that average one stored px and a part of another."""
+    side = 1 / 3.7
+    stripes = np.sin((np.arange(2048) + 0.5) * side * 2 * np.pi / 5)[:, None, None].repeat(2048, 1).repeat(3, 2)
+    levels = [
+        stripes.reshape(2048 // f, f, 2048 // f, f, 3).mean((1, 3)).astype(np.float32) for f in (1, 2, 4)
+    ]
+    image = Rescaled(ArrayPyramid(levels, mpp=side), 1.0)
+    region = np.array([[64, 64, 64, 64]])
+    with CropFetcher([image], NATIVE) as fetch:
+        crop = fetch(np.zeros(1, np.int64), region).pixels[0, 0]
+    lines = 64 + np.arange(33) * 2.0
+    wanted = -np.diff(np.cos(lines * 2 * np.pi / 5)) * 5 / (2 * np.pi) / 2
+    assert np.abs(crop[:, 0] - wanted).max() < 0.05
+    even = Rescaled(ArrayPyramid(levels, mpp=0.5), 1.0)
+    with CropFetcher([even], NATIVE) as fetch:
+        fetch(np.zeros(1, np.int64), region)
+        assert fetch.stats[0].pixels == 512 * 512  # one tile of the level that serves
+
+
 def test_where_a_level_has_the_models_scale_its_px_are_read_as_they_are():
     image = scene(0.2528, height=0.2528 * 1000, width=0.2528 * 1000)
     found = at_scale(image, AT)
