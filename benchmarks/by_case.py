@@ -1,12 +1,14 @@
-"""Cases of 1 to 8 scenes, the odd cell in one of them: one search, against one that is told which scene.
+"""Cases of 1 to 8 slides, the tumour in one of them: one search, against one that is told which slide.
 
-    python benchmarks/by_case.py ../shared WORK [--seeds 0,1,2] [--cases 200]
+    python benchmarks/by_case.py [--seeds 0,1,2] [--cases 200] [--split val|test]
 
-Models are those of the recipe `boxes` of `oddcell.py`, on 16 x 16 cells; WORK keeps them. Compared are the same search
-on the scene that has the odd cell alone (`told`), on each scene for itself with the surest answer taken
-(`per source`), and on the case.
+Slides are drawn: small nuclei all over, and three dense patches. In a slide with a tumour the nuclei of one patch are
+large and fewer; from afar the patches look much alike. The model is trained on single slides and told where tumours are.
+Compared are the same search on the slide that has the tumour alone (`told which slide`), on the case, and on each slide
+for itself, of which the surest answer is taken (`per source`).
 """
 
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,92 +17,129 @@ import click
 import numpy as np
 import torch
 
-from hiresattn import Case, classify_all, load_model
-from hiresattn.datasets.example import Example
+from hiresattn import Case, Example, Model, classify, load_model
 from hiresattn.inference.record import Record
-from oddcell import BUDGETS, RECIPES, TEST, odd_class
-from scenes import smear
-from scenes.cells import ZIP
+from hiresattn.training.fit import fit
+from hiresattn.training.options import TrainOptions
 from store import store
 
-GRID, MOST = 16, 8
+SIDE, MOST, BUDGET = 1024, 8, 64
+NORMAL, TUMOUR = "normal", "tumour"
+SPLITS = {"train": 1, "val": 2, "test": 3}
+OPTIONS = TrainOptions(
+    crop_size=64,
+    scorer="evidence",
+    background=NORMAL,
+    coarse_encoder=True,
+    position=False,
+    augment="turns",
+    k=(3,),
+    lr=3e-3,
+    epochs=12,
+    epoch_images=320,
+    batch_size=16,
+    device="cpu",
+    threads=0,
+    value_range=(0, 255),
+)
 
 
-def cases(zip_path: Path, count: int, split: str) -> tuple[list[Case], list[Example]]:
-    """Cases of 1 to 8 scenes, and of each the scene that has the odd cell."""
+def slide(split: str, number: int, *, tumour: bool) -> Example:
+    """A drawn slide ``[SIDE SIDE 3]`` uint8, with the box of its tumour."""
+    rng = np.random.default_rng([SPLITS[split], number])
+    image = np.full((SIDE, SIDE, 3), (226.0, 190.0, 212.0))
+    image += rng.normal(0, 5, (SIDE // 8, SIDE // 8, 1)).repeat(8, 0).repeat(8, 1)
+    dots = [(place, 3.0) for place in rng.uniform(0, SIDE, (200, 2))]
+    centres = rng.uniform(80, SIDE - 80, (3, 2))
+    for patch, centre in enumerate(centres):
+        many, radius = (12, 9.0) if tumour and patch == 0 else (108, 3.0)
+        dots += [(place, radius) for place in rng.normal(centre, 24, (many, 2))]
+    rows, columns = np.mgrid[:SIDE, :SIDE]
+    for (row, column), radius in dots:
+        top, left = max(0, int(row - radius)), max(0, int(column - radius))
+        part = np.s_[top : int(row + radius) + 2, left : int(column + radius) + 2]
+        image[part][(rows[part] - row) ** 2 + (columns[part] - column) ** 2 < radius**2] -= (110, 120, 60)
+    y, x = centres[0].astype(int).tolist()
+    boxes = ((y - 48, x - 48, 96, 96),) if tumour else ()
+    label = TUMOUR if tumour else NORMAL
+    return Example(image.clip(0, 255).astype(np.uint8), label, split, boxes=boxes)
+
+
+def train(seed: int, output: Path) -> float:
+    """Train on single slides; CPU-seconds."""
+    first = 10_000 * seed
+    given = [slide("train", first + n, tumour=bool(n % 2)) for n in range(320)]
+    given += [slide("val", first + n, tumour=bool(n % 2)) for n in range(40)]
+    for record in fit(given, output, TrainOptions(**{**vars(OPTIONS), "seed": seed})):
+        print(
+            f"seed {seed}, {record.epoch}/{record.epochs}: validation {record.val_accuracy:.3f}", flush=True
+        )
+    return record.cpu_seconds
+
+
+def measure(model: Model, split: str, count: int) -> list[dict[str, Any]]:
+    """The three ways, half of the cases with a tumour."""
     rng = np.random.default_rng(0)
-    sizes = rng.integers(1, MOST + 1, count)
-    odd = smear.examples(zip_path, split, count, grid=GRID, seed0=TEST)
-    plain = smear.examples(zip_path, split, int(sizes.sum()), grid=GRID, seed0=TEST + 10_000, empty=1.0)
-    found, left = [], iter(plain)
-    for number, (size, one) in enumerate(zip(sizes.tolist(), odd, strict=True)):
-        sources = [next(left).source for _ in range(size - 1)]
-        sources.insert(int(rng.integers(size)), one.source)
-        found.append(Case(str(number), sources))
-    return found, odd
-
-
-def row(found: list[Record], odd: list[Example], seconds: float) -> dict[str, Any]:
-    """Accuracy and cost, per case."""
-    right = [odd_class(record) == example.label for record, example in zip(found, odd, strict=True)]
-    return {
-        "cases": len(found),
-        "accuracy": float(np.mean(right)),
-        "glimpses": float(np.mean([record.cost.glimpses for record in found])),
-        "fraction_read": float(np.mean([record.cost.fraction_read for record in found])),
-        "cpu_ms": 1000 * seconds / len(found),
-    }
-
-
-def measure(model: Path, given: list[Case], odd: list[Example]) -> list[dict[str, Any]]:
-    """The three ways."""
-    loaded = load_model(model)
-    how: dict[str, Any] = {"device": "cpu", "threads": 0, "budget": BUDGETS[GRID] + MOST}
+    ways: dict[str, list[Record]] = {"told which slide": [], "as a case": [], "per source": []}
+    looks: dict[str, list[int]] = {name: [] for name in ways}
+    seconds = dict.fromkeys(ways, 0.0)
+    truth, sizes = [], []
+    for number in range(count):
+        size, tumour = int(rng.integers(1, MOST + 1)), bool(number % 2)
+        which = int(rng.integers(size))
+        slides = [
+            slide(split, 1_000_000 + MOST * number + n, tumour=tumour and n == which).source
+            for n in range(size)
+        ]
+        truth.append(TUMOUR if tumour else NORMAL)
+        sizes.append(size)
+        for name, sources in (
+            ("told which slide", [slides[which]]),
+            ("as a case", [Case(str(number), slides)]),
+            ("per source", slides),
+        ):
+            started = time.process_time()
+            found = [classify(source, model, budget=BUDGET, device="cpu", threads=0) for source in sources]
+            seconds[name] += time.process_time() - started
+            ways[name].append(max(found, key=lambda record: record.scores[TUMOUR]))
+            looks[name].append(sum(record.cost.glimpses for record in found))
+    ill = np.array(truth) == TUMOUR
     rows = []
-
-    def search(sources: list[Any]) -> tuple[list[Record], float]:
-        started = time.process_time()
-        return list(classify_all(sources, loaded, **how)), time.process_time() - started
-
-    rows.append({"way": "told which scene", **row(*_with(odd, search(odd)))})
-    rows.append({"way": "as a case", **row(*_with(odd, search(given)))})
-    each, seconds = search([source for case in given for source in case.sources])
-    left = iter(each)
-    surest, looks = [], []
-    for case in given:
-        own = [next(left) for _ in case.sources]
-        surest.append(min(own, key=lambda record: record.scores[smear.BACKGROUND]))
-        looks.append(sum(record.cost.glimpses for record in own))
-    rows.append({"way": "per source", **row(surest, odd, seconds), "glimpses": float(np.mean(looks))})
+    for name, found in ways.items():
+        right = np.array([record.class_name for record in found]) == truth
+        each = np.array(looks[name])
+        rows.append(
+            {
+                "way": name,
+                "cases": count,
+                "slides": sum(sizes),
+                "accuracy": float(right.mean()),
+                "sensitivity": float(right[ill].mean()),
+                "specificity": float(right[~ill].mean()),
+                "glimpses": float(each[ill].mean()),
+                "glimpses_normal": float(each[~ill].mean()),
+                "cpu_ms": 1000 * seconds[name] / count,
+            }
+        )
     return rows
 
 
-def _with(odd: list[Example], found: tuple[list[Record], float]) -> tuple[list[Record], list[Example], float]:
-    return found[0], odd, found[1]
-
-
 @click.command()
-@click.argument("shared", type=click.Path(exists=True, path_type=Path))
-@click.argument("work", type=click.Path(path_type=Path))
 @click.option("--seeds", default="0,1,2", show_default=True)
 @click.option("--cases", "count", default=200, show_default=True)
 @click.option("--split", type=click.Choice(["val", "test"]), default="test", show_default=True)
-def main(shared: Path, work: Path, seeds: str, count: int, split: str) -> None:
-    """Train where WORK has no model yet, measure, and store the rows."""
+def main(seeds: str, count: int, split: str) -> None:
+    """Train, measure, and store the rows of the test split."""
     torch.set_num_threads(1)
-    zip_path = shared / ZIP
-    given, odd = cases(zip_path, count, split)
     rows = []
     for seed in map(int, seeds.split(",")):
-        model, spent = work / f"boxes-{seed}", work / f"boxes-{seed}.seconds"
-        if not spent.is_file():
-            spent.write_text(str(RECIPES["boxes"].train(zip_path, seed, model)), encoding="utf-8")
-        for one in measure(model, given, odd):
-            rows.append({"seed": seed, **one})
-            print(rows[-1], flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            spent = train(seed, Path(folder) / "model")
+            for row in measure(load_model(Path(folder) / "model"), split, count):
+                rows.append({"seed": seed, "train_cpu_seconds": spent, **row})
+                print(rows[-1], flush=True)
     if split == "test":
-        sizes = [len(case.sources) for case in given]
-        print(store("by_case", grid=GRID, budget=BUDGETS[GRID] + MOST, scenes=sum(sizes), rows=rows))
+        print(store("by_case", side=SIDE, budget=BUDGET, rows=rows))
 
 
 if __name__ == "__main__":

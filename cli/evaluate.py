@@ -173,7 +173,9 @@ def _table(found: "Evaluation") -> Iterator[str]:
     """Lines for people."""
     part = f", {found.failed} failed" if found.failed else ""
     part += f", {found.empty} empty" if found.empty else ""
-    yield f"{found.model['name']} on {found.split}: {found.images} images{part}, {counted(found.cases, 'case')}"
+    cases = counted(found.cases, "case")
+    of = f"{cases}{part}" if found.cases == found.images else f"{found.images} images{part}, {cases}"
+    yield f"{found.model['name']} on {found.split}: {of}"
     if found.classified < found.images:
         yield f"Metrics are of the {found.classified} classified; accuracy over all: {found.accuracy_of_all:.3f}"
     if found.trained_on:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from hiresattn.card import Domain
 from hiresattn.checkpoint import CARD, Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.datasets.cases import cases_of, examples_of
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.features import Features, find_features, read_features
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError
@@ -32,15 +33,13 @@ from hiresattn.training.state import check_folder
 
 #: Regions of one image that a step sees, at most; others of a large image are left out at random.
 MOST_REGIONS = 4096
-
-
 #: Seconds between writes of the model and the metrics.
 WRITTEN_EVERY = 10.0
 
 
 @dataclass(frozen=True, eq=False)
 class _Bag:
-    """The features of one image, and its label."""
+    """The features of one case, and its label."""
 
     vectors: Tensor
     """float16 ``[n d]``."""
@@ -220,23 +219,27 @@ def _bags(
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> tuple[list[_Bag], list[dict[str, Any]]]:
-    """The features of images, in memory, and what is known of each."""
+    """The features of cases, in memory, and what is known of each image."""
     index = {name: number for number, name in enumerate(classes)}
     bags, facts = [], []
-    for example in examples:
-        label = label_index(example, index)
-        try:
-            path = find_features(str(options.features), str(example.source))
-            found = _within(read_features(path), example)
-            if not len(found.vectors):
-                raise DomainError(f"{path}: no region has features, so there is nothing to learn from")
-        except HiresattnError as error:
-            if options.on_error == "raise":
-                raise
-            on_message(f"Skipped: {error}")
-            continue
-        bags.append(_Bag(torch.from_numpy(np.ascontiguousarray(found.vectors)), label))
-        facts.append({**found.facts, "path": str(path)})
+    for item in examples if options.per_source else cases_of(examples):
+        own = []
+        for example in examples_of(item):
+            try:
+                path = find_features(str(options.features), str(example.source))
+                found = _within(read_features(path), example)
+                if not len(found.vectors):
+                    raise DomainError(f"{path}: no region has features, so there is nothing to learn from")
+            except HiresattnError as error:
+                if options.on_error == "raise":
+                    raise
+                on_message(f"Skipped: {error}")
+                continue
+            own.append(found.vectors)
+            facts.append({**found.facts, "path": str(path)})
+        if own:
+            label = label_index(examples_of(item)[0], index)
+            bags.append(_Bag(torch.from_numpy(np.concatenate(own)), label))
     return bags, facts
 
 

@@ -71,6 +71,15 @@ def test_a_head_learns_from_features_and_the_model_looks_at_images_alike(cohort,
     assert last.epochs == 50
 
 
+def test_images_of_a_case_are_one_bag(cohort, tmp_path):
+    _, examples, options = cohort
+    pairs = [replace(e, case=f"{e.split}-{e.label}-{n // 6}") for n, e in enumerate(examples)]
+    (record,) = fit_features(pairs, tmp_path / "cases", replace(options, epochs=1))
+    assert (record.images, record.glimpses) == (18, 32)  # 36 training images, two to a case, 16 regions each
+    (record,) = fit_features(pairs, tmp_path / "each", replace(options, epochs=1, per_source=True))
+    assert (record.images, record.glimpses) == (36, 16)
+
+
 def test_no_image_is_read(cohort, tmp_path):
     _, examples, options = cohort
     gone = [replace(example, source=example.source.replace("/cohort", "/gone")) for example in examples]
