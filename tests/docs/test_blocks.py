@@ -82,12 +82,14 @@ def derived_files():
     georeferenced("slide.tif", "scene.tif")
     with Path("manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
-    patches = [(row["path"], row["label"], row["split"], *json.loads(row["boxes"])[0]) for row in rows[1::2]]
-    patches += [(row["path"], row["label"], row["split"], 0, 0, 128, 128) for row in rows[::2]]
+    patches = [
+        (row["path"], row["label"], row["split"], *(json.loads(row["boxes"]) or [(0, 0, 128, 128)])[0])
+        for row in rows
+    ]
     write_table("patches.csv", ("path", "label", "split", "y", "x", "height", "width"), patches)
     columns = ("path", "label", "split")
     write_table("slides.csv", columns, [[row[column] for column in columns] for row in rows])
-    labels = [(row["path"], f"P{number % 10}", row["label"]) for number, row in enumerate(rows)]
+    labels = [(row["path"], f"P{row['patient']}", row["label"]) for row in rows]
     write_table("labels.csv", ("Slide", "Patient ID", "Diagnosis"), labels)
 
 
