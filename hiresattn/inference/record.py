@@ -123,10 +123,6 @@ class Record:
     """Path or address of the image; of a case with several, the case."""
     status: str
     """``ok``, ``no_valid_pixels``, ``no_foreground`` or ``error``."""
-    case: str | None = None
-    """The case, where one was named."""
-    sources: tuple[CaseSource, ...] = ()
-    """The images of the case; of a source for itself, that one."""
     error: str | None = None
     region: tuple[int, int, int, int] | None = None
     """Window asked for ``(y, x, height, width)``, level-0 px; None = the whole image, or several."""
@@ -136,6 +132,10 @@ class Record:
     """``given`` (in place of what the file says), where the file says it, or why that wasn't taken."""
     foreground: float | None = None
     """Share of the measured image that is foreground, as its root regions show it; None = it was not looked for."""
+    case: str | None = None
+    """The case, where one was named."""
+    sources: tuple[CaseSource, ...] = ()
+    """The images of the case; of a source for itself, that one."""
     label: str | tuple[str, ...] | None = None
     """The label given with the source, if any; all of them where the model answers with several."""
     class_name: str | None = None
