@@ -264,7 +264,7 @@ def load_model(path: str | Path) -> Model:
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
     reference = None
     if (facts := card.get("reference")) is not None:
-        width = int(net.encoder.feature_width)  # type: ignore[arg-type]
+        width = int(net.encoder.feature_width) + 2 * len(config.input.bands)  # type: ignore[arg-type]
         reference = read_reference(_local(asked, REFERENCE), facts, width)
     return Model(net.eval(), config, name, sha256, domain, k, training, temperature, conformal, reference)
 

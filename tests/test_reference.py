@@ -73,7 +73,7 @@ def saved(tmp_path):
     config = ModelConfig(classes=("a", "b"), input=rule)
     model = Model(build_model(config).eval(), config, "m", "")
     save_model(model, tmp_path / "model")
-    width = int(model.net.encoder.feature_width)
+    width = int(model.net.encoder.feature_width) + 2
     set_reference(tmp_path / "model", known(width))
     return tmp_path / "model"
 
@@ -86,7 +86,7 @@ def test_it_is_kept_beside_the_model_and_goes_with_it(saved, tmp_path):
     model = load_model(saved)
     again = save_model(model, tmp_path / "again")
     back = load_model(tmp_path / "again").reference
-    row = drawn(1, model.net.encoder.feature_width, seed=2)[0]
+    row = drawn(1, len(model.reference.mean), seed=2)[0]
     assert back.distance(row) == model.reference.distance(row) == known(len(row)).distance(row)
     assert (back.limit, back.limit_cases, back.cases) == (again.reference.limit, 50, 50)
     save_model(Model(model.net, model.config, "m", ""), tmp_path / "again")  # trained anew

@@ -1,6 +1,6 @@
 """Where an image leaves what a model was trained on: scale, value range, size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float
@@ -24,6 +24,24 @@ def band_means(crops: Crops) -> np.ndarray:
     if weight == 0:
         return np.full(crops.pixels.shape[1], np.nan)
     return (crops.pixels * crops.coverage[:, None]).sum((0, 2, 3)) / weight
+
+
+def coarse_view(
+    traversal: Traversal, means: Sequence[np.ndarray], squares: Sequence[np.ndarray]
+) -> Float[np.ndarray, "b w"]:
+    """What each image looks like from afar: what the network makes of it, and what it may ignore.
+
+    Args:
+        traversal: Of the images.
+        means: Mean of each band over the first crops, per image; see ``band_means``.
+        squares: Mean square of each band.
+
+    Returns:
+        The mean features of the root regions, then mean and standard deviation of each band.
+    """
+    mean = np.array(means, np.float64)
+    spread = np.sqrt(np.maximum(np.array(squares, np.float64) - mean**2, 0))
+    return np.concatenate([coarse_features(traversal), mean, spread], axis=1)
 
 
 def coarse_features(traversal: Traversal) -> Float[np.ndarray, "b d"]:

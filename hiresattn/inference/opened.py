@@ -180,7 +180,9 @@ class CaseReader:
             source.read += spent * count / len(number)
             if self._every_mean or not source.band_means:
                 rows = number == at
-                source.band_means.append(band_means(Crops(crops.pixels[rows], crops.coverage[rows])))
+                own = Crops(crops.pixels[rows], crops.coverage[rows])
+                source.band_means.append(band_means(own))
+                source.band_squares.append(band_means(Crops(own.pixels**2, own.coverage)))
             if source.foreground is not None and source.foreground.waiting:
                 rows = number == at
                 source.foreground.add(stored[rows], Crops(crops.pixels[rows], crops.coverage[rows]))

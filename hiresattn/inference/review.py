@@ -4,10 +4,11 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from hiresattn.card import Conformal
 from hiresattn.checkpoint import Model
 from hiresattn.inference.budget import Budget
-from hiresattn.inference.domain import coarse_features
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.session import Session
@@ -52,19 +53,22 @@ def why_no_sets(model: Model, options: ClassifyOptions) -> str:
     )
 
 
-def judged(record: Record, traversal: Traversal, session: Session, *, partly_seen: bool) -> Record:
+def judged(
+    record: Record, traversal: Traversal, session: Session, view: np.ndarray, *, partly_seen: bool
+) -> Record:
     """The record of an answer with all that says whether to believe it.
 
     Args:
         record: With its ``scores``.
         traversal: Of this case alone.
         session: Model and options.
+        view: What it looks like from afar; see ``coarse_view``.
         partly_seen: Whether some of its root regions were not looked at.
     """
     model = session.model
     sets, reference = usable_sets(model, session.options), model.reference
     found = sufficiency(traversal, session.engine.facts, model.temperature)
-    far = None if reference is None else reference.distance(coarse_features(traversal)[0])
+    far = None if reference is None else reference.distance(view)
     limit = None if reference is None else reference.limit
     judged = replace(
         record,

@@ -57,6 +57,7 @@ class Source:
     foreground: Foreground | None = None
     """Where its foreground is, once its root regions were read; None = all of it."""
     band_means: list[np.ndarray] = field(default_factory=list)
+    band_squares: list[np.ndarray] = field(default_factory=list)
     """Of the first crops; of all, if every region is looked at."""
     opened: float = 0.0
     """Wall time of opening, s."""

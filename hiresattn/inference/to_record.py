@@ -12,7 +12,7 @@ from hiresattn.checkpoint import Model
 from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.geometry import expandable
-from hiresattn.inference.domain import warnings_for
+from hiresattn.inference.domain import coarse_view, warnings_for
 from hiresattn.inference.opened import OpenedCase, case_name
 from hiresattn.inference.record import LIKELY, CaseSource, Cost, Record, Seconds, VisitedRegion
 from hiresattn.inference.review import for_review, judged
@@ -139,7 +139,11 @@ def to_record(
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
     partly = seen < len(case.roots) or len(numbers) < len(case.sources)
-    return judged(record, traversal, session, partly_seen=partly)
+    means, squares = (
+        [np.nanmean([getattr(source, name)[0] for source in case.seen if getattr(source, name)], axis=0)]
+        for name in ("band_means", "band_squares")
+    )
+    return judged(record, traversal, session, coarse_view(traversal, means, squares)[0], partly_seen=partly)
 
 
 def _warnings(case: OpenedCase, model: Model) -> list[str]:

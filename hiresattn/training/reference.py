@@ -7,10 +7,11 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from hiresattn.inference.domain import coarse_features
+from hiresattn.inference.domain import band_means, coarse_view
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
+from hiresattn.reading.fetch import Crops
 from hiresattn.reference import Reference, source_id
 from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import batch_size
@@ -59,8 +60,20 @@ def _coarse(
     )
     select = selector(net.scorer.gate)
 
-    def look(batch: Batch) -> Traversal:
-        return net(batch.fetch, batch.roots, batch.frames, select=select, k=(0,))
+    def look(batch: Batch) -> np.ndarray:
+        seen: dict[int, Crops] = {}
+
+        def fetch(image: np.ndarray, regions: np.ndarray) -> Crops:
+            crops: Crops = batch.fetch(image, regions)
+            for number in np.unique(image).tolist():
+                rows = image == number
+                seen.setdefault(number, Crops(crops.pixels[rows], crops.coverage[rows]))
+            return crops
+
+        found: Traversal = net(fetch, batch.roots, batch.frames, select=select, k=(0,))
+        own = [seen[number] for number in range(len(batch.roots))]
+        squares = [band_means(Crops(crops.pixels**2, crops.coverage)) for crops in own]
+        return coarse_view(found, [band_means(crops) for crops in own], squares)
 
     net.eval()
     rows = []
@@ -71,5 +84,5 @@ def _coarse(
                 some[start : start + size], look, upcoming=some[start + size : start + 2 * size]
             )
             if found is not None:
-                rows.append(coarse_features(found))
-    return np.concatenate(rows) if rows else np.zeros((0, int(net.encoder.feature_width)))  # type: ignore[arg-type]
+                rows.append(found)
+    return np.concatenate(rows) if rows else np.zeros((0, 0))
