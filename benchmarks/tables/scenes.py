@@ -136,24 +136,22 @@ def _commits(result: dict[str, Any], given: dict[str, str]) -> str:
 
 def foreground(result: dict[str, Any]) -> str:
     """Looks at glass and ink, with the foreground and without."""
+    rows = result["rows"]
     body = []
-    for policy in ("best-first", "random"):
-        for used, words in (("none", "looks anywhere"), ("tissue", "looks at tissue")):
-            mine = [r for r in result["rows"] if (r["policy"], r["foreground"]) == (policy, used)]
-            seen = percent(mean(mine, "seen")) if used == "tissue" else ""
-            off = f"{100 * mean(mine, 'off'):.2g} % ({100 * max(r['off'] for r in mine):.2g} %)"
-            body.append([f"{policy}, {words}", off, percent(mean(mine, "thin")), span(mine, "hit"), seen])
-    head = ["", "looks without tissue (worst seed)", "with less than 10 %", "hit", "tissue seen"]
-    mask, counts = result["mask"], result["counts"]
-    seeds = len({r["seed"] for r in result["rows"]})
+    for name, words in (("none", "anywhere"), ("tissue", "where there is tissue")):
+        mine = [row[name] for row in rows]
+        seen = percent(mean(mine, "seen")) if name == "tissue" else ""
+        off = f"{100 * mean(mine, 'off'):.2g} % ({100 * max(one['off'] for one in mine):.2g} %)"
+        body.append([words, off, percent(mean(mine, "thin")), span(mine, "hit"), seen])
+    head = ["random regions", "without tissue (worst seed)", "with less than 10 %", "hit", "tissue seen"]
     words = (
-        f"\n\n{counts['test']} test slides of {result['side']:,} px, of each {percent(result['tissue'])} tissue, half "
-        f"of that pale; {seeds} seeds, each trained on {counts['train']} slides with boxes, for a few minutes only; "
-        f"budget {result['budget']}, no stop. Looks without a px of tissue are at glass, ink or black alone; "
-        "root regions don't count. Hit: a finest region holds the middle of the cell. Cells that lie where no "
-        f"foreground was found: {percent(mask['lost'])}. Tiles read for it beyond the first look: {mask['tiles']:.0f}. "
-        f"Px of the map that are all glass, ink or black, and were taken for tissue: {100 * mask['wrong_px']:.2g} %. "
-        f"Slides without tissue that got the status `no_foreground`: {percent(mask['empty'])}."
+        f"\n\n{result['slides']} slides of {result['side']:,} px for each of {len(rows)} seeds, of each "
+        f"{percent(result['tissue'])} tissue; budget {result['budget']}; root regions don't count. Hit: a finest region "
+        "holds the middle of the cell. Cells that lie where no foreground was found: "
+        f"{percent(mean(rows, 'lost'))}. Tiles read for it beyond the first look: {max(r['tiles'] for r in rows):.0f}. "
+        "Px of the map that are all glass, ink or black, and were taken for tissue: "
+        f"{100 * mean(rows, 'wrong_px'):.2g} %. Slides without tissue that got the status `no_foreground`: "
+        f"{percent(mean(rows, 'empty'))}."
     )
     return table(head, body) + words + source(result, "foreground.py")
 
