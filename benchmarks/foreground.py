@@ -27,7 +27,7 @@ from scenes.writers import write_tiff
 from store import store
 
 SIDE, BUDGET, LEAST = 768, 40, 0.1
-SLIDES, EMPTY = 20, 8
+SLIDES, EMPTY = 8, 4
 ALIKE: dict[str, Any] = {"device": "cpu", "threads": 1, "seed": 0}
 
 

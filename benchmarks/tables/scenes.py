@@ -146,8 +146,8 @@ def foreground(result: dict[str, Any]) -> str:
     head = ["random regions", "without tissue (worst seed)", "with less than 10 %", "hit", "tissue seen"]
     words = (
         f"\n\n{result['slides']} slides of {result['side']:,} px for each of {len(rows)} seeds, of each "
-        f"{percent(result['tissue'])} tissue; budget {result['budget']}; root regions don't count. Hit: a finest region "
-        "holds the middle of the cell. Cells that lie where no foreground was found: "
+        f"{percent(result['tissue'])} tissue; budget {result['budget']}; root regions don't count. Hit: a finest "
+        "region holds the middle of the cell. Cells that lie where no foreground was found: "
         f"{percent(mean(rows, 'lost'))}. Tiles read for it beyond the first look: {max(r['tiles'] for r in rows):.0f}. "
         "Px of the map that are all glass, ink or black, and were taken for tissue: "
         f"{100 * mean(rows, 'wrong_px'):.2g} %. Slides without tissue that got the status `no_foreground`: "

@@ -11,6 +11,8 @@ _SAMPLE = 1 << 18
 _GREY = 4
 #: Difference of optical density between bands from which on glass is stained; beside such px, the lower one.
 _STAINED, _NEARLY = 0.03, 0.015
+#: Px around ink that JPEG may have coloured: twice as much is needed there, and no px counts by itself.
+_HALO = 8
 #: Grey levels above a dark background that are signal, at least; and noise of the background, as many times.
 _SIGNAL, _NOISE = 6.0, 6.0
 #: Brightest value of a band that is black, as around a scanned area.
@@ -120,20 +122,34 @@ def _stained(values: Float[np.ndarray, "h w 3"], white: Float[np.ndarray, " 3"])
     density = np.maximum(np.log((white + 1) / (values + 1)), 0)
     most, least = density.max(axis=-1), density.min(axis=-1)
     red, green, blue = np.moveaxis(density, -1, 0)
-    ink = ((red > 1.25 * green) & (red > 1.1)) | ((red > 1.02 * green) & (red > 1.8))  # blue
+    ink = (red > 1.02 * green) & (red > 1.1)  # blue
     ink |= (green < 0.75 * np.minimum(red, blue)) & (np.minimum(red, blue) > 0.5)  # green
     ink |= (blue > 0.75 * green) & (red < 0.22 * green) & (green > 1.4)  # red
     ink |= (least > 1.3) & (red > 0.9 * green) & (blue > 0.7 * green) & (blue < 1.12 * green)  # black
     edge = (red > 1.03 * green) | (green < 0.9 * np.minimum(red, blue)) | (least > 0.75 * most)
     edge |= (blue > 0.7 * green) & (red < 0.4 * green)
     ink |= _near(_near(ink)) & edge
-    colour = np.where(ink | (values.max(axis=-1) < _BLACK), 0, most - least)
-    return _joined(colour >= _STAINED, colour >= _NEARLY)
+    grey = most - least < 0.12 * most  # a pen's end, dust
+    colour = np.where(ink | grey | (values.max(axis=-1) < _BLACK), 0, most - least)
+    halo = ink
+    for _ in range(_HALO):
+        halo = _near(halo)
+    strong = colour >= np.where(halo, 2 * _STAINED, _STAINED)
+    strong &= ~halo | (_crowd(strong) > 4)
+    return _joined(strong, (colour >= _NEARLY) & ~halo)
 
 
 def _joined(strong: Bool[np.ndarray, "h w"], weak: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
     """Strong px, and weak ones beside them."""
     return strong | (weak & _near(strong))
+
+
+def _crowd(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
+    """How many px of a mask are in the 3 x 3 around each px."""
+    height, width = mask.shape
+    padded = np.pad(mask, 1).astype(np.uint8)
+    shifts = [padded[y : y + height, x : x + width] for y in range(3) for x in range(3)]
+    return np.asarray(np.sum(shifts, axis=0, dtype=np.uint8))
 
 
 def _near(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
