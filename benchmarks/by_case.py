@@ -3,9 +3,9 @@
     python benchmarks/by_case.py [--seeds 0,1,2] [--cases 200] [--split val|test]
 
 Slides are drawn: small nuclei all over, and three dense patches. In a slide with a tumour the nuclei of one patch are
-large and fewer; from afar the patches look much alike. The model is trained on single slides and told where tumours are.
-Compared are the same search on the slide that has the tumour alone (`told which slide`), on the case, and on each slide
-for itself, of which the surest answer is taken (`per source`).
+large and fewer; from afar the patches look much alike. The model is trained on single slides and told where tumours
+are. Compared are the same search on the slide that has the tumour alone (`told which slide`), on the case, and on each
+slide for itself, of which the surest answer is taken (`per source`).
 """
 
 import tempfile

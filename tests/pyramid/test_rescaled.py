@@ -94,7 +94,9 @@ def test_a_crop_is_the_area_average_of_the_stored_px():
 def test_of_levels_between_the_scales_own_finer_ones_are_averaged():
     """Fine stripes lose less of their contrast than by px that average one stored px and a part of another."""
     side = 1 / 3.7
-    stripes = np.sin((np.arange(2048) + 0.5) * side * 2 * np.pi / 5)[:, None, None].repeat(2048, 1).repeat(3, 2)
+    stripes = (
+        np.sin((np.arange(2048) + 0.5) * side * 2 * np.pi / 5)[:, None, None].repeat(2048, 1).repeat(3, 2)
+    )
     levels = [
         stripes.reshape(2048 // f, f, 2048 // f, f, 3).mean((1, 3)).astype(np.float32) for f in (1, 2, 4)
     ]
