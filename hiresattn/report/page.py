@@ -16,7 +16,7 @@ from PIL import Image
 from hiresattn.errors import ConfigError, HiresattnError, WriteError, reason
 from hiresattn.files import atomic_write
 from hiresattn.inference.lines import json_line
-from hiresattn.inference.record import Record, VisitedRegion
+from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report.view import display_range, read_view, to_image
 
@@ -152,7 +152,7 @@ def _pictures(
         picture: dict[str, Any] = {
             "source": number,
             "name": named.source,
-            "frame": named.region,
+            "frame": _frame(named),
             "image": None,
         }
         overviews.append(picture)
@@ -175,6 +175,13 @@ def _pictures(
     for (picture, _), data in zip(shown, _jpegs([i for _, i in shown], _BYTES["overview"]), strict=True):
         picture["image"] = data
     return overviews, dict(zip(crops, _jpegs(list(crops.values()), _BYTES["look"]), strict=True))
+
+
+def _frame(named: CaseSource | Record) -> tuple[int, ...] | None:
+    """What the record says that was classified of an image, so that regions have a place where it can't be opened."""
+    if named.region is not None or not isinstance(named, CaseSource):
+        return named.region
+    return None if named.height is None or named.width is None else (0, 0, named.height, named.width)
 
 
 def _decisive(record: Record) -> list[VisitedRegion]:

@@ -98,7 +98,7 @@ def test_nothing_is_run_or_fetched(image, tmp_path):
 def test_what_cant_be_opened_has_no_picture_and_all_facts(image, tmp_path):
     sources = (
         CaseSource(str(image)),
-        CaseSource("absent.svs"),
+        CaseSource("absent.svs", height=90, width=80),
         CaseSource("bad.svs", error="bad.svs: broken"),
     )
     regions = (
@@ -114,6 +114,7 @@ def test_what_cant_be_opened_has_no_picture_and_all_facts(image, tmp_path):
     first, second = embedded(page, "case-0"), embedded(page, "case-1")
     assert [bool(one["image"]) for one in first["pictures"]] == [True, False]
     assert "absent.svs" in first["pictures"][1]["note"]
+    assert first["pictures"][1]["frame"] == [0, 0, 90, 80]
     assert list(first["crops"]) == ["0"]
     assert (second["error"], second["pictures"], second["answer"]) == ("c.svs: broken", [], "failed")
 
