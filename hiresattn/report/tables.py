@@ -103,6 +103,8 @@ def _text(value: Any) -> Any:
     """A value as a cell."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return float(f"{value:.6g}")  # what images searched side by side change in the rounding is below that
     if isinstance(value, str):
         return value.encode("utf-8", "backslashreplace").decode()
     return value
