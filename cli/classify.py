@@ -44,6 +44,17 @@ if TYPE_CHECKING:
         help="Classify this window only, level-0 px. May be repeated; needs a single image.",
     ),
     click.option(
+        "--bbox",
+        type=options.BOX,
+        metavar="W,S,E,N",
+        help="Classify this box of scenes only, degrees of longitude and latitude (EPSG:4326).",
+    ),
+    click.option(
+        "--aoi",
+        metavar="FILE",
+        help="Classify the areas in FILE (GeoJSON, GeoPackage …, any CRS) only: one record each.",
+    ),
+    click.option(
         "--split", type=click.Choice(["train", "val", "test"]), help="Rows of a manifest to classify."
     ),
     options.root,
@@ -108,6 +119,8 @@ def classify(
     as_json: bool,
     budget: str,
     regions: tuple[tuple[int, int, int, int], ...],
+    bbox: tuple[float, float, float, float] | None,
+    aoi: str | None,
     split: str | None,
     root: str | None,
     label_column: str | None,
@@ -134,8 +147,7 @@ def classify(
     """
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
-    if regions:
-        sources = _windows(sources, regions)
+    sources = _windows(sources, regions, bbox, aoi)
     if not per_source:
         from hiresattn.datasets.cases import cases_of
 
@@ -286,7 +298,23 @@ def _plan(
     return exit_status(failed, len(sources))
 
 
-def _windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
+def _windows(
+    sources: "list[Source]",
+    regions: tuple[tuple[int, int, int, int], ...],
+    bbox: tuple[float, float, float, float] | None,
+    aoi: str | None,
+) -> "list[Source]":
+    """The windows asked for of the sources; all of them where none are."""
+    if sum(map(bool, (regions, bbox, aoi))) > 1:
+        raise click.UsageError("give one of --region, --bbox and --aoi")
+    if bbox or aoi:
+        from hiresattn.geo.areas import box_area, read_areas, windows_of
+
+        return windows_of(sources, [box_area(*bbox)] if bbox else read_areas(str(aoi)))
+    return _px_windows(sources, regions) if regions else sources
+
+
+def _px_windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
     """The windows of the only source."""
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable

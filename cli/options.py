@@ -53,6 +53,13 @@ class _Region(_Numbers):
         return "" if good else "Y and X start at 0, and H and W must be 1 or more"
 
 
+class _Box(_Numbers):
+    def _complaint(self, numbers: tuple[Any, ...]) -> str:
+        west, south, east, north = numbers
+        good = -90 <= south < north <= 90 and -180 <= west <= 180 and -180 <= east <= 180 and west != east
+        return "" if good else "longitudes are -180 to 180, latitudes -90 to 90, S below N"
+
+
 class _CountOrAuto(click.ParamType[Any]):
     name = "count"
 
@@ -97,6 +104,7 @@ class _Mpp(click.ParamType[Any]):
 BANDS = _Numbers("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
+BOX = _Box("W,S,E,N", float, "-75.2,39.9,-75.1,40.0", count=4)
 SIZES = _Numbers("512,1024", int, "512,1024,2048")
 COUNT_OR_AUTO = _CountOrAuto()
 MPP = _Mpp()

@@ -89,7 +89,7 @@ def error_record(source: "Unusable", model: "Model") -> "Record":
     from hiresattn.datasets.example import Example
     from hiresattn.inference import to_record
 
-    example = Example(source.source, source.label, region=source.region)
+    example = Example(source.source, source.label, region=source.region, case=source.case)
     return to_record.error_record(example, model, HiresattnError(source.error))
 
 

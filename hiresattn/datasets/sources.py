@@ -25,6 +25,7 @@ class Unusable:
     """What is wrong, and what to do."""
     label: Label | None = None
     region: tuple[int, int, int, int] | None = None
+    case: str | None = None
 
 
 def is_manifest(name: str) -> bool:

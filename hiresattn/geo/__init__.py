@@ -2,3 +2,4 @@
 
 from hiresattn.geo.layers import frames as frames
 from hiresattn.geo.outputs import export as export
+from hiresattn.geo.run import classify as classify

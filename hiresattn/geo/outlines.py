@@ -61,7 +61,7 @@ def lon_lat_polygons(outlines: Float64[np.ndarray, "n 4 2"], crs: str) -> list[A
             for number, ring in zip(left, _lon_lat(outlines[left], crs, parts), strict=True):
                 thinned = _thinned(ring, parts)
                 if thinned is not None or parts == _PARTS[-1]:
-                    found[number] = _on_earth(ring if thinned is None else thinned)
+                    found[number] = polygon_on_earth(ring if thinned is None else thinned)
     return [found[number] for number in range(len(outlines))]
 
 
@@ -96,7 +96,7 @@ def _thinned(closed: np.ndarray, parts: int) -> np.ndarray | None:
     return closed if off <= 4 * _NEAR else None  # with twice the points it is off by a fourth
 
 
-def _on_earth(closed: np.ndarray) -> Any:
+def polygon_on_earth(closed: np.ndarray) -> Any:
     """The polygon of a closed ring ``[m 2]`` of longitudes, without jumps, and latitudes."""
     shapely = needed("shapely")
     turns = round((closed[-1, 0] - closed[0, 0]) / 360)

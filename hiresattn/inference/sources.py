@@ -84,7 +84,7 @@ class Opener:
     def open(self, example: Example | Unusable) -> Source:
         """Open a source. Errors are kept with it. May run in another thread."""
         if isinstance(example, Unusable):
-            named = Example(example.source, example.label, region=example.region)
+            named = Example(example.source, example.label, region=example.region, case=example.case)
             return Source(named, error=OpenError(example.error))
         started = time.perf_counter()
         options, model = self._session.options, self._session.model

@@ -5,6 +5,10 @@ import json
 
 import geopandas
 import pytest
+import shapely
+
+from hiresattn.datasets.example import Example
+from tests.geo.scenes import write_scene
 
 
 def statuses(path):
@@ -92,3 +96,41 @@ def test_export_refuses_what_holds_no_records(run, tmp_path, text):
 def test_export_names_a_file_that_is_not_there(run, tmp_path):
     result = run("export", tmp_path / "a.jsonl", "-o", tmp_path / "x.gpkg")
     assert f"Error: {tmp_path}/a.jsonl: there is no such file" in result.stderr
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """A scene of 800 x 600 px of 0.01 degrees, from 10 E 50 N."""
+    return str(write_scene(tmp_path / "scene.tif", "EPSG:4326", (0.01, 0, 10, 0, -0.01, 50)))
+
+
+def test_bbox_and_aoi_are_windows_of_the_scenes(run, classified, scene, tmp_path):
+    assert run("classify", scene, "-m", "m", "--bbox", "11,49,12,49.5").exit_code == 0
+    assert classified.sources == [Example(scene, region=(50, 100, 50, 100))]
+    frame = geopandas.GeoDataFrame(
+        {"id": ["a", "b"]}, geometry=[shapely.box(9, 44, 10.5, 46), shapely.box(0, 0, 1, 1)], crs=4326
+    )
+    frame.to_file(tmp_path / "areas.geojson")
+    out = tmp_path / "x.gpkg"
+    result = run("classify", scene, "-m", "m", "--aoi", tmp_path / "areas.geojson", "-o", out)
+    assert result.exit_code == 3
+    assert classified.sources[0].examples == (Example(scene, region=(400, 0, 200, 50), case="a"),)
+    assert "Error: area b: no part of it lies on the scene\n" in result.stderr
+    assert geopandas.read_file(out, layer="scenes")["case"].tolist()[1] == "b"
+
+
+def test_a_box_outside_of_a_scene_is_its_error(run, classified, scene):
+    result = run("classify", scene, "-m", "m", "--bbox", "-75,40,-74,41")
+    assert result.exit_code == 1
+    assert f"Error: {scene}: the box -75,40,-74,41 (W,S,E,N) lies outside of it\n" in result.stderr
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "11,50,12,49", "200,0,201,1", "a,b,c,d"])
+def test_a_box_that_is_none_is_wrong_usage(run, box):
+    assert run("classify", "a.tif", "-m", "m", "--bbox", box).exit_code == 2
+
+
+def test_one_way_to_say_where_is_enough(run, classified, scene):
+    result = run("classify", scene, "-m", "m", "--bbox", "11,49,12,50", "--region", "0,0,9,9")
+    assert result.exit_code == 2
+    assert "one of --region, --bbox and --aoi" in result.stderr

@@ -1,0 +1,219 @@
+"""Areas of interest as windows of scenes."""
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.sources import Unusable
+from hiresattn.errors import ConfigError, HiresattnError, reason
+from hiresattn.geo.extras import needed
+from hiresattn.geo.outlines import LON_LAT, corners, lon_lat_polygons, polygon_on_earth
+from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.placed import transformed
+
+#: Parts that an area's longer side is divided into before it is brought to another CRS.
+_PARTS = 64
+#: By how much a scene is widened before an area is cut to it, degrees; then it is cut to its px.
+_WIDER = 2e-6
+#: By how much an area may reach into a px that isn't taken, px.
+_WITHIN = 0.01
+
+
+@dataclass(frozen=True)
+class Area:
+    """A part of the Earth to classify."""
+
+    name: str | None
+    """What its case is called; None = it is the only one, and every scene must have it."""
+    shape: Any
+    """A shapely geometry, longitude and latitude."""
+
+
+def box_area(west: float, south: float, east: float, north: float) -> Area:
+    """The area of a bounding box in degrees; west of more than east crosses the antimeridian.
+
+    Raises:
+        BackendMissingError: If shapely isn't installed.
+    """
+    shapely = needed("shapely")
+    spans = [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
+    return Area(None, shapely.union_all([shapely.box(a, south, b, north) for a, b in spans]))
+
+
+def areas_of(frame: Any) -> list[Area]:
+    """The rows of a GeoDataFrame, in any CRS, as areas that are called by its index.
+
+    Raises:
+        ConfigError: If it has no CRS, or names in its index are there twice.
+    """
+    if frame.crs is None:
+        raise ConfigError("the areas have no CRS; give them theirs, as with set_crs('EPSG:4326')")
+    names = [str(name) for name in frame.index]
+    twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
+    if twice:
+        raise ConfigError(
+            f"the areas' index has {min(twice)!r} twice; give each a name of its own, as reset_index does"
+        )
+    crs = frame.crs.to_string()
+    return [Area(name, _on_earth(shape, crs)) for name, shape in zip(names, frame.geometry, strict=True)]
+
+
+def read_areas(path: str | os.PathLike[str]) -> list[Area]:
+    """The features of a file (GeoJSON, GeoPackage, GeoParquet …) as areas.
+
+    They are called by the column ``id`` where all have one, else by their number in the file, from 1.
+
+    Raises:
+        ConfigError: If it can't be read, or holds no features.
+        BackendMissingError: If GeoPandas isn't installed.
+    """
+    geopandas = needed("geopandas")
+    try:
+        frame = geopandas.read_parquet(path) if Path(path).suffix == ".parquet" else geopandas.read_file(path)
+        shapes = frame.geometry
+    except Exception as error:
+        raise ConfigError(
+            f"{os.fspath(path)}: areas can't be read from it ({reason(error)}); give GeoJSON, GeoPackage or GeoParquet"
+        ) from error
+    if shapes.empty:
+        raise ConfigError(f"{os.fspath(path)}: no areas are in it")
+    ids = next((frame[name] for name in frame.columns if str(name).lower() == "id"), None)
+    if ids is None or ids.isna().any() or not ids.is_unique:
+        ids = range(1, len(frame) + 1)
+    frame.index = [str(one) for one in ids]
+    try:
+        return areas_of(frame)
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(path)}: {error}") from error
+
+
+def windows_of(sources: Iterable[Any], areas: Sequence[Area]) -> list[Any]:
+    """The areas as windows of the scenes that they lie on: what ``classify_all`` takes.
+
+    A window is the rectangle of px around an area, cut to the scene. Windows of one area on several scenes are a case.
+
+    Args:
+        sources: Paths, open pyramids, examples; what can't be used stays as it is.
+        areas: The areas.
+
+    Returns:
+        An ``Example`` per area and scene; in place of a scene that can't be placed, and of an area that lies on no
+        scene, an ``Unusable`` that says so.
+    """
+    found: list[Any] = []
+    seen: set[str | None] = set()
+    listed = list(sources)
+    for source in listed:
+        if isinstance(source, Unusable):
+            found.append(source)
+            continue
+        example = source if isinstance(source, Example) else Example(source)
+        name = str(getattr(example.source, "source", example.source))
+        try:
+            windows = _windows(example, areas)
+        except HiresattnError as error:
+            found.append(Unusable(name, str(error), example.label, example.region, example.case))
+            continue
+        for area, window in zip(areas, windows, strict=True):
+            if window is not None:
+                seen.add(area.name)
+                case = "/".join(filter(None, (example.case, area.name))) or None
+                found.append(replace(example, region=window, case=case))
+            elif area.name is None:
+                bounds = ",".join(f"{value:g}" for value in area.shape.bounds)
+                found.append(
+                    Unusable(name, f"{name}: the box {bounds} (W,S,E,N) lies outside of it", example.label)
+                )
+    some = "the scene" if len(listed) == 1 else f"any of the {len(listed)} scenes"
+    found += [
+        Unusable(f"area {name}", f"area {name}: no part of it lies on {some}", case=name)
+        for name in (area.name for area in areas)
+        if name is not None and name not in seen
+    ]
+    return found
+
+
+def _windows(example: Example, areas: Sequence[Area]) -> list[tuple[int, int, int, int] | None]:
+    """The window of each area on a scene; None = it isn't on it."""
+    source = example.source
+    with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as image:
+        if image.crs is None or image.transform is None:
+            raise ConfigError(
+                f"{image.source}: it has no coordinate system, so that areas have no place on it; give a region in px"
+            )
+        y, x, height, width = example.region or (0, 0, image.height, image.width)
+        outline = corners([(y, x, height, width)], image.transform)
+        shapely = needed("shapely")
+        try:
+            (scene,) = shapely.buffer(lon_lat_polygons(outline, image.crs), _WIDER, join_style="mitre")
+        except HiresattnError as error:
+            raise ConfigError(f"{image.source}: {error}") from error
+        return [
+            _window(image, shapely.intersection(scene, area.shape), (y, x, height, width)) for area in areas
+        ]
+
+
+def _window(image: Pyramid, part: Any, within: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """The px around what of an area lies on a scene."""
+    assert image.crs is not None  # noqa: S101 - it was asked before
+    shapely = needed("shapely")
+    low, high = [], []
+    for one in shapely.get_parts(part):
+        if one.is_empty:
+            continue
+        lon, lat = shapely.get_coordinates(_finely(one)).T
+        rows, columns = image.rowcol(*transformed(LON_LAT, image.crs, lon, lat))
+        turn = _turn(image)
+        if turn is not None:  # the scene's longitudes may go on beyond 180
+            middle = columns.mean()
+            columns = columns + turn * np.rint((image.width / 2 - middle) / turn)
+        low.append((rows.min(), columns.min()))
+        high.append((rows.max(), columns.max()))
+    if not low:
+        return None
+    first = np.floor(np.min(low, axis=0) + _WITHIN).astype(int)
+    last = np.ceil(np.max(high, axis=0) - _WITHIN).astype(int)
+    corner = np.maximum(first, within[:2])
+    end = np.minimum(np.maximum(last, first + 1), np.add(within[:2], within[2:]))
+    if (end <= corner).any():
+        return None
+    (y, x), (height, width) = corner.tolist(), (end - corner).tolist()
+    return y, x, height, width
+
+
+def _turn(image: Pyramid) -> float | None:
+    """Columns that 360 degrees have on an image in degrees, north up; None = it is no such image."""
+    from rasterio.crs import CRS
+
+    assert image.transform is not None  # noqa: S101 - it was asked before
+    a, b, _, d, _, _ = image.transform
+    return 360 / abs(a) if not b and not d and CRS.from_user_input(image.crs).is_geographic else None
+
+
+def _on_earth(shape: Any, crs: str) -> Any:
+    """The polygons of a geometry in longitude and latitude, without their holes; empty where it has none."""
+    shapely = needed("shapely")
+    parts = [] if shape is None else shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
+    found = []
+    for part in parts:
+        if part.geom_type == "Polygon" and not part.is_empty:
+            ring = shapely.get_coordinates(_finely(part.exterior))
+            ring = np.stack(transformed(crs, LON_LAT, *ring.T), axis=1)
+            ring[:, 0] = np.unwrap(ring[:, 0], period=360.0)
+            found += [polygon_on_earth(ring)] if np.isfinite(ring).all() else []
+    return shapely.union_all(found)
+
+
+def _finely(shape: Any) -> Any:
+    """A geometry with points close enough that straight edges stay in place in another CRS."""
+    if shape.is_empty:
+        return shape
+    west, south, east, north = shape.bounds
+    side = max(east - west, north - south)
+    return needed("shapely").segmentize(shape, side / _PARTS) if side > 0 else shape
