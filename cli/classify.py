@@ -16,7 +16,7 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.records import Counts, Overlays, error_record, exit_status, report
+from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_record, exit_status, report
 from hiresattn_cli.sources import expand_sources
 
 if TYPE_CHECKING:
@@ -102,6 +102,12 @@ if TYPE_CHECKING:
         help="Draw the visited regions: a PNG for each image.",
     ),
     click.option(
+        "--attention",
+        type=click.Path(file_okay=False),
+        metavar="DIR",
+        help="Write the attention at each place: a GeoTIFF for each image, on its own grid.",
+    ),
+    click.option(
         "--dry-run",
         is_flag=True,
         help="Read no pixels: print what each source would cost (tiles, bytes, requests).",
@@ -125,6 +131,7 @@ def classify(
     root: str | None,
     label_column: str | None,
     overlay: str | None,
+    attention: str | None,
     stop: Any,
     nms: float | None,
     seed: int | None,
@@ -175,7 +182,7 @@ def classify(
         "per_source": per_source,
     }
     _warn_of_sets(loaded, ClassifyOptions(**chosen))
-    overlays = Overlays(make_folder(overlay), settings["value_range"]) if overlay else None
+    pictures = _pictures(overlay, attention, settings["value_range"])
     with ExitStack() as stack:
         file = None
         if output is not None:
@@ -183,8 +190,8 @@ def classify(
             opened = ResultsFolder if is_results_folder(output) else RecordsFile
             file = stack.enter_context(opened(output, loaded, kept, resume=resume, overwrite=overwrite))
         left = sources if file is None else file.missing(sources)
-        if overlays and len(left) < len(sources):
-            overlays.keep(sources, left)
+        for one in pictures if len(left) < len(sources) else ():
+            one.keep(sources, left)
         usable = with_scales(
             [source for source in left if not isinstance(source, Unusable)],
             loaded.config.input.mpp,
@@ -200,11 +207,19 @@ def classify(
             put(record, source)
             report(record, ctx.obj)
             counts.add(record)
-            if overlays and record.status != "error":
-                overlays.draw(record)
+            for one in pictures if record.status != "error" else ():
+                one.draw(record)
             found = record.class_name or "|".join(record.labels or ()) or record.status
             update(counts.done, f"{counts.done} of {len(left)}, {found}")
     ctx.exit(_ended(counts, layers, ctx.obj))
+
+
+def _pictures(
+    overlay: str | None, attention: str | None, values: tuple[float, float] | None
+) -> list[Overlays]:
+    """What is drawn of each record."""
+    kinds = ((Overlays, overlay), (AttentionRasters, attention))
+    return [kind(make_folder(folder), values) for kind, folder in kinds if folder]
 
 
 def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":

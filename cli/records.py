@@ -108,6 +108,8 @@ def report(record: "Record", verbosity: int) -> None:
 class Overlays:
     """Draws overlays into a folder, each under a name of its own."""
 
+    suffix = ".png"
+
     def __init__(self, folder: Path, values: tuple[float, float] | None) -> None:
         self._folder = folder
         self._values = values
@@ -137,9 +139,26 @@ class Overlays:
 
     def _name(self, source: str, region: tuple[int, int, int, int] | None) -> str:
         """A name that no other overlay of this run has."""
-        name = next(name for name in _file_names(source, region) if name not in self._names)
+        name = next(name for name in _file_names(source, region, self.suffix) if name not in self._names)
         self._names.add(name)
         return name
+
+
+class AttentionRasters(Overlays):
+    """Writes where the model looked into a folder, a GeoTIFF per image."""
+
+    suffix = ".attention.tif"
+
+    def draw(self, record: "Record") -> None:
+        """Write the raster of each image of a record; if one fails there is a warning, and the record stays."""
+        from hiresattn.geo.attention import write_attention
+
+        for own in record.by_source():
+            path = self._folder / self._name(own.source, own.region)
+            try:
+                write_attention(own, path)
+            except (HiresattnError, OSError) as error:
+                click.echo(f"Warning: attention not written: {one_line(error)}", err=True)
 
 
 def is_correct(record: "Record") -> bool:
@@ -149,13 +168,13 @@ def is_correct(record: "Record") -> bool:
     return set(record.label) == set(record.labels)
 
 
-def _file_names(source: str, region: tuple[int, int, int, int] | None) -> Iterator[str]:
+def _file_names(source: str, region: tuple[int, int, int, int] | None, suffix: str) -> Iterator[str]:
     """File names for an overlay, the plain one first."""
     name = Path(source.split("?", maxsplit=1)[0].rstrip("/")).name or "image"
     if region:
         name += "_" + "_".join(str(value) for value in region)
-    yield f"{name}.png"
+    yield f"{name}{suffix}"
     nth = 2
     while True:
-        yield f"{name}-{nth}.png"
+        yield f"{name}-{nth}{suffix}"
         nth += 1

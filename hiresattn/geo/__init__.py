@@ -1,5 +1,6 @@
 """Records as layers of geospatial programs: GeoDataFrames, GeoPackage, GeoParquet, FlatGeobuf, GeoJSON."""
 
+from hiresattn.geo.attention import write_attention as write_attention
 from hiresattn.geo.layers import frames as frames
 from hiresattn.geo.outputs import export as export
 from hiresattn.geo.run import classify as classify

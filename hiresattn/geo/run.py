@@ -1,12 +1,22 @@
 """Scenes and areas in, layers out."""
 
+import os
 from typing import Any
 
+from hiresattn.files import make_folder
 from hiresattn.geo.areas import areas_of, windows_of
+from hiresattn.geo.attention import write_attention
 from hiresattn.geo.layers import frames
+from hiresattn.report.names import unique_names
 
 
-def classify(sources: Any, model: Any, regions: Any = None, **options: Any) -> tuple[Any, Any]:
+def classify(
+    sources: Any,
+    model: Any,
+    regions: Any = None,
+    attention: str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> tuple[Any, Any]:
     """Classify scenes, or areas of them.
 
     Args:
@@ -15,6 +25,7 @@ def classify(sources: Any, model: Any, regions: Any = None, **options: Any) -> t
         regions: A GeoDataFrame or GeoSeries in any CRS: each row is classified, as the rectangle of px around it, cut
             to the scene. A row that lies on several scenes is a case with one answer, unless ``per_source``. None =
             whole scenes.
+        attention: Folder for ``NAME.attention.tif`` of each image: see ``write_attention``. None = none are written.
         options: Those of ``classify_all``; ``on_error`` is ``record``, unless it is given.
 
     Returns:
@@ -38,7 +49,12 @@ def classify(sources: Any, model: Any, regions: Any = None, **options: Any) -> t
     areas = None if regions is None else areas_of(regions)
     if areas is not None:
         listed = windows_of(listed, areas)
-    records = classify_all(listed, model, **({"on_error": "record"} | options))
+    records = list(classify_all(listed, model, **({"on_error": "record"} | options)))
+    if attention is not None:
+        folder = make_folder(attention)
+        seen = [one for record in records if record.status != "error" for one in record.by_source()]
+        for one, name in zip(seen, unique_names([one.source for one in seen]), strict=True):
+            write_attention(one, folder / f"{name}.attention.tif")
     scenes, looked_at = frames(records)
     if regions is not None:
         index = {str(name): name for name in regions.index}

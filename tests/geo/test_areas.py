@@ -151,7 +151,9 @@ def test_polygons_in_rows_out(tmp_path):
         index=[7, 3, 5],
         crs="EPSG:32633",
     ).to_crs(3857)
-    scenes, looked_at = hiresattn.geo.classify(path, model, regions=fields, policy="lowres")
+    scenes, looked_at = hiresattn.geo.classify(
+        path, model, regions=fields, attention=tmp_path / "maps", policy="lowres"
+    )
     rows = scenes.set_index("area").loc[fields.index]
     assert rows.status.tolist() == ["ok", "ok", "error"]
     for (y, x, height, width), row in zip([WINDOW, (300, 400, 120, 130)], rows.itertuples(), strict=False):
@@ -159,6 +161,10 @@ def test_polygons_in_rows_out(tmp_path):
         assert found == pytest.approx((y, x, y + height, x + width), abs=1)
     assert scenes.crs == "EPSG:32633"
     assert set(looked_at.case) == {"7", "3"}
+    assert sorted(file.name for file in (tmp_path / "maps").iterdir()) == [
+        "scene.tif-2.attention.tif",
+        "scene.tif.attention.tif",
+    ]
     whole, _ = hiresattn.geo.classify([path], model, policy="lowres")
     assert whole.status.tolist() == ["ok"]
 
