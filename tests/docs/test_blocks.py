@@ -104,6 +104,14 @@ def georeferenced(path, target):
         image.write(np.moveaxis(pixels, 2, 0))
 
 
+def without_scale(model, target):
+    """A copy of a model that takes images of any scale, and looks anywhere, as models of scenes do."""
+    shutil.copytree(model, target)
+    card = json.loads(Path(target, "card.json").read_text(encoding="utf-8"))
+    card["config"]["input"] |= {"mpp": None, "foreground": None}
+    Path(target, "card.json").write_text(json.dumps(card), encoding="utf-8")
+
+
 def write_table(path, columns, rows):
     with Path(path).open("w", newline="") as file:
         csv.writer(file).writerows([columns, *rows])
@@ -118,6 +126,7 @@ def files(tmp_path_factory):
         execute(code.replace(*FEW), {})
         derived_files()
         run("hiresattn train manifest.csv -o model --epochs 2 --batch-size 8")
+        without_scale("model", "land-use")
     return folder
 
 
