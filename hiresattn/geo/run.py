@@ -25,7 +25,7 @@ def classify(
         regions: A GeoDataFrame or GeoSeries in any CRS: each row is classified, as the rectangle of px around it, cut
             to the scene. A row that lies on several scenes is a case with one answer, unless ``per_source``. None =
             whole scenes.
-        attention: Folder for ``NAME.attention.tif`` of each image: see ``write_attention``. None = none are written.
+        attention: Folder for ``NAME.attention.tif`` of each image (of a window ``NAME_Y_X_H_W``): see ``write_attention``. None = none are written.
         options: Those of ``classify_all``; ``on_error`` is ``record``, unless it is given.
 
     Returns:
@@ -53,8 +53,11 @@ def classify(
     if attention is not None:
         folder = make_folder(attention)
         seen = [one for record in records if record.status != "error" for one in record.by_source()]
-        for one, name in zip(seen, unique_names([one.source for one in seen]), strict=True):
-            write_attention(one, folder / f"{name}.attention.tif")
+        sources_seen = list(dict.fromkeys(one.source for one in seen))
+        names = dict(zip(sources_seen, unique_names(sources_seen), strict=True))
+        for one in seen:
+            window = "".join(f"_{value}" for value in one.region or ())
+            write_attention(one, folder / f"{names[one.source]}{window}.attention.tif")
     scenes, looked_at = frames(records)
     if regions is not None:
         index = {str(name): name for name in regions.index}
