@@ -25,7 +25,8 @@ def classify(
         regions: A GeoDataFrame or GeoSeries in any CRS: each row is classified, as the rectangle of px around it, cut
             to the scene. A row that lies on several scenes is a case with one answer, unless ``per_source``. None =
             whole scenes.
-        attention: Folder for ``NAME.attention.tif`` of each image (of a window ``NAME_Y_X_H_W``): see ``write_attention``. None = none are written.
+        attention: Folder for ``NAME.attention.tif`` of each image (of a window ``NAME_Y_X_H_W``): see
+            ``write_attention``. None = none are written.
         options: Those of ``classify_all``; ``on_error`` is ``record``, unless it is given.
 
     Returns:
