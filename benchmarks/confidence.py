@@ -3,7 +3,7 @@
     python benchmarks/confidence.py ../shared WORK [--seeds 0,1,2]
 
 A scene has 2 x 2 cells, three of them neutrophils; the class of the fourth is the label (``scenes/smear.py``). A
-model is trained on scenes of the training images, calibrated at risk .1 on 1,500 scenes of the validation images, and
+model is trained on scenes of the training images, calibrated at risk .1 on 1,000 scenes of the validation images, and
 measured on others: of the same images (which is what the sets promise), of the test images, and of these compressed as
 JPEG, or with red and blue swapped, which a distance to the training images should tell.
 WORK keeps the models and one JSON file of measurements per seed, so that an interrupted run goes on.
@@ -48,9 +48,9 @@ OPTIONS = TrainOptions(
     threads=0,
 )
 #: Scenes to train on, to choose the epoch by, and to calibrate with; their first seeds lie apart.
-TRAINED, CHOSEN, CALIBRATED = 6000, 300, 1500
+TRAINED, CHOSEN, CALIBRATED = 6000, 300, 1000
 #: Scenes to test on: of the images that calibrated, and of the test images; of the latter so many are changed.
-SAME, OTHER, CHANGED = 2500, 1000, 500
+SAME, OTHER, CHANGED = 1500, 600, 300
 
 
 def scenes(zip_path: Path, split: str, count: int, first: int) -> list[Example]:

@@ -28,6 +28,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scale": ("scale", scenes.scale),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
+    "confidence": ("confidence", scenes.confidence),
     "megamnist": ("megamnist", scenes.megamnist),
     "fmow": ("fmow-synthetic", scenes.fmow),
     "localisation": ("localisation", learning.localisation),

@@ -224,19 +224,21 @@ def confidence(result: dict[str, Any]) -> str:
         unreviewed = f"{sum(others) / len(others):.2f}" if others else "none left"
         more = [f"{100 * mean(mine, 'out_of_domain'):.1f} %", f"{100 * mean(mine, 'review'):.0f} %"]
         words = names.get(kind, kind if kind == "test images" else f"test images, {kind}")
-        body.append([words, str(mine[0]["cases"]), *shares, *more, unreviewed])
+        cases = sorted({row["cases"] for row in mine})
+        body.append([words, " to ".join(f"{count:,}" for count in cases), *shares, *more, unreviewed])
     head = [
         *("scenes of", "cases", "coverage", "classes in a set", "accuracy", "out of domain", "for review"),
         "accuracy of the others",
     ]
     first = [row for row in result["rows"] if row["scenes"] == "same images"]
+    calibrated = sorted({row["calibration"]["conformal"]["cases"] for row in first})
     words = (
         f"\n\n{len(first)} seeds, mean (lowest to highest). Scenes of 2 x 2 blood cells, three of them neutrophils, "
         f"the fourth of 7 classes, seen at 32 px a cell; budget {result['budget']}. Sets at risk {result['risk']:g}, "
-        f"calibrated on {result['calibrated']:,} scenes: they should cover {1 - result['risk']:.0%}. ECE after "
-        f"calibration {mean(first, 'ece'):.3f}; the answer rests on {mean(first, 'sufficient'):.1f} of "
-        f"{mean(first, 'glimpses'):.1f} glimpses, and its probability loses {mean(first, 'comprehensiveness'):.2f} "
-        "without them."
+        f"calibrated on {' or '.join(f'{count:,}' for count in calibrated)} scenes: they should cover "
+        f"{1 - result['risk']:.0%}. ECE after calibration {mean(first, 'ece'):.3f}; the answer rests on "
+        f"{mean(first, 'sufficient'):.1f} of {mean(first, 'glimpses'):.1f} glimpses, and "
+        f"its probability loses {mean(first, 'comprehensiveness'):.2f} without them."
     )
     return table(head, body) + words + source(result, "confidence.py")
 
