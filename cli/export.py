@@ -10,7 +10,7 @@ from hiresattn_cli.layers import SUFFIXES
 @click.command(
     cls=Command,
     short_help="Write records as layers (GeoPackage, GeoJSON …) or for QuPath.",
-    example="hiresattn export records.jsonl -o scenes.gpkg\nhiresattn export out/ --to qupath -o qupath",
+    example="hiresattn export records.jsonl -o scenes.gpkg",
 )
 @click.argument("records", nargs=-1, required=True, metavar="RECORDS...")
 @group(

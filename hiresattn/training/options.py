@@ -147,7 +147,7 @@ class TrainOptions:
     coordinate system."""
     mpp: float | str = "auto"
     """Scale that images are seen at, ever after: µm of a px that regions are counted in. ``auto``: the median of the
-    training images' scales where one is known, else ``off``: level-0 px, whatever their size."""
+    training images' scales where most are known, else ``off``: level-0 px, whatever their size."""
     assume_mpp: float | None = None
     """µm per level-0 px of images of which neither the manifest nor the file says it."""
     augment: str = "none"

@@ -34,11 +34,11 @@ def training_scale(
         on_message: Called with a sentence, where images of several scales are brought to one.
 
     Returns:
-        Micrometres per px that regions are counted in, and the images. None = regions are in level-0 px: where no
-        image's scale is known, images are squashed, or ``options.mpp`` is ``off``.
+        Micrometres per px that regions are counted in, and the images. None = regions are in level-0 px: where the
+        scale of at most half of the images is known, images are squashed, or ``options.mpp`` is ``off``.
 
     Raises:
-        ConfigError: If the scale of some images is known, or ``options.mpp`` a number, and that of others isn't.
+        ConfigError: If the scale of most images is known, or ``options.mpp`` a number, and that of others isn't.
     """
     if options.mpp == "off" or options.squash is not None:
         return None, list(train), list(val)
@@ -47,7 +47,13 @@ def training_scale(
     if isinstance(options.mpp, float | int):
         at = float(options.mpp)
     elif at is None:
-        at = common_scale(filled[: len(train)])
+        known = sum(example.mpp is not None for example in filled)
+        at = common_scale(filled[: len(train)]) if 2 * known > len(filled) else None
+        if known and at is None:
+            on_message(
+                f"The scale of {known} of {len(filled)} images is known: px are taken as they are; assume_mpp gives "
+                "the others one"
+            )
     if at is None:
         return None, list(train), list(val)
     check_scales(filled, at, _REMEDY)

@@ -171,7 +171,7 @@ def test_images_of_several_scales_are_seen_at_one_and_those_without_are_named(ru
     assert refused.exit_code == 1
     assert "3.png (its header has none); give it in a column mpp, or as assume_mpp" in refused.stderr
     assert not model.exists()
-    result = run("train", manifest, "-o", model, *QUICK, "--assume-mpp", 0.5)
+    result = run("train", manifest, "-o", model, *QUICK, "--assume-mpp", 0.5, "--foreground", "none")
     assert result.exit_code == 0, result.stderr
     assert "Images of 0.25 µm/px to 2 µm/px are seen at 0.5 µm/px" in result.stderr
     assert card(model)["config"]["input"]["mpp"] == 0.5

@@ -130,13 +130,16 @@ def test_the_scale_is_the_median_of_the_training_images(tmp_path):
 
 
 def test_images_without_a_scale_among_others_are_all_named():
-    some = [plain(0.25), plain(), plain(250), plain(split="val")]
-    with pytest.raises(ConfigError, match=r"of 3 of 4 images no scale.*None.tif \(.*250.tif \(.*column mpp"):
+    some = [plain(0.25), plain(0.25), plain(), plain(250), plain(split="val")]
+    with pytest.raises(ConfigError, match=r"of 3 of 5 images no scale.*None.tif \(.*250.tif \(.*column mpp"):
         at(some)
     with pytest.raises(ConfigError, match=r"of 2 of 2 images no scale"):
         at([plain(), plain()], mpp=0.5)
     with pytest.raises(ConfigError, match=r"250.tif \(250 µm/px is neither"):
-        at([plain(250), plain()])
+        at([plain(250), plain(250), plain()])
+    found, _, (message,) = at([plain(0.25), plain(), plain()])
+    assert found is None
+    assert "The scale of 1 of 3 images is known: px are taken as they are" in message
     assert at([plain(0.25), plain()], assume_mpp=0.5)[1] == [0.25, 0.5]
     assert at([plain(), plain()], assume_mpp=0.5)[0] == 0.5
 
