@@ -47,11 +47,11 @@ def training_scale(
     if isinstance(options.mpp, float | int):
         at = float(options.mpp)
     elif at is None:
-        known = sum(example.mpp is not None for example in filled)
-        at = common_scale(filled[: len(train)]) if 2 * known > len(filled) else None
-        if known and at is None:
+        count = sum(example.mpp is not None for example in filled)
+        at = common_scale(filled[: len(train)]) if 2 * count > len(filled) else None
+        if count and at is None:
             on_message(
-                f"The scale of {known} of {len(filled)} images is known: px are taken as they are; assume_mpp gives "
+                f"The scale of {count} of {len(filled)} images is known: px are taken as they are; assume_mpp gives "
                 "the others one"
             )
     if at is None:
