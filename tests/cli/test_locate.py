@@ -62,7 +62,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     ] == found_boxes
     assert examples[1].boxes == ()
     assert examples[2].boxes is None
-    assert [example.group for example in examples] == ["7", None, "8"]
+    assert [example.case for example in examples] == ["7", None, "8"]
 
     (work / "bare.csv").write_text("path\nscene.png\nempty.png\n")
     bare = run("locate", work / "bare.csv", "-m", work / "model", "-o", work / "out" / "bare.csv")
