@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,12 +11,13 @@ from hiresattn.files import make_folder
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.answers import Answers
+from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_record, exit_status, report
-from hiresattn_cli.sources import expand_sources
+from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_record, report
+from hiresattn_cli.sources import expand_sources, windows
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
@@ -154,7 +154,7 @@ def classify(
     """
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
-    sources = _windows(sources, regions, bbox, aoi)
+    sources = windows(sources, regions, bbox, aoi)
     if not per_source:
         from hiresattn.datasets.cases import cases_of
 
@@ -171,7 +171,7 @@ def classify(
 
     loaded = load_model(model)
     if dry_run:
-        ctx.exit(_plan(sources, loaded, output, overwrite=overwrite, budget=budget, **settings))
+        ctx.exit(plan(sources, loaded, output, overwrite=overwrite, budget=budget, **settings))
     chosen = settings | {
         "budget": budget,
         "stop": None if stop == "off" else stop,
@@ -218,8 +218,8 @@ def _pictures(
     overlay: str | None, attention: str | None, values: tuple[float, float] | None
 ) -> list[Overlays]:
     """What is drawn of each record."""
-    kinds = ((Overlays, overlay), (AttentionRasters, attention))
-    return [kind(make_folder(folder), values) for kind, folder in kinds if folder]
+    asked = ((Overlays, overlay), (AttentionRasters, attention))
+    return [drawn(make_folder(folder), values) for drawn, folder in asked if folder]
 
 
 def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":
@@ -285,61 +285,6 @@ def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
     if layers:
         layers.write(verbosity)
     return counts.exit_status
-
-
-def _plan(
-    sources: "list[Source]",
-    model: "Model",
-    output: str | None,
-    *,
-    overwrite: bool,
-    budget: str,
-    **settings: Any,
-) -> int:
-    """Write what the sources would cost; returns the exit status."""
-    from hiresattn.inference.lines import LinesFile
-    from hiresattn_cli.dry_run import planned
-
-    known = {name: settings[name] for name in ("bands", "value_range", "mpp", "assume_mpp", "nodata")}
-    failed = 0
-    with ExitStack() as stack:
-        out = None if output is None else stack.enter_context(LinesFile(output, overwrite=overwrite))
-        for record in planned(sources, model, budget=budget, **known):
-            if out is None:
-                sys.stdout.write(json_line(record) + "\n")
-            else:
-                out.write(record)
-            failed += record["status"] == "error"
-    return exit_status(failed, len(sources))
-
-
-def _windows(
-    sources: "list[Source]",
-    regions: tuple[tuple[int, int, int, int], ...],
-    bbox: tuple[float, float, float, float] | None,
-    aoi: str | None,
-) -> "list[Source]":
-    """The windows asked for of the sources; all of them where none are."""
-    if sum(map(bool, (regions, bbox, aoi))) > 1:
-        raise click.UsageError("give one of --region, --bbox and --aoi")
-    if bbox or aoi:
-        from hiresattn.geo.areas import box_area, read_areas, windows_of
-
-        return windows_of(sources, [box_area(*bbox)] if bbox else read_areas(str(aoi)))
-    return _px_windows(sources, regions) if regions else sources
-
-
-def _px_windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
-    """The windows of the only source."""
-    from hiresattn.datasets.example import Example
-    from hiresattn.datasets.sources import Unusable
-
-    if len(sources) != 1 or isinstance(sources[0], Example):
-        raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
-    source = sources[0]
-    if isinstance(source, Unusable):
-        return [replace(source, region=region) for region in regions]
-    return [Example(source=source, region=region) for region in regions]
 
 
 def _in_order(

@@ -1,17 +1,46 @@
 """``classify --dry-run``: what each source would cost, before a pixel is read."""
 
+import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from hiresattn.inference.lines import json_line
 from hiresattn_cli.output import one_line
+from hiresattn_cli.records import exit_status
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
+
+
+def plan(
+    sources: "list[str | Example | Unusable | Case]",
+    model: "Model",
+    output: str | None,
+    *,
+    overwrite: bool,
+    budget: str,
+    **settings: Any,
+) -> int:
+    """Write what the sources would cost; returns the exit status."""
+    from hiresattn.inference.lines import LinesFile
+
+    known = {name: settings[name] for name in ("bands", "value_range", "mpp", "assume_mpp", "nodata")}
+    failed = 0
+    with ExitStack() as stack:
+        out = None if output is None else stack.enter_context(LinesFile(output, overwrite=overwrite))
+        for record in planned(sources, model, budget=budget, **known):
+            if out is None:
+                sys.stdout.write(json_line(record) + "\n")
+            else:
+                out.write(record)
+            failed += record["status"] == "error"
+    return exit_status(failed, len(sources))
 
 
 def planned(

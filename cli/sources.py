@@ -3,13 +3,17 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
+    from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
+
+    Source = str | Example | Unusable | Case
 
 
 def expand_sources(
@@ -48,6 +52,35 @@ def expand_sources(
     if not found:
         raise click.UsageError("no sources: stdin held no paths; give one path per line")
     return found
+
+
+def windows(
+    sources: "list[Source]",
+    regions: tuple[tuple[int, int, int, int], ...],
+    bbox: tuple[float, float, float, float] | None,
+    aoi: str | None,
+) -> "list[Source]":
+    """The windows asked for of the sources; all of them where none are."""
+    if sum(map(bool, (regions, bbox, aoi))) > 1:
+        raise click.UsageError("give one of --region, --bbox and --aoi")
+    if bbox or aoi:
+        from hiresattn.geo.areas import box_area, read_areas, windows_of
+
+        return windows_of(sources, [box_area(*bbox)] if bbox else read_areas(str(aoi)))
+    return _px_windows(sources, regions) if regions else sources
+
+
+def _px_windows(sources: "list[Source]", regions: tuple[tuple[int, int, int, int], ...]) -> "list[Source]":
+    """The windows of the only source."""
+    from hiresattn.datasets.example import Example
+    from hiresattn.datasets.sources import Unusable
+
+    if len(sources) != 1 or isinstance(sources[0], Example):
+        raise click.UsageError(f"--region needs a single image; these are {len(sources)} sources")
+    source = sources[0]
+    if isinstance(source, Unusable):
+        return [replace(source, region=region) for region in regions]
+    return [Example(source=source, region=region) for region in regions]
 
 
 def _listed() -> Iterator[str]:

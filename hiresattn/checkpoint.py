@@ -22,8 +22,8 @@ from hiresattn.model.embed import embed, scaled
 from hiresattn.model.encoders import encoder_words
 from hiresattn.model.hub import MODEL, fetch_all
 from hiresattn.model.net import GlimpseNet
+from hiresattn.model.reference import REFERENCE, Reference, read_reference, reference_facts, write_reference
 from hiresattn.reading.crops import NativeCrops
-from hiresattn.reference import REFERENCE, Reference, read_reference, reference_facts, write_reference
 
 FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1

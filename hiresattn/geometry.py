@@ -250,9 +250,14 @@ def locations(regions: Regions, frame: Regions) -> Float[np.ndarray, "n 3"]:
     return out
 
 
+def frame_numbers(regions: Regions, frames: Int64[np.ndarray, "m 4"]) -> Int64[np.ndarray, " n"]:
+    """Which frame each region lies in, of frames side by side; columns grow from one to the next."""
+    return np.maximum(np.searchsorted(frames[:, 1], regions[:, 1], side="right") - 1, 0)
+
+
 def frames_of(regions: Regions, frames: Int64[np.ndarray, "m 4"]) -> Int64[np.ndarray, "n 4"]:
-    """The frame that each region lies in, of frames side by side; columns grow from one to the next."""
-    return frames[np.maximum(np.searchsorted(frames[:, 1], regions[:, 1], side="right") - 1, 0)]
+    """The frame that each region lies in; see ``frame_numbers``."""
+    return frames[frame_numbers(regions, frames)]
 
 
 def child_paths(paths: Int64[np.ndarray, "n 3"], cell: Int64[np.ndarray, " n"], grid: Grid) -> np.ndarray:

@@ -23,7 +23,6 @@ LAYERS = {
     "hiresattn.model": 4,
     "hiresattn.reading": 4,
     "hiresattn.card": 4,
-    "hiresattn.reference": 4,
     "hiresattn.conversion": 5,
     "hiresattn.checkpoint": 5,
     "hiresattn.inference": 6,

@@ -19,8 +19,8 @@ from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import LIKELY, Record, VisitedRegion
 from hiresattn.inference.sources import known_labels
+from hiresattn.model.reference import source_id
 from hiresattn.pyramid.rescaled import window_of
-from hiresattn.reference import source_id
 
 #: Policies of the curve; ``best-first`` is the learned one.
 CURVE = ("best-first", "random", "lowres", "exhaustive")

@@ -26,8 +26,8 @@ _MEMINFO = Path("/proc/meminfo")
 _measured: WeakKeyDictionary[GlimpseNet, int] = WeakKeyDictionary()
 
 
-def batch_images(session: Session, sources: Iterable[object]) -> int:
-    """How many images are searched side by side.
+def batch_images(session: Session, sources: Iterable[object], most_each: int = 1) -> int:
+    """How many images, or cases, are searched side by side.
 
     One where the order of looks would depend on it (random scores), where the clock counts (a budget in seconds), and
     where nothing is searched. Else as many as asked for; ``auto``: 16 on a GPU, on the CPU what a measurement of the
@@ -36,6 +36,7 @@ def batch_images(session: Session, sources: Iterable[object]) -> int:
     Args:
         session: Model and options.
         sources: What is to be classified.
+        most_each: Images of the largest case.
     """
     options, model = session.options, session.model
     if not options.searches or session.squash is not None or model.config.scorer == "random":
@@ -45,7 +46,7 @@ def batch_images(session: Session, sources: Iterable[object]) -> int:
         return max(1, min(int(options.batch_images), count))
     if count < 2 or session.seconds is not None:
         return 1
-    most = min(MOST_IMAGES, count, _images_in_memory())
+    most = min(MOST_IMAGES, count, _images_in_memory() // most_each)
     if most < 2:
         return 1
     net = session.engine.net

@@ -117,10 +117,11 @@ def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
     options = session.options
     if isinstance(sources, Sequence) and not options.per_source:
         sources = cases_of(sources)
-    width = batch_images(session, sources)
+    most = _most_images(sources)
+    width = batch_images(session, sources, most)
     fetcher = None
     if session.squash is None:
-        at_once = (2 * width + 1) * _most_images(sources)
+        at_once = (2 * width + 1) * most
         kept = None if width == 1 else at_once * BYTES_PER_IMAGE
         config = session.model.config.input
         fetcher = CropFetcher([], config, at_once=at_once, cache_bytes=kept, **session.reading)
@@ -133,7 +134,7 @@ def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
         for source in case.sources:
             opener.let_go(source)
 
-    named = (one if isinstance(one, Example | Case | Unusable) else Example(one) for one in sources)
+    named = (_checked(one, most) for one in sources)
     try:
         with closing(prepared_ahead(enumerate(named), opened, let_go, most=width)) as coming:
             run = _Run(session, opener, let_go)
@@ -149,6 +150,15 @@ def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
                         yield case_error(turn.case, session.model, turn.error)
     finally:
         opener.close()
+
+
+def _checked(one: Any, most: int) -> Example | Case | Unusable:
+    """A source as an example; refuses a case with more images than there is room for."""
+    if isinstance(one, Case) and len(one.sources) > most:
+        raise ConfigError(
+            f"case {one.name!r} has {len(one.sources)} images; give cases as a list, not one by one"
+        )
+    return one if isinstance(one, Example | Case | Unusable) else Example(one)
 
 
 def _most_images(sources: Iterable[Any]) -> int:

@@ -64,34 +64,25 @@ class OpenedCase:
 
     @property
     def foreground(self) -> float | None:
-        """Share of its images that is foreground; None = none is looked for."""
-        return self._shared(None)
+        """Share of its images that is foreground, by area; None = none is looked for."""
+        found = [
+            (float(s.frame[2:].prod()), s.foreground.share) for s in self.seen if s.foreground is not None
+        ]
+        return _mean(found)
 
     def foreground_in(self, regions: np.ndarray) -> float | None:
         """Share of the foreground that lies in at least one of these regions ``[n 4]`` of the canvas."""
-        return self._shared(regions)
-
-    def _shared(self, regions: np.ndarray | None) -> float | None:
-        """The share of the images that is foreground, or of the foreground that lies in regions; weighted by area."""
-        which, stored = self.canvas.stored(np.zeros((0, 4), np.int64) if regions is None else regions)
-        total = found = 0.0
-        for at, source in enumerate(self.seen):
-            if source.foreground is not None:
-                area = float(source.frame[2:].prod())
-                weight = area if regions is None else area * source.foreground.share
-                share = (
-                    source.foreground.share
-                    if regions is None
-                    else source.foreground.share_in(stored[which == at])
-                )
-                total, found = total + weight, found + weight * share
-        if not self.has_foreground:
-            return None
-        return found / total if total else 0.0
+        which, stored = self.canvas.stored(regions)
+        found = [
+            (s.frame[2:].prod() * s.foreground.share, s.foreground.share_in(stored[which == at]))
+            for at, s in enumerate(self.seen)
+            if s.foreground is not None
+        ]
+        return _mean(found)
 
     @property
     def example(self) -> Example:
-        """The first source, with the label of the case."""
+        """The first source."""
         return self.sources[0].example
 
     @property
@@ -128,6 +119,14 @@ class OpenedCase:
         source.error = error
         self.join()
         return True
+
+
+def _mean(weighted: list[tuple[float, float]]) -> float | None:
+    """The mean of pairs of weight and value; 0 where all weights are, None of none."""
+    total = sum(weight for weight, _ in weighted)
+    if not weighted:
+        return None
+    return sum(weight * value for weight, value in weighted) / total if total else 0.0
 
 
 def open_case(opener: Opener, session: Session, item: Any, number: int) -> OpenedCase:

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Int64
 
-from hiresattn.geometry import frames_of
+from hiresattn.geometry import frame_numbers
 
 #: Columns between two frames: no box of one image reaches into another.
 _GAP = 1 << 32
@@ -36,12 +36,8 @@ class Canvas:
         """Which image each region ``[n 4]`` of the canvas lies in ``[n]``, and the same regions in px of that."""
         if len(self) == 1:
             return np.zeros(len(regions), np.int64), regions
-        source = np.maximum(np.searchsorted(self.frames[:, 1], regions[:, 1], side="right") - 1, 0)
+        source = frame_numbers(regions, self.frames)
         return source, self._moved(regions, -self._shifts[source])
-
-    def frame_of(self, regions: np.ndarray) -> np.ndarray:
-        """The frame on the canvas that each region ``[n 4]`` lies in ``[n 4]``."""
-        return frames_of(regions, self.frames)
 
     @staticmethod
     def _moved(regions: np.ndarray, shift: np.ndarray) -> np.ndarray:

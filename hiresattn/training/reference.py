@@ -9,10 +9,10 @@ from jaxtyping import Float
 
 from hiresattn.inference.domain import band_means, coarse_view
 from hiresattn.model.net import GlimpseNet
+from hiresattn.model.reference import Reference, source_id
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.reading.fetch import Crops
-from hiresattn.reference import Reference, source_id
 from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import batch_size
 from hiresattn.training.data import Loader

@@ -15,6 +15,7 @@ from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.evaluation.run import evaluate
+from hiresattn.geometry import frames_of
 from hiresattn.inference.classify import classify, classify_all
 from hiresattn.inference.records_file import write_records
 from hiresattn.model.build import build_model
@@ -64,7 +65,7 @@ def test_a_canvas_gives_back_where_regions_come_from():
         source, stored = canvas.stored(placed)
         assert (source == number).all()
         assert np.array_equal(stored, regions)
-        assert (canvas.frame_of(placed) == canvas.frames[number]).all()
+        assert (frames_of(placed, canvas.frames) == canvas.frames[number]).all()
 
 
 def test_a_case_of_one_image_is_searched_as_that_image(model):
@@ -229,3 +230,11 @@ def test_a_record_can_be_seen_image_by_image(model, files):
 def test_a_case_needs_a_list_of_images(sources):
     with pytest.raises(ConfigError, match="list of one or more"):
         Case("P1", sources)
+
+
+def test_cases_of_several_images_come_as_a_list(model, files):
+    cases = [Case("P1", files)]
+    with pytest.raises(ConfigError, match=r"case 'P1' has 3 images; give cases as a list"):
+        list(classify_all(iter(cases), model, **ONE))
+    (found,) = classify_all(tuple(cases), model, budget=9, **ONE)
+    assert len(found.sources) == 3

@@ -19,7 +19,7 @@ from hiresattn.inference.review import search_facts
 from hiresattn.inference.sufficiency import sufficiency
 from hiresattn.inference.table import GlimpseTable, traversal_of
 from hiresattn.model.build import build_model
-from hiresattn.reference import Reference
+from hiresattn.model.reference import Reference
 
 OPTIONS = {"device": "cpu", "threads": 1, "budget": 6, "stop": None}
 

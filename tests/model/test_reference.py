@@ -10,7 +10,7 @@ from hiresattn.checkpoint import CARD, Model, load_model, save_model, set_refere
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.model.build import build_model
-from hiresattn.reference import LEAST_CASES, REFERENCE, Reference
+from hiresattn.model.reference import LEAST_CASES, REFERENCE, Reference
 
 
 def drawn(count, width=8, seed=0):
