@@ -29,9 +29,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         self.answer(head=False)
 
-    def answer(self, *, head):  # noqa: PLR0911, PLR0912 - a way each
+    def answer(self, *, head):  # noqa: C901, PLR0911, PLR0912 - a way each
         parts = urlsplit(self.path)
         way = unquote(parts.path).split("/")[1]
+        if parts.path.endswith((".msk", ".ovr", ".aux.xml", "w", ".wld")):
+            return self.send(404, b"", head=head)
         if way == "drip":  # a header that never ends
             return self.drip(b"HTTP/1.1 206 Partial Content\r\nX-Slow: ")
         if way == "loop":

@@ -66,7 +66,7 @@ def check(found, names, cases):
 
 
 def test_a_few_cases_of_every_format(tmp_path):
-    cases = 4 * len(PLACES)
+    cases = 7 * len(PLACES)  # of all formats about 500
     found = fuzzed(tmp_path, 0, cases)
     check(found, FORMATS, cases)
     for name in FORMATS:  # the damage does damage
@@ -75,9 +75,12 @@ def test_a_few_cases_of_every_format(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("seed", range(1, 6))
 def test_many_cases_of_every_format(tmp_path, seed):
-    check(fuzzed(tmp_path, seed, 300), FORMATS, 300)
+    cases = 28 * len(PLACES)  # of all formats and seeds 10,080
+    assert 5 * cases * len(FORMATS) >= 10_000
+    check(fuzzed(tmp_path, seed, cases), FORMATS, cases)
 
 
 @pytest.mark.slow

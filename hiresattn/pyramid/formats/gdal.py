@@ -16,15 +16,11 @@ from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.pyramid.storage.web import ascii_url
 
-#: A remote image with a side above this and no overviews is looked at again, for an external ``.ovr`` file.
-ALONE = 2048
-
 #: What to do about a remote image that isn't reached.
 CHECK = "check the address, the network and the credentials"
 
 #: GDAL settings for remote files; what the user sets wins.
 _REMOTE = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_INGESTED_BYTES_AT_OPEN": "65536",
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
     "GDAL_HTTP_MULTIPLEX": "YES",
@@ -65,9 +61,10 @@ class GdalFile:
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
+        alone: Whether nothing that matters lies beside a file on a web server.
     """
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str, *, alone: bool = False) -> None:
         self.source = source
         scheme = next((scheme for scheme in _VSI if source.startswith(scheme)), "")
         if scheme.startswith("http"):
@@ -82,10 +79,12 @@ class GdalFile:
         if self.remote:
             seconds = str(math.ceil(MOST_SECONDS.get()))
             self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
+            if scheme.startswith("http"):  # others list a folder in one request
+                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR" if alone else "YES"
         self._quiet = True
 
     def first(self) -> Any:
-        """Open the image; a big remote one without overviews once more, in case they lie beside it.
+        """Open the image.
 
         Raises:
             NotFoundError: If a remote file doesn't exist.
@@ -93,10 +92,6 @@ class GdalFile:
         """
         try:
             raster = self.open(None)
-            if self.remote and max(raster.shape) > ALONE and not raster.overviews(1):
-                raster.close()
-                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
-                raster = self.open(None)
         except Exception as error:
             message = reason(error)
             said = message.replace(self.source, "")  # a name may have any words and numbers
@@ -132,6 +127,12 @@ class GdalFile:
             given = _user_settings() - _ALWAYS.keys()
             with rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given}):
                 yield
+
+
+def world_files(suffix: str) -> list[str]:
+    """How the world files of images with a suffix may end."""
+    word = suffix[1:].lower()
+    return sorted({"wld", f"{word}w", f"{word[:1]}{word[-1:]}w"}) if word else ["wld"]
 
 
 def has_credentials() -> bool:

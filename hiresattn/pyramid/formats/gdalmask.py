@@ -9,6 +9,7 @@ import numpy as np
 
 from hiresattn.geometry import Level
 from hiresattn.pyramid.formats.tiff import opened_tiff
+from hiresattn.pyramid.formats.vrt import covered
 
 _GDAL_NODATA = 42113
 
@@ -36,6 +37,8 @@ class GdalMask:
     """Levels for which the file has no mask, though it has one of level 0."""
     downsamples: tuple[float, ...]
     """Of the levels."""
+    places: tuple[np.ndarray, ...] | None = None
+    """By band, where a virtual raster has any source; see ``vrt_places``."""
 
     @classmethod
     def of(
@@ -84,7 +87,7 @@ class GdalMask:
         )
 
     def __bool__(self) -> bool:
-        return bool(self.shared or self.by_band or self.alpha)
+        return bool(self.shared or self.by_band or self.alpha or self.places is not None)
 
     def read(
         self,
@@ -106,12 +109,17 @@ class GdalMask:
                 valid &= (raster.read(list(self.alpha), window=_window(*window)) > 0).all(axis=0)
             if self.shared and level not in self.bare:
                 valid &= raster.read_masks(self.bands[0], window=_window(*window)) > 0
-            if self.by_band:
-                masks = raster.read_masks(list(self.bands), window=_window(*window)) > 0
-                return np.moveaxis(masks, 0, 2) & valid[:, :, None]
+            by_band = self.by_band and np.moveaxis(
+                raster.read_masks(list(self.bands), window=_window(*window)), 0, 2
+            )
         if level in self.bare:
             with open_level(0) as raster:
                 valid &= _reduced(raster, self.bands[0], window, self.downsamples[level])
+        if self.places is not None:
+            inside = [covered(places, window, self.downsamples[level]) for places in self.places]
+            valid = np.stack(inside, axis=2) & valid[:, :, None]
+        if by_band is not False:
+            valid = (by_band > 0) & (valid if valid.ndim == 3 else valid[:, :, None])
         return valid
 
 

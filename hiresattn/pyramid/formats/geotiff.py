@@ -11,12 +11,14 @@ import numpy as np
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.formats.gdal import ALONE, GdalFile, has_credentials, reason, strict
-from hiresattn.pyramid.formats.gdaldrivers import is_vrt, vrt_sources
+from hiresattn.pyramid.formats.gdal import GdalFile, has_credentials, reason, strict
 from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
+from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.formats.vrt import is_vrt, vrt_places, vrt_sources
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
+from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
@@ -57,6 +59,7 @@ class RasterioPyramid(Pyramid):
     backend: ClassVar[str] = "rasterio"
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
+        self._ifds: list[Ifd] = []
         ranges = _ranges(source) if source.startswith(("http://", "https://")) else None
         try:
             if ranges is None or not self._described(source, ranges, mpp, nodata):
@@ -70,15 +73,15 @@ class RasterioPyramid(Pyramid):
         self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
-        self._file = GdalFile(source if ranges is None else str(ranges.mirror()))
-        self._empty, masks = set[tuple[int, int]](), set[tuple[int, int]]()
-        if not (self._file.remote or self._file.part):
-            ifds = check_tiff(self._file.source) or []
-            self._empty = {(ifd.height, ifd.width) for ifd in ifds if ifd.empty}
-            # A mask that isn't of an overview is level 0's.
-            masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in ifds if ifd.mask}
+        self._file = GdalFile(str(ranges.mirror())) if ranges is not None else gdal_file(source)
+        if not (self._file.remote or self._file.part):  # of a remote file, in the start of it that is here
+            self._ifds = check_tiff(self._file.source) or []
             check_jp2(self._file.source)
-        sources = vrt_sources(self._file.source) if is_vrt(self._file.source) else []
+        self._empty = {(ifd.height, ifd.width) for ifd in self._ifds if ifd.empty}
+        # A mask that isn't of an overview is level 0's.
+        masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in self._ifds if ifd.mask}
+        virtual = is_vrt(self._file.source)
+        sources = vrt_sources(self._file.source) if virtual else []
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
@@ -94,8 +97,10 @@ class RasterioPyramid(Pyramid):
             self._mask = GdalMask.of(
                 raster, levels, self._overviews, self._file.open, self._bands, empty, masks
             )
+            if virtual and (places := vrt_places(self._file.source, self._bands)):
+                self._mask = replace(self._mask, places=tuple(places.values()))
             self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
-            alone = max(raster.shape) > ALONE and len(levels) == 1  # overviews may lie in a file beside it
+            placed = is_placed(raster)
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
             self._white = white(raster, source)
             meta = metadata(raster, levels, self._bands, mpp, empty)
@@ -109,14 +114,17 @@ class RasterioPyramid(Pyramid):
         self.exact_bytes = self._stored
         self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
         if ranges is not None:  # from here on nothing reads the mirror
-            self._file = GdalFile(source)
+            self._file = GdalFile(source, alone=True)
             ranges.forget_mirror()
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
         ]
         self.requests = None
         if ranges is not None:
-            if self._tiles is None or self._mask or alone:
+            enough = self._tiles is not None and not self._mask
+            if not enough or may_have_sidecar(
+                source, placed=placed, overviews=len(levels) > 1, requests=ranges.requests
+            ):
                 ranges.close()
                 return False
             self.requests = ranges.requests

@@ -17,7 +17,7 @@ from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.spans import MOST, merged
 from hiresattn.pyramid.storage.tiffheader import check_tiff_at
-from hiresattn.pyramid.storage.web import ascii_url, ended_at, proxy_of, request_path
+from hiresattn.pyramid.storage.web import REDIRECTED, REDIRECTS, asked_for, connect_to, ended_at, target
 
 #: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
 FIRST = 128 << 10
@@ -27,7 +27,6 @@ KEPT = 32 << 20
 _TIMEOUT = 30.0
 _RETRIES = 3
 _WAIT = 0.25  # s, doubled from try to try
-_REDIRECTS = 5
 _RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)", re.IGNORECASE)
 #: Fewer bytes than this in place of more are a refusal, not a part to be continued.
 _LEAST_PART = 1 << 10
@@ -80,7 +79,7 @@ class RangeFile:
         self._seconds = MOST_SECONDS.get()
         self._tag: str | None = None
         self._connections: PerThread[http.client.HTTPConnection] = PerThread(
-            self._connect, lambda connection: connection.close()
+            lambda: connect_to(self._at, _TIMEOUT), lambda connection: connection.close()
         )
         self._lock = threading.Lock()
         self._spans: list[_Span] = []
@@ -221,23 +220,19 @@ class RangeFile:
         raise AssertionError
 
     def _get_once(self, offset: int, count: int, deadline: float) -> bytes:
-        headers = {
-            "Range": f"bytes={offset}-{offset + count - 1}",
-            "Accept-Encoding": "identity",
-            "User-Agent": "hiresattn",
-        }
+        headers = asked_for(offset, count)
         redirected = self._at != self.url
-        for _ in range(_REDIRECTS + 1):
+        for _ in range(REDIRECTS + 1):
             with self._lock:
                 self.requests.count += 1
             connection = self._connections.get()
             connection.timeout = max(min(_TIMEOUT, deadline - time.monotonic()), 0.01)
             with ended_at(connection, deadline):
-                connection.request("GET", self._target(), headers=headers)
+                connection.request("GET", target(self._at), headers=headers)
                 response = connection.getresponse()
                 if time.monotonic() >= deadline:  # what was cut off looks like a short header
                     raise TimeoutError
-                if response.status not in (301, 302, 303, 307, 308):
+                if response.status not in REDIRECTED:
                     if response.status in (401, 403, 404, 410) and redirected:
                         redirected, self._at = False, self.url  # what it redirected to was for a while only
                         self._connections.drop()
@@ -250,11 +245,6 @@ class RangeFile:
                 raise RefusedError(0, f"it redirects to {to}")
         self._at = self.url
         raise RefusedError(response.status, "it redirects for ever")
-
-    def _target(self) -> str:
-        """What is asked for on a connection."""
-        parts = urlsplit(ascii_url(self._at))
-        return ascii_url(self._at) if proxy_of(parts) and parts.scheme == "http" else request_path(parts)
 
     def _body(self, response: http.client.HTTPResponse, offset: int, count: int) -> bytes:
         if response.status in (408, 429) or response.status >= 500:
@@ -279,17 +269,6 @@ class RangeFile:
         if start != offset or last - start + 1 != len(body) or not 0 < len(body) <= wanted:
             raise OSError(f"{len(body)} bytes from {start} in place of {wanted} from {offset}")
         return body
-
-    def _connect(self) -> http.client.HTTPConnection:
-        parts = urlsplit(ascii_url(self._at))
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        proxy = proxy_of(parts)
-        if proxy is None or proxy.hostname is None:
-            return kind(parts.hostname or "", parts.port, timeout=_TIMEOUT)
-        connection = kind(proxy.hostname, proxy.port, timeout=_TIMEOUT)
-        if parts.scheme == "https":
-            connection.set_tunnel(parts.hostname or "", parts.port or 443)
-        return connection
 
 
 def cloud_optimised(url: str) -> RangeFile | None:

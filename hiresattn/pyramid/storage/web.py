@@ -7,10 +7,64 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from urllib.parse import SplitResult, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
 
 #: Characters of a path that stay as they are.
 _SAFE = "/%:@!$&'()*+,;=~[]"
+#: Redirects that are followed, and their statuses.
+REDIRECTS = 5
+REDIRECTED = (301, 302, 303, 307, 308)
+
+
+def connect_to(url: str, seconds: float) -> http.client.HTTPConnection:
+    """A connection, not yet made, to the server of an address or its proxy."""
+    parts = urlsplit(ascii_url(url))
+    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    proxy = proxy_of(parts)
+    if proxy is None or proxy.hostname is None:
+        return kind(parts.hostname or "", parts.port, timeout=seconds)
+    connection = kind(proxy.hostname, proxy.port, timeout=seconds)
+    if parts.scheme == "https":
+        connection.set_tunnel(parts.hostname or "", parts.port or 443)
+    return connection
+
+
+def target(url: str) -> str:
+    """What is asked for on the connection to an address."""
+    parts = urlsplit(ascii_url(url))
+    return ascii_url(url) if proxy_of(parts) and parts.scheme == "http" else request_path(parts)
+
+
+def asked_for(offset: int, count: int) -> dict[str, str]:
+    """The headers of a request for some bytes."""
+    return {
+        "Range": f"bytes={offset}-{offset + count - 1}",
+        "Accept-Encoding": "identity",
+        "User-Agent": "hiresattn",
+    }
+
+
+def start_of(url: str, count: int, deadline: float) -> tuple[int, bytes]:
+    """The status of a request for the first bytes of a file, and at most so many of them; nothing is tried again.
+
+    Raises:
+        OSError: If there is no answer by the deadline (of ``time.monotonic``).
+        http.client.HTTPException: If the answer is none of HTTP.
+    """
+    for _ in range(REDIRECTS + 1):
+        connection = connect_to(url, max(deadline - time.monotonic(), 0.01))
+        try:
+            with ended_at(connection, deadline):
+                connection.request("GET", target(url), headers=asked_for(0, count))
+                response = connection.getresponse()
+                if response.status not in REDIRECTED:
+                    return response.status, response.read(count)
+        finally:
+            connection.close()
+        url = urljoin(url, response.headers["Location"] or "")
+        if urlsplit(url).scheme not in ("http", "https"):
+            break
+    return response.status, b""
 
 
 @contextmanager

@@ -327,7 +327,54 @@ def test_a_scene_over_http_is_read_by_window_without_asking_for_its_neighbours(s
         assert [(level.height, level.width) for level in pyramid.levels] == SHAPES
         assert np.array_equal(pyramid.read(1, 100, 120, 60, 70), coded(1, "uint16")[100:160, 120:190])
         assert pyramid.exact_bytes
-    assert set(log.read_text().split()) == {"/scene.tif"}
+    beside = {"/scene.tif.msk", "/scene.tif.aux.xml"}  # is there a mask, or a note?
+    assert set(log.read_text().split()) == {"/scene.tif", *beside}
+    log.write_text("")
+    with open_pyramid(f"{address}/scene.tif?signed=1"):
+        assert {line.partition("?")[0] for line in log.read_text().split()} == {"/scene.tif"}
+
+
+@pytest.mark.parametrize("layout", ["COG", "GTiff"])
+def test_what_lies_beside_a_remote_scene_counts_as_beside_a_local_one(served, layout):
+    import rasterio
+    from rasterio.shutil import copy
+
+    folder, address, _ = served
+    name = f"masked{layout}.tif"
+    _raster(folder / "source.tif", coded()[:512, :512])
+    copy(folder / "source.tif", folder / name, driver=layout)
+    assert read_everywhere(f"{address}/{name}", folder / name)[0] is None
+    mask = np.full((512, 512), 255, np.uint8)
+    mask[:, :200] = 0
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(folder / "source.tif", "r+") as file:
+        file.write_mask(mask)
+    (folder / "source.tif.msk").rename(folder / f"{name}.msk")
+    valid = read_everywhere(f"{address}/{name}", folder / name)
+    assert np.array_equal(valid[0], mask > 0)
+
+
+def read_everywhere(remote, local):
+    """The masks of all levels, which are the same as of the local file."""
+    masks = []
+    with open_pyramid(remote) as one, open_pyramid(local) as other:
+        assert (one.levels, one.crs, one.transform) == (other.levels, other.crs, other.transform)
+        for number, level in enumerate(one.levels):
+            window = (number, 0, 0, level.height, level.width)
+            found, wanted = one.read_masked(*window), other.read_masked(*window)
+            assert np.array_equal(found.data, wanted.data)
+            assert np.array_equal(found.valid, wanted.valid)
+            masks.append(found.valid)
+    return masks
+
+
+def test_notes_beside_a_remote_image_say_where_it_lies(served):
+    from PIL import Image
+
+    folder, address, _ = served
+    Image.fromarray(coded()[:64, :64]).save(folder / "placed.png")
+    (folder / "placed.pgw").write_text("10\n0\n0\n-10\n500005\n4999995\n")
+    with open_pyramid(f"{address}/placed.png") as pyramid:
+        assert pyramid.transform == (10.0, 0.0, 500000.0, 0.0, -10.0, 5000000.0)
 
 
 def test_overviews_beside_a_big_remote_scene_are_found(served):

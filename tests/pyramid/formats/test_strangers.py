@@ -6,7 +6,7 @@ from rasterio.shutil import copy
 
 from hiresattn.errors import OpenError
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.formats.gdaldrivers import ANYWHERE
+from hiresattn.pyramid.formats.vrt import ANYWHERE
 from tests.images import write_geotiff
 
 RAW = """<VRTDataset rasterXSize="4" rasterYSize="4"><VRTRasterBand dataType="Byte" band="1"
@@ -43,3 +43,34 @@ def test_a_virtual_raster_reads_what_lies_beside_it_and_counts_its_bytes(tmp_pat
             open_pyramid(inside / name)
     monkeypatch.setenv(ANYWHERE, "1")
     open_pyramid(inside / "b.vrt").close()
+
+
+def test_where_a_virtual_raster_has_no_source_it_is_not_valid(tmp_path):
+    own = write_geotiff(tmp_path / "a.tif")
+    with open_pyramid(own) as truth:
+        height, width = truth.height, truth.width
+        whole = truth.read(0, 0, 0, height, width)
+    parts = [(1, 0), (1, width + 100), (2, 0)]  # band 2 has nothing on the right
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{band}">'
+        + "".join(
+            f'<SimpleSource><SourceFilename relativeToVRT="1">a.tif</SourceFilename><SourceBand>{band}</SourceBand>'
+            f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+            f'<DstRect xOff="{x}" yOff="0" xSize="{width}" ySize="{height}"/></SimpleSource>'
+            for number, x in parts
+            if number == band
+        )
+        + "</VRTRasterBand>"
+        for band in (1, 2)
+    )
+    (tmp_path / "a.vrt").write_text(
+        f'<VRTDataset rasterXSize="{2 * width + 100}" rasterYSize="{height}">{bands}</VRTDataset>'
+    )
+    with open_pyramid(tmp_path / "a.vrt") as pyramid:
+        found = pyramid.read_by_band(0, 0, 0, height, 2 * width + 100)
+        edge = pyramid.read_masked(0, 5, width - 3, 2, 6, bands=(0,))
+    assert np.array_equal(found.data[:, -width:, 0], whole[:, :, 0])
+    wanted = np.zeros(found.data.shape, bool)
+    wanted[:, :width] = wanted[:, -width:, 0] = True
+    assert np.array_equal(found.valid, wanted)
+    assert edge.valid.tolist() == [[True] * 3 + [False] * 3] * 2

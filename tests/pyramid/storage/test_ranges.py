@@ -28,13 +28,16 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         server = self.server
         first, last = map(int, self.headers["Range"].removeprefix("bytes=").split("-"))
+        if self.path not in ("/scene.tif", "/elsewhere.tif"):  # what may lie beside it
+            server.beside.append(self.path)
+            return self.head(404, b"")
         server.asked.append((first, last + 1))
         ill = server.ills.pop(0) if server.ills else server.always
         body = server.content[first : last + 1]
         if self.path == "/elsewhere.tif":
             return self.head(302, b"", Location="/scene.tif")
-        if self.path != "/scene.tif" or isinstance(ill, int):
-            return self.head(ill if isinstance(ill, int) else 404, b"")
+        if isinstance(ill, int):
+            return self.head(ill, b"")
         if ill == "slow":
             server.released.wait(60)
         start = first + (ill == "shifted")
@@ -92,7 +95,7 @@ def server(scene, monkeypatch):
         server.daemon_threads = True
         server.content, server.ills, server.always, server.tag = scene.read_bytes(), [], None, 1
         server.released = threading.Event()
-        server.asked = []
+        server.asked, server.beside = [], []
         server.url = f"http://127.0.0.1:{server.server_port}/scene.tif"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
@@ -120,7 +123,9 @@ def test_opening_and_the_first_glance_take_three_requests_at_most(server):
         CropFetcher([pyramid], InputConfig(size=224), threads=2) as fetch,
     ):
         fetch(np.zeros(1, np.int64), root_regions(SIDE, SIDE))
-        assert 1 <= pyramid.requests.count == len(server.asked) <= 3
+        assert 1 <= len(server.asked) <= 3
+        assert len(server.beside) == 2
+        assert pyramid.requests.count == len(server.asked) + len(server.beside)
         assert pyramid.requests.bytes == sum(min(b, len(server.content)) - a for a, b in server.asked)
         assert pyramid.requests.bytes <= ranges.FIRST + 1.02 * fetch.stats[0].bytes
 

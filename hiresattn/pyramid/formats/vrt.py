@@ -1,0 +1,110 @@
+"""Virtual rasters: which files they read, all of which must lie beside them, and where they have none."""
+
+import os
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from hiresattn.errors import OpenError
+from hiresattn.files import read_bounded
+
+#: Set to 1, virtual rasters may name sources anywhere.
+ANYWHERE = "HIRESATTN_VRT_ANYWHERE"
+_VRT = b"<VRTDataset"
+_MOST_BYTES, _DEEPEST = 64 << 20, 4
+
+
+def is_vrt(path: str | os.PathLike[str]) -> bool:
+    """Whether a local file is a virtual raster, by its content."""
+    if not Path(path).is_file():
+        return False
+    with Path(path).open("rb") as file:
+        return _VRT in file.read(1024)
+
+
+def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
+    """The local files that a virtual raster reads, those of its sources included.
+
+    Raises:
+        OpenError: If it can't be understood, has raw bands, or names a source outside its folder.
+    """
+    try:
+        root = ET.fromstring(read_bounded(path, _MOST_BYTES))  # noqa: S314 - bounded, and expat bounds entities
+    except (ET.ParseError, OSError, ValueError) as error:
+        raise OpenError(
+            f"{path}: a virtual raster that can't be understood ({error}); build it again"
+        ) from error
+    if any("Raw" in band.get("subClass", "") for band in root.iter("VRTRasterBand")):
+        raise OpenError(
+            f"{path}: a virtual raster with raw bands, which read any bytes of any file; build it of images"
+        )
+    if os.environ.get(ANYWHERE) == "1":
+        return []
+    folder = Path(path).resolve().parent
+    found: list[Path] = []
+    for node in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
+        name = (node.text or "").strip()
+        source = folder / name if node.get("relativeToVRT") == "1" else Path(os.path.abspath(name))  # noqa: PTH100
+        if depth >= _DEEPEST or not source.resolve().is_relative_to(folder):
+            raise OpenError(
+                f"{path}: a virtual raster whose source {name!r} doesn't lie beside it; move it there, or set "
+                f"{ANYWHERE}=1 where you trust the file"
+            )
+        if source not in found:
+            found.append(source)
+            if is_vrt(source):
+                found += vrt_sources(source, depth=depth + 1)
+    return found
+
+
+def vrt_places(path: str | os.PathLike[str], bands: Sequence[int]) -> dict[int, np.ndarray] | None:
+    """Where the sources of a virtual raster lie; elsewhere it holds no pixel, whatever GDAL returns.
+
+    Args:
+        path: A file that ``vrt_sources`` accepted.
+        bands: Numbers of the bands, from 1.
+
+    Returns:
+        By band ``(y, x, height, width)`` of each source, float ``[n 4]``, px of level 0; None if sources don't say
+        it all, as where they are warped or computed.
+
+    Raises:
+        OpenError: If a place is no number.
+    """
+    root = ET.fromstring(read_bounded(path, _MOST_BYTES))  # noqa: S314 - as above
+    if root.get("subClass"):
+        return None
+    nodes = dict(enumerate(root.findall("VRTRasterBand"), start=1))
+    whole = [float(root.get(side, "0")) for side in ("rasterYSize", "rasterXSize")]
+    found = {}
+    for number in bands:
+        node = nodes.get(number)
+        if node is None or "Derived" in node.get("subClass", ""):
+            return None
+        places = []
+        for source in node:
+            if source.tag.endswith("Source"):
+                at = source.find("DstRect")
+                place = [0.0, 0.0, *whole]
+                if at is not None:
+                    place = [float(at.get(name, "0")) for name in ("yOff", "xOff", "ySize", "xSize")]
+                places.append(place)
+        found[number] = np.array(places, float).reshape(-1, 4)
+        if not np.isfinite(found[number]).all():
+            raise OpenError(f"{path}: band {number} has a source without a place; build it again")
+    return found
+
+
+def covered(places: np.ndarray, window: tuple[int, int, int, int], downsample: float) -> np.ndarray:
+    """Which px of a window ``(y, x, height, width)`` of a level lie in any of some places, bool ``[h w]``."""
+    y, x, height, width = window
+    start, stop = places[:, :2], places[:, :2] + places[:, 2:]
+    first, last = (np.floor(edge / downsample + 0.5).astype(int) - (y, x) for edge in (start, stop))
+    first, last = np.maximum(first, 0), np.minimum(last, (height, width))
+    some = (first < last).all(axis=1)
+    valid = np.zeros((height, width), bool)
+    for (top, left), (bottom, right) in zip(first[some], last[some], strict=True):
+        valid[top:bottom, left:right] = True
+    return valid
