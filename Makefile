@@ -34,7 +34,7 @@ test-gpu: $(READY)
 	$(RUN) pytest -q -m gpu
 
 test-browser: $(READY)
-	@command -v chromium >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium"; exit 1; }
+	@command -v chromium chromedriver >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium chromium-driver"; exit 1; }
 	$(RUN) pytest -q -m browser
 
 lint: $(READY)

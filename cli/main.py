@@ -24,6 +24,7 @@ from hiresattn_cli.locate import locate
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
 from hiresattn_cli.report import report
 from hiresattn_cli.train import train
+from hiresattn_cli.view import view
 
 INTERRUPTED = 130
 
@@ -81,6 +82,7 @@ for _command in (
     locate,
     export,
     report,
+    view,
     export_attention,
     extract,
     describe,

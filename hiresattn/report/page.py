@@ -125,13 +125,19 @@ def _answer(record: Record) -> str:
     return record.class_name or ("failed" if record.status == "error" else record.status.replace("_", " "))
 
 
-def _case(record: Record, values: tuple[float, float] | None, notes: list[str]) -> dict[str, Any]:
-    """All that the page shows of a case."""
+def case_facts(record: Record) -> dict[str, Any]:
+    """All that a page shows of a case but its pictures: the record, with its regions as lists."""
     facts = record.to_json() | {"answer": _answer(record)}
     facts["regions"] = [
         [r.id, r.parent, r.depth, r.y, r.x, r.height, r.width, round(r.attention, 6), r.source]
         for r in record.regions
     ]
+    return facts
+
+
+def _case(record: Record, values: tuple[float, float] | None, notes: list[str]) -> dict[str, Any]:
+    """All that the page shows of a case."""
+    facts = case_facts(record)
     facts["pictures"], facts["crops"] = _pictures(record, values, notes)
     return facts
 

@@ -48,14 +48,10 @@ def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
     y, x, height, width = region
     short = min(height, width)
     size = max(round(side * short / max(height, width)), _MIN_SIDE)
-    rgb = pyramid.palette is not None or pyramid.channels >= _RGB
-    bands = (0, 1, 2) if rgb else (0,)
-    dtype = np.dtype(np.uint8) if pyramid.palette is not None else pyramid.dtype.newbyteorder("=")
-    unscaled = {"low": (-1.0,) * len(bands), "high": (1.0,) * len(bands)}  # 2 * (v + 1) / 2 - 1 = v
-    config = InputConfig(size=size, bands=bands, dtype=str(dtype), **unscaled)  # type: ignore[arg-type]
+    config = display_config(pyramid, size)
     squares = root_regions(height, width, y, x)
     shape = (round(height * size / short), round(width * size / short))
-    values = np.zeros((*shape, len(bands)), np.float32)
+    values = np.zeros((*shape, len(config.bands)), np.float32)
     valid = np.zeros(shape, np.bool_)
     with CropFetcher([pyramid], config) as fetch:
         for square in squares:
@@ -66,6 +62,15 @@ def read_view(pyramid: Pyramid, region: Region, side: int) -> View:
             values[window] = pixels[0].transpose(1, 2, 0)
             valid[window] = coverage[0] > 0
     return View(values, valid)
+
+
+def display_config(pyramid: Pyramid, size: int) -> InputConfig:
+    """How a fetcher reads crops of ``size`` px to look at: the bands that are shown, in the image's own values."""
+    rgb = pyramid.palette is not None or pyramid.channels >= _RGB
+    bands = (0, 1, 2) if rgb else (0,)
+    dtype = np.dtype(np.uint8) if pyramid.palette is not None else pyramid.dtype.newbyteorder("=")
+    unscaled = {"low": (-1.0,) * len(bands), "high": (1.0,) * len(bands)}  # 2 * (v + 1) / 2 - 1 = v
+    return InputConfig(size=size, bands=bands, dtype=str(dtype), **unscaled)  # type: ignore[arg-type]
 
 
 def display_range(view: View, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
