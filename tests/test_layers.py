@@ -32,6 +32,7 @@ LAYERS = {
     "hiresattn.evaluation": 8,
     "hiresattn.demo": 10,
     "hiresattn.geo": 10,
+    "hiresattn.xarray": 10,
     "hiresattn.fmow": 10,
     "hiresattn": 11,
 }
@@ -179,6 +180,7 @@ def loaded_by(statement):
 
 def test_import_hiresattn_loads_neither_torch_nor_a_reader():
     heavy = {"torch", "timm", "numba", "rasterio", "openslide", "zarr", "dask", "PIL", "geopandas", "pandas"}
+    heavy |= {"xarray", "rioxarray", "pystac", "shapely"}
     assert loaded_by("import hiresattn") & heavy == set()
 
 

@@ -2,8 +2,9 @@
 
 import logging
 import math
+import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -268,7 +269,16 @@ def check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
 
 def is_one(source: Any) -> bool:
     """Whether this is one image, or the name of one or several, in place of several images."""
-    return isinstance(source, (str, Path, Example, Case, Pyramid)) or hasattr(source, "dtype")
+    known = (
+        str,
+        bytes,
+        os.PathLike,
+        Mapping,
+        Example,
+        Case,
+        Pyramid,
+    )  # a mapping: xarray's data sets and trees
+    return isinstance(source, known) or hasattr(source, "dtype") or hasattr(source, "read")
 
 
 def all_of(sources: Any) -> Iterable[Any]:
@@ -291,6 +301,8 @@ def name_of(example: Example) -> str:
     """What records and errors call a source."""
     source = example.source
     name = source.source if isinstance(source, Pyramid) else source
+    if hasattr(source, "read"):  # rasterio's, and open files
+        name = getattr(source, "name", name)
     return str(name) if isinstance(name, (str, Path)) else "<array>"
 
 

@@ -1,6 +1,7 @@
 """Arrays as pyramids: NumPy, Dask and xarray. The reference backend of the contract tests."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -9,7 +10,8 @@ import numpy as np
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.labelled import Labelled, is_labelled, is_tree, tree_levels
+from hiresattn.pyramid.pixels import Pixels, known_by_band
 
 #: Tile side given to arrays that have no chunks of their own, px.
 PLAIN_TILE = 512
@@ -21,10 +23,11 @@ _FEW = 16
 class ArrayPyramid(Pyramid):
     """One array ``[h w c]`` or ``[h w]`` per level, finest first; anything sliceable with shape and dtype.
 
-    An xarray array is read by its dimension names (``y``/``x``/``band`` or ``c``), in any order, and keeps
-    its ``rio`` CRS and transform where rioxarray has set them, and its nodata value (``_FillValue``,
-    ``missing_value`` or ``nodata`` of its attributes, else what ``rio`` knows). The mask of a NumPy masked array
-    says what is valid. Values are given in this machine's byte order.
+    An xarray array is read by the names of its dimensions (``y``/``x``, ``lat``/``lon``, a band dimension; others of
+    length 1 are left out), in any order; a data set's variables are its bands; of a tree each node with an image is a
+    level. CRS, transform, names and nodata values are taken from wherever rioxarray, odc-stac, stackstac and xarray
+    itself keep them. The mask of a NumPy masked array says what is valid. Values are given in this machine's byte
+    order.
 
     Args:
         levels: The arrays; a single array is a pyramid of one level.
@@ -41,6 +44,8 @@ class ArrayPyramid(Pyramid):
     def __init__(
         self, levels: Any, source: str = "<array>", *, mpp: float | None = None, nodata: float | None = None
     ) -> None:
+        if is_tree(levels):
+            levels = tree_levels(levels, source)
         arrays = list(levels) if isinstance(levels, Sequence) else [levels]
         if not arrays:
             raise OpenError(f"{source}: no levels; pass at least one array [h w c]")
@@ -49,8 +54,11 @@ class ArrayPyramid(Pyramid):
                 raise OpenError(
                     f"{source}: a torch tensor; give a NumPy array [h w c], such as tensor.numpy()"
                 )
-        self._arrays = [_image_axes(array, source) for array in arrays]
-        crs, transform = _georeference(arrays[0])
+        labels = [Labelled(array, source) if is_labelled(array) else None for array in arrays]
+        self._arrays = [
+            _image_axes(array, source) if label is None else label.planes
+            for array, label in zip(arrays, labels, strict=True)
+        ]
         first = self._arrays[0]
         self._native = np.dtype(first.dtype).newbyteorder("=")
         for array in self._arrays:
@@ -70,27 +78,29 @@ class ArrayPyramid(Pyramid):
             dtype=self._native,
             mpp=mpp,
             mpp_source="given" if mpp is not None else None,
-            crs=crs,
-            transform=transform,
-            nodata=_nodata(arrays[0]) if nodata is None else nodata,
-            channel_names=_names(arrays[0], first.shape[2]),
             nbytes=sum(int(np.prod(array.shape)) * first.dtype.itemsize for array in self._arrays),
         )
+        values = () if labels[0] is None or nodata is not None else labels[0].nodata
+        if len({repr(value) for value in values}) == 1:
+            nodata = values[0]
+        self._by_band = values if nodata is None and any(value is not None for value in values) else ()
+        meta = replace(meta, nodata=nodata, **({} if labels[0] is None else _stated(labels[0])))
         super().__init__(source, meta)
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        part = self._arrays[level][y : y + height, x : x + width]
         try:
+            part = self._arrays[level][y : y + height, x : x + width]
             if hasattr(part, "compute"):
                 part = part.compute(scheduler="synchronous")
             mask = np.ma.getmaskarray(part) if isinstance(part, np.ma.MaskedArray) else None
             valid = None if mask is None or not mask.any() else ~mask
-            return Pixels(np.ascontiguousarray(np.ma.getdata(part), self._native), valid)
+            pixels = Pixels(np.ascontiguousarray(np.ma.getdata(part), self._native), valid)
         except Exception as error:
             raise ReadError(
                 f"{self.source}, level {level}, rows {y} to {y + height}, columns {x} to {x + width}: "
                 f"can't be computed ({error!r})"
             ) from error
+        return replace(pixels, valid=known_by_band(pixels.data, self._by_band)) if self._by_band else pixels
 
     def __reduce__(self) -> tuple[Any, ...]:
         return object.__new__, (type(self),), self.__dict__  # the arrays themselves; there is no file
@@ -100,18 +110,7 @@ def _image_axes(array: Any, source: str) -> Any:
     """Bring an array to ``[h w c]``."""
     if not (hasattr(array, "ndim") and hasattr(array, "shape") and hasattr(array, "dtype")):
         raise OpenError(f"{source}: a {type(array).__name__} is no array; an image is [h w c] or [h w]")
-    dims = getattr(array, "dims", None)
-    if dims is not None:
-        named = [
-            dims[[str(d).lower() for d in dims].index(axis)]
-            for axis in ("y", "x")
-            if axis in map(str.lower, dims)
-        ]
-        rest = [d for d in dims if d not in named]
-        if len(named) != 2 or len(rest) > 1:
-            raise OpenError(f"{source}: dimensions {dims}; an image has y, x and at most one band dimension")
-        array = array.transpose(*named, *rest).data
-    elif array.ndim == 3 and array.shape[0] <= _FEW < min(array.shape[1:]):
+    if array.ndim == 3 and array.shape[0] <= _FEW < min(array.shape[1:]):
         raise OpenError(
             f"{source}: shape {tuple(array.shape)} looks like [c h w]; an image is [h w c], so give "
             "np.moveaxis(array, 0, -1), or an xarray array whose dimensions are named"
@@ -141,34 +140,16 @@ def _level(array: Any, downsample: float) -> Level:
     )
 
 
-def _names(array: Any, bands: int) -> tuple[str, ...] | None:
-    """Names of an xarray's bands: coordinates that are text, or rioxarray's ``long_name``."""
-    coordinates = getattr(array, "coords", {})
-    rest = [dim for dim in getattr(array, "dims", ()) if str(dim).lower() not in ("y", "x")]
-    if len(rest) == 1 and rest[0] in coordinates and coordinates[rest[0]].dtype.kind in "UO":
-        names = tuple(map(str, coordinates[rest[0]].values.tolist()))
-    else:
-        found = getattr(array, "attrs", {}).get("long_name")
-        names = tuple(map(str, found)) if isinstance(found, tuple | list) else ()
-    return names if len(names) == bands else None
-
-
-def _nodata(array: Any) -> float | None:
-    """The nodata value that an xarray array states, wherever its library keeps it."""
-    attributes = getattr(array, "attrs", None)
-    found = [attributes.get(name) for name in ("_FillValue", "missing_value", "nodata")] if attributes else []
-    for accessor, name in (("rio", "nodata"), ("odc", "nodata"), ("rio", "encoded_nodata")):
-        found.append(getattr(getattr(array, accessor, None), name, None))
-    for value in found:
-        number = np.asarray(value).reshape(-1) if value is not None else np.empty(0)
-        if number.size and number.dtype.kind in "uif" and (number == number[0]).all():
-            return number[0].item()
-    return None
-
-
-def _georeference(array: Any) -> tuple[str | None, tuple[float, float, float, float, float, float] | None]:
-    rio = getattr(array, "rio", None)
-    if rio is None or rio.crs is None:
-        return None, None
-    a, b, c, d, e, f = tuple(rio.transform())[:6]
-    return str(rio.crs), (a, b, c, d, e, f)
+def _stated(label: Labelled) -> dict[str, Any]:
+    """What an xarray array or data set says besides its px, as fields of ``Metadata``."""
+    grid = label.grid
+    scales, offsets = label.scaling or (None, None)
+    return {
+        "crs": grid.crs,
+        "transform": grid.transform,
+        "channel_names": label.names,
+        "colors": label.colors,
+        "scales": scales,
+        "offsets": offsets,
+        "gcps": grid.gcps,
+    }

@@ -89,6 +89,8 @@ class Pyramid(Placed, ABC):
     """Whether its library cuts windows out of tiles faster than it returns the tiles themselves."""
     requests: "RequestStats | None" = None
     """What was asked of a server, where that is counted."""
+    kept: Any = None
+    """What must live as long as the image, such as a file in memory that is the caller's."""
     exact_bytes: bool = False
     """Whether ``tile_bytes`` is what the file stores, or the file's size shared out over its pixels."""
 

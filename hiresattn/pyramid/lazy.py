@@ -1,10 +1,11 @@
-"""A level of a pyramid as a lazy Dask array."""
+"""A level of a pyramid as a lazy array of Dask's or xarray's."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hiresattn.errors import BackendMissingError
 from hiresattn.geometry import Level
 
 
@@ -20,6 +21,39 @@ def dask_level(pyramid: Any, has: Level, level: int) -> Any:
         lock=False,
         meta=np.empty((0, 0, 0), pyramid.dtype),
     )
+
+
+def xarray_level(pyramid: Any, level: int) -> Any:
+    """A ``xarray.DataArray`` ``(band, y, x)`` of a pyramid's level; see ``Pyramid.to_xarray``."""
+    try:
+        import xarray
+    except ImportError as error:
+        raise BackendMissingError(
+            f"to_xarray needs xarray, which can't be imported ({error}); pip install 'hiresattn[xarray]'"
+        ) from error
+    data = pyramid.as_dask(level).transpose(2, 0, 1)
+    bands = pyramid.channel_names or range(1, pyramid.channels + 1)
+    coordinates: dict[str, Any] = {"band": list(bands)}
+    place: dict[str, Any] = {}
+    if pyramid.transform is not None:
+        step = pyramid.levels[level].downsample
+        a, b, c, d, e, f = pyramid.transform
+        a, b, d, e = a * step, b * step, d * step, e * step
+        place["GeoTransform"] = " ".join(map(repr, (c, a, b, f, d, e)))
+        if not (b or d):
+            coordinates["y"] = f + (np.arange(data.shape[1]) + 0.5) * e
+            coordinates["x"] = c + (np.arange(data.shape[2]) + 0.5) * a
+    if pyramid.crs is not None:
+        from rasterio.crs import CRS
+
+        place["crs_wkt"] = place["spatial_ref"] = CRS.from_user_input(pyramid.crs).to_wkt()
+    if place:
+        coordinates["spatial_ref"] = ((), 0, place)
+    attributes = {} if pyramid.nodata is None else {"_FillValue": pyramid.nodata}
+    found = xarray.DataArray(data, coords=coordinates, dims=("band", "y", "x"), attrs=attributes)
+    if place:
+        found.encoding["grid_mapping"] = "spatial_ref"
+    return found
 
 
 class _LevelView:

@@ -13,6 +13,7 @@ from hiresattn.errors import HiresattnError, NotFoundError, OpenError, reason
 from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.labelled import is_labelled
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.directories import Ifd
@@ -30,8 +31,10 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
 
     Args:
         source: A path or address of a slide, GeoTIFF, TIFF, OME-Zarr directory or plain image; one variable of
-            a file, ``netcdf:FILE:VARIABLE`` or ``HDF5:"FILE"://VARIABLE``; a NumPy, Dask or xarray array
-            ``[h w c]``, or a list of them, finest first; a pyramid is returned as it is.
+            a file, ``netcdf:FILE:VARIABLE`` or ``HDF5:"FILE"://VARIABLE``; a NumPy or Dask array ``[h w c]``, an
+            xarray array, data set or tree, or a list of arrays, finest first; rasterio's ``DatasetReader``,
+            ``WarpedVRT`` or ``MemoryFile``; the bytes of an image file, or a file that is open for reading; a pyramid
+            is returned as it is.
         mpp: Micrometres per level-0 px, in place of what the file says.
         nodata: Value that stands for "nothing measured here", in place of what the file says.
 
@@ -50,9 +53,7 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
     if isinstance(source, Pyramid):
         return source
     if not isinstance(source, str | os.PathLike):
-        if isinstance(source, list | tuple) or (hasattr(source, "shape") and hasattr(source, "dtype")):
-            return ArrayPyramid(source, mpp=mpp, nodata=nodata)
-        raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
+        return _object(source, mpp=mpp, nodata=nodata)
     name = os.fsdecode(source)
     if scheme := is_remote(name) and _SCHEME.match(name):
         name = scheme[0].lower() + name[scheme.end() :]
@@ -73,6 +74,22 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         f"{name}: no reader knows this file; give a slide, a GeoTIFF, a TIFF, an OME-Zarr directory, a JPEG or a PNG. "
         f"Tried were {'; '.join(tried)}"
     )
+
+
+def _object(source: Any, *, mpp: float | None, nodata: float | None) -> Pyramid:
+    """Open what is no name."""
+    arrays = isinstance(source, list | tuple) or is_labelled(source)
+    if arrays or (hasattr(source, "shape") and hasattr(source, "dtype")):
+        return ArrayPyramid(source, mpp=mpp, nodata=nodata)
+    from hiresattn.pyramid.formats.objects import dataset_name, is_dataset, is_in_memory, kept, open_in_memory
+
+    if is_dataset(source):
+        return kept(open_pyramid(dataset_name(source), mpp=mpp, nodata=nodata), source)
+    if is_in_memory(source):
+        with _own_errors(f"a {type(source).__name__}"):
+            found = open_in_memory(source, mpp=mpp, nodata=nodata)
+        return found if isinstance(found, Pyramid) else open_pyramid(found, mpp=mpp, nodata=nodata)
+    raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
 
 
 @contextmanager

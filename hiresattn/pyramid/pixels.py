@@ -51,6 +51,16 @@ def measured_by_band(pixels: Pixels, nodata: float | None) -> np.ndarray | None:
     return both_valid(known, valid)
 
 
+def known_by_band(data: np.ndarray, nodata: Sequence[float | None]) -> np.ndarray:
+    """Where values aren't the nodata value of their own band: bool ``[h w c]``."""
+    known = np.ones(data.shape, bool)
+    for band, value in enumerate(nodata):
+        found = _known(data[:, :, band], value)
+        if found is not None:
+            known[:, :, band] = found
+    return known
+
+
 def missing(pixels: Pixels, bands: Sequence[int] | None = None) -> int:
     """Tiles of a read that the file leaves out, wholly or in one of some bands (None: of all)."""
     if pixels.missing_by_band is None or bands is None:

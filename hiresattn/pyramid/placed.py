@@ -49,6 +49,27 @@ class Placed:
         right, down = np.asarray(x, np.float64) - c, np.asarray(y, np.float64) - f
         return _plain((a * down - d * right) / area), _plain((e * right - b * down) / area)
 
+    def to_xarray(self, level: int = 0) -> Any:
+        """A level as a lazy xarray array ``(band, y, x)`` whose chunks are the file's tiles.
+
+        Its coordinates are the middles of px, in the image's CRS; where the transform is rotated, there are none, and
+        only ``spatial_ref`` says where it lies. CRS and nodata value are where rioxarray, odc-geo and GDAL look for
+        them. What masks and alpha bands say isn't in it: see ``read_masked``.
+
+        Args:
+            level: Index into ``levels``.
+
+        Returns:
+            A ``DataArray``; nothing is read before it is computed.
+
+        Raises:
+            BackendMissingError: If xarray isn't installed.
+            RegionError: If the level doesn't exist.
+        """
+        from hiresattn.pyramid.lazy import xarray_level
+
+        return xarray_level(self, level)
+
     def _affine(self) -> tuple[float, float, float, float, float, float]:
         if self.transform is None:
             raise ConfigError(
@@ -84,6 +105,15 @@ def transformed(source_crs: str, target_crs: str, xs: Any, ys: Any) -> tuple[np.
             f"coordinates can't be brought from {crs_name(source_crs)} to {crs_name(target_crs)} ({why})"
         ) from error
     return np.asarray(found[0], np.float64), np.asarray(found[1], np.float64)
+
+
+def crs_code(crs: Any) -> str:
+    """A CRS in any spelling as an authority code such as ``EPSG:32618``, else WKT. Raises what rasterio does."""
+    from rasterio.crs import CRS
+
+    known = CRS.from_user_input(crs.item() if isinstance(crs, np.generic) else crs)
+    authority = known.to_authority()
+    return ":".join(authority) if authority else known.to_wkt()
 
 
 def crs_name(crs: str) -> str:

@@ -4,13 +4,13 @@ import logging
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError
-from hiresattn.files import PARTS
-from hiresattn.pyramid.formats.gdaldrivers import allowed_drivers
+from hiresattn.files import PARTS, is_remote
+from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
@@ -62,9 +62,10 @@ class GdalFile:
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
         alone: Whether nothing that matters lies beside a file on a web server.
+        virtual: Where it is a virtual raster that this program wrote: what that reads, anywhere. None = it is none.
     """
 
-    def __init__(self, source: str, *, alone: bool = False) -> None:
+    def __init__(self, source: str, *, alone: bool = False, virtual: Sequence[str] | None = None) -> None:
         self.source = source
         scheme = next((scheme for scheme in _VSI if source.startswith(scheme)), "")
         if scheme.startswith("http"):
@@ -76,11 +77,15 @@ class GdalFile:
         """Whether it is one variable of a file."""
         self._callers = callers_settings()
         self._settings = dict(_ALWAYS)
-        if self.remote:
+        self._drivers = allowed_drivers(self._path) if virtual is None else (*DRIVERS, "VRT")
+        elsewhere = [is_remote(one) and not one.startswith("/vsimem/") for one in (virtual or [self._path])]
+        if any(elsewhere):
             seconds = str(math.ceil(MOST_SECONDS.get()))
             self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
             if scheme.startswith("http"):  # others list a folder in one request
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR" if alone else "YES"
+            elif virtual and all(elsewhere):
+                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
         self._quiet = True
 
     def first(self) -> Any:
@@ -114,9 +119,7 @@ class GdalFile:
             stack.enter_context(self.environment())
             if self._quiet:
                 stack.enter_context(quiet(NotGeoreferencedWarning))
-            return rasterio.DatasetReader(
-                self._path, driver=allowed_drivers(self._path), sharing=False, **options
-            )
+            return rasterio.DatasetReader(self._path, driver=self._drivers, sharing=False, **options)
 
     @contextmanager
     def environment(self) -> Iterator[None]:

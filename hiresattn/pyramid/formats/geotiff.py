@@ -73,7 +73,7 @@ class RasterioPyramid(Pyramid):
         self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
-        self._file = GdalFile(str(ranges.mirror())) if ranges is not None else gdal_file(source)
+        self._file = GdalFile(str(ranges.mirror())) if ranges is not None else self._gdal_file(source)
         if not (self._file.remote or self._file.part):  # of a remote file, in the start of it that is here
             self._ifds = check_tiff(self._file.source) or []
             check_jp2(self._file.source)
@@ -132,6 +132,10 @@ class RasterioPyramid(Pyramid):
             self._tiles = None
         self.native_tiles = None if self._mask else self._tiles
         return True
+
+    def _gdal_file(self, path: str) -> GdalFile:
+        """How GDAL opens the image."""
+        return gdal_file(path)
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""

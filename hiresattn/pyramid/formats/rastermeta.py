@@ -9,6 +9,7 @@ from hiresattn.errors import OpenError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata
 from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
+from hiresattn.pyramid.placed import crs_code
 
 
 def metadata(
@@ -26,10 +27,7 @@ def metadata(
     from rasterio.enums import ColorInterp
 
     transform = None if raster.transform.is_identity else tuple(raster.transform)[:6]
-    crs = None
-    if raster.crs:
-        authority = raster.crs.to_authority()
-        crs = ":".join(authority) if authority else raster.crs.to_wkt()
+    crs = crs_code(raster.crs) if raster.crs else None
     palette = None
     if raster.colorinterp[bands[0] - 1] == ColorInterp.palette and len(bands) == 1:
         colours = raster.colormap(bands[0])
