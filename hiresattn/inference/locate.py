@@ -258,14 +258,14 @@ def _opened(example: Example, model: Model, options: LocateOptions) -> Iterator[
 
 
 def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
-    """One image with its boxes."""
-    background = check(model, (example,))
+    """One image with its boxes. That one of a case's images shows the label doesn't tell which."""
+    background, known = check(model, (example,)), example.label is not None and example.case is None
     others = [i for i in range(len(model.classes)) if i != background]
     classes = others if example.label is None else [model.classes.index(str(example.label))]
     if classes == [background]:
         return replace(example, boxes=())
     with _opened(example, model, options) as (pyramid, fetch, frame, holds):
-        found = label_regions(engine, fetch, frame, classes, known=example.label is not None, holds=holds)
+        found = label_regions(engine, fetch, frame, classes, known=known, holds=holds)
     if found is None:
         return replace(example, boxes=None)
     boxes: Any = tuple(map(tuple, to_stored(pyramid, found.region).tolist()))

@@ -29,6 +29,7 @@ from hiresattn.training.setup import split_examples
 from hiresattn.training.sizes import (
     GROWTH,
     Sized,
+    examples_in,
     finest_side,
     largest_images,
     searched_images,
@@ -42,7 +43,7 @@ from hiresattn.training.state import STATE, check_folder
 COARSE_BATCH = 3
 #: Learning rates of the teacher's and the search's training, as shares of the coarse encoder's.
 TEACHER_LR, SEARCH_LR = 2 / 3, 0.5
-#: Budgets, in glimpses, at which the card has the accuracy.
+#: Budgets, in glimpses, at which the card has the accuracy: those that an image has finest regions for.
 BUDGETS = (4, 8, 16, 32, 64)
 #: Directory of the steps' models, in that of the model.
 STEPS = "steps"
@@ -132,21 +133,22 @@ def distil(
     found: list[tuple[float, Path]] = []
     for number, group in enumerate(groups):
         path = steps / f"teacher-{number + 1}"
-        part = [one.example for one in group] + validating_images(val, group)
+        part = examples_in(group) + validating_images(val, group)
         yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
         before = str(path)
         found.append((_exhaustive_accuracy(path, largest_images(val), options), path))
     accuracy, teacher = max(found, key=lambda one: one[0])
-    guided = _located([one.example for one in searched], teacher, steps, options, plan)
+    guided = _located(examples_in(searched), teacher, steps, options, plan)
     plan.done("regions")
-    same = [one.example for one in searched_images(val, options)] or [one.example for one in val]
+    shown = searched_images(val, options) or val
+    same = examples_in(shown)
     coarse = steps / "coarse"
     flat = max(one.depths for one in searched) <= 2  # only root regions are divided
     yield from run("coarse", guided + same, _coarse_options(options, teacher, flat=flat), coarse)
-    single = [one.example for one in known if one.regions == 1]
+    single = examples_in(one for one in known if one.regions == 1)
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
-    if same:
-        figures = _figures(folder, teacher, accuracy, same, options, on_message)
+    if shown:
+        figures = _figures(folder, teacher, accuracy, shown, options, on_message)
         update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
 
@@ -246,7 +248,7 @@ def _figures(
     folder: Path,
     teacher: Path,
     accuracy: float,
-    examples: Sequence[Example],
+    images: Sequence[Sized],
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> dict[str, Any]:
@@ -255,9 +257,11 @@ def _figures(
         "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
         "on_error": options.on_error,
     }  # fmt: skip
+    examples, most = examples_in(images), max(one.regions for one in images)
+    budgets = [budget for budget in BUDGETS if budget <= most] or BUDGETS[:1]
     if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
         on_message(f"The model is {why}")
-    found = evaluate(str(folder), examples, budgets=BUDGETS, policies=("best-first",), **how)
+    found = evaluate(str(folder), examples, budgets=budgets, policies=("best-first",), **how)
     return {
         "images": found.classified,
         "teacher": {"model": str(teacher.relative_to(folder)), "accuracy": accuracy},

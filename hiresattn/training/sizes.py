@@ -1,9 +1,10 @@
-"""How large the images of a recipe are: which the teacher is trained on, and which the student searches."""
+"""How large the images, or cases, of a recipe are: which the teacher is trained on, and which the student searches."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from hiresattn.datasets.cases import cases_of, examples_of
 from hiresattn.datasets.example import Example, classes_in
 from hiresattn.datasets.scales import opened
 from hiresattn.errors import OpenError, ReadError
@@ -21,15 +22,20 @@ GROWTH = 4
 
 @dataclass(frozen=True)
 class Sized:
-    """An image, and how large it is."""
+    """An image, or the images of a case, and how large they are."""
 
-    example: Example
+    examples: tuple[Example, ...]
     regions: int
-    """Finest regions that cover it."""
+    """Finest regions that cover them."""
     short_side: int
-    """Level-0 px, or px of the model's scale."""
+    """Of the largest; level-0 px, or px of the model's scale."""
     depths: int
-    """Depths from its root regions to the finest."""
+    """Depths from root regions to the finest."""
+
+
+def examples_in(some: Iterable[Sized]) -> list[Example]:
+    """The images, case by case."""
+    return [example for one in some for example in one.examples]
 
 
 def finest_side(options: TrainOptions) -> int:
@@ -41,20 +47,36 @@ def finest_side(options: TrainOptions) -> int:
 def sized(
     examples: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
 ) -> list[Sized]:
-    """Images and how large they are; those that can't be opened are left out where the options say so."""
-    grid, finest, found = Grid(options.grid, options.fraction), finest_side(options), []
+    """Images, or cases, and how large they are; what can't be opened is left out where the options say so."""
     at = None if isinstance(options.mpp, str) else options.mpp
-    for example in examples:
-        try:
-            height, width = _extent(example, at)
-        except (OpenError, ReadError) as error:
-            if options.on_error == "raise":
-                raise
-            on_message(f"Skipped: {error}")
-            continue
-        depths = depth_count(root_regions(height, width, root_size=options.root_size), grid, finest)
-        found.append(Sized(example, finest_count(height, width, finest), min(height, width), depths))
+    found = []
+    for source in examples if options.per_source else cases_of(examples):
+        each = []
+        for example in examples_of(source):
+            try:
+                each.append((example, _extent(example, at)))
+            except (OpenError, ReadError) as error:
+                if options.on_error == "raise":
+                    raise
+                on_message(f"Skipped: {error}")
+        if each:
+            found.append(_measured(each, options))
     return found
+
+
+def _measured(each: Sequence[tuple[Example, tuple[int, int]]], options: TrainOptions) -> Sized:
+    """The images of a case, of which heights and widths are known."""
+    grid, finest = Grid(options.grid, options.fraction), finest_side(options)
+    extents = [extent for _, extent in each]
+    return Sized(
+        tuple(example for example, _ in each),
+        sum(finest_count(height, width, finest) for height, width in extents),
+        max(min(extent) for extent in extents),
+        max(
+            depth_count(root_regions(height, width, root_size=options.root_size), grid, finest)
+            for height, width in extents
+        ),
+    )
 
 
 def _extent(example: Example, at: float | None) -> tuple[int, int]:
@@ -70,7 +92,7 @@ def size_groups(images: Sequence[Sized]) -> list[list[Sized]]:
     by_size: dict[int, list[Sized]] = {}
     for one in images:
         by_size.setdefault(math.ceil(math.log(one.regions, GROWTH) - 1e-9), []).append(one)
-    classes = len({name for one in images for name in classes_in(one.example)})
+    classes = _class_count(images)
     groups: list[list[Sized]] = []
     for _, same in sorted(by_size.items()):
         if groups and not all(2 * _class_count(group) >= classes for group in (groups[-1], same)):
@@ -82,7 +104,7 @@ def size_groups(images: Sequence[Sized]) -> list[list[Sized]]:
 
 
 def _class_count(group: Sequence[Sized]) -> int:
-    return len({name for one in group for name in classes_in(one.example)})
+    return len({name for example in examples_in(group) for name in classes_in(example)})
 
 
 def searched_images(images: Sequence[Sized], options: TrainOptions) -> list[Sized]:
@@ -99,7 +121,7 @@ def validating_images(val: Sequence[Sized], group: Sequence[Sized]) -> list[Exam
     if not same:
         next_larger = min((one.regions for one in val if one.regions > most), default=0)
         same = [one for one in val if one.regions == next_larger] or list(val)
-    return [one.example for one in same]
+    return examples_in(same)
 
 
 def largest_images(val: Sequence[Sized]) -> list[Example]:
@@ -107,4 +129,4 @@ def largest_images(val: Sequence[Sized]) -> list[Example]:
     if not val:
         return []
     counts = sorted(one.regions for one in val)
-    return [one.example for one in val if one.regions >= counts[-max(len(counts) // 4, 1)]]
+    return examples_in(one for one in val if one.regions >= counts[-max(len(counts) // 4, 1)])
