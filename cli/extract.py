@@ -56,6 +56,8 @@ from hiresattn_cli.sources import expand_sources
         type=click.Choice(["tissue", "none"]),
         help="Regions that hold tissue, or all. [default: as the model was trained; tissue of slides]",
     ),
+    options.root,
+    options.label_column,
     options.bands,
     options.value_range,
     options.device,
@@ -77,6 +79,8 @@ def extract(
     *,
     encoder: str,
     output: str,
+    root: str | None,
+    label_column: str | None,
     as_json: bool,
     **settings: Any,
 ) -> None:
@@ -91,7 +95,8 @@ def extract(
     counts = dict.fromkeys(("ok", "held", "elsewhere", "error"), 0)
     regions = 0
     with progress_bar("Extracting", 1.0, wanted=ctx.obj >= 0) as update:
-        for record in extract_features(expand_sources(names), encoder, output, progress=update, **settings):
+        sources = expand_sources(names, root=root, label_column=label_column)
+        for record in extract_features(sources, encoder, output, progress=update, **settings):
             counts[record.status] += 1
             regions += record.regions
             if as_json:

@@ -23,6 +23,8 @@ from hiresattn_cli.records import exit_status
         "-m", "--model", required=True, metavar="MODEL", help="A model that knows what regions show."
     ),
     click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes."),
+    options.root,
+    options.label_column,
     options.bands,
     options.value_range,
     options.assume_mpp,

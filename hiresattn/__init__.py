@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from hiresattn.inference.classify import classify_all as classify_all
     from hiresattn.inference.extract import ExtractOptions as ExtractOptions
     from hiresattn.inference.extract import extract as extract
-    from hiresattn.inference.locate import LocateOptions as LocateOptions
     from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
+    from hiresattn.inference.options import LocateOptions as LocateOptions
     from hiresattn.inference.record import Record as Record
     from hiresattn.inference.records_file import write_records as write_records
     from hiresattn.model.encoders import register_encoder as register_encoder
@@ -57,7 +57,7 @@ _HOME = {
     "EvaluateOptions": "hiresattn.evaluation.run",
     "Example": "hiresattn.datasets.example",
     "ExtractOptions": "hiresattn.inference.extract",
-    "LocateOptions": "hiresattn.inference.locate",
+    "LocateOptions": "hiresattn.inference.options",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",
     "Record": "hiresattn.inference.record",

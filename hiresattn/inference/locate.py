@@ -26,13 +26,12 @@ from hiresattn.inference.attention_regions import (
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
-from hiresattn.inference.options import check_value_range
+from hiresattn.inference.options import LocateOptions
 from hiresattn.inference.records_file import source_key
 from hiresattn.inference.session import ready_net
 from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine
 from hiresattn.model.device import pick_device
-from hiresattn.option_types import check_types
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher
@@ -43,39 +42,6 @@ _Opened = tuple[Pyramid, CropFetcher, np.ndarray, Holds | None]
 
 #: Least probability of some region to show a class, for an image without a label to be no background.
 SURE = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class LocateOptions:
-    """How boxes are found.
-
-    Raises:
-        ConfigError: If a value can't be used.
-    """
-
-    bands: tuple[int, ...] | None = None
-    """Bands to feed the model, counted from 1; None = the model's own."""
-    value_range: tuple[float, float] | None = None
-    """Native values that stand for the model's darkest and brightest; None = the model's own."""
-    assume_mpp: float | None = None
-    """Micrometres per level-0 px of images of which neither the manifest nor the file says it."""
-    device: str = "auto"
-    """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
-    threads: int = 2
-    """Threads that read."""
-    on_error: str = "raise"
-    """Unreadable image: ``raise``, or ``skip``: its row is copied as it is."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.threads < 0:
-            raise ConfigError(f"threads must be 0 or more; got {self.threads}")
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
-            raise ConfigError(f"bands are counted from 1; got {self.bands}")
-        if self.value_range is not None:
-            object.__setattr__(self, "value_range", check_value_range(self.value_range))
-        if self.on_error not in ("raise", "skip"):
-            raise ConfigError(f"on_error must be 'raise' or 'skip'; got {self.on_error!r}")
 
 
 @dataclass(frozen=True)
@@ -133,7 +99,7 @@ def locate(
     chosen = changed(options, changes, LocateOptions)
     if output is not None:
         _check_output(Path(output), manifest, resume=resume, overwrite=overwrite)
-    rows = read_manifest(manifest) if isinstance(manifest, str | Path) else list(manifest)
+    rows = _listed(manifest, chosen)
     loaded = model if isinstance(model, Model) else load_model(model)
     searched = [n for n, example in enumerate(rows) if example.split == "train" and example.boxes is None]
     check(loaded, wanted := [rows[n] for n in searched])  # before anything is read
@@ -306,6 +272,12 @@ def _warn_of_unlabelled(rows: list[Example]) -> None:
     for split, what in (("train", "any class but the background is located"), ("val", "training needs one")):
         if bare := sum(row.label is None and row.split == split and row.boxes is None for row in rows):
             _log.warning("%d images of split %s have no label: %s", bare, split, what)
+
+
+def _listed(manifest: str | Path | Iterable[Example], options: LocateOptions) -> list[Example]:
+    if isinstance(manifest, str | Path):
+        return read_manifest(manifest, root=options.root, label_column=options.label_column)
+    return list(manifest)
 
 
 def _part(output: str | Path) -> Path:

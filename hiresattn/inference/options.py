@@ -156,3 +156,40 @@ def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LocateOptions:
+    """How boxes are found.
+
+    Raises:
+        ConfigError: If a value can't be used.
+    """
+
+    bands: tuple[int, ...] | None = None
+    """Bands to feed the model, counted from 1; None = the model's own."""
+    value_range: tuple[float, float] | None = None
+    """Native values that stand for the model's darkest and brightest; None = the model's own."""
+    assume_mpp: float | None = None
+    """Micrometres per level-0 px of images of which neither the manifest nor the file says it."""
+    root: str | None = None
+    """Folder that paths in the manifest are relative to; None = the manifest's."""
+    label_column: str | None = None
+    """Column of the manifest that holds the label; None = ``label``."""
+    device: str = "auto"
+    """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
+    threads: int = 2
+    """Threads that read."""
+    on_error: str = "raise"
+    """Unreadable image: ``raise``, or ``skip``: its row is copied as it is."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.threads < 0:
+            raise ConfigError(f"threads must be 0 or more; got {self.threads}")
+        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+            raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
+        if self.on_error not in ("raise", "skip"):
+            raise ConfigError(f"on_error must be 'raise' or 'skip'; got {self.on_error!r}")

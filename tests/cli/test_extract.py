@@ -23,6 +23,12 @@ def test_features_of_a_manifest_and_nothing_again(run, work):
     first = run(*words)
     assert first.exit_code == 0, first.stderr
     assert f"2 images extracted, 0 were there; 12 regions in {work / 'out'}" in first.stderr
+    (work / "tables").mkdir()
+    (work / "tables" / "m.csv").write_text("path,stage\na.png,x\n")
+    elsewhere = run(
+        "extract", work / "tables" / "m.csv", "--root", work, "--label-column", "stage", *words[2:]
+    )
+    assert "0 images extracted, 1 were there" in elsewhere.stderr
     again = run(*words, "--json")
     assert "0 images extracted, 2 were there" in again.stderr
     records = [json.loads(line) for line in again.stdout.splitlines()]

@@ -65,6 +65,17 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     assert [example.case for example in examples] == ["7", None, "8"]
 
     (work / "bare.csv").write_text("path\nscene.png\nempty.png\n")
+    moved = work / "moved"
+    moved.mkdir()
+    table = (work / "scenes.csv").read_text().replace("label", "diagnosis")
+    (moved / "scenes.csv").write_text(table)
+    again = run(
+        "locate", moved / "scenes.csv", "-m", work / "model", "-o", work / "out" / "moved.csv", "--root", work,
+        "--label-column", "diagnosis",
+    )  # fmt: skip
+    assert again.exit_code == 0, again.stderr
+    assert (work / "out" / "moved.csv").read_text() == (work / "out" / "boxes.csv").read_text()
+
     bare = run("locate", work / "bare.csv", "-m", work / "model", "-o", work / "out" / "bare.csv")
     assert bare.exit_code == 0, bare.stderr
     assert "2 images of split train have no label" in bare.stderr
