@@ -186,6 +186,7 @@ def train(
             click.echo(message, err=True)
 
     examples = read_training_set(manifest, chosen)
+    cases = not chosen.per_source and any(example.case for example in examples)
     last = None
     with progress_bar("Training", 1.0, wanted=leads and ctx.obj >= 0) as update:
         for record in trainings(
@@ -199,7 +200,7 @@ def train(
         ):
             last = record
             if leads:
-                report(_epoch_line(record))
+                report(_epoch_line(record, "cases" if cases else "images"))
     if ctx.obj < 0 or not leads:
         return
     if last is None:
@@ -243,12 +244,12 @@ def _options(preset: str | None, recipe: str | None, settings: dict[str, Any]) -
     return replace(start, **given)
 
 
-def _epoch_line(one: "StepRecord") -> str:
+def _epoch_line(one: "StepRecord", units: str) -> str:
     record = one.epoch
     parts = [f"{one.step}, epoch {record.epoch}/{record.epochs}".removeprefix(", ")]
     if record.stages > 1:
         parts.append(f"stage {record.stage}/{record.stages}")
-    parts.append(f"{record.images} images, loss {record.loss:.3f}")
+    parts.append(f"{record.images} {units}, loss {record.loss:.3f}")
     if record.accuracy is not None:
         parts.append(f"accuracy {record.accuracy:.3f}")
     if record.val_accuracy is not None:

@@ -33,7 +33,7 @@ class EpochRecord:
     """Stage of the curriculum, from 1: images of more and more depths."""
     stages: int
     images: int
-    """Images trained on in this epoch."""
+    """Images, or cases, trained on in this epoch."""
     loss: float
     """Mean over the epoch's batches."""
     accuracy: float | None

@@ -106,7 +106,7 @@ def test_a_fold_validates_and_is_what_evaluate_then_takes(run, write, tmp_path):
     manifest, model = write(FOLDS), tmp_path / "model"
     result = run("train", manifest, "-o", model, *QUICK, "--fold", 1)
     assert result.exit_code == 0, result.stderr
-    assert "epoch 1/1, 2 images" in result.stderr
+    assert "epoch 1/1, 2 cases" in result.stderr
     assert card(model)["training"]["options"]["fold"] == "1"
     found = run("evaluate", model, manifest, "--fold", 1, "-o", tmp_path / "out", *EVALUATE)
     assert found.exit_code == 0, found.stderr
@@ -279,7 +279,7 @@ def test_a_share_of_the_cases_validates_the_same_ones_in_evaluate(run, write, tm
     model = tmp_path / "model"
     result = run("train", table, "-o", model, *QUICK, "--val-fraction", 0.3, "--seed", 3)
     assert result.exit_code == 0, result.stderr
-    assert "8 images" in result.stderr
+    assert "8 cases" in result.stderr
     assert "validation" in result.stderr
     assert "nothing validates" not in result.stderr
     found = run("evaluate", model, table, *EVALUATE, "--split", "val")
