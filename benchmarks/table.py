@@ -39,6 +39,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "reading": ("reading", speed.reading),
     "slide_profile": ("slide_profile", speed.slide_profile),
     "search": ("search", speed.search),
+    "viewer": ("viewer", speed.viewer),
     "remote": ("remote", speed.remote),
     "conversion": ("conversion", speed.conversion),
     "tnet_speed": ("tnet_speed", speed.tnet_speed),

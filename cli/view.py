@@ -58,7 +58,6 @@ def view(
         raise click.UsageError("name an image, or --results")
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.read_records import read_records
-    from hiresattn.pyramid import open_pyramid
     from hiresattn.report.server import ViewerServer, images_to_view
 
     found = expand_sources(names) if names else []
@@ -67,9 +66,9 @@ def view(
             click.echo(f"Warning: {one_line(one.error)}", err=True)
     wanted = [str(getattr(one, "source", one)) for one in found if not isinstance(one, Unusable)]
     images = images_to_view(wanted, read_records(results) if results else ()) if wanted or not names else []
-    if len(images) == 1:
-        open_pyramid(images[0].source).close()  # what can't be opened is said here, not in the browser
     with ViewerServer(images, port, value_range) as server:
+        if len(images) == 1:
+            server.described(0)  # what can't be read is said here, not in the browser
         click.echo(server.address)
         if ctx.obj >= 0:
             click.echo(

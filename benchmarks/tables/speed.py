@@ -17,6 +17,22 @@ def memory(result: dict[str, Any]) -> str:
     )
 
 
+def viewer(result: dict[str, Any]) -> str:
+    """Time and memory of the viewer's server."""
+    rows = [
+        [
+            f"{r['width']:,} x {r['height']:,} px, {r['bytes'] / 1e6:,.0f} MB",
+            f"{r['first_view_s']:.2f} s, {r['first_view_tiles']} tiles",
+            f"{r['median_ms']:.0f} ms ({r['p95_ms']:.0f} ms)",
+            f"{r['memory_mb'][1]:.0f} to {r['memory_mb'][-1]:.0f} MB",
+        ]
+        for r in result["rows"]
+    ]
+    count = result["rows"][0]["tiles"]
+    head = ["slide", "first view", "a tile, median (95 %)", f"memory from tile 500 to {count:,}"]
+    return table(head, rows) + source(result, "viewer.py")
+
+
 def reading(result: dict[str, Any]) -> str:
     """CPU ms per crop, pattern by pattern, beside the other readers."""
     shown = [row for row in result["rows"] if row["file"] == "slide"]

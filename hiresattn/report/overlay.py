@@ -1,4 +1,4 @@
-"""The overlay of a prediction: the visited regions on a coarse view of the image, close-ups beside it."""
+"""The overlay of a prediction: attention and the finest looks on a coarse view, the looks of most weight beside it."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -6,18 +6,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from hiresattn.errors import WriteError
 from hiresattn.files import make_folder
 from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.report.marks import DARK, Marks, depth_colour
+from hiresattn.pyramid.mpp import ground_mpp
+from hiresattn.report.looks import decisive
+from hiresattn.report.marks import Marks
 from hiresattn.report.panel import BACKGROUND, INSET, WIDTH, Panel
 from hiresattn.report.view import Region, display_range, read_view, to_image
 
 _MARGIN = 16
 _MIN_SHORTER_SIDE = 200
+#: Looks that are shown px by px.
+_LOOKS = 6
 
 
 def draw_overlay(
@@ -31,12 +35,13 @@ def draw_overlay(
 ) -> None:
     """Write a PNG that shows which regions of an image a prediction visited.
 
-    On the left is the classified region: each visited region is outlined in the colour of its depth and, where there
-    is room, numbered in the order of the visits (``id`` in the record). On the right are the predicted class, the
-    pixels of the region with the largest attention weight, the region two depths above it, a legend, and the cost.
+    On the left is the classified region: the attention as a layer of colour, thin outlines of the looks at the finest
+    scale, dashed frames of the root regions, a scale bar. On the right are the predicted class, what to mind about it,
+    the probabilities beside a view without marks, the six looks that carry the answer px by px (numbered on both
+    sides), a legend, and the cost.
 
     Args:
-        source: The image, as ``open_pyramid`` takes it. Read are a coarse view of it and one or two regions.
+        source: The image, as ``open_pyramid`` takes it. Read are a coarse view of it and up to six regions.
         prediction: The record of the image, as ``classify`` returns it.
         path: PNG file to write; its folder is made if it is missing.
         side: Longer side of the left part, px; up to twice that for a narrow region.
@@ -79,46 +84,32 @@ def _drawn(
     if values is not None:
         low, high = np.full_like(low, values[0]), np.full_like(high, values[1])
 
-    best = max(prediction.regions, key=lambda region: (region.attention, region.depth), default=None)
-    above = _surroundings(prediction.regions, best)
+    shown = decisive(prediction, _LOOKS)
     left = to_image(view, low, high)
-    marks = Marks(left, frame)
-    marks.draw(prediction.regions, truth_boxes, above or best)
-
     panel = Panel()
     panel.heading(prediction)
-    close_up_top = panel.y
-    for region in (above, best):
-        if region is None:
-            continue
-        box = (region.y, region.x, region.height, region.width)
-        seen = to_image(read_view(pyramid, box, INSET), low, high).resize((INSET, INSET))
-        if region is best:
-            share = f"{100 * region.attention:.0f} % of the weight"
-            panel.close_up(seen, region, f"Look {region.id}, the most attended: {share}")
-        else:
-            Marks(seen, box).draw(prediction.regions, truth_boxes, best)
-            panel.close_up(seen, region, f"Look {region.id}, which led to the most attended")
-    panel.legend(prediction.regions, invalid=not view.valid.all(), truth=bool(truth_boxes))
+    panel.warnings(prediction)
+    panel.probabilities(prediction, left)
+    marks = Marks(left, frame)
+    marks.draw(prediction.regions, shown, truth_boxes)
+    marks.scale_bar(prediction.mpp or px_size(pyramid))
+    panel.looks([(region, _look(pyramid, region, low, high)) for region in shown])
+    panel.legend(prediction, invalid=not view.valid.all(), truth=bool(truth_boxes))
     panel.costs(prediction)
-
-    whole = _beside(left, panel.image())
-    shown = above or best
-    if shown is not None and shown.depth > 0:
-        mark = marks.box(shown)
-        start = (_MARGIN + mark[2], _MARGIN + (mark[1] + mark[3]) / 2)
-        end = (left.width + 2 * _MARGIN, _MARGIN + close_up_top + INSET / 2)
-        _pointer(ImageDraw.Draw(whole), start, end, depth_colour(shown.depth))
-    return whole
+    return _beside(left, panel.image())
 
 
-def _surroundings(regions: tuple[VisitedRegion, ...], best: VisitedRegion | None) -> VisitedRegion | None:
-    """The region two depths above the best one; None if that is a root region."""
-    by_id = {region.id: region for region in regions}
-    found = best
-    for _ in range(2):
-        found = by_id.get(found.parent) if found is not None and found.parent is not None else None
-    return found if found is not None and found.depth > 0 else None
+def _look(pyramid: Pyramid, region: VisitedRegion, low: np.ndarray, high: np.ndarray) -> Image.Image:
+    """A look px by px, or reduced where it is larger than ``INSET``."""
+    side = min(max(region.height, region.width), INSET)
+    return to_image(read_view(pyramid, (region.y, region.x, region.height, region.width), side), low, high)
+
+
+def px_size(pyramid: Pyramid) -> float | None:
+    """Micrometres per level-0 px: as the file says, of a scene by its CRS; None = not known."""
+    if pyramid.mpp is not None or pyramid.crs is None or pyramid.transform is None:
+        return pyramid.mpp
+    return ground_mpp(pyramid.crs, pyramid.transform, pyramid.height, pyramid.width)
 
 
 def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
@@ -127,11 +118,3 @@ def _beside(left: Image.Image, right: Image.Image) -> Image.Image:
     whole.paste(left, (_MARGIN, _MARGIN))
     whole.paste(right, (left.width + 2 * _MARGIN, _MARGIN))
     return whole
-
-
-def _pointer(
-    draw: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float], line_colour: str
-) -> None:
-    """Draw a line from a region's outline to its close-up."""
-    draw.line((*start, *end), fill=DARK, width=4)
-    draw.line((*start, *end), fill=line_colour, width=2)

@@ -18,6 +18,7 @@ from hiresattn.files import atomic_write
 from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.report.looks import decisive
 from hiresattn.report.view import display_range, read_view, to_image
 
 #: Longer side of an overview and of a look, px.
@@ -146,7 +147,7 @@ def _pictures(
     record: Record, values: tuple[float, float] | None, notes: list[str]
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
     """An overview of each image that is part of the answer, and the looks of most weight, as data addresses."""
-    decisive = _decisive(record)
+    shown_looks = decisive(record, _LOOKS)
     overviews: list[dict[str, Any]] = []
     crops: dict[int, Image.Image] = {}
     shown: list[tuple[dict[str, Any], Image.Image]] = []
@@ -172,7 +173,7 @@ def _pictures(
                 if values is not None:
                     low, high = np.full_like(low, values[0]), np.full_like(high, values[1])
                 shown.append((picture, to_image(view, low, high)))
-                for region in decisive:
+                for region in shown_looks:
                     if region.source == number:
                         crops[region.id] = _crop(pyramid, region, low, high)
         except (HiresattnError, OSError) as error:
@@ -188,12 +189,6 @@ def _frame(named: CaseSource | Record) -> tuple[int, ...] | None:
     if named.region is not None or not isinstance(named, CaseSource):
         return named.region
     return None if named.height is None or named.width is None else (0, 0, named.height, named.width)
-
-
-def _decisive(record: Record) -> list[VisitedRegion]:
-    """The looks that carry the answer, then those of most weight."""
-    first = set(record.sufficient or ())
-    return sorted(record.regions, key=lambda r: (r.id not in first, -r.attention, r.id))[:_LOOKS]
 
 
 def _crop(pyramid: Pyramid, region: VisitedRegion, low: np.ndarray, high: np.ndarray) -> Image.Image:

@@ -21,6 +21,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import Record
 from hiresattn.pyramid import open_pyramid
 from hiresattn.report.deepzoom import TILE, DeepZoom
+from hiresattn.report.overlay import px_size
 from hiresattn.report.page import case_facts
 
 if TYPE_CHECKING:
@@ -176,7 +177,7 @@ class ViewerServer(ThreadingHTTPServer):
                 "levels": zoom.levels,
                 "tile": TILE,
             }
-            mpp = next((record.mpp for record in image.answers if record.mpp), pyramid.mpp)
+            mpp = next((record.mpp for record in image.answers if record.mpp), px_size(pyramid))
             facts |= {"mpp": mpp, "reader": pyramid.backend, "bands": pyramid.channels}
         return {"name": image.source, **facts, "answers": [case_facts(record) for record in image.answers]}
 
