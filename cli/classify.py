@@ -9,7 +9,7 @@ import click
 
 from hiresattn.files import make_folder
 from hiresattn.inference.lines import json_line
-from hiresattn_cli import options
+from hiresattn_cli import options, workers
 from hiresattn_cli.answers import Answers
 from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
@@ -21,6 +21,7 @@ from hiresattn_cli.sources import expand_sources, windows
 
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
+    from hiresattn.cluster.shards import Shard
     from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
@@ -113,7 +114,7 @@ if TYPE_CHECKING:
         help="Read no pixels: print what each source would cost (tiles, bytes, requests).",
     ),
 )
-@group("Run", options.batch_images, options.threads)
+@group("Run", options.batch_images, options.threads, workers.shard)
 @click.pass_context
 def classify(
     ctx: click.Context,
@@ -140,6 +141,7 @@ def classify(
     resume: bool,
     overwrite: bool,
     per_source: bool,
+    shard: "Shard | None",
     **settings: Any,
 ) -> None:
     """Classify images: one line per image, or per case where a manifest names cases.
@@ -152,6 +154,8 @@ def classify(
 
     A source that fails gives a line with its error; the others go on. Exit status 1: all failed; 3: some failed.
     """
+    if shard is not None and not dry_run:
+        output = workers.shard_output(output, shard)
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
     sources = windows(sources, regions, bbox, aoi)
@@ -159,6 +163,7 @@ def classify(
         from hiresattn.datasets.cases import cases_of
 
         sources = cases_of(sources)
+    everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.checkpoint import load_model
@@ -181,15 +186,17 @@ def classify(
         "on_error": "record",
         "per_source": per_source,
     }
-    _warn_of_sets(loaded, ClassifyOptions(**chosen))
-    pictures = _pictures(overlay, attention, settings["value_range"])
+    kept = ClassifyOptions(**chosen)
+    _warn_of_sets(loaded, kept)
+    pictures = _pictures(overlay, attention, settings["value_range"], shard)
     with ExitStack() as stack:
         file = None
         if output is not None:
-            kept = ClassifyOptions(**chosen)
             opened = ResultsFolder if is_results_folder(output) else RecordsFile
             file = stack.enter_context(opened(output, loaded, kept, resume=resume, overwrite=overwrite))
         left = sources if file is None else file.missing(sources)
+        if shard is not None and file is not None:
+            workers.note_shard(file, shard, everything, len(sources) - len(left), loaded, kept)
         for one in pictures if len(left) < len(sources) else ():
             one.keep(sources, left)
         usable = with_scales(
@@ -215,11 +222,15 @@ def classify(
 
 
 def _pictures(
-    overlay: str | None, attention: str | None, values: tuple[float, float] | None
+    overlay: str | None,
+    attention: str | None,
+    values: tuple[float, float] | None,
+    shard: "Shard | None",
 ) -> list[Overlays]:
-    """What is drawn of each record."""
-    asked = ((Overlays, overlay), (AttentionRasters, attention))
-    return [drawn(make_folder(folder), values) for drawn, folder in asked if folder]
+    """What is drawn of each record; of a shard in a folder of its own, for names are unique in one process only."""
+    asked = [(Overlays, overlay), (AttentionRasters, attention)]
+    named = [(drawn, shard.folder(folder) if shard else folder) for drawn, folder in asked if folder]
+    return [drawn(make_folder(folder), values) for drawn, folder in named]
 
 
 def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":

@@ -21,6 +21,7 @@ from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
 from hiresattn_cli.init import init
 from hiresattn_cli.locate import locate
+from hiresattn_cli.merge import merge
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
 from hiresattn_cli.report import report
 from hiresattn_cli.train import train
@@ -80,6 +81,7 @@ for _command in (
     train,
     evaluate,
     locate,
+    merge,
     export,
     report,
     view,

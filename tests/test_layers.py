@@ -32,6 +32,7 @@ LAYERS = {
     "hiresattn.evaluation": 8,
     "hiresattn.demo": 10,
     "hiresattn.geo": 10,
+    "hiresattn.cluster": 10,
     "hiresattn.xarray": 10,
     "hiresattn.fmow": 10,
     "hiresattn": 11,

@@ -72,7 +72,7 @@ class RecordsFile:
         there = self._there.copy()
         left = []
         for source in sources:
-            key = self._key(source)
+            key = self.key(source)
             if key is not None and there[key]:
                 there[key] -= 1
             else:
@@ -86,9 +86,14 @@ class RecordsFile:
             )  # fmt: skip
         return left
 
+    @property
+    def path(self) -> Path:
+        """The file of the lines."""
+        return self._lines.path
+
     def write(self, record: Record, source: Any) -> None:
         """Add the record of a source, which is on disk when this returns."""
-        self._lines.write(record.to_json() | {"key": self._key(source)})
+        self._lines.write(record.to_json() | {"key": self.key(source)})
 
     def close(self) -> None:
         """Close the file, and let others write it."""
@@ -102,10 +107,10 @@ class RecordsFile:
     ) -> None:
         self.close()
 
-    def _key(self, source: Any) -> str | None:
+    def key(self, source: Any) -> str | None:
         """The key of a source or case, as it was when first asked for; None = an array, which has no name."""
         if isinstance(source, Case):
-            own = [self._key(example) for example in source.examples]
+            own = [self.key(example) for example in source.examples]
             return None if None in own else hash_of([source.name, own])
         example = source if hasattr(source, "source") and hasattr(source, "region") else Example(source)
         name = example.source

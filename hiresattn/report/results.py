@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -62,7 +62,7 @@ class ResultsFolder(RecordsFile):
         if resume and overwrite:
             raise ConfigError("resume keeps what the folder holds and overwrite empties it; give one of them")
         self.folder = make_folder(path)
-        self._facts = _run_facts(model, options)
+        self._facts = run_facts(model, options)
         if not overwrite:
             self._refuse_others()
         self._order: dict[str | None, int] | None = None
@@ -72,13 +72,12 @@ class ResultsFolder(RecordsFile):
     def missing(self, sources: Iterable[Source]) -> list[Source]:
         """The sources that the folder has no record of, in order."""
         listed = list(sources)
-        keys = [self._key(source) for source in listed]
+        keys = [self.key(source) for source in listed]
         self._order = {key: at for at, key in reversed(list(enumerate(keys)))}
-        inputs = [_identity(example) for source in listed for example in examples_of(source)]
-        started = datetime.now(UTC).isoformat(timespec="seconds")
-        text = json.dumps(self._facts | {"started": started, "inputs": inputs}, indent=1, default=str)
-        _write(self.folder / RUN, text + "\n")
-        return super().missing(listed)
+        left = super().missing(listed)
+        facts = self._facts | start_facts(listed, len(listed) - len(left))
+        write_run(self.folder / RUN, facts)
+        return left
 
     def close(self) -> None:
         """Write the tables, and let others write the folder."""
@@ -127,7 +126,8 @@ def _is_other(path: Path) -> bool:
     return not (path.name.startswith(".") or started)
 
 
-def _run_facts(model: Model, options: ClassifyOptions) -> dict[str, Any]:
+def run_facts(model: Model, options: ClassifyOptions) -> dict[str, Any]:
+    """What a run is made with, as JSON types: model, options that decide about results, versions."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
@@ -142,7 +142,19 @@ def _run_facts(model: Model, options: ClassifyOptions) -> dict[str, Any]:
     }
 
 
-def _identity(source: Any) -> dict[str, Any]:
+def start_facts(sources: Sequence[Any], there: int) -> dict[str, Any]:
+    """What a run starts with, as JSON types.
+
+    Args:
+        sources: Its sources and cases.
+        there: Records of them that an earlier run left.
+    """
+    inputs = [source_facts(example) for source in sources for example in examples_of(source)]
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"started": started, "cases": len(sources), "there": there, "inputs": inputs}
+
+
+def source_facts(source: Any) -> dict[str, Any]:
     """What tells a source from others, and from itself after a change."""
     name = str(getattr(source, "source", source))
     region = getattr(source, "region", None)
@@ -167,7 +179,13 @@ def _words(value: Any) -> str:
     return "not given" if value is None else json.dumps(value)
 
 
-def _write(path: Path, text: str) -> None:
+def write_run(path: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a run, whole or not at all.
+
+    Raises:
+        WriteError: If they can't be written.
+    """
+    text = json.dumps(facts, indent=1, default=str) + "\n"
     try:
         with atomic_write(path) as part:
             part.write_text(text, encoding="utf-8")

@@ -109,5 +109,5 @@ def test_a_file_of_records_knows_how_far_they_went(model, tmp_path):
         {"until_confidence": 0.9, "max_budget": 100},
     ):
         with RecordsFile(tmp_path / "r.jsonl", model, ClassifyOptions(**more), overwrite=True) as file:
-            keys.add(file._key(tmp_path / "a.png"))
+            keys.add(file.key(tmp_path / "a.png"))
     assert len(keys) == 3

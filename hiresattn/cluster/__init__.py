@@ -1,0 +1,1 @@
+"""Runs of many processes: shards for job arrays, and dask.distributed."""
