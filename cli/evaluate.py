@@ -19,31 +19,6 @@ if TYPE_CHECKING:
     from hiresattn.evaluation.summary import Evaluation, Point
 
 ALL_FAILED, SOME_FAILED = 1, 3
-_WORDS = {
-    "accuracy": "accuracy",
-    "exact_match": "exact match",
-    "micro_f1": "micro F1",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro F1",
-    "auroc": "AUROC, one against the rest",
-    "auprc": "AUPRC (average precision)",
-    "top_k": "top-{top_k}",
-    "ece": "ECE, {bins} bins",
-    "brier": "Brier, 0 to 2",
-    "nll": "negative log-likelihood",
-    "aurc": "risk-coverage, area (AURC)",
-}
-#: Measures of whether to believe an answer, by their names in the report.
-_BELIEF = {
-    "coverage": "prediction sets that hold the class",
-    "set_size": "classes in a set",
-    "review": "cases that need review",
-    "accuracy_unreviewed": "accuracy of the others",
-    "out_of_domain": "cases unlike the training images",
-    "sufficient": "glimpses that carry an answer",
-    "sufficiency": "sufficiency, area",
-    "comprehensiveness": "lost without them",
-}
 
 
 @click.command(
@@ -104,7 +79,7 @@ _BELIEF = {
         "-o",
         "--output",
         metavar="DIR",
-        help="Write metrics, predictions, the cases to review and plots here.",
+        help="Write a page (index.html), metrics, predictions, the cases to review and plots here.",
     ),
     click.option(
         "--bootstrap",
@@ -171,6 +146,8 @@ def evaluate(
 
 def _table(found: "Evaluation") -> Iterator[str]:
     """Lines for people."""
+    from hiresattn.evaluation.names import BELIEF_NAMES, metric_names
+
     part = f", {found.failed} failed" if found.failed else ""
     part += f", {found.empty} empty" if found.empty else ""
     cases = counted(found.cases, "case")
@@ -184,9 +161,8 @@ def _table(found: "Evaluation") -> Iterator[str]:
             "not how good it is on others"
         )
     yield ""
-    words = {"top_k": found.top_k, "bins": found.bins}
-    named = _WORDS | ({"auroc": "AUROC, mean", "brier": "Brier, 0 to 1"} if found.multi_label else {})
-    yield from _measures({named[name].format(**words): m for name, m in found.metrics.items()})
+    named = metric_names(several=found.multi_label, top_k=found.top_k, bins=found.bins)
+    yield from _measures({named[name]: m for name, m in found.metrics.items()})
     yield ""
     columns = {"recall": "recall", "precision": "precision", "f1": "F1", "auroc": "AUROC", "auprc": "AUPRC"}
     columns |= {"ece": "ECE", "brier": "Brier"} if found.multi_label else {}
@@ -216,7 +192,7 @@ def _table(found: "Evaluation") -> Iterator[str]:
     if found.main.boxed:
         yield f"hit: a finest region held the centre of a box, of {found.main.boxed} images with boxes"
     yield ""
-    yield from _measures({words: getattr(found.belief, name) for name, words in _BELIEF.items()})
+    yield from _measures({words: getattr(found.belief, name) for name, words in BELIEF_NAMES.items()})
     if found.belief.risk is not None:
         yield f"(prediction sets at risk {found.belief.risk:g}, calibrated on {found.belief.calibrated_on} cases)"
     if found.calibration is not None:

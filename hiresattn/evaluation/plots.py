@@ -62,7 +62,11 @@ def _budget(found: Evaluation) -> Image.Image:
     """Accuracy by glimpses spent; policies without a budget as lines across."""
     budgets = sorted({int(point.budget) for point in found.curve if point.budget is not None}) or [1]
     ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
-    chart = Chart("Accuracy by budget", ("glimpses per image, at most", ticks), ("accuracy", _SHARES))
+    chart = Chart(
+        f"Accuracy by budget, {found.classified} images; lines: {100 * found.level:.0f} %",
+        ("glimpses per image, at most", ticks),
+        ("accuracy", _SHARES),
+    )
     for number, policy in enumerate(dict.fromkeys(point.policy for point in found.curve)):
         colour = LINE_COLOURS[number % len(LINE_COLOURS)]
         mine = [p for p in found.curve if p.policy == policy and p.accuracy.value is not None]

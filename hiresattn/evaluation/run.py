@@ -19,6 +19,7 @@ from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated, conformal_sets, cooled
 from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes, trained_on
+from hiresattn.evaluation.page import PAGE, evaluation_page
 from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.evaluation.tables import TABLES, tables
@@ -150,9 +151,9 @@ def evaluate(
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model.
         manifest: A CSV or Parquet file, a folder of classes, or examples. What has no splits is split as the model's
             training split it.
-        output: Directory for ``metrics.json``, ``predictions.jsonl``, ``predictions.csv``, ``review.csv`` (the cases
-            that need review) and plots; made if missing. Those of an earlier
-            evaluation are removed when the first image is classified. None = nothing is written.
+        output: Directory for ``index.html`` (all of it, to look at), ``metrics.json``, ``predictions.jsonl``,
+            ``predictions.csv``, ``review.csv`` (the cases that need review) and plots; made if missing. Those of an
+            earlier evaluation are removed when the first image is classified. None = nothing is written.
         options: How to evaluate; None = the defaults.
         progress: Called with the share done, 0 to 1, and the pass that is running.
         changes: Fields of ``options`` to set, such as ``split="val"``.
@@ -222,7 +223,7 @@ def evaluate(
 
         found = _calibrated(found, first, plain, str(model), chosen, again)
     if folder is not None:
-        _write(folder, found, first)
+        _write(folder, found, done)
     return found
 
 
@@ -298,7 +299,7 @@ def _calibrated(
 
 def _remove_report(folder: Path) -> None:
     """Remove the report of an earlier evaluation: beside new predictions it would pass for theirs."""
-    for name in (METRICS, *TABLES, *PLOTS):
+    for name in (METRICS, PAGE, *TABLES, *PLOTS):
         try:
             (folder / name).unlink(missing_ok=True)
         except OSError as error:
@@ -307,15 +308,17 @@ def _remove_report(folder: Path) -> None:
             ) from error
 
 
-def _write(folder: Path, found: Evaluation, given: Sequence[Outcome]) -> None:
-    """The report as JSON, tables and plots, each whole or not at all."""
+def _write(folder: Path, found: Evaluation, done: Sequence[tuple[Pass, list[Outcome]]]) -> None:
+    """The report as JSON, a page, tables and plots, each whole or not at all."""
     path = folder / METRICS
+    given, curve = done[0][1], done[1 : 1 + len(found.curve)]
     try:
         with atomic_write(path) as part:
             part.write_text(
                 json.dumps(json.loads(json_line(found.to_json())), indent=2) + "\n", encoding="utf-8"
             )
-        for name, text in tables(given, found.classes).items():
+        page = {PAGE: evaluation_page(found, given, curve)}
+        for name, text in (tables(given, found.classes) | page).items():
             path = folder / name
             with atomic_write(path) as part:
                 part.write_text(text, encoding="utf-8")

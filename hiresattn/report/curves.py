@@ -78,10 +78,15 @@ class Chart:
         right, bottom = self._at(high, self._y[0])
         self._draw.rectangle((left + 1, min(top, bottom), right - 1, bottom), fill=colour)
 
-    def vertical_line(self, x: float) -> None:
-        """Draw a thin line over the whole height at ``x``."""
+    def vertical_line(self, x: float, name: str | None = None) -> None:
+        """Draw a thin line over the whole height at ``x``; a dashed one, with its name in the legend, if it has one."""
         across, down = self._at(x, self._y[0])
-        self._draw.line((across, _TOP, across, down), fill=DARK)
+        if name is None:
+            self._draw.line((across, _TOP, across, down), fill=DARK)
+            return
+        for top in range(_TOP, round(down), 10):
+            self._draw.line((across, top, across, min(top + 5, down)), fill=DARK, width=2)
+        self.legend_entry(name, DARK)
 
     def horizontal_line(self, name: str, y: float, colour: str) -> None:
         """Draw a line over the whole width at ``y`` and add it to the legend."""
@@ -131,28 +136,49 @@ def confusion_matrix(
     Returns:
         The image. Above 20 classes the counts are left out, above 40 the names too.
     """
-    image = Image.new("RGB", (_LABEL + _CELLS + 20, _TOP + _CELLS + 60), BACKGROUND)
+    small = ImageFont.load_default(size=int(min(max(_CELLS / len(names) / 3.5, 9), 14)))
+    named = _CELLS / len(names) >= 12
+    top = _TOP + (_LABEL if named else 24)
+    image = Image.new("RGB", (_LABEL + _CELLS + 20, top + _CELLS + 44), BACKGROUND)
     draw = ImageDraw.Draw(image)
-    draw.text((_LABEL, 10), ascii_text(title), fill=DARK, font=ImageFont.load_default(size=16))
+    draw.text((16, 10), ascii_text(title), fill=DARK, font=ImageFont.load_default(size=16))
     side = _CELLS / len(names)
-    small = ImageFont.load_default(size=int(min(max(side / 3.5, 9), 14)))
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     for row, column in np.ndindex(*counts.shape):
         share = float(shares[row, column])
         shade = tuple(int(value) for value in 255 - share * (255 - _DARKEST))
-        left, top = _LABEL + column * side, _TOP + row * side
-        draw.rectangle((left, top, left + side - 1, top + side - 1), fill=shade)
+        left, above = _LABEL + column * side, top + row * side
+        draw.rectangle((left, above, left + side - 1, above + side - 1), fill=shade)
         if side >= 24:
-            at = (left + side / 2, top + side / 2)
+            at = (left + side / 2, above + side / 2)
             text_colour = "white" if share > 0.5 else DARK
             draw.text(at, str(counts[row, column]), fill=text_colour, font=small, anchor="mm")
-    if side >= 12:
-        for number, name in enumerate(names):
-            at = (_LABEL - 8, _TOP + (number + 0.5) * side)
-            draw.text(at, _shortened(name, small), fill=DARK, font=small, anchor="rm")
-    below = ascii_text(f"across: {columns}; down: {rows}, in the same order")
-    draw.text((_LABEL, _TOP + _CELLS + 12), below, fill=DARK, font=ImageFont.load_default(size=13))
+    axis = ImageFont.load_default(size=13)
+    draw.text((_LABEL + _CELLS / 2, _TOP - 12), ascii_text(columns), fill=DARK, font=axis, anchor="mm")
+    _turned(image, (20, top + _CELLS / 2), ascii_text(rows), axis)
+    for number, name in enumerate(names if named else ()):
+        middle = (number + 0.5) * side
+        draw.text((_LABEL - 8, top + middle), _shortened(name, small), fill=DARK, font=small, anchor="rm")
+        _turned(image, (_LABEL + middle, top - 8), _shortened(name, small), small, anchor="rm")
+    below = "numbers: images; shade: share of the row"
+    draw.text((_LABEL, top + _CELLS + 14), below, fill=DARK, font=axis)
     return image
+
+
+def _turned(
+    image: Image.Image,
+    at: tuple[float, float],
+    text: str,
+    font: ImageFont.ImageFont | ImageFont.FreeTypeFont,
+    anchor: str = "mm",
+) -> None:
+    """Write text upwards: its middle at a point, or with ``anchor`` "rm" its beginning."""
+    size = (round(font.getlength(text)) + 2, 22)
+    part = Image.new("RGB", size, BACKGROUND)
+    ImageDraw.Draw(part).text((1, 11), text, fill=DARK, font=font, anchor="lm")
+    part = part.rotate(90, expand=True)
+    top = at[1] - part.height / 2 if anchor == "mm" else at[1] - part.height
+    image.paste(part, (round(at[0] - part.width / 2), round(top)))
 
 
 def ascii_text(text: str) -> str:
@@ -164,7 +190,7 @@ def _shortened(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) ->
     """A name cut to the width of the margin."""
     name = ascii_text(name)
     shown = name
-    while font.getlength(shown) > _LABEL - 14 and name:
+    while font.getlength(shown) > _LABEL - 50 and name:
         name = name[:-1]
         shown = f"{name}.."
     return shown

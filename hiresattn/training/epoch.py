@@ -233,6 +233,7 @@ def _record(run: Run, totals: _Totals, held: RunningMetrics, done: int) -> Epoch
         loss=float(np.mean(totals.losses)),
         accuracy=seen.accuracy,
         val_accuracy=held.accuracy,
+        val_loss=held.mean_loss if run.val_samples else None,
         glimpses=seen.glimpses / max(seen.images, 1),
         hit=(held if run.val_samples else seen).hit,
         seconds=round(state.seconds, 2),

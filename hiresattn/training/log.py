@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
 from hiresattn.files import atomic_write
 from hiresattn.model.traversal import Traversal
@@ -56,6 +57,9 @@ class EpochRecord:
     spread: float | None = None
     distinct: float | None = None
     open: float | None = None
+    val_loss: float | None = None
+    """Cross-entropy of the labels of the validation images, mean, by the same search as ``val_accuracy``; None if there
+    are none."""
     skipped: int = 0
     """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""
     losses: Mapping[str, float] = field(default_factory=dict)
@@ -76,6 +80,8 @@ class RunningMetrics:
     """Images whose boxes are known."""
     found: int = 0
     """Those of them in which a visited finest region holds the centre of one."""
+    loss: float = 0.0
+    """Cross-entropy of their labels, summed over the labelled images; of several labels the mean over these."""
 
     def add(self, batch: Batch, traversal: Traversal, finest: int) -> None:
         """Count a batch."""
@@ -83,6 +89,7 @@ class RunningMetrics:
         labels = torch.from_numpy(batch.main_labels).to(logits.device)
         self.correct += int((correctness(logits, labels) == 1).sum())
         self.labelled += len(labels) if labels.ndim == 2 else int((labels >= 0).sum())
+        self.loss += _cross_entropy(logits.detach().float(), labels)
         self.images += len(labels)
         self.glimpses += len(traversal.image)
         found = hits(traversal, batch.sure_boxes, finest)
@@ -91,7 +98,8 @@ class RunningMetrics:
 
     def summed(self, processes: Processes) -> "RunningMetrics":
         """The counts of all processes."""
-        return RunningMetrics(*map(round, processes.sum(list(asdict(self).values()))))
+        *counts, loss = processes.sum(list(asdict(self).values()))
+        return replace(RunningMetrics(*map(round, counts)), loss=loss)
 
     @property
     def accuracy(self) -> float | None:
@@ -99,9 +107,22 @@ class RunningMetrics:
         return self.correct / self.labelled if self.labelled else None
 
     @property
+    def mean_loss(self) -> float | None:
+        """Cross-entropy per labelled image; None without any."""
+        return self.loss / self.labelled if self.labelled else None
+
+    @property
     def hit(self) -> float | None:
         """Share of the images with boxes in which one was found; None without any."""
         return self.found / self.boxed if self.boxed else None
+
+
+def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> float:
+    """Summed over the images that have a label; of several labels the mean over these."""
+    if labels.ndim == 2:
+        each = binary_cross_entropy_with_logits(logits, labels.float(), reduction="none")
+        return float(each.mean(1).sum())
+    return float(cross_entropy(logits, labels, ignore_index=-1, reduction="sum"))
 
 
 class ChoiceDiversity(NamedTuple):
@@ -149,7 +170,7 @@ PANELS: tuple[tuple[str, str, dict[str, str]], ...] = (
         "share of images",
         {"accuracy": "training", "val_accuracy": "validation", "hit": "target seen"},
     ),
-    ("Loss", "per image", {"loss": "training"}),
+    ("Loss", "per image", {"loss": "training", "val_loss": "validation"}),
     ("Choices", "share", {"entropy": "entropy", "spread": "spread", "distinct": "distinct"}),
 )
 
@@ -176,11 +197,15 @@ def write_metrics(folder: Path, records: Sequence[Mapping[str, Any]]) -> None:
 
 
 def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
-    """Accuracy, loss and how varied the choices are, by epoch; a thin line where the curriculum went on."""
+    """Accuracy, loss and how varied the choices are, by epoch.
+
+    A thin line where the curriculum went on, a dashed one at the epoch that is kept: the best on the validation images.
+    """
     panels = []
     epochs = int(records[-1]["epochs"])
     across = _ticks(epochs, whole=True)
     stages = [b["epoch"] for a, b in pairwise(records) if b["stage"] != a["stage"]]
+    best = _best(records)
     for title, axis, lines in PANELS:
         points = {
             name: [(r["epoch"], r[key]) for r in records if r.get(key) is not None]
@@ -190,6 +215,8 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
         chart = Chart(title, ("epoch", across), (axis, _ticks(max(values), min(*values, 0))))
         for epoch in stages:
             chart.vertical_line(epoch)
+        if best is not None:
+            chart.vertical_line(best, f"kept: epoch {best}")
         for (name, line), colour in zip(points.items(), LINE_COLOURS, strict=False):
             if line:
                 chart.line(name, line, colour, dots=len(line) == 1)
@@ -198,6 +225,12 @@ def curves(records: Sequence[Mapping[str, Any]]) -> Image.Image:
     for number, panel in enumerate(panels):
         whole.paste(panel, (0, number * panel.height))
     return whole
+
+
+def _best(records: Sequence[Mapping[str, Any]]) -> int | None:
+    """The epoch that is kept: the last of the best ones of the last stage; None where nothing validates."""
+    last = [r for r in records if r["stage"] == r.get("stages", r["stage"]) and r["val_accuracy"] is not None]
+    return max(last, key=lambda r: (r["val_accuracy"], r["epoch"]))["epoch"] if last else None
 
 
 class TensorBoardLog:

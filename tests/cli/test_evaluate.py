@@ -99,7 +99,7 @@ def test_one_json_object_with_intervals_curve_and_hits(run, work, tmp_path):
     for name in ("confusion", "reliability", "risk-coverage", "budget"):
         with Image.open(tmp_path / "o" / f"{name}.png") as picture:
             assert len(picture.convert("RGB").getcolors(1 << 20)) > 5
-    assert len(list((tmp_path / "o").iterdir())) == 8
+    assert len(list((tmp_path / "o").iterdir())) == 9
 
 
 def test_a_table_for_people(run, work):
@@ -249,8 +249,8 @@ def test_an_evaluation_that_ends_early_leaves_no_older_metrics_beside_its_predic
     assert run(*words, "--budgets", "2", "--policies", "random").exit_code == 0
     before = sorted(path.name for path in tmp_path.iterdir())
     assert before == [
-        "budget.png", "confusion.png", "metrics.json", "predictions.csv", "predictions.jsonl", "reliability.png",
-        "review.csv", "risk-coverage.png",
+        "budget.png", "confusion.png", "index.html", "metrics.json", "predictions.csv", "predictions.jsonl",
+        "reliability.png", "review.csv", "risk-coverage.png",
     ]  # fmt: skip
     assert run(*words, "--device", "cuda:99").exit_code == 1  # nothing was classified
     assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -98,7 +98,7 @@ def test_the_evaluation_of_labels_has_their_metrics_a_curve_and_a_table(run, wor
     assert [point["policy"] for point in found["curve"]] == ["best-first", "random", "lowres", "exhaustive"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "metrics.json", "predictions.jsonl", "predictions.csv", "review.csv", "reliability.png", "risk-coverage.png",
-        "budget.png",
+        "budget.png", "index.html",
     }  # fmt: skip
     lines = [line.split() for line in run(*words).stdout.splitlines()]
     assert ["exact", "match", "1.000", "0.676", "to", "1.000"] in lines

@@ -3,10 +3,11 @@
 import csv
 import sys
 from dataclasses import replace
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image, ImageColor
 
 from hiresattn.datasets.example import Example
@@ -14,7 +15,7 @@ from hiresattn.errors import CheckpointError
 from hiresattn.report.curves import LINE_COLOURS
 from hiresattn.training import epoch as epoch_module
 from hiresattn.training.fit import fit
-from hiresattn.training.log import curves
+from hiresattn.training.log import RunningMetrics, curves
 from hiresattn.training.losses import batch_loss
 from hiresattn.training.options import TrainOptions
 
@@ -79,6 +80,32 @@ def test_the_curriculums_steps_are_marked_and_what_is_missing_is_not_drawn():
     assert not np.array_equal(np.asarray(plain), np.asarray(marked))
     validated = curves([_record(1, val_accuracy=0.5), _record(2)])
     assert _colours(validated) - _colours(plain) >= {ImageColor.getrgb(LINE_COLOURS[1])}
+
+
+def test_the_kept_epoch_is_marked_and_the_validation_loss_drawn():
+    scores = [0.9, 0.2, 0.8, 0.8]  # the first is of an earlier stage, the last two are as good
+    records = [
+        _record(n + 1, val_accuracy=score, val_loss=1.0, stage=1 + (n > 0), stages=2)
+        for n, score in enumerate(scores)
+    ]
+    picture = curves(records)
+    panel = np.asarray(picture.crop((0, 480, 720, 960)))
+    dashed = (panel[64:424] == ImageColor.getrgb("#16181d")).all(2).mean(0)
+    assert dashed[530] == pytest.approx(0.5, abs=0.1)  # epoch 4
+    assert all(dashed[70 + 460 * epoch // 4] != pytest.approx(0.5, abs=0.1) for epoch in (1, 2, 3))
+    rows = _height(picture.crop((0, 480, 720, 960)), LINE_COLOURS[1], 400)
+    assert rows.mean() == pytest.approx(424 - 360 / 2, abs=3)  # of an axis to 2
+
+
+def test_the_validation_loss_is_the_cross_entropy_of_the_labels(monkeypatch):
+    monkeypatch.setattr("hiresattn.training.log.hits", lambda *_: np.zeros(0, bool))
+    held = RunningMetrics()
+    for logits, labels in (([[2.0, 0.0], [0.0, 0.0]], [0, -1]), ([[0.0, 1.0]], [0])):
+        batch = SimpleNamespace(main_labels=np.array(labels), sure_boxes=[None] * len(labels))
+        held.add(batch, SimpleNamespace(logits=torch.tensor(logits), image=np.array([0])), 1)
+    expected = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(1))]
+    assert held.mean_loss == pytest.approx(np.mean(expected))
+    assert RunningMetrics().mean_loss is None
 
 
 def test_a_loss_below_zero_is_drawn_below_zero():
