@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from hiresattn import evaluate
-from hiresattn.checkpoint import CARD
+from hiresattn.card import CARD
 from hiresattn.datasets.example import Example
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.training.fit import fit

@@ -16,7 +16,7 @@ import click
 import numpy as np
 
 from hiresattn import load_model
-from hiresattn.checkpoint import CARD
+from hiresattn.card import CARD
 from hiresattn.datasets.example import Example
 from hiresattn.training.distil import STEPS, distil
 from oddcell import BUDGETS, LOOKING, TEST, VALIDATION, measure, told

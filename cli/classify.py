@@ -20,7 +20,7 @@ from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_reco
 from hiresattn_cli.sources import expand_sources, windows
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
+    from hiresattn.card import Card
     from hiresattn.cluster.shards import Shard
     from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
 @click.argument("names", nargs=-1, required=True, metavar="SRC...")
-@group("Model", options.model, options.device)
+@group("Model", options.model, options.device, options.engine, options.provider)
 @group(
     "Data",
     click.option(
@@ -166,7 +166,7 @@ def classify(
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
-    from hiresattn.checkpoint import load_model
+    from hiresattn.card import read_card
     from hiresattn.datasets.scales import with_scales
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.classify import classify_all
@@ -174,7 +174,7 @@ def classify(
     from hiresattn.inference.records_file import RecordsFile
     from hiresattn.report.results import ResultsFolder, is_results_folder
 
-    loaded = load_model(model)
+    loaded = read_card(model, reference=not dry_run)
     if dry_run:
         ctx.exit(plan(sources, loaded, output, overwrite=overwrite, budget=budget, **settings))
     chosen = settings | {
@@ -233,7 +233,7 @@ def _pictures(
     return [drawn(make_folder(folder), values) for drawn, folder in named]
 
 
-def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Callable[[Record, Source], None]":
+def _printer(sources: "list[Source]", model: "Card", *, as_json: bool) -> "Callable[[Record, Source], None]":
     """What writes a record to stdout: as JSON, on a terminal in words."""
     words = Answers(sources, model.config.classes) if on_terminal() and not as_json else None
 
@@ -245,7 +245,7 @@ def _printer(sources: "list[Source]", model: "Model", *, as_json: bool) -> "Call
     return put
 
 
-def _warn_of_sets(model: "Model", options: "ClassifyOptions") -> None:
+def _warn_of_sets(model: "Card", options: "ClassifyOptions") -> None:
     """Say why records have no prediction sets, where the model is calibrated for them."""
     from hiresattn.inference.review import why_no_sets
 
@@ -299,7 +299,7 @@ def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
 
 
 def _in_order(
-    sources: "list[Source]", records: "Iterator[Record]", model: "Model"
+    sources: "list[Source]", records: "Iterator[Record]", model: "Card"
 ) -> "Iterator[tuple[Source, Record]]":
     """The sources with their records, those that can't be used with an error, in order."""
     from hiresattn.datasets.sources import Unusable

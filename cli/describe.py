@@ -13,7 +13,7 @@ from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import printable
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Card
+    from hiresattn.card import Card
     from hiresattn.model.describe import Description
 
 #: Classes of a preset that is for any data set.
@@ -66,7 +66,7 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int
     """What is known of a preset or a model directory, and the side of the image."""
     from dataclasses import replace
 
-    from hiresattn.checkpoint import Card, read_card
+    from hiresattn.card import Card, read_card
     from hiresattn.config import InputConfig, did_you_mean
     from hiresattn.model import presets
     from hiresattn.training.options import model_config
@@ -76,14 +76,14 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int
         preset = presets.PRESETS[name]
         config = preset.at(side or preset.config.input.squash or preset.config.input.size)
         config = replace(config, classes=_names(classes or preset.classes))
-        return Card(config, preset.k, {}), config.input.squash or config.input.size
+        return Card(config, k=preset.k), config.input.squash or config.input.size
     if name in PRESETS:
         chosen = PRESETS[name]
         known = presets.PRESETS[chosen.architecture].classes if chosen.architecture else CLASSES
         rule = InputConfig(
             size=chosen.crop_size or InputConfig().size, squash=chosen.squash, filter=chosen.filter
         )
-        card = Card(model_config(chosen, _names(classes or known), rule), chosen.k, {})
+        card = Card(model_config(chosen, _names(classes or known), rule), k=chosen.k)
     elif Path(name).exists():
         if classes is not None:
             raise ConfigError(f"{name}: a trained model has its classes; leave out --classes")
@@ -94,7 +94,7 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int
     config = card.config
     if config.input.squash is not None:
         side = side or config.input.squash
-        return card._replace(config=replace(config, input=replace(config.input, squash=side))), side
+        return replace(card, config=replace(config, input=replace(config.input, squash=side))), side
     return card, side or round(config.finest_side / config.grid.fraction ** len(card.k))
 
 

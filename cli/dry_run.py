@@ -12,7 +12,7 @@ from hiresattn_cli.output import one_line
 from hiresattn_cli.records import exit_status
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
+    from hiresattn.card import Card
     from hiresattn.datasets.cases import Case
     from hiresattn.datasets.example import Example
     from hiresattn.datasets.sources import Unusable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def plan(
     sources: "list[str | Example | Unusable | Case]",
-    model: "Model",
+    model: "Card",
     output: str | None,
     *,
     overwrite: bool,
@@ -44,7 +44,7 @@ def plan(
 
 
 def planned(
-    sources: "list[str | Example | Unusable | Case]", model: "Model", **options: Any
+    sources: "list[str | Example | Unusable | Case]", model: "Card", **options: Any
 ) -> Iterator[dict[str, Any]]:
     """One record per source: ``source, region, status`` (``planned`` or ``error``), ``run``, ``advice``, ``error``.
 

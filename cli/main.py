@@ -16,6 +16,7 @@ from hiresattn_cli.describe import describe
 from hiresattn_cli.evaluate import evaluate
 from hiresattn_cli.export import export
 from hiresattn_cli.export_attention import export_attention
+from hiresattn_cli.export_model import export_model
 from hiresattn_cli.extract import extract
 from hiresattn_cli.fmow import fmow
 from hiresattn_cli.info import info
@@ -86,6 +87,7 @@ for _command in (
     report,
     view,
     export_attention,
+    export_model,
     extract,
     describe,
     demo,

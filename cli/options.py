@@ -3,6 +3,8 @@
 -m  the model        -o  where the output goes     -v / -q  more or fewer messages (``main``)
 """
 
+import os
+import sys
 from typing import Any
 
 import click
@@ -123,11 +125,13 @@ def check_budget(text: str, most: str | None = None) -> None:
 
 
 def use_threads(count: int | None) -> None:
-    """Let PyTorch compute with as many threads as read; None = as many as it likes."""
-    if count is not None:
-        import torch
-
-        torch.set_num_threads(max(count, 1))
+    """Let PyTorch compute with as many threads as read, also where it isn't loaded yet; None = as many as it likes."""
+    if count is None:
+        return
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(max(count, 1))
+    else:
+        os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(max(count, 1))
 
 
 model = click.option(
@@ -180,6 +184,18 @@ nms = click.option(
 )
 device = click.option(
     "--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:N or mps."
+)
+engine = click.option(
+    "--engine",
+    type=click.Choice(["auto", "torch", "onnx"]),
+    default="auto",
+    show_default=True,
+    help="What runs the network. auto: ONNX Runtime on the CPU, where `export-model` wrote the network for it.",
+)
+provider = click.option(
+    "--provider",
+    metavar="NAME",
+    help="ONNX Runtime's execution provider, such as openvino. [default: by --device]",
 )
 bands = click.option(
     "--bands",

@@ -11,7 +11,7 @@ from hiresattn.report.units import human_share
 from hiresattn_cli.output import one_line
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
+    from hiresattn.card import Card
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.record import Record
 
@@ -84,7 +84,7 @@ def exit_status(failed: int, count: int) -> int:
     return ALL_FAILED if failed == count else SOME_FAILED
 
 
-def error_record(source: "Unusable", model: "Model") -> "Record":
+def error_record(source: "Unusable", model: "Card") -> "Record":
     """The record of a source that can't be used."""
     from hiresattn.datasets.example import Example
     from hiresattn.inference import to_record

@@ -1,11 +1,10 @@
 """A model on disk: a directory of safetensors weights and a JSON card. Nothing is ever unpickled."""
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,51 +12,45 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 import hiresattn
-from hiresattn.card import Conformal, Domain, checked_domain, checked_temperature
-from hiresattn.config import ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, HiresattnError, NotFoundError
-from hiresattn.files import atomic_write, read_bounded
+from hiresattn.card import (
+    CARD,
+    FORMAT,
+    FORMAT_VERSION,
+    ONNX_FILES,
+    WEIGHTS,
+    Card,
+    Conformal,
+    card_json,
+    checked_temperature,
+    local_files,
+    read_card,
+    sha256_of,
+)
+from hiresattn.errors import CheckpointError, ConfigError, HiresattnError
+from hiresattn.files import atomic_write
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
 from hiresattn.model.encoders import encoder_words
-from hiresattn.model.hub import MODEL, fetch_all
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.reference import REFERENCE, Reference, read_reference, reference_facts, write_reference
+from hiresattn.model.reference import REFERENCE, Reference, reference_facts, write_reference
 from hiresattn.reading.crops import NativeCrops
 
-FORMAT = "hiresattn-model"
-FORMAT_VERSION = 1
-#: Most bytes of a card.
-_MOST_CARD = 64 << 20
-WEIGHTS = "model.safetensors"
-CARD = "card.json"
 
+@dataclass(frozen=True, eq=False, init=False)
+class Model(Card):
+    """A network with its card.
 
-@dataclass(frozen=True, eq=False)
-class Model:
-    """A network with its card."""
+    Args:
+        net: The network.
+        about: What the card says, as ``Card`` takes it.
+        named: The same by name.
+    """
 
-    net: GlimpseNet
-    config: ModelConfig
-    name: str
-    sha256: str
-    """Of the weights file; empty for a model that was never saved."""
-    domain: Domain = field(default_factory=Domain)
-    k: tuple[int, ...] = (4, 2)
-    """Cells per region, per depth, in training."""
-    training: Mapping[str, Any] = field(default_factory=dict)
-    """About the training: seed, accuracy, options, versions."""
-    temperature: float = 1.0
-    """Divisor of the logits, from calibration."""
-    conformal: Conformal | None = None
-    """Prediction sets, from calibration; None = it was not calibrated for them."""
-    reference: Reference | None = None
-    """What the training images look like from afar; None = not known."""
+    net: GlimpseNet = field(kw_only=True)
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the logits."""
-        return self.config.classes
+    def __init__(self, net: GlimpseNet, *about: Any, **named: Any) -> None:
+        super().__init__(*about, **named)
+        object.__setattr__(self, "net", net)
 
     @property
     def encoder(self) -> str:
@@ -90,16 +83,6 @@ class Model:
         return embed(self.net, values, rule, batch_size)
 
 
-class Card(NamedTuple):
-    """A model without its weights."""
-
-    config: ModelConfig
-    k: tuple[int, ...]
-    """Cells per region, per depth, in training."""
-    training: Mapping[str, Any]
-    """About the training."""
-
-
 def save_model(model: Model, path: str | Path) -> Model:
     """Write a model directory; each file is replaced whole or not at all.
 
@@ -124,12 +107,14 @@ def save_model(model: Model, path: str | Path) -> Model:
         # The weights are replaced first and the card, which holds their hash, last.
         with atomic_write(path / CARD) as card_file, atomic_write(path / WEIGHTS) as weights_file:
             weights_file.write_bytes(save(weights))
-            sha256 = _sha256(weights_file)
+            sha256 = sha256_of(weights_file)
             write_reference(path, model.reference)
+            for name in ONNX_FILES:  # of earlier weights
+                (path / name).unlink(missing_ok=True)
             _write_card(card_file, card_of(model, sha256))
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{path}: the model can't be written: {error}") from error
-    return replace(model, sha256=sha256)
+    return replace(model, sha256=sha256, onnx=None, path=str(path))
 
 
 def card_of(model: Model, sha256: str) -> dict[str, Any]:
@@ -173,7 +158,7 @@ def update_training(path: str | Path, facts: Mapping[str, Any]) -> None:
         NotFoundError: If there is no such directory.
         CheckpointError: If it isn't a hiresattn model, or the card can't be written.
     """
-    card = _card(Path(path))
+    card = card_json(Path(path))
     _replace_card(Path(path), card | {"training": {**card.get("training", {}), **facts}})
 
 
@@ -195,7 +180,7 @@ def set_calibration(path: str | Path, temperature: float, conformal: Conformal |
     except ValueError as error:
         raise ConfigError(str(error)) from error
     sets = None if conformal is None else asdict(conformal)
-    _replace_card(Path(path), _card(Path(path)) | {"temperature": temperature, "conformal": sets})
+    _replace_card(Path(path), card_json(Path(path)) | {"temperature": temperature, "conformal": sets})
 
 
 def set_reference(path: str | Path, reference: Reference) -> None:
@@ -206,12 +191,22 @@ def set_reference(path: str | Path, reference: Reference) -> None:
         CheckpointError: If it isn't a hiresattn model, or can't be written.
     """
     path = Path(path)
-    card = _card(path)
+    card = card_json(path)
     try:
         facts = write_reference(path, reference)
     except OSError as error:
         raise CheckpointError(f"{path / REFERENCE}: can't be written: {error}") from error
     _replace_card(path, card | {"reference": facts})
+
+
+def set_onnx(path: str | Path, facts: Mapping[str, Any]) -> None:
+    """Name the network for ONNX Runtime in the card of a model directory; nothing else changes.
+
+    Raises:
+        NotFoundError: If there is no such directory.
+        CheckpointError: If it isn't a hiresattn model, or the card can't be written.
+    """
+    _replace_card(Path(path), card_json(Path(path)) | {"onnx": dict(facts)})
 
 
 def load_model(path: str | Path) -> Model:
@@ -230,31 +225,17 @@ def load_model(path: str | Path) -> Model:
     Examples:
         >>> hiresattn.load_model("model").classes
     """
-    asked, path = path, _local(path, CARD, WEIGHTS)
-    card = _card(path)
-    try:
-        config = ModelConfig.from_json(card["config"], str(path / CARD))
-        name, k, sha256 = str(card["name"]), tuple(int(n) for n in card["k"]), str(card["weights"]["sha256"])
-        domain = checked_domain(card["domain"], len(config.input.bands))
-        if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
-            raise ValueError("classes or scorer differ from those in config")  # noqa: TRY301 - as the rest
-        training, temperature = dict(card["training"]), checked_temperature(card["temperature"])
-        conformal = Conformal.from_json(card.get("conformal"))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        if isinstance(error, ConfigError):
-            raise CheckpointError(f"{error}; the model was made by another version or edited") from error
-        raise CheckpointError(
-            f"{path / CARD}: the card is damaged ({type(error).__name__}: {error}); train or copy it anew"
-        ) from error
+    card = read_card(path, reference=True)
+    path = local_files(path, WEIGHTS)
     file = path / WEIGHTS
     if not file.is_file():
         raise CheckpointError(f"{path}: the card names {WEIGHTS}, which is missing; copy the whole directory")
-    if _sha256(file) != sha256:
+    if sha256_of(file) != card.sha256:
         raise CheckpointError(
             f"{file}: not the weights that the card names (sha256 differs); copy the model directory anew"
         )
     try:
-        net = build_model(config)
+        net = build_model(card.config)
     except HiresattnError as error:
         raise CheckpointError(f"{path / CARD}: the model can't be built: {error}") from error
     try:
@@ -262,36 +243,13 @@ def load_model(path: str | Path) -> Model:
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
-    reference = None
-    if (facts := card.get("reference")) is not None:
-        width = int(net.encoder.feature_width) + 2 * len(config.input.bands)  # type: ignore[arg-type]
-        reference = read_reference(_local(asked, REFERENCE), facts, width)
-    return Model(net.eval(), config, name, sha256, domain, k, training, temperature, conformal, reference)
-
-
-def read_card(path: str | Path) -> Card:
-    """Read what the card of a model directory, or of one on the hub (``hf:owner/name``), says; no weights.
-
-    Raises:
-        NotFoundError: If there is no such directory.
-        CheckpointError: If it isn't a hiresattn model, or its card is damaged.
-    """
-    path = _local(path, CARD)
-    card = _card(path)
-    try:
-        config = ModelConfig.from_json(card["config"], str(path / CARD))
-        return Card(config, tuple(int(n) for n in card["k"]), dict(card["training"]))
-    except (KeyError, TypeError, ValueError) as error:
+    width = int(net.encoder.feature_width) + 2 * len(card.config.input.bands)  # type: ignore[arg-type]
+    if card.reference is not None and card.reference.mean.shape != (width,):
         raise CheckpointError(
-            f"{path / CARD}: the card is damaged ({error}); train or copy it anew"
-        ) from error
-
-
-def _local(path: str | Path, *files: str) -> Path:
-    """A model directory; of one on the hub, where these files of it were fetched to."""
-    if not str(path).startswith(MODEL):
-        return Path(path)
-    return fetch_all(str(path).removeprefix(MODEL), files, asked=str(path))
+            f"{path / REFERENCE}: the training images' features can't be used (they are of another width than "
+            f"{width}); copy the model directory anew"
+        )
+    return Model(net.eval(), **vars(card))
 
 
 def _write_card(file: Path, card: Mapping[str, Any]) -> None:
@@ -304,35 +262,3 @@ def _replace_card(path: Path, card: Mapping[str, Any]) -> None:
             _write_card(file, card)
     except OSError as error:
         raise CheckpointError(f"{path / CARD}: the card can't be written: {error}") from error
-
-
-def _card(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        raise NotFoundError(
-            f"{path}: no such model directory; `hiresattn train MANIFEST -o {path}` makes one"
-        )
-    file = path / CARD
-    if not file.is_file():
-        raise CheckpointError(
-            f"{path}: no {CARD} in it, so not a hiresattn model; a model is a directory with "
-            f"{CARD} and {WEIGHTS}"
-        )
-    try:
-        card = json.loads(read_bounded(file, _MOST_CARD))
-    except (ValueError, OSError, RecursionError) as error:
-        raise CheckpointError(
-            f"{file}: not readable as JSON ({error}); copy the model directory anew"
-        ) from error
-    if not isinstance(card, dict) or card.get("format") != FORMAT:
-        raise CheckpointError(f"{file}: not the card of a hiresattn model (no format {FORMAT!r})")
-    version = card.get("format_version")
-    if version != FORMAT_VERSION:
-        raise CheckpointError(
-            f"{file}: format version {version}, this hiresattn reads version {FORMAT_VERSION}; upgrade hiresattn"
-        )
-    return card
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

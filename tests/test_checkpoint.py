@@ -11,10 +11,8 @@ import torch
 
 import hiresattn
 from hiresattn import open_pyramid, read_crops
-from hiresattn.card import Conformal, Domain
+from hiresattn.card import CARD, WEIGHTS, Conformal, Domain
 from hiresattn.checkpoint import (
-    CARD,
-    WEIGHTS,
     Model,
     card_of,
     load_model,

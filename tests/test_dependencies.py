@@ -49,3 +49,10 @@ def test_every_declared_dependency_has_a_tested_version():
     pinned = {plain(line) for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     extras = [one for listed in PROJECT["optional-dependencies"].values() for one in listed]
     assert {plain(one) for one in [*PROJECT["dependencies"], *extras]} <= pinned
+
+
+def test_classifying_needs_all_but_torch_timm_and_the_hub():
+    listed = (ROOT / "requirements-classify.txt").read_text().splitlines()
+    without = [one for one in PROJECT["dependencies"] if plain(one) not in ("torch", "timm", "huggingface-hub")]
+    runtime = [one for one in PROJECT["optional-dependencies"]["onnx"] if plain(one) == "onnxruntime"]
+    assert [one for one in listed if not one.startswith("#")] == sorted([*without, *runtime])

@@ -22,8 +22,8 @@ LAYERS = {
     "hiresattn.datasets": 4,
     "hiresattn.model": 4,
     "hiresattn.reading": 4,
-    "hiresattn.card": 4,
     "hiresattn.conversion": 5,
+    "hiresattn.card": 5,
     "hiresattn.checkpoint": 5,
     "hiresattn.inference": 6,
     "hiresattn.report": 7,
@@ -38,7 +38,7 @@ LAYERS = {
     "hiresattn": 11,
 }
 #: Layers with one number that may still know each other, in this direction.
-ALLOWED: set[tuple[str, str]] = set()
+ALLOWED: set[tuple[str, str]] = {("hiresattn.checkpoint", "hiresattn.card")}
 #: Import cycles that are still there; may only get shorter.
 CYCLES: list[set[str]] = []
 NO_TORCH = (
@@ -162,7 +162,7 @@ def test_no_module_is_named_after_nothing(path):
 
 
 #: What of ``inference`` needs torch: the engine, and what loads or runs models in other ways than by a search.
-WITH_TORCH = {"torch_engine", "session", "batching", "classify"}
+WITH_TORCH = {"torch_engine", "onnx_export"}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "hiresattn/inference").glob("*.py")), ids=dotted)

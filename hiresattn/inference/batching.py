@@ -7,12 +7,11 @@ from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import torch
 
+from hiresattn.card import Card
 from hiresattn.config import InputConfig
+from hiresattn.inference.engine import Engine
 from hiresattn.inference.session import Session
-from hiresattn.model.net import GlimpseNet
-from hiresattn.reading.fetch import Crops
 
 #: Images side by side where that pays.
 MOST_IMAGES = 16
@@ -23,7 +22,7 @@ _WORTH = 0.75
 _REPEATS = 3
 _MEMINFO = Path("/proc/meminfo")
 
-_measured: WeakKeyDictionary[GlimpseNet, int] = WeakKeyDictionary()
+_measured: WeakKeyDictionary[Card, int] = WeakKeyDictionary()
 
 
 def batch_images(session: Session, sources: Iterable[object], most_each: int = 1) -> int:
@@ -49,39 +48,36 @@ def batch_images(session: Session, sources: Iterable[object], most_each: int = 1
     most = min(MOST_IMAGES, count, _images_in_memory() // most_each)
     if most < 2:
         return 1
-    net = session.engine.net
-    if net.device.type != "cpu":
+    if session.engine.device != "cpu":
         return most
-    if model.net not in _measured:
-        _measured[model.net] = _fastest_batch(net, model.config.input)
-    return min(most, _measured[model.net])
+    if model not in _measured:
+        _measured[model] = _fastest_batch(session.engine, model.config.input)
+    return min(most, _measured[model])
 
 
-def _fastest_batch(net: GlimpseNet, config: InputConfig) -> int:
+def _fastest_batch(engine: Engine, config: InputConfig) -> int:
     """Crops in a batch that take the least time each: 1, 4 or 16."""
-    best, least = 1, _seconds_per_crop(net, config, 1)
+    best, least = 1, _seconds_per_crop(engine, config, 1)
     alone = least
     for count in (4, 16):
-        seconds = _seconds_per_crop(net, config, count)
+        seconds = _seconds_per_crop(engine, config, count)
         if seconds > _WORTH * alone or seconds > least:
             break
         best, least = count, seconds
     return best
 
 
-@torch.inference_mode()
-def _seconds_per_crop(net: GlimpseNet, config: InputConfig, count: int) -> float:
+def _seconds_per_crop(engine: Engine, config: InputConfig, count: int) -> float:
     """CPU time of a pass, the quickest of some, for each of ``count`` crops: other programs don't change it."""
     size = config.size
-    crops = Crops(
-        np.zeros((count, len(config.bands), size, size), np.float32),
-        np.ones((count, size, size), np.float32),
-    )
-    regions = np.tile(np.array([[0, 0, net.finest, net.finest]], np.int64), (count, 1))
+    pixels = np.zeros((count, len(config.bands), size, size), np.float32)
+    coverage, finest = np.ones((count, size, size), np.float32), engine.facts.finest
+    regions = np.tile(np.array([[0, 0, finest, finest]], np.int64), (count, 1))
+    paths = np.zeros((count, 3), np.int64)
     times = []
     for _ in range(_REPEATS + 1):
         started = time.process_time()
-        net.glimpse(crops, regions, regions)
+        engine.look(pixels, coverage, regions, regions, paths)
         times.append(time.process_time() - started)
     return min(times[1:]) / count
 

@@ -8,9 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card
 from hiresattn.config import changed
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
@@ -18,6 +16,7 @@ from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError
 from hiresattn.inference.batching import BYTES_PER_IMAGE, batch_images
+from hiresattn.inference.by_depth import by_depth
 from hiresattn.inference.exhaustive import everywhere
 from hiresattn.inference.opened import CaseReader, OpenedCase, open_case
 from hiresattn.inference.options import ClassifyOptions
@@ -26,7 +25,6 @@ from hiresattn.inference.search import Search
 from hiresattn.inference.session import Session, start_session
 from hiresattn.inference.sources import Opener, all_of, is_one
 from hiresattn.inference.to_record import case_error, to_record
-from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.prefetch import prepared_ahead
@@ -36,7 +34,7 @@ _WAITING = 4
 
 
 def classify(
-    source: Any, model: Model | str | Path, options: ClassifyOptions | None = None, **changes: Any
+    source: Any, model: Card | str | Path, options: ClassifyOptions | None = None, **changes: Any
 ) -> Record:
     """Classify one image, or the images of one case, by looking at a fraction of it.
 
@@ -66,7 +64,7 @@ def classify(
 
 def classify_all(
     sources: Iterable[Any] | str | Path,
-    model: Model | str | Path,
+    model: Card | str | Path,
     options: ClassifyOptions | None = None,
     **changes: Any,
 ) -> Iterator[Record]:
@@ -264,21 +262,18 @@ class _Run:
         exhaustive = session.options.policy == "exhaustive"
         reader = CaseReader(every_mean=exhaustive)
         reader.cases[0] = case
-        net, overlap, frames = session.engine.net, session.model.config.overlap, case.canvas.frames
+        frames = case.canvas.frames
         holds = case.holds if case.has_foreground else None
-        with reader.shared_out(), torch.inference_mode():
+        with reader.shared_out():
             found = None
             if not exhaustive or holds is not None:
-                found = net(
-                    reader,
-                    [case.roots],
-                    [frames],
-                    select=selector(net.scorer.gate, nms=session.options.nms),
-                    k=session.model.k if session.options.policy == "top-k" else (0,),
-                    foreground=None if holds is None else lambda _, regions: holds(regions),
+                deeper = session.model.k if session.options.policy == "top-k" else (0,)
+                found = by_depth(
+                    session.engine, reader, case.roots, frames, k=deeper, nms=session.options.nms, holds=holds
                 )
             empty = holds is not None and not holds(case.roots).any()
             if found is None or (exhaustive and not empty):
+                overlap = session.model.config.overlap
                 found = everywhere(session.engine, reader, frames, overlap=overlap, holds=holds)
         if not found.coverage.any():
             return found, "no_valid_pixels", ()

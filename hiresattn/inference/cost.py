@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card
 from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import opened
@@ -30,7 +30,7 @@ class CostEstimate:
 
 
 def estimate_cost(
-    source: str | Path | Example, model: Model, options: ClassifyOptions | None = None, **changes: Any
+    source: str | Path | Example, model: Card, options: ClassifyOptions | None = None, **changes: Any
 ) -> CostEstimate:
     """Estimate what ``classify`` would read of a source. A budget in bytes bounds the estimate.
 

@@ -60,6 +60,10 @@ class Engine(Protocol):
     def facts(self) -> NetFacts:
         """What doesn't change from call to call."""
 
+    @property
+    def device(self) -> str:
+        """``cpu``, or the kind of accelerator."""
+
     def look(
         self,
         pixels: Float32[np.ndarray, "n c s s"],

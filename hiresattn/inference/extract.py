@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import CARD, load_model
+from hiresattn.card import CARD
+from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig, changed, did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.features import FORMATS, Features, feature_file, read_features, write_features

@@ -28,9 +28,8 @@ from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import LocateOptions
 from hiresattn.inference.records_file import source_key
-from hiresattn.inference.session import ready_net
 from hiresattn.inference.sources import input_for
-from hiresattn.inference.torch_engine import TorchEngine
+from hiresattn.inference.torch_engine import TorchEngine, ready_net
 from hiresattn.model.device import pick_device
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import to_stored, window_of

@@ -12,6 +12,7 @@ from hiresattn.inference.budget import Budget
 from hiresattn.option_types import check_types
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
+ENGINES = ("auto", "torch", "onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,11 @@ class ClassifyOptions:
     ``random`` cells, ``lowres`` (the root regions only), ``exhaustive`` (every finest region, whatever the budget)."""
     device: str = "auto"
     """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
+    engine: str = "auto"
+    """What runs the network: ``torch``, or ``onnx`` (ONNX Runtime; see ``export_onnx``). ``auto`` = ``onnx`` where the
+    model is not loaded yet, its directory holds a network for it that agrees with torch, and no GPU is passed by."""
+    provider: str | None = None
+    """Execution provider of ONNX Runtime, such as ``openvino``; None = by device."""
     bands: tuple[int, ...] | None = None
     """Bands to feed the model, counted from 1; None = the model's own."""
     value_range: tuple[float, float] | None = None
@@ -75,6 +81,7 @@ class ClassifyOptions:
         if self.stop is not None and not (_is_number(self.stop) and 0 < self.stop <= 1):  # type: ignore[operator]
             raise ConfigError(f"stop is a confidence above 0 and at most 1, or None; got {self.stop!r}")
         self._check_until()
+        self._check_engine()
         if self.policy not in POLICIES:
             raise ConfigError(f"unknown policy {self.policy!r}{did_you_mean(str(self.policy), POLICIES)}")
         if self.on_error not in ("raise", "record"):
@@ -103,6 +110,13 @@ class ClassifyOptions:
             raise ConfigError(
                 f"batch_images is 'auto' or a number of images from 1; got {self.batch_images!r}"
             )
+
+    def _check_engine(self) -> None:
+        """Check what runs the network."""
+        if self.engine not in ENGINES:
+            raise ConfigError(f"unknown engine {self.engine!r}{did_you_mean(str(self.engine), ENGINES)}")
+        if self.provider is not None and self.engine == "torch":
+            raise ConfigError("provider is ONNX Runtime's; leave it out, or take the engine onnx")
 
     def _check_until(self) -> None:
         """Check how a search goes on beyond its budget."""

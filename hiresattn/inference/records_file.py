@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from hiresattn.checkpoint import Model, load_model
+from hiresattn.card import Card, read_card
 from hiresattn.config import changed
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
@@ -52,7 +52,7 @@ class RecordsFile:
     def __init__(
         self,
         path: str | os.PathLike[str],
-        model: Model,
+        model: Card,
         options: ClassifyOptions,
         *,
         resume: bool = False,
@@ -125,7 +125,7 @@ class RecordsFile:
 def write_records(
     output: str | os.PathLike[str],
     sources: Iterable[Any] | str | Path,
-    model: Model | str | Path,
+    model: Card | str | Path,
     options: ClassifyOptions | None = None,
     *,
     resume: bool = False,
@@ -162,7 +162,7 @@ def write_records(
     listed = all_of(sources)
     if isinstance(listed, Sequence) and not chosen.per_source:
         listed = cases_of(listed)
-    loaded = model if isinstance(model, Model) else load_model(model)
+    loaded = model if isinstance(model, Card) else read_card(model)
     with RecordsFile(output, loaded, chosen, resume=resume, overwrite=overwrite) as file:
         left = file.missing(listed)
         for source, record in zip(left, classify_all(left, loaded, chosen), strict=True):

@@ -6,8 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.card import Conformal
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card, Conformal
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
@@ -31,13 +30,13 @@ def search_facts(options: ClassifyOptions) -> dict[str, Any]:
     return dict(json.loads(json.dumps(found)))
 
 
-def usable_sets(model: Model, options: ClassifyOptions) -> Conformal | None:
+def usable_sets(model: Card, options: ClassifyOptions) -> Conformal | None:
     """The prediction sets of a model where they hold for searches with these options; else None."""
     sets = model.conformal
     return sets if sets is not None and dict(sets.search) == search_facts(options) else None
 
 
-def why_no_sets(model: Model, options: ClassifyOptions) -> str:
+def why_no_sets(model: Card, options: ClassifyOptions) -> str:
     """Why records get no prediction sets, and what to do; empty = they get them."""
     if model.config.multi_label:
         return "prediction sets are of one label per image, and the model predicts several"

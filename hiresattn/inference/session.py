@@ -1,31 +1,32 @@
 """What is the same for every source: the model ready to run, the options, and what reads."""
 
-import copy
+import logging
+import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from hiresattn.checkpoint import Model, load_model
-from hiresattn.errors import ConfigError
+from hiresattn.card import Card, read_card
+from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError
 from hiresattn.inference.budget import Budget
+from hiresattn.inference.engine import Engine
 from hiresattn.inference.image_search import MAX_OVERLAP, Policy
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.torch_engine import TorchEngine
-from hiresattn.model.device import pick_device
-from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import RandomScorer
+
+_log = logging.getLogger(__name__)
+#: There where an NVIDIA driver is.
+_NVIDIA = Path("/dev/nvidiactl")
 
 
 @dataclass(frozen=True)
 class Session:
     """What is the same for every source."""
 
-    model: Model
+    model: Card
     """As given, or with random scores in place of its own."""
-    engine: TorchEngine
+    engine: Engine
     options: ClassifyOptions
     policy: Policy
 
@@ -59,17 +60,15 @@ class Session:
         return self.model.config.input.squash
 
 
-def start_session(model: Model | str | Path, options: ClassifyOptions) -> Session:
-    """Load a model, and put it where it runs; a model that was given stays as it is.
+def start_session(model: Card | str | Path, options: ClassifyOptions) -> Session:
+    """Put a model where it runs; one that was given stays as it is.
 
     Raises:
-        ConfigError: If the device or the scorer can't be had.
+        ConfigError: If the engine, the device or the scorer can't be had.
         HiresattnError: If the model can't be loaded.
     """
-    device = pick_device(options.device)
-    loaded = with_scorer(
-        model if isinstance(model, Model) else load_model(model), options.scorer, options.seed
-    )
+    card = model if isinstance(model, Card) else read_card(model, reference=True)
+    card, engine = start_engine(card, options)
     stop = options.stop
     policy = Policy(
         stop=None if stop is None else float(stop),
@@ -78,41 +77,57 @@ def start_session(model: Model | str | Path, options: ClassifyOptions) -> Sessio
         random=options.policy == "random",
         seed=options.seed,
         max_overlap=min(options.nms, MAX_OVERLAP),
-        temperature=loaded.temperature,
+        temperature=card.temperature,
     )
-    return Session(loaded, TorchEngine(ready_net(loaded.net, device)), options, policy)
+    return Session(card, engine, options, policy)
 
 
-def ready_net(net: GlimpseNet, device: torch.device) -> GlimpseNet:
-    """A network in evaluation mode on a device: the same where it is so already, else a copy."""
-    there = device.type == net.device.type and device.index in (None, net.device.index)
-    if there and not any(part.training for part in net.modules()):
-        return net
-    return copy.deepcopy(net).to(device).eval()
-
-
-def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
-    """A model with another scorer, which can only be the random one: others are a part of what was trained.
-
-    Args:
-        model: Stays as it is.
-        scorer: ``random``; or the model's own name or None, for the model itself.
-        seed: Of the random scores.
+def start_engine(card: Card, options: ClassifyOptions) -> tuple[Card, Engine]:
+    """What runs a model, by the option ``engine``; and the model, with another scorer where one is asked for.
 
     Raises:
-        ConfigError: If it is another.
+        ConfigError: If the engine, the device or the scorer can't be had.
+        CheckpointError: If the model can't be loaded, or its ONNX network can't be used and was asked for.
+        BackendMissingError: If neither engine is installed.
     """
-    if scorer in (None, model.config.scorer):
-        return model
-    if scorer != "random":
-        raise ConfigError(
-            f"the model {model.name!r} was trained with the scorer {model.config.scorer!r}, not {scorer!r}; train "
-            "one with it, or compare with 'random'"
+    if options.engine != "torch" and (options.engine == "onnx" or _prefers_onnx(card, options)):
+        from hiresattn.inference.onnx_engine import OnnxEngine
+
+        if options.scorer not in (None, card.config.scorer):
+            raise ConfigError(f"scorer {options.scorer!r} needs the engine torch; leave out engine")
+        try:
+            return card, OnnxEngine(
+                card, device=options.device, provider=options.provider, threads=options.threads
+            )
+        except (CheckpointError, BackendMissingError) as error:
+            if options.engine == "onnx" or not _installed("torch"):
+                raise
+            _log.warning("%s; torch runs it", error)
+    if not _installed("torch"):
+        raise BackendMissingError(
+            f"{card.path or card.name}: without an ONNX network beside its weights it needs torch; pip install torch, "
+            "or run `hiresattn export-model` where torch is installed"
         )
-    if model.config.head == "scorer":
-        raise ConfigError(
-            f"the model {model.name!r} predicts with its scorer's own head; it can't be replaced"
-        )
-    net = copy.deepcopy(model.net)
-    net.scorer = RandomScorer(grid=model.config.grid.size, seed=seed)
-    return replace(model, net=net, config=replace(model.config, scorer="random"))
+    from hiresattn.inference.torch_engine import start_torch
+
+    return start_torch(card, options)
+
+
+def _prefers_onnx(card: Card, options: ClassifyOptions) -> bool:
+    """Whether the ONNX network is there, can do what is asked for, and no GPU is passed by."""
+    loaded = type(card) is not Card  # its network is in memory
+    if loaded or card.onnx is None or options.scorer not in (None, card.config.scorer):
+        return False
+    if not _installed("onnxruntime"):
+        return False
+    if options.provider is not None or options.device == "cpu":
+        return True
+    return options.device == "auto" and not (_NVIDIA.exists() or sys.platform == "darwin")
+
+
+def _installed(package: str) -> bool:
+    """Whether a package can be imported; it is not."""
+    try:
+        return find_spec(package) is not None
+    except (ImportError, ValueError):
+        return False

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card
 from hiresattn.config import InputConfig, did_you_mean
 from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example, Label, names_of
@@ -163,7 +163,7 @@ class Opener:
 
 
 def frame_of(
-    pyramid: Pyramid, example: Example, squash: int | None, model: Model
+    pyramid: Pyramid, example: Example, squash: int | None, model: Card
 ) -> tuple[tuple[int, int, int, int], np.ndarray, np.ndarray]:
     """The region classified; the rectangle that the network is told ``[4]``; the root regions in that.
 
@@ -240,7 +240,7 @@ def input_for(
     return config
 
 
-def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
+def known_labels(label: Label | None, model: Card) -> tuple[str, ...] | None:
     """The labels that a model should predict: one, or all where it predicts several; None = not known.
 
     Raises:
@@ -256,7 +256,7 @@ def known_labels(label: Label | None, model: Model) -> tuple[str, ...] | None:
     return None if label is None else (label,)
 
 
-def check_label(example: Example, pyramid: Pyramid, model: Model) -> None:
+def check_label(example: Example, pyramid: Pyramid, model: Card) -> None:
     """Refuse a label that the model doesn't know, which would count as a wrong prediction."""
     for name in known_labels(example.label, model) or ():
         if name not in model.classes:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import hiresattn
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card
 from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.geometry import expandable
@@ -24,7 +24,7 @@ from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.squash import unsquashed
 
 
-def blank_record(example: Example, model: Model) -> Record:
+def blank_record(example: Example, model: Card) -> Record:
     """What is known of a source before it is looked at."""
     return Record(
         source=name_of(example),
@@ -38,7 +38,7 @@ def blank_record(example: Example, model: Model) -> Record:
     )
 
 
-def _blank_case(case: OpenedCase, model: Model) -> Record:
+def _blank_case(case: OpenedCase, model: Card) -> Record:
     """What is known of a case before it is looked at."""
     one = len(case.sources) == 1
     return replace(
@@ -50,17 +50,17 @@ def _blank_case(case: OpenedCase, model: Model) -> Record:
     )
 
 
-def _label(label: Label | None, model: Model) -> Label | None:
+def _label(label: Label | None, model: Card) -> Label | None:
     return names_of(label) if model.config.multi_label else label
 
 
-def error_record(example: Example, model: Model, error: Exception) -> Record:
+def error_record(example: Example, model: Card, error: Exception) -> Record:
     """The record of a source that failed."""
     words = _error_words(name_of(example), error)
     return for_review(replace(blank_record(example, model), status="error", error=words))
 
 
-def case_error(case: OpenedCase, model: Model, error: Exception) -> Record:
+def case_error(case: OpenedCase, model: Card, error: Exception) -> Record:
     """The record of a case that failed."""
     record = replace(_blank_case(case, model), status="error", error=_error_words(case_name(case), error))
     sources = tuple(_source_facts(source, None, 0) for source in case.sources)
@@ -146,7 +146,7 @@ def to_record(
     return judged(record, traversal, session, coarse_view(traversal, means, squares)[0], partly_seen=partly)
 
 
-def _warnings(case: OpenedCase, model: Model) -> list[str]:
+def _warnings(case: OpenedCase, model: Card) -> list[str]:
     """What is unusual about the images of a case; of several, each with its name."""
     found = []
     for source in case.sources:

@@ -1,14 +1,21 @@
 """The engine that runs a network with torch."""
 
-from typing import Any
+import copy
+from dataclasses import replace
 
 import numpy as np
 import torch
-from torch.nn import functional
 
+from hiresattn.card import Card
+from hiresattn.checkpoint import Model, load_model
+from hiresattn.errors import ConfigError
 from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.inference.options import ClassifyOptions
 from hiresattn.model.aggregators import MeanPooling
+from hiresattn.model.device import pick_device
 from hiresattn.model.net import GlimpseNet
+from hiresattn.model.scorers import RandomScorer
+from hiresattn.model.step import outputs_of
 from hiresattn.reading.fetch import Crops
 
 
@@ -47,17 +54,65 @@ class TorchEngine:
         """Encode and score crops; see ``Engine.look``."""
         net = self.net
         found = net.glimpse(Crops(pixels, coverage), regions, frames, paths)
-        aggregator: Any = net.aggregator
-        cell_features = found.scored.appearance if appearance else None
-        own = found.scored.class_log_prob
-        return Outputs(
-            features=found.features.cpu().numpy(),
-            cell_logits=found.cell_logits.cpu().numpy(),
-            value=found.value.cpu().numpy(),
-            class_logits=net.classifier(found.features).cpu().numpy(),
-            weight_logits=aggregator.weight_logits(found.features).cpu().numpy(),
-            class_log_prob=None if own is None else own.cpu().numpy(),
-            appearance=None
-            if cell_features is None
-            else functional.normalize(cell_features.flatten(2), dim=1).transpose(1, 2).cpu().numpy(),
+        outputs = outputs_of(
+            net,
+            found.features,
+            found.cell_logits,
+            found.value,
+            found.scored.class_log_prob,
+            found.scored.appearance if appearance else None,
         )
+        return Outputs(**{name: value.cpu().numpy() for name, value in outputs.items()})
+
+    @property
+    def device(self) -> str:
+        """``cpu``, or the kind of accelerator."""
+        return self.net.device.type
+
+
+def start_torch(model: Card, options: ClassifyOptions) -> tuple[Card, TorchEngine]:
+    """A model, loaded where it is not, with another scorer where one is asked for; and an engine for it.
+
+    Raises:
+        ConfigError: If the device or the scorer can't be had.
+        HiresattnError: If the model can't be loaded.
+    """
+    device = pick_device(options.device)
+    loaded = model if isinstance(model, Model) else load_model(model.path)
+    loaded = with_scorer(loaded, options.scorer, options.seed)
+    return loaded, TorchEngine(ready_net(loaded.net, device))
+
+
+def ready_net(net: GlimpseNet, device: torch.device) -> GlimpseNet:
+    """A network in evaluation mode on a device: the same where it is so already, else a copy."""
+    there = device.type == net.device.type and device.index in (None, net.device.index)
+    if there and not any(part.training for part in net.modules()):
+        return net
+    return copy.deepcopy(net).to(device).eval()
+
+
+def with_scorer(model: Model, scorer: str | None, seed: int = 0) -> Model:
+    """A model with another scorer, which can only be the random one: others are a part of what was trained.
+
+    Args:
+        model: Stays as it is.
+        scorer: ``random``; or the model's own name or None, for the model itself.
+        seed: Of the random scores.
+
+    Raises:
+        ConfigError: If it is another.
+    """
+    if scorer in (None, model.config.scorer):
+        return model
+    if scorer != "random":
+        raise ConfigError(
+            f"the model {model.name!r} was trained with the scorer {model.config.scorer!r}, not {scorer!r}; train "
+            "one with it, or compare with 'random'"
+        )
+    if model.config.head == "scorer":
+        raise ConfigError(
+            f"the model {model.name!r} predicts with its scorer's own head; it can't be replaced"
+        )
+    net = copy.deepcopy(model.net)
+    net.scorer = RandomScorer(grid=model.config.grid.size, seed=seed)
+    return replace(model, net=net, config=replace(model.config, scorer="random"))

@@ -63,7 +63,7 @@ class MeanPooling(nn.Module):
 
     def weight_logits(self, features: Float[Tensor, "n d"]) -> Float[Tensor, " n"]:
         """All 0: every glimpse has the same weight."""
-        return features.new_zeros(len(features))
+        return features.new_zeros(features.shape[0])
 
 
 def pool_evidence(

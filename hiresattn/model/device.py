@@ -2,7 +2,9 @@
 
 import re
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from hiresattn.errors import ConfigError
 
@@ -26,3 +28,11 @@ def pick_device(name: str) -> torch.device:
         if int(name.partition(":")[2] or 0) >= count:
             raise ConfigError(f"device {name}: there are {count} CUDA devices here; use auto or cpu")
     return torch.device(name)
+
+
+def to_device(array: np.ndarray, device: torch.device) -> Tensor:
+    """Copy to a device; asynchronously, from pinned memory, if that is CUDA."""
+    tensor = torch.from_numpy(array)
+    if device.type == "cuda":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)

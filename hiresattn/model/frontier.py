@@ -1,7 +1,7 @@
 """The recursion from one depth to the next: the network's output for regions, and the cells that are visited next."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -121,3 +121,19 @@ class Frontier:
             log_prob=log_prob,
             path_log_prob=above + log_prob,
         )
+
+
+def within_foreground(
+    foreground: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    found: Glimpses,
+    image: np.ndarray,
+    divided: np.ndarray,
+) -> Glimpses:
+    """Shut the cells of divided regions that hold no foreground, as if they had not been measured."""
+    cells = found.cells[divided]
+    shut = np.zeros(found.cells.shape[:2], bool)
+    shut[divided] = ~foreground(np.repeat(image[divided], cells.shape[1]), cells.reshape(-1, 4)).reshape(
+        cells.shape[:2]
+    )
+    mask = torch.from_numpy(shut).to(found.cell_logits.device)
+    return replace(found, cell_logits=found.cell_logits.masked_fill(mask, -torch.inf))

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, frames_of, locations
 from hiresattn.model.aggregators import log_mean_prob, pool_evidence, pooled_rows
+from hiresattn.model.device import to_device
 from hiresattn.model.encoders.base import Encoded
-from hiresattn.model.frontier import Division, Frontier, Glimpses
+from hiresattn.model.frontier import Division, Frontier, Glimpses, within_foreground
 from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows, Traversal
@@ -137,29 +138,48 @@ class GlimpseNet(nn.Module):
         Returns:
             Features and cell scores.
         """
-        pixels = _to_device(crops.pixels, self.device)
-        coverage = _to_device(crops.coverage, self.device)
+        pixels = to_device(crops.pixels, self.device)
+        coverage = to_device(crops.coverage, self.device)
         encoded = self._encode(pixels, regions)
         cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
+        position = None
+        if self.position is not None:
+            if self.position.by_path:
+                where = np.zeros((len(regions), 3), np.int64) if paths is None else paths
+            else:
+                where = locations(regions, frames)
+            position = torch.from_numpy(where).to(pixels)
+        partly = None if bool((coverage == 1).all()) else coverage
+        features, logits, value, scored = self.scored(encoded, partly, fraction, position)
+        return Glimpses(features, logits, cells, coverage.mean((1, 2)), value, scored)
+
+    def scored(
+        self, encoded: Encoded, coverage: Tensor | None, fraction: Tensor, position: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor, Scored]:
+        """Score encoded crops: tensors in, tensors out.
+
+        Args:
+            encoded: The encoder's output.
+            coverage: Share of each crop px that was measured ``[n s s]``; None = all of all.
+            fraction: Side of a cell over the side of its region ``[n]``.
+            position: Where each was ``[n 3]``, as the positional encoding takes it; None = there is no such.
+
+        Returns:
+            Features with position ``[n d]``, logits of cells ``[n cells]``, value ``[n]``, and the scorer's output.
+        """
         scored = self.scorer(ScorerInput(encoded.stages, encoded.features, fraction))
         logits = scored.logits.flatten(1)
-        if not bool((coverage == 1).all()):
+        if coverage is not None:
             measured = pool_cells(coverage[:, None], self.grid.size, fraction).flatten(1) > 1e-6
             logits = logits.masked_fill(~measured, -torch.inf)
         features = encoded.features
+        value = features.new_zeros(features.shape[0]) if self.value is None else self.value(features)[:, 0]
         if self.position is not None:
-            if self.position.by_path:
-                position = np.zeros((len(regions), 3), np.int64) if paths is None else paths
-            else:
-                position = locations(regions, frames)
-            features = self.position(features, torch.from_numpy(position).to(features))
-        value = (
-            features.new_zeros(len(features)) if self.value is None else self.value(encoded.features)[:, 0]
-        )
+            features = self.position(features, position)
         if self.coarse_encoder is not None:  # so that the value's loss trains its cells, too
             value = value + logits.masked_fill(~logits.isfinite(), -1e9).logsumexp(1)
-        return Glimpses(features, logits, cells, coverage.mean((1, 2)), value, scored)
+        return features, logits, value, scored
 
     def _encode(self, pixels: Tensor, regions: np.ndarray) -> Encoded:
         """Encode crops: with the coarse encoder, if there is one, those whose regions are divided further."""
@@ -238,7 +258,7 @@ class GlimpseNet(nn.Module):
                 fetch(image, region), region, frames_at(image, region, frames), frontier.path
             )
             if foreground is not None:
-                found = _within(foreground, found, image, expandable(region, self.finest))
+                found = within_foreground(foreground, found, image, expandable(region, self.finest))
             if straight_through and self.background is None:
                 factor = (frontier.path_log_prob - frontier.path_log_prob.detach()).exp()
                 found = replace(found, features=found.features * factor[:, None])
@@ -304,22 +324,6 @@ def log_priors(table: Rows | Traversal) -> Float[Tensor, " n"]:
     return prior
 
 
-def _within(
-    foreground: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    found: Glimpses,
-    image: np.ndarray,
-    divided: np.ndarray,
-) -> Glimpses:
-    """Shut the cells of divided regions that hold no foreground, as if they had not been measured."""
-    cells = found.cells[divided]
-    shut = np.zeros(found.cells.shape[:2], bool)
-    shut[divided] = ~foreground(np.repeat(image[divided], cells.shape[1]), cells.reshape(-1, 4)).reshape(
-        cells.shape[:2]
-    )
-    mask = torch.from_numpy(shut).to(found.cell_logits.device)
-    return replace(found, cell_logits=found.cell_logits.masked_fill(mask, -torch.inf))
-
-
 def frames_at(
     image: np.ndarray, regions: np.ndarray, frames: Sequence[np.ndarray] | np.ndarray
 ) -> np.ndarray:
@@ -331,11 +335,3 @@ def frames_at(
         rows = image == index
         out[rows] = frames_of(regions[rows], frames[index].reshape(-1, 4))
     return out
-
-
-def _to_device(array: np.ndarray, device: torch.device) -> Tensor:
-    """Copy to a device; asynchronously, from pinned memory, if that is CUDA."""
-    tensor = torch.from_numpy(array)
-    if device.type == "cuda":
-        return tensor.pin_memory().to(device, non_blocking=True)
-    return tensor.to(device)

@@ -125,13 +125,12 @@ def reference_facts(reference: Reference | None) -> dict[str, Any] | None:
     return {"file": REFERENCE, "sha256": hashlib.sha256(_bytes(reference)).hexdigest(), **facts}
 
 
-def read_reference(path: Path, facts: Any, width: int) -> Reference:
+def read_reference(path: Path, facts: Any) -> Reference:
     """The reference that a card names.
 
     Args:
         path: The model directory.
         facts: From the card.
-        width: Of the model's features.
 
     Raises:
         CheckpointError: If it is missing, damaged or another.
@@ -141,8 +140,8 @@ def read_reference(path: Path, facts: Any, width: int) -> Reference:
         arrays = load_file(file)
         limits = (facts["cases"], facts["limit"], facts["limit_cases"])
         known = Reference(arrays["mean"], arrays["factor"], *limits, arrays["trained"])
-        if known.mean.shape != (width,) or known.factor.shape != (width, width):
-            raise ValueError(f"features of another width than {width}")  # noqa: TRY301 - as the rest
+        if known.factor.shape != (len(known.mean), known.mean.size):
+            raise ValueError("its parts don't fit each other")  # noqa: TRY301 - as the rest
         if not isinstance(known.limit, float | None) or reference_facts(known) != facts:
             raise ValueError("not what the card names")  # noqa: TRY301
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import hiresattn
-from hiresattn.checkpoint import Model
+from hiresattn.card import Card
 from hiresattn.datasets.cases import examples_of
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write, is_remote, is_zarr, make_folder
@@ -53,7 +53,7 @@ class ResultsFolder(RecordsFile):
     def __init__(
         self,
         path: str | os.PathLike[str],
-        model: Model,
+        model: Card,
         options: ClassifyOptions,
         *,
         resume: bool = False,
@@ -126,7 +126,7 @@ def _is_other(path: Path) -> bool:
     return not (path.name.startswith(".") or started)
 
 
-def run_facts(model: Model, options: ClassifyOptions) -> dict[str, Any]:
+def run_facts(model: Card, options: ClassifyOptions) -> dict[str, Any]:
     """What a run is made with, as JSON types: model, options that decide about results, versions."""
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:

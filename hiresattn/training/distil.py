@@ -14,7 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresattn.checkpoint import Card, load_model, update_training
+from hiresattn.card import Card
+from hiresattn.checkpoint import load_model, update_training
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hiresattn.card import Domain
-from hiresattn.checkpoint import CARD, Model, load_model, save_model
+from hiresattn.card import CARD, Domain
+from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.cases import cases_of, examples_of
 from hiresattn.datasets.example import Example

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.checkpoint import CARD, Card, read_card
+from hiresattn.card import CARD, Card, read_card
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError, ReadError
 from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered

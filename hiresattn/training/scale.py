@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from hiresattn.checkpoint import Card
+from hiresattn.card import Card
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import check_scales, common_scale, scaled
 from hiresattn.pyramid.mpp import scale_words

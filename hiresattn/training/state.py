@@ -18,7 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from hiresattn.attention_maps.memory import AttentionMemory, load_attention, save_attention
-from hiresattn.checkpoint import CARD, WEIGHTS, Model, save_model
+from hiresattn.card import CARD, WEIGHTS
+from hiresattn.checkpoint import Model, save_model
 from hiresattn.errors import CheckpointError, ConfigError, WriteError
 from hiresattn.files import atomic_write
 from hiresattn.model.net import GlimpseNet

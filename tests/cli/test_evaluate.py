@@ -8,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from hiresattn.checkpoint import CARD, Model, load_model, save_model
+from hiresattn.card import CARD
+from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.model.build import build_model
 

@@ -9,7 +9,8 @@ import pytest
 import tifffile
 import torch
 
-from hiresattn.checkpoint import Domain, Model
+from hiresattn.card import Domain
+from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example

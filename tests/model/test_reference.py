@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from hiresattn.checkpoint import CARD, Model, load_model, save_model, set_reference
+from hiresattn.card import CARD
+from hiresattn.checkpoint import Model, load_model, save_model, set_reference
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.model.build import build_model

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hiresattn.checkpoint import CARD, load_model
+from hiresattn.card import CARD
+from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError

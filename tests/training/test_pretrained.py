@@ -11,7 +11,8 @@ import torch
 from safetensors import safe_open
 
 from hiresattn import classify
-from hiresattn.checkpoint import CARD, load_model
+from hiresattn.card import CARD
+from hiresattn.checkpoint import load_model
 from hiresattn.datasets.manifest import Example
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.model.encoders import load_encoder

@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiresattn.checkpoint import Card, load_model
+from hiresattn.card import Card
+from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
@@ -121,7 +122,7 @@ def test_the_scale_is_the_median_of_the_training_images(tmp_path):
     assert at(several, mpp=1.0)[0] == 1.0
     assert at(several, mpp="off") == (None, [None] * 5, [])
     assert at(several, squash=64)[0] is None
-    card = Card(ModelConfig(input=InputConfig(mpp=2.0)), (1,), {})
+    card = Card(ModelConfig(input=InputConfig(mpp=2.0)), k=(1,))
     assert at(several, card)[0] == 2.0
     assert at(several, card, mpp=1.0)[0] == 1.0
     assert at([plain(), plain()]) == (None, [None, None], [])

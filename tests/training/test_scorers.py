@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory
-from hiresattn.checkpoint import CARD, load_model
+from hiresattn.card import CARD
+from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.classify import classify, classify_all

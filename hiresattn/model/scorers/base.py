@@ -188,4 +188,5 @@ def _covered(start: Tensor, length: Tensor, side: int) -> Tensor:
     """How much of each of ``[n m]`` intervals lies in each of ``side`` equal parts of 0 to 1: ``[n m side]``."""
     edges = torch.arange(side + 1, device=start.device) / side
     covered = (edges[None, None] - start[:, :, None]).clamp(min=0)
-    return torch.minimum(covered, length[:, :, None]).diff(dim=2)
+    covered = torch.minimum(covered, length[:, :, None])
+    return covered[:, :, 1:] - covered[:, :, :-1]

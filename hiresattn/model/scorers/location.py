@@ -119,7 +119,7 @@ class LocationScorer(_CellScorer):
         """Score every cell of every region."""
         x = functional.silu(self.local(self.cell_features(given)))
         context = torch.sigmoid(self.excite(functional.silu(self.squeeze(x.mean((2, 3))))))
-        x = torch.cat([x * context[:, :, None, None], self.positions(len(x))], 1)
+        x = torch.cat([x * context[:, :, None, None], self.positions(x.shape[0])], 1)
         x = functional.silu(self.mix(x))
         return self.ranged(self.out(x)[:, 0])._replace(appearance=x)
 
@@ -164,5 +164,5 @@ class ContextScorer(_CellScorer):
         """Score every cell of every region."""
         context = given.features.detach() if self.detach else given.features
         tiled = context[:, :, None, None].expand(-1, -1, self.grid, self.grid)
-        x = self.mix(torch.cat([self.cell_features(given), tiled, self.positions(len(context))], 1))
+        x = self.mix(torch.cat([self.cell_features(given), tiled, self.positions(context.shape[0])], 1))
         return self.ranged(self.out(functional.leaky_relu(x, 0.2))[:, 0])

@@ -74,7 +74,7 @@ class LtpaScorer(Scorer):
         for number, project in enumerate(self.local):
             local = project(given.stages[self.encoder_stages[number]])
             attention = self._compatibility(number, local, whole).flatten(1).softmax(1)
-            attention = attention.view(len(local), 1, *local.shape[2:])
+            attention = attention.view(local.shape[0], 1, *local.shape[2:])
             vectors.append((attention * local).sum((2, 3)))
             maps.append(attention)
             logits.append(log_cells(attention * attention[0].numel(), self.grid, given.fraction))

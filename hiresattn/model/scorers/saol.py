@@ -81,8 +81,8 @@ class SaolScorer(Scorer):
     def forward(self, given: ScorerInput) -> Scored:
         """Score every cell, and predict the class."""
         last = given.stages[self.encoder_stages[-1]]
-        attention = self.attend(last).flatten(2).log_softmax(2).view(len(last), 1, *last.shape[2:])
-        size = (last.shape[2], last.shape[3])
+        attention = self.attend(last).flatten(2).log_softmax(2).view(last.shape[0], 1, *last.shape[2:])
+        size = (int(last.shape[2]), int(last.shape[3]))
         resized = [functional.adaptive_avg_pool2d(given.stages[stage], size) for stage in self.encoder_stages]
         maps = [each(stage) for each, stage in zip(self.each, resized, strict=True)]
         spatial = self.join(torch.cat(maps, 1)).log_softmax(1)

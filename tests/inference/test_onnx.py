@@ -1,0 +1,240 @@
+"""A network for ONNX Runtime beside the weights: it finds what torch finds, and needs no torch."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import jaxtyping
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+
+from hiresattn import classify
+from hiresattn.card import NETWORK, PROBE, read_card
+from hiresattn.checkpoint import Model, load_model, save_model
+from hiresattn.config import InputConfig, LocationConfig, ModelConfig
+from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError
+from hiresattn.inference.onnx_engine import OnnxEngine, chosen_providers, difference
+from hiresattn.inference.onnx_export import export_onnx
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.session import start_session
+from hiresattn.inference.torch_engine import TorchEngine
+from hiresattn.model.build import build_model
+from hiresattn_cli.main import cli
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+SIZE = 32
+RULE = InputConfig(size=SIZE, bands=(0,), low=(0.0,), high=(255.0,))
+
+
+def saved(folder, **changes):
+    """A model with fresh weights, some of them far from 0, on disk."""
+    torch.manual_seed(0)
+    config = ModelConfig(classes=("a", "b", "c"), input=RULE, **changes)
+    net = build_model(config).eval()
+    for part in (net.position, net.scorer):
+        for weight in part.parameters():
+            torch.nn.init.normal_(weight, std=0.3)
+    save_model(Model(net, config, "test", ""), folder)
+    return folder
+
+
+def export(folder, written=export_onnx):
+    """Export a model; shapes are not checked while a tracer stands in for them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    try:
+        return written(folder)
+    finally:
+        jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    folder = saved(tmp_path_factory.mktemp("onnx") / "model", background="c")
+    export(folder)
+    return folder
+
+
+@pytest.fixture
+def model(exported, tmp_path):
+    return shutil.copytree(exported, tmp_path / "model")
+
+
+@pytest.fixture
+def image():
+    rng = np.random.default_rng(3)
+    return np.kron(rng.integers(0, 256, (16, 24, 1), np.uint8), np.ones((16, 16, 1), np.uint8))
+
+
+def regions(record):
+    return [(one.y, one.x, one.height, one.width) for one in record.regions]
+
+
+@pytest.mark.parametrize("policy", ["best-first", "top-k", "lowres", "exhaustive"])
+def test_the_same_regions_are_looked_at(exported, image, policy):
+    found = {
+        engine: classify(image, exported, engine=engine, policy=policy, stop=None, budget=24)
+        for engine in ("torch", "onnx")
+    }
+    assert regions(found["onnx"]) == regions(found["torch"])
+    assert found["onnx"].scores == pytest.approx(found["torch"].scores, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scorer": "saol", "head": "scorer"},
+        {"scorer": "ltpa"},
+        {"scorer": "oaa", "position": "path-concat"},
+        {"scorer": "evidence", "background": "b", "coarse_encoder": True},
+        {"scorer": "mask", "aggregator": "mean", "value": False},
+        {"scorer": "context", "location": LocationConfig(normalize=True)},
+    ],
+    ids=lambda changes: changes["scorer"],
+)
+def test_every_scorer_gives_what_torch_gives(tmp_path, changes):
+    folder = saved(tmp_path / "model", **changes)
+    engine, net = export(folder), load_model(folder).net
+    rng = np.random.default_rng(1)
+    side = net.finest
+    given = (
+        rng.uniform(-1, 1, (5, 1, SIZE, SIZE)).astype(np.float32),
+        (rng.random((5, SIZE, SIZE)) < 0.8).astype(np.float32),
+        np.array([[0, 0, 4 * side, 4 * side]] * 2 + [[side, 0, side, side]] * 3, np.int64),
+        np.array([[0, 0, 4 * side, 4 * side]] * 5, np.int64),
+        np.array([[0, 0, 0]] * 2 + [[1, 2, 1]] * 3, np.int64),
+    )
+    wanted, found = (one.look(*given, appearance=True) for one in (TorchEngine(net), engine))
+    assert engine.facts == TorchEngine(net).facts
+    assert {name for name, value in vars(found).items() if value is None} == {
+        name for name, value in vars(wanted).items() if value is None
+    }
+    got, expected = (
+        {name: value for name, value in vars(one).items() if value is not None} for one in (found, wanted)
+    )
+    assert difference(got, expected) < 1e-4
+
+
+def test_auto_takes_the_network_where_it_is(model, image):
+    assert isinstance(start_session(model, ClassifyOptions(device="cpu")).engine, OnnxEngine)
+    (model / NETWORK).write_bytes(b"other")
+    record = classify(image, model, device="cpu", budget=4)
+    assert record.status == "ok"
+    with pytest.raises(CheckpointError, match="not what the card names"):
+        classify(image, model, engine="onnx")
+
+
+def test_a_loaded_model_runs_with_torch(model):
+    assert isinstance(start_session(load_model(model), ClassifyOptions(device="cpu")).engine, TorchEngine)
+
+
+def test_a_network_that_differs_from_torch_is_refused(model):
+    from safetensors.numpy import load_file, save_file
+
+    from hiresattn.card import sha256_of
+
+    stored = load_file(model / PROBE)
+    stored[f"{NETWORK}/value"] = stored[f"{NETWORK}/value"] + 0.5
+    save_file(stored, model / PROBE)
+    card = json.loads((model / "card.json").read_text())
+    card["onnx"]["files"][PROBE] = sha256_of(model / PROBE)
+    (model / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match="differs from torch by 0.[345]"):
+        OnnxEngine(read_card(model))
+    assert isinstance(start_session(model, ClassifyOptions(device="cpu")).engine, TorchEngine)
+
+
+def test_other_weights_take_the_network_away(model):
+    loaded = load_model(model)
+    assert loaded.onnx is not None
+    save_model(loaded, model)
+    assert read_card(model).onnx is None
+    assert not (model / NETWORK).exists()
+    with pytest.raises(CheckpointError, match="hiresattn export-model"):
+        classify(np.zeros((64, 64, 1), np.uint8), model, engine="onnx")
+
+
+def test_random_scores_are_not_exported(tmp_path):
+    with pytest.raises(ConfigError, match="random scores"):
+        export_onnx(saved(tmp_path / "model", scorer="random"))
+
+
+def test_options_that_do_not_fit(model, image):
+    with pytest.raises(ConfigError, match="needs the engine torch"):
+        classify(image, model, engine="onnx", scorer="random")
+    with pytest.raises(ConfigError, match="unknown engine 'onx'; did you mean 'onnx'"):
+        ClassifyOptions(engine="onx")
+    with pytest.raises(ConfigError, match="provider is ONNX Runtime's"):
+        ClassifyOptions(engine="torch", provider="openvino")
+
+
+class Runtime:
+    """An ONNX Runtime with these providers."""
+
+    def __init__(self, *known):
+        self._known = [f"{name}ExecutionProvider" for name in known]
+
+    def get_available_providers(self):
+        return self._known
+
+
+def test_the_provider_is_that_of_the_device_or_the_one_named():
+    cpu, cuda = "CPUExecutionProvider", "CUDAExecutionProvider"
+    assert chosen_providers(Runtime("CPU"), "auto", None) == [cpu]
+    assert chosen_providers(Runtime("CUDA", "CPU"), "auto", None) == [cuda, cpu]
+    assert chosen_providers(Runtime("CUDA", "CPU"), "cpu", None) == [cpu]
+    assert chosen_providers(Runtime("CUDA", "CPU"), "cuda:1", None) == [(cuda, {"device_id": 1}), cpu]
+    assert chosen_providers(Runtime("OpenVINO", "CPU"), "auto", "openvino")[0] == "OpenVINOExecutionProvider"
+    with pytest.raises(ConfigError, match="device cuda: this ONNX Runtime has cpu only"):
+        chosen_providers(Runtime("CPU"), "cuda", None)
+    with pytest.raises(ConfigError, match="this ONNX Runtime has cpu"):
+        chosen_providers(Runtime("CPU"), "auto", "tensorrt")
+
+
+#: Runs a command where torch and what belongs to it can't be imported.
+WITHOUT = """
+import sys
+
+class Refused:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "onnx", "onnxscript"):
+            raise ImportError(f"{name} is refused")
+
+sys.meta_path.insert(0, Refused())
+sys.argv[0] = "hiresattn"
+from hiresattn_cli.main import main
+
+main()
+"""
+
+
+def without_torch(*words):
+    return subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", WITHOUT, *map(str, words)], capture_output=True, text=True, check=False
+    )
+
+
+def test_classifying_needs_no_torch(exported, tmp_path, image):
+    from PIL import Image
+
+    Image.fromarray(image[..., 0]).save(tmp_path / "image.png")
+    done = without_torch("classify", tmp_path / "image.png", "-m", exported, "--budget", "8", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["status"] == "ok"
+
+
+def test_without_torch_and_without_a_network_an_error_says_what_to_do(tmp_path, model, monkeypatch):
+    monkeypatch.setattr("hiresattn.inference.session._installed", lambda name: name != "torch")
+    save_model(load_model(model), tmp_path / "bare")
+    with pytest.raises(BackendMissingError, match="export-model"):
+        classify(np.zeros((64, 64, 1), np.uint8), tmp_path / "bare")
+
+
+def test_the_command_says_that_it_agrees(model, monkeypatch):
+    monkeypatch.setattr("hiresattn.inference.onnx_export.export_onnx", export)
+    done = CliRunner().invoke(cli, ["export-model", str(model), "--to", "onnx"])
+    assert done.exit_code == 0, done.output
+    assert done.stderr == f"{model}/model.onnx: agrees with PyTorch\n"
