@@ -56,7 +56,7 @@ def classified(monkeypatch):
     """Replaces the model and ``inference.classify.classify_all``: sources named ``bad*`` fail. Records the call."""
     calls = SimpleNamespace(sources=None, model=None, options=None, record=prediction)
 
-    def load_model(name):
+    def read_card(name, **_):
         config = SimpleNamespace(
             scorer="location", multi_label=False, classes=("sea", "land"), input=SimpleNamespace(mpp=None)
         )
@@ -80,7 +80,8 @@ def classified(monkeypatch):
     module = ModuleType("hiresattn.inference.classify")
     module.classify_all = classify_all
     monkeypatch.setitem(sys.modules, "hiresattn.inference.classify", module)
-    monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
+    monkeypatch.setattr("hiresattn.card.read_card", read_card)
+    monkeypatch.setattr("hiresattn.checkpoint.load_model", read_card)
     return calls
 
 

@@ -81,6 +81,8 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "seed": 7,
         "threads": 2,
         "device": "cpu",
+        "engine": "auto",
+        "provider": None,
         "on_error": "record",
         "scorer": None,
         "batch_images": 4,
@@ -125,17 +127,17 @@ def test_stdin_lists_sources(run, classified):
 
 
 def test_a_model_that_cant_be_loaded_is_exit_1_and_one_line(run, classified, monkeypatch):
-    def load_model(_):
+    def read_card(_, **__):
         raise CheckpointError("m: no card.json; give a model directory")
 
-    monkeypatch.setattr("hiresattn.checkpoint.load_model", load_model)
+    monkeypatch.setattr("hiresattn.card.read_card", read_card)
     result = run("classify", "a.tif", "-m", "m")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "Error: m: no card.json; give a model directory\n"
 
 
 @pytest.mark.parametrize(
-    "broken", [("hiresattn.checkpoint", "load_model"), ("hiresattn.inference.classify", "classify_all")]
+    "broken", [("hiresattn.card", "read_card"), ("hiresattn.inference.classify", "classify_all")]
 )
 def test_the_output_keeps_what_it_held_until_model_device_and_overlays_are_fine(
     run, classified, monkeypatch, tmp_path, broken

@@ -44,11 +44,11 @@ def saved(folder, **changes):
 
 def export(folder, written=export_onnx):
     """Export a model; shapes are not checked while a tracer stands in for them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
+    jaxtyping.config.update("jaxtyping_disable", value=True)
     try:
         return written(folder)
     finally:
-        jaxtyping.config.update("jaxtyping_disable", False)
+        jaxtyping.config.update("jaxtyping_disable", value=False)
 
 
 @pytest.fixture(scope="module")
@@ -142,7 +142,7 @@ def test_a_network_that_differs_from_torch_is_refused(model):
     card = json.loads((model / "card.json").read_text())
     card["onnx"]["files"][PROBE] = sha256_of(model / PROBE)
     (model / "card.json").write_text(json.dumps(card))
-    with pytest.raises(CheckpointError, match="differs from torch by 0.[345]"):
+    with pytest.raises(CheckpointError, match=r"differs from torch by 0\.[345]"):
         OnnxEngine(read_card(model))
     assert isinstance(start_session(model, ClassifyOptions(device="cpu")).engine, TorchEngine)
 
