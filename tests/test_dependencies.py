@@ -53,6 +53,8 @@ def test_every_declared_dependency_has_a_tested_version():
 
 def test_classifying_needs_all_but_torch_timm_and_the_hub():
     listed = (ROOT / "requirements-classify.txt").read_text().splitlines()
-    without = [one for one in PROJECT["dependencies"] if plain(one) not in ("torch", "timm", "huggingface-hub")]
+    without = [
+        one for one in PROJECT["dependencies"] if plain(one) not in ("torch", "timm", "huggingface-hub")
+    ]
     runtime = [one for one in PROJECT["optional-dependencies"]["onnx"] if plain(one) == "onnxruntime"]
     assert [one for one in listed if not one.startswith("#")] == sorted([*without, *runtime])
