@@ -7,7 +7,7 @@ import click
 from hiresattn.errors import ConfigError
 
 if TYPE_CHECKING:
-    from hiresattn.checkpoint import Model
+    from hiresattn.card import Card
     from hiresattn.cluster.shards import Shard
     from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.records_file import RecordsFile
@@ -57,7 +57,7 @@ def note_shard(
     shard: "Shard",
     cases: "list[Any]",
     there: int,
-    model: "Model",
+    model: "Card",
     options: "ClassifyOptions",
 ) -> None:
     """Write beside a shard's records what it is of."""
