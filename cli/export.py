@@ -1,4 +1,4 @@
-"""``hiresattn export``: records as layers of geospatial programs, or as objects of QuPath."""
+"""``hiresattn export``: records as layers of geospatial programs, objects of QuPath, or tables."""
 
 import click
 
@@ -9,7 +9,7 @@ from hiresattn_cli.layers import SUFFIXES
 
 @click.command(
     cls=Command,
-    short_help="Write records as layers (GeoPackage, GeoJSON …) or for QuPath.",
+    short_help="Write records as layers (GeoPackage …), for QuPath, or as tables.",
     example="hiresattn export records.jsonl -o scenes.gpkg",
 )
 @click.argument("records", nargs=-1, required=True, metavar="RECORDS...")
@@ -17,13 +17,13 @@ from hiresattn_cli.layers import SUFFIXES
     "Options",
     click.option(
         "--to",
-        type=click.Choice(["layers", "qupath"]),
+        type=click.Choice(["layers", "geojson", "qupath", "csv", "parquet", "xlsx", "h5"]),
         default="layers",
         show_default=True,
-        help="What to write: layers, or a GeoJSON file per image whose objects QuPath opens.",
+        help="What to write: layers; a GeoJSON file per image whose objects QuPath opens; tables; coordinates (h5).",
     ),
     click.option(
-        "-o", "--output", required=True, metavar="FILE|DIR", help=f"File, {SUFFIXES}; for QuPath a folder."
+        "-o", "--output", required=True, metavar="FILE|DIR", help=f"File, {SUFFIXES}, .xlsx; else a folder."
     ),
     click.option("--overwrite", is_flag=True, help="Replace files that are there."),
 )
@@ -37,6 +37,9 @@ def export(ctx: click.Context, /, records: tuple[str, ...], *, to: str, output: 
 
     For QuPath (--to qupath) every look is an object inside the one that it was chosen from: annotations of the answer's
     class where they carry it, else detections. Open the image there, and drop its file on it.
+
+    csv, parquet and xlsx are tables of cases, looks and errors; h5 has the corners of the looks, a file per image and
+    depth.
     """
     from hiresattn.inference.read_records import read_records
 
@@ -48,6 +51,16 @@ def export(ctx: click.Context, /, records: tuple[str, ...], *, to: str, output: 
         if ctx.obj >= 0:
             click.echo(f"{counted(len(written), 'file')} in {output}", err=True)
         return
+    if to in ("csv", "parquet", "xlsx", "h5"):
+        from hiresattn.report.exports import export_tables
+
+        read = (record for name in records for record in read_records(name))
+        tables = export_tables(read, output, to, overwrite=overwrite)
+        if ctx.obj >= 0:
+            click.echo(output if to == "xlsx" else f"{counted(len(tables), 'file')} in {output}", err=True)
+        return
+    if to == "geojson" and not output.endswith((".geojson", ".json")):
+        raise click.UsageError(f"{output}: a GeoJSON file ends in .geojson")
     from hiresattn.geo.outputs import check_layers
     from hiresattn.geo.outputs import export as write
 

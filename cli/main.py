@@ -13,6 +13,7 @@ from hiresattn_cli.classify import classify
 from hiresattn_cli.convert import convert
 from hiresattn_cli.demo import demo
 from hiresattn_cli.describe import describe
+from hiresattn_cli.doctor import doctor
 from hiresattn_cli.evaluate import evaluate
 from hiresattn_cli.export import export
 from hiresattn_cli.export_attention import export_attention
@@ -91,6 +92,7 @@ for _command in (
     extract,
     describe,
     demo,
+    doctor,
     fmow,
     bench,
 ):

@@ -14,17 +14,18 @@ from hiresattn.files import atomic_write
 from hiresattn.inference.read_records import RECORDS, record_from_json
 from hiresattn.inference.record import Record
 
-_PREDICTIONS = (
+#: Columns of the tables; of the glimpses with their types.
+PREDICTIONS = (
     "case", "source", "images", "region", "status", "label", "prediction", "score", "prediction_set",
     "needs_review", "review_reasons", "out_of_domain", "domain_distance", "looks", "fraction_read",
     "foreground_seen", "stop_reason", "warnings",
 )  # fmt: skip
-_GLIMPSES = {
+GLIMPSES = {
     "case": "string", "source": "string", "look": "int64", "parent": "int64", "depth": "int64", "y": "int64",
     "x": "int64", "height": "int64", "width": "int64", "attention": "double", "select_logp": "double",
     "sufficient": "bool", "scorer": "string",
 }  # fmt: skip
-_ERRORS = ("case", "source", "region", "error")
+ERRORS = ("case", "source", "region", "error")
 #: Rows of glimpses that are written at a time.
 _ROWS = 50_000
 
@@ -48,13 +49,13 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
     try:
         with ExitStack() as stack:
             predictions = _csv(
-                stack, folder / "predictions.csv", [*_PREDICTIONS, *(f"p_{c}" for c in classes)]
+                stack, folder / "predictions.csv", [*PREDICTIONS, *(f"p_{c}" for c in classes)]
             )
-            errors = _csv(stack, folder / "errors.csv", _ERRORS)
+            errors = _csv(stack, folder / "errors.csv", ERRORS)
             glimpses = _glimpses(stack, folder)
             for record in _records(folder / RECORDS, at):
-                _row(predictions, [*_prediction(record), *(record.scores.get(name) for name in classes)])
-                for row in _failures(record):
+                _row(predictions, [*prediction_row(record), *(record.scores.get(name) for name in classes)])
+                for row in failure_rows(record):
                     _row(errors, row)
                 glimpses.add(record)
             glimpses.flush()
@@ -91,7 +92,7 @@ def _csv(stack: ExitStack, path: Path, columns: Sequence[str]) -> Any:
 
 
 def _row(table: Any, values: Sequence[Any]) -> None:
-    table.writerow(["" if value is None else csv_cell(_text(value)) for value in values])
+    table.writerow(["" if value is None else csv_cell(cell(value)) for value in values])
 
 
 def _rows(table: Any, rows: Sequence[Sequence[Any]]) -> None:
@@ -99,7 +100,7 @@ def _rows(table: Any, rows: Sequence[Sequence[Any]]) -> None:
         _row(table, row)
 
 
-def _text(value: Any) -> Any:
+def cell(value: Any) -> Any:
     """A value as a cell."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -110,7 +111,8 @@ def _text(value: Any) -> Any:
     return value
 
 
-def _prediction(record: Record) -> list[Any]:
+def prediction_row(record: Record) -> list[Any]:
+    """A row of ``PREDICTIONS``."""
     said = None if record.labels is None else SEPARATOR.join(record.labels)
     given = (
         record.label
@@ -139,7 +141,8 @@ def _prediction(record: Record) -> list[Any]:
     ]
 
 
-def _failures(record: Record) -> Iterator[list[Any]]:
+def failure_rows(record: Record) -> Iterator[list[Any]]:
+    """Rows of ``ERRORS``: the case, or its images that failed."""
     if record.status == "error":
         yield [record.case, record.source, _region(record.region), record.error]
     elif len(record.sources) > 1:
@@ -152,6 +155,17 @@ def _region(region: Sequence[int] | None) -> str | None:
     return None if region is None else " ".join(map(str, region))
 
 
+def glimpse_rows(record: Record) -> Iterator[tuple[Any, ...]]:
+    """A row of ``GLIMPSES`` for each region that was looked at."""
+    names = [one.source for one in record.sources]
+    for one in record.regions:
+        source = names[one.source] if one.source < len(names) else record.source
+        decisive = None if record.sufficient is None else one.id in record.sufficient
+        place = (one.y, one.x, one.height, one.width)
+        row = (record.case, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
+        yield (*row, decisive, one.scorer)
+
+
 class _Glimpses:
     """Rows of glimpses, written many at a time."""
 
@@ -161,13 +175,7 @@ class _Glimpses:
 
     def add(self, record: Record) -> None:
         """Add those of a record."""
-        names = [one.source for one in record.sources]
-        for one in record.regions:
-            source = names[one.source] if one.source < len(names) else record.source
-            decisive = None if record.sufficient is None else one.id in record.sufficient
-            place = (one.y, one.x, one.height, one.width)
-            row = (record.case, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
-            self._rows.append((*row, decisive, one.scorer))
+        self._rows.extend(glimpse_rows(record))
         if len(self._rows) >= _ROWS:
             self.flush()
 
@@ -184,10 +192,10 @@ def _glimpses(stack: ExitStack, folder: Path) -> _Glimpses:
         import pyarrow.parquet as pq
     except ImportError:
         (folder / "glimpses.parquet").unlink(missing_ok=True)
-        table = _csv(stack, folder / "glimpses.csv", list(_GLIMPSES))
+        table = _csv(stack, folder / "glimpses.csv", list(GLIMPSES))
         return _Glimpses(lambda rows: _rows(table, rows))
     (folder / "glimpses.csv").unlink(missing_ok=True)
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in _GLIMPSES.items()])
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in GLIMPSES.items()])
     part = stack.enter_context(atomic_write(folder / "glimpses.parquet"))
     file = stack.enter_context(pq.ParquetWriter(part, schema))
 
@@ -202,4 +210,4 @@ def _glimpses(stack: ExitStack, folder: Path) -> _Glimpses:
 
 
 def _text_only(value: Any) -> Any:
-    return _text(value) if isinstance(value, str) else value
+    return cell(value) if isinstance(value, str) else value
