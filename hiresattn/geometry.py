@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Int64
 
 from hiresattn.errors import ConfigError, RegionError
+from hiresattn.shapes import Float, Int64
 
 #: A region whose side is below this many times the finest side is as good as finest: not divided.
 EXPAND_FROM = 1.5

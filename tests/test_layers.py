@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 #: A module may import from layers with a smaller number, and from its own folder.
 LAYERS = {
     "hiresattn.errors": 0,
+    "hiresattn.shapes": 0,
     "hiresattn.files": 1,
     "hiresattn.geometry": 1,
     "hiresattn.option_types": 2,

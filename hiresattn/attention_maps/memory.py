@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, UInt8
 
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError
 from hiresattn.files import atomic_write
+from hiresattn.shapes import Float, UInt8
 
 #: Maps kept by default.
 MOST = 500_000

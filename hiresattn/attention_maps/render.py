@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 from PIL import Image
 
 from hiresattn.conversion.target import beside, writing
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.report.view import Region, display_range, read_view, to_image
+from hiresattn.shapes import Float
 
 #: Longest side of a raster, px.
 _LONGEST = 4096

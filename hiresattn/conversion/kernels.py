@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hiresattn.pyramid.compiled import compiled
+from hiresattn.pyramid.kernel import kernel
 
 
-@compiled
+@kernel
 def halve(total: np.ndarray, out: np.ndarray) -> None:
     """Sums over 2 x 2 px, fewer at the lower and right edge.
 
@@ -35,7 +35,7 @@ def halve(total: np.ndarray, out: np.ndarray) -> None:
                 sums[width // 2] = last[width - 1]
 
 
-@compiled
+@kernel
 def means(total: np.ndarray, weight: np.ndarray, offset: float, out: np.ndarray) -> None:
     """Area averages from sums, each rounded once.
 

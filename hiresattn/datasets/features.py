@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import zarr
-from jaxtyping import Float16, Int64
 
 from hiresattn.errors import BackendMissingError, NotFoundError, ReadError, WriteError
 from hiresattn.files import atomic_write, is_remote
+from hiresattn.shapes import Float16, Int64
 
 #: Formats, by what their files end in.
 FORMATS = {"zarr": ".zarr", "h5": ".h5"}

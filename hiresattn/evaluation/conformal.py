@@ -3,9 +3,9 @@
 import math
 
 import numpy as np
-from jaxtyping import Float, Int
 
 from hiresattn.errors import ConfigError
+from hiresattn.shapes import Float, Int
 
 
 def least_probability(truth: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n c"], risk: float) -> float:

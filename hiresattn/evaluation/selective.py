@@ -1,9 +1,9 @@
 """Answering only the cases that a model is sure of: risk by the share that is answered."""
 
 import numpy as np
-from jaxtyping import Bool, Float
 
 from hiresattn.inference.record import LIKELY
+from hiresattn.shapes import Bool, Float
 
 #: Most points of a curve that are kept.
 _MOST_POINTS = 200

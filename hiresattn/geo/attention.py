@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
 
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write
 from hiresattn.inference.record import CaseSource, Record
+from hiresattn.shapes import Float32
 
 #: Px of the raster that the finest region's side has at least, unless the raster had more than ``_LONGEST`` then.
 _FINE = 8

@@ -3,11 +3,11 @@
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
 
 from hiresattn.errors import HiresattnError
 from hiresattn.geo.extras import needed
 from hiresattn.pyramid.placed import crs_name, transformed
+from hiresattn.shapes import Float64
 
 LON_LAT = "EPSG:4326"
 #: Parts that edges are divided into before they are brought to longitude and latitude, where they are bent: of most

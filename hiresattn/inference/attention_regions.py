@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
 
 from hiresattn.datasets.example import Example
 from hiresattn.inference.engine import Engine
@@ -13,6 +12,7 @@ from hiresattn.inference.exhaustive import everywhere
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import LEAST
 from hiresattn.inference.search import Fetch
+from hiresattn.shapes import Float, Int64
 
 #: Scores of one image that calibrate a class, at most.
 SAMPLED = 256

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
 
 from hiresattn.geometry import cell_regions, child_paths, expandable, frames_of
 from hiresattn.inference.engine import Engine, NetFacts, Outputs
@@ -14,6 +13,7 @@ from hiresattn.inference.roots import MOST_AT_ONCE
 from hiresattn.inference.search import Fetch
 from hiresattn.inference.table import GlimpseTable, traversal_of
 from hiresattn.model.traversal import Traversal
+from hiresattn.shapes import Float, Int64
 
 
 class _Front(NamedTuple):

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float
 
 from hiresattn.card import Domain
 from hiresattn.config import InputConfig
@@ -11,6 +10,7 @@ from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.mpp import scale_words
 from hiresattn.reading.fetch import Crops
+from hiresattn.shapes import Float
 
 #: An image's scale may differ from the training images' by this factor before a warning.
 SCALE_SLACK = 1.25

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
 
 from hiresattn.geometry import Grid
+from hiresattn.shapes import Float, Float32, Int64
 
 
 @dataclass(frozen=True)

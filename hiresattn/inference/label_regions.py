@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
 
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.exhaustive import everywhere
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.roots import MOST_AT_ONCE
 from hiresattn.inference.search import Fetch
+from hiresattn.shapes import Float, Int64
 
 #: Least probability that a region shows the label, for it to be kept at all.
 LEAST = 0.05

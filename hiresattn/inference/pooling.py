@@ -4,10 +4,10 @@ import math
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float
 
 from hiresattn.inference.engine import NetFacts, Outputs
 from hiresattn.inference.table import GlimpseTable
+from hiresattn.shapes import Float
 
 #: Least mean probability of a class where the scorer's head predicts, so that its logarithm is finite.
 LEAST_PROBABILITY = 1e-12

@@ -3,10 +3,10 @@
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
 
 from hiresattn.inference.engine import NetFacts
 from hiresattn.model.traversal import Traversal
+from hiresattn.shapes import Float
 
 #: Share of the answer's probability that sufficient glimpses keep.
 KEPT = 0.9

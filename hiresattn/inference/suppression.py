@@ -1,9 +1,9 @@
 """Distractor suppression: cells that look like known background are put back. NumPy only."""
 
 import numpy as np
-from jaxtyping import Float
 
 from hiresattn.inference.table import GlimpseTable
+from hiresattn.shapes import Float
 
 #: Largest log-priority penalty for cells that resemble a known background region.
 SUPPRESSION = 5.0

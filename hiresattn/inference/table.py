@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
 
 from hiresattn.model.traversal import Traversal
+from hiresattn.shapes import Float
 
 #: Rows for which there is room at first.
 _FIRST = 64

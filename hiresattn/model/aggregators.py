@@ -1,8 +1,9 @@
 """Aggregators: an image's glimpses → one vector, or its class logits, and each glimpse's weight."""
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+
+from hiresattn.shapes import Bool, Float, Int64
 
 
 class GatedAttention(nn.Module):

@@ -2,12 +2,12 @@
 
 import numpy as np
 import torch
-from jaxtyping import Float32
 from torch import Tensor, nn
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, counted, reason
 from hiresattn.model.net import GlimpseNet
+from hiresattn.shapes import Float32
 
 
 def embed(

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 
 from hiresattn.geometry import Grid, child_paths, expandable
 from hiresattn.model.scorers import Scored
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows
+from hiresattn.shapes import Float, Int64
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hiresattn.geometry import Grid, cell_regions, expandable, frames_of, locations
@@ -17,6 +16,7 @@ from hiresattn.model.frontier import Division, Frontier, Glimpses, within_foregr
 from hiresattn.model.scorers import Scored, Scorer, ScorerInput, pool_cells
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Rows, Traversal
+from hiresattn.shapes import Float
 
 #: ``fetch(image [n], regions [n 4])`` → crops with ``pixels [n c s s]`` and ``coverage [n s s]``, float32.
 Fetch = Callable[[np.ndarray, np.ndarray], Any]

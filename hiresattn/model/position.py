@@ -3,9 +3,10 @@
 import math
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+
+from hiresattn.shapes import Float
 
 
 class PositionalEncoding(nn.Module):

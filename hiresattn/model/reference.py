@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.files import atomic_write, is_remote
+from hiresattn.shapes import Float, Int64
 
 #: File of a model directory.
 REFERENCE = "reference.safetensors"

@@ -5,8 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+
+from hiresattn.shapes import Bool, Float, Int64
 
 
 class Selection(NamedTuple):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from jaxtyping import Float, Int64
+from hiresattn.shapes import Float, Int64
 
 
 class Rows(NamedTuple):

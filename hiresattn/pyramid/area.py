@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from hiresattn.pyramid.compiled import compiled
+from hiresattn.pyramid.kernel import kernel
 
 #: Overlaps up to this many source px are rounding noise.
 NOISE = 1e-6
@@ -64,7 +64,7 @@ def computable(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
-@compiled
+@kernel
 def accumulate(  # noqa: PLR0912 - one loop nest: numbers in, and all of the specification
     data: np.ndarray,
     valid: np.ndarray,

@@ -8,13 +8,13 @@ from dataclasses import replace
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
 from hiresattn.errors import DomainError
 from hiresattn.geometry import check_region, extent
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.mpp import ground_mpp, implausible, scale_words
 from hiresattn.pyramid.pixels import Pixels
+from hiresattn.shapes import Int64
 
 #: Scales that differ by less than this factor are the same: scanners write 0.2520 and 0.2528 for 0.25.
 SAME = 1.02

@@ -1,9 +1,9 @@
 """Several images side by side in one plane, so that one search, or one pass of the network, sees all of them."""
 
 import numpy as np
-from jaxtyping import Int64
 
 from hiresattn.geometry import frame_numbers
+from hiresattn.shapes import Int64
 
 #: Columns between two frames: no box of one image reaches into another.
 _GAP = 1 << 32

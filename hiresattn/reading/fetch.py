@@ -11,7 +11,6 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, RegionError, counted
@@ -21,6 +20,7 @@ from hiresattn.reading.cache import TileCache
 from hiresattn.reading.decode import Decoded, FetchStats, ImageReader, largest_tile
 from hiresattn.reading.plan import Read, ReadPlan, plan_reads
 from hiresattn.reading.scatter import Scale, scatter
+from hiresattn.shapes import Float32, Int64
 
 #: Tiles of an image kept where the caller doesn't say how much, and bounds of that, bytes.
 _KEPT_TILES, _LEAST_KEPT, _MOST_KEPT = 24, 64 << 20, 256 << 20

@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int64, UInt8
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError
@@ -14,6 +13,7 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.tissue import tissue_mask
+from hiresattn.shapes import Bool, Float, Int64, UInt8
 
 #: Px of a map; the crops of many root regions are averaged down to that.
 MOST_PX = 1 << 24

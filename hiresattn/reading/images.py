@@ -10,7 +10,6 @@ from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import HiresattnError
@@ -18,6 +17,7 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.rescaled import Scale, at_scale
 from hiresattn.reading.fetch import CropFetcher, Crops
+from hiresattn.shapes import Int64
 
 _Row = tuple[int, ...]
 _Ready = dict[_Row, tuple[np.ndarray, np.ndarray]]

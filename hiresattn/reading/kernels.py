@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from hiresattn.pyramid.compiled import compiled
+from hiresattn.pyramid.kernel import kernel
 
 
-@compiled
+@kernel
 def finish(
     total: np.ndarray,
     weight: np.ndarray,
@@ -42,7 +42,7 @@ def finish(
                     pixels[channel, i, j] = 0
 
 
-@compiled
+@kernel
 def copy_uint8(
     data: np.ndarray,
     valid: np.ndarray,
@@ -94,7 +94,7 @@ def copy_uint8(
                             pixels[crop, channel, y, x] = 0.0
 
 
-@compiled
+@kernel
 def copy_scaled(
     data: np.ndarray,
     valid: np.ndarray,

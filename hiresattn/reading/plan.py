@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float64, Int64
 
 from hiresattn.errors import RegionError
 from hiresattn.geometry import Level, check_region, extent
+from hiresattn.shapes import Float64, Int64
 
 #: How far a level's downsample may exceed what a crop needs: 4.016 still serves a crop that wants 4.
 SLACK = 0.01

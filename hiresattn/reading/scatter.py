@@ -4,12 +4,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
-from jaxtyping import Float32, Float64
 
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
 from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
 from hiresattn.reading.plan import Read
+from hiresattn.shapes import Float32, Float64
 
 
 class Scale(NamedTuple):

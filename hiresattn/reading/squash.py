@@ -9,7 +9,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-from jaxtyping import Float32, Int64
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, HiresattnError, ReadError
@@ -19,6 +18,7 @@ from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import check_domain, taken_bands, valid_bands
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import Crops
+from hiresattn.shapes import Float32, Int64
 
 
 class SquashFetcher:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+
+from hiresattn.shapes import Bool, Float, UInt8
 
 #: Px that thresholds are taken from.
 _SAMPLE = 1 << 18

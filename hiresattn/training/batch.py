@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Int64
 
 from hiresattn.reading.canvas import Canvas
 from hiresattn.reading.foreground import Foregrounds
+from hiresattn.shapes import Int64
 from hiresattn.training.augment import Augmentation
 from hiresattn.training.cutmix import BatchPastes
 from hiresattn.training.samples import Sample

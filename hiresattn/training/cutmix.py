@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Int64
 
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.pasted import Pasted
 from hiresattn.reading.squash import squashed
+from hiresattn.shapes import Float, Int64
 from hiresattn.training.samples import Sample
 
 Region = tuple[int, int, int, int]

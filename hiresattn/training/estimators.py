@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
 from hiresattn.model.traversal import Traversal
+from hiresattn.shapes import Float, Int64
 
 #: Keeps the logarithm of a probability finite.
 TINY = 1e-10

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
 
 from hiresattn.inference.domain import band_means, coarse_view
 from hiresattn.model.net import GlimpseNet
@@ -13,6 +12,7 @@ from hiresattn.model.reference import Reference, source_id
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.reading.fetch import Crops
+from hiresattn.shapes import Float
 from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import batch_size
 from hiresattn.training.data import Loader

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hiresattn.errors import ConfigError, reason
@@ -12,6 +11,7 @@ from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm
 from hiresattn.model.encoders.weights import read_weights
 from hiresattn.model.hub import hub_error
+from hiresattn.shapes import Float
 
 #: Maps of an encoder whose maps all have the same side, such as a vision transformer's blocks.
 SAME_SIDE = 4

@@ -1,11 +1,11 @@
 """BagNet-77, TNet's encoder for ImageNet: the receptive field of its last map is 77 px."""
 
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.init import initialise
+from hiresattn.shapes import Float
 
 #: Slope of the leaky rectifier.
 _SLOPE = 0.2

@@ -3,10 +3,10 @@
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hiresattn.errors import ConfigError
+from hiresattn.shapes import Float
 
 
 class Encoded(NamedTuple):

@@ -3,10 +3,10 @@
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from hiresattn.model.encoders.base import Encoded
+from hiresattn.shapes import Float
 
 
 class SmallEncoder(nn.Module):

@@ -5,9 +5,10 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import torch
-from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
+
+from hiresattn.shapes import Bool, Float, Int64
 
 
 class ScorerInput(NamedTuple):

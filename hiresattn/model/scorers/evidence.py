@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import torch
-from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,6 +17,7 @@ from hiresattn.model.scorers.base import (
     log_cells,
     pool_cells,
 )
+from hiresattn.shapes import Float, Int64
 
 
 class EvidenceScorer(Scorer):

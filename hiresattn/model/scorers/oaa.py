@@ -3,11 +3,11 @@
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
 from hiresattn.model.scorers.base import Scored, Scorer, ScorerInput, Target, log_cells
+from hiresattn.shapes import Bool, Float
 
 #: Share of the training over which the loss on accumulated maps grows to its full weight.
 RAMP = 0.5

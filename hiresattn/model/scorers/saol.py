@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -19,6 +18,7 @@ from hiresattn.model.scorers.base import (
     label_loss,
     log_cells,
 )
+from hiresattn.shapes import Float
 
 #: Most channels inside: a 3x3 convolution of more would cost as much as a small encoder.
 WIDEST = 128

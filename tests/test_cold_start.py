@@ -1,0 +1,51 @@
+"""What a run doesn't need is not imported: by what is loaded, not by how long it takes."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.test_layers import ROOT
+
+DEMO = ROOT / "hiresattn" / "demo" / "model"
+CODE = """
+import atexit, sys
+atexit.register(lambda: print(*sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr))
+sys.argv[0] = "hiresattn"
+from hiresattn_cli.main import main
+main()
+"""
+
+
+def loaded_by(*words):
+    done = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", CODE, *map(str, words)], capture_output=True, text=True, check=True
+    )
+    return set(done.stderr.splitlines()[-1].split())
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cold") / "image.png"
+    Image.fromarray(np.full((64, 64), 90, np.uint8)).save(path)
+    return path
+
+
+#: Takes a tenth of a second or more, and serves training, compiling or whole levels.
+HEAVY = {"torch", "torchvision", "timm", "jaxtyping", "numba", "dask", "pandas", "huggingface_hub"}
+
+
+def test_info_loads_no_network_and_no_compiler(image):
+    assert loaded_by("info", image) & HEAVY == set()
+
+
+def test_a_dry_run_loads_no_network_and_no_compiler(image):
+    assert loaded_by("classify", image, "-m", DEMO, "--dry-run") & HEAVY == set()
+
+
+def test_a_model_with_a_built_in_encoder_loads_no_other_encoders(image):
+    found = loaded_by("classify", image, "-m", DEMO, "--engine", "torch", "--policy", "lowres")
+    assert "torch" in found
+    assert found & {"torchvision", "timm", "jaxtyping", "dask", "huggingface_hub"} == set()
