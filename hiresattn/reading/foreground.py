@@ -17,9 +17,10 @@ from hiresattn.shapes import Bool, Float, Int64, UInt8
 
 #: Px of a map; the crops of many root regions are averaged down to that.
 MOST_PX = 1 << 24
-#: Foreground that a region holds, as a share of itself or of a px of the map, whichever is smaller: of four cells that
-#: share such a px, one holds a quarter or more.
-LEAST = 0.2
+#: Foreground that a region holds, as a share of itself, and px of the map that are enough however large it is.
+LEAST, ENOUGH = 0.07, 2.0
+#: As a share of a px of the map, of regions that are as small: of four that share one, one has a quarter or more.
+LEAST_OF_PX = 0.2
 #: Images with px of less than this are slides, µm.
 SLIDE_MPP = 20.0
 #: Side of the crops of an overview, px.
@@ -31,8 +32,8 @@ _MASK_SIDE = 4096
 class Foreground:
     """Where one image has foreground, by the crops of its root regions.
 
-    Its map has one px per px of these crops, so what is much smaller than that may be missed; a region that touches a
-    px of foreground holds foreground.
+    Its map has one px per px of these crops, so what is much smaller than that may be missed; a region holds foreground
+    where at least a share of it is, or some px of the map are.
 
     Args:
         roots: Root regions ``[r 4]``, level-0 px.
@@ -77,7 +78,7 @@ class Foreground:
     def holds(self, regions: Int64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
         """Which regions hold foreground."""
         held, own = self._made().areas(np.asarray(regions, np.int64).reshape(-1, 4))
-        return held >= LEAST * np.minimum(own, 1)
+        return held >= np.clip(LEAST * own, LEAST_OF_PX * np.minimum(own, 1), ENOUGH)
 
     @property
     def share(self) -> float:

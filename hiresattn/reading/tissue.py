@@ -12,8 +12,13 @@ _SAMPLE = 1 << 18
 _GREY = 4
 #: Difference of optical density between bands from which on glass is stained; beside such px, the lower one.
 _STAINED, _NEARLY = 0.03, 0.015
-#: Px around ink that JPEG may have coloured: twice as much is needed there, and no px counts by itself.
-_HALO = 8
+#: Px around ink that JPEG may have coloured: twice as much is needed there, and px count only where they go on
+#: further away, or where so many of 3 x 3 px do that are not this close to the ink.
+_HALO, _CROWD, _CLOSE = 8, 7, 2
+#: How bright red, green and blue are, and the share of a stain's difference by which it darkens, at least: colour that
+#: JPEG spread from beside, which it stores in blocks of two px, darkens nothing.
+_BRIGHTNESS = np.array((0.299, 0.587, 0.114), np.float32)
+_DARKENS = 0.25
 #: Grey levels above a dark background that are signal, at least; and noise of the background, as many times.
 _SIGNAL, _NOISE = 6.0, 6.0
 #: Brightest value of a band that is black, as around a scanned area.
@@ -129,14 +134,16 @@ def _stained(values: Float[np.ndarray, "h w 3"], white: Float[np.ndarray, " 3"])
     ink |= (least > 1.3) & (red > 0.9 * green) & (blue > 0.7 * green) & (blue < 1.12 * green)  # black
     edge = (red > 1.03 * green) | (green < 0.9 * np.minimum(red, blue)) | (least > 0.75 * most)
     edge |= (blue > 0.7 * green) & (red < 0.4 * green)
-    ink |= _near(_near(ink)) & edge
+    ink |= _near(ink, 2) & edge
     grey = most - least < 0.12 * most  # a pen's end, dust
     colour = np.where(ink | grey | (values.max(axis=-1) < _BLACK), 0, most - least)
-    halo = ink
-    for _ in range(_HALO):
-        halo = _near(halo)
+    darker = np.log((white @ _BRIGHTNESS + 1) / (values @ _BRIGHTNESS + 1))
+    colour[darker < _DARKENS * colour] = 0
+    halo = _near(ink, _HALO)
     strong = colour >= np.where(halo, 2 * _STAINED, _STAINED)
     strong &= ~halo | (_crowd(strong) > 4)
+    sure = strong & (~halo | ((_crowd(strong) >= _CROWD) & ~_near(ink, _CLOSE)))
+    strong = _reached(sure, strong)
     return _joined(strong, (colour >= _NEARLY) & ~halo)
 
 
@@ -153,12 +160,24 @@ def _crowd(mask: Bool[np.ndarray, "h w"]) -> UInt8[np.ndarray, "h w"]:
     return np.asarray(np.sum(shifts, axis=0, dtype=np.uint8))
 
 
-def _near(mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
-    """Px of a mask, and the eight around each."""
+def _reached(start: Bool[np.ndarray, "h w"], mask: Bool[np.ndarray, "h w"]) -> Bool[np.ndarray, "h w"]:
+    """Px of a mask that hang together with some of them."""
+    found = start & mask
+    while True:
+        more = _near(found) & mask
+        if np.array_equal(more, found):
+            return found
+        found = more
+
+
+def _near(mask: Bool[np.ndarray, "h w"], px: int = 1) -> Bool[np.ndarray, "h w"]:
+    """Px of a mask, and those at most so many from one, along or across."""
     out = mask.copy()
-    out[1:] |= mask[:-1]
-    out[:-1] |= mask[1:]
-    sides = out.copy()
-    out[:, 1:] |= sides[:, :-1]
-    out[:, :-1] |= sides[:, 1:]
+    for _ in range(px):
+        down = out.copy()
+        down[1:] |= out[:-1]
+        down[:-1] |= out[1:]
+        out = down.copy()
+        out[:, 1:] |= down[:, :-1]
+        out[:, :-1] |= down[:, 1:]
     return out

@@ -45,7 +45,7 @@ def test_the_foreground_of_a_composed_slide_is_its_tissue(seed, shared):
     held = found.holds(px)
     assert held[share == 0].mean() < 0.01
     if shared is None:  # real tissue has holes
-        assert held[share == 1].mean() > 0.98
+        assert held[share == 1].mean() > 0.96  # some lies between strokes of a pen
     assert found.holds(np.array([slide.box])).all()
     assert found.holds(np.array([[slide.box[0] + 20, slide.box[1] + 20, 40, 40]])).all()
 
