@@ -18,6 +18,8 @@ FORMAT = "hiresattn-model"
 FORMAT_VERSION = 1
 #: Most bytes of a card.
 _MOST_CARD = 64 << 20
+#: What values of an unforeseen type or size raise, wherever they are used.
+UNUSABLE = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError)
 WEIGHTS = "model.safetensors"
 CARD = "card.json"
 #: The network for ONNX Runtime; that of regions that are divided further, where they have an encoder of their own; and
@@ -164,7 +166,7 @@ def read_card(path: str | Path, *, reference: bool = False) -> Card:
     try:
         config = ModelConfig.from_json(card["config"], str(path / CARD))
         if list(card["classes"]) != list(config.classes) or card["scorer"] != config.scorer:
-            raise ValueError("classes or scorer differ from those in config")  # noqa: TRY301 - as the rest
+            raise ValueError("classes or scorer differ from those in config")
         found = Card(
             config,
             str(card["name"]),
@@ -177,7 +179,7 @@ def read_card(path: str | Path, *, reference: bool = False) -> Card:
             onnx=None if card.get("onnx") is None else dict(card["onnx"]),
             path=str(asked),
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except UNUSABLE as error:
         if isinstance(error, ConfigError):
             raise CheckpointError(f"{error}; the model was made by another version or edited") from error
         raise CheckpointError(

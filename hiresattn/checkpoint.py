@@ -17,6 +17,7 @@ from hiresattn.card import (
     FORMAT,
     FORMAT_VERSION,
     ONNX_FILES,
+    UNUSABLE,
     WEIGHTS,
     Card,
     Conformal,
@@ -236,7 +237,7 @@ def load_model(path: str | Path) -> Model:
         )
     try:
         net = build_model(card.config)
-    except HiresattnError as error:
+    except (HiresattnError, RuntimeError, *UNUSABLE) as error:
         raise CheckpointError(f"{path / CARD}: the model can't be built: {error}") from error
     try:
         net.load_state_dict(load_file(file))

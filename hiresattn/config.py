@@ -13,6 +13,7 @@ import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
+from hiresattn.option_types import check_types
 
 #: A frozen dataclass.
 _Options = TypeVar("_Options", bound=Any)
@@ -54,9 +55,16 @@ class _Json:
                 value = tuple(value)  # noqa: PLW2901
             made[name] = value
         try:
-            return cls(**made)
-        except (TypeError, ConfigError) as error:
+            found = cls(**made)
+            check_types(found)
+        except (
+            TypeError,
+            ValueError,
+            AttributeError,
+            ArithmeticError,
+        ) as error:  # ConfigError is a ValueError
             raise ConfigError(f"{where}: {error}") from error
+        return found
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from hiresattn.checkpoint import (
     Model,
     card_of,
     load_model,
+    read_card,
     save_model,
     set_calibration,
 )
@@ -309,3 +310,41 @@ def test_a_card_can_not_have_an_encoder_fetched_or_loaded_from_elsewhere(saved, 
     _edit(saved, config=json.loads((saved / CARD).read_text())["config"] | changes)
     with pytest.raises(CheckpointError, match="can't be built"):
         load_model(saved)
+
+
+UNFIT = [
+    None, True, -1, 0, 3, 10**30, 2**31, -5.5, 1e308, float("nan"), float("inf"), "", "x", "\0",
+    [], {}, [[]], [None], [1, "a"], ["x"] * 3, {"a": 1},
+]  # fmt: skip
+
+
+def places(found, at=()):
+    """The way to every value of nested dicts and lists."""
+    for key, value in found.items() if isinstance(found, dict) else enumerate(found):
+        yield (*at, key)
+        if isinstance(value, dict | list):
+            yield from places(value, (*at, key))
+
+
+@pytest.mark.parametrize("count", [60, pytest.param(1500, marks=pytest.mark.slow)])
+def test_a_card_with_any_value_gone_or_another_loads_or_is_a_checkpoint_error(saved, count):
+    whole = json.loads((saved / CARD).read_text())
+    ways, refused = list(places(whole)), 0
+    for number in range(count):
+        random = np.random.default_rng(number)
+        card = json.loads(json.dumps(whole))
+        *way, last = ways[random.integers(len(ways))]
+        held = card
+        for key in way:
+            held = held[key]
+        if random.integers(3):
+            held[last] = UNFIT[random.integers(len(UNFIT))]
+        else:
+            del held[last]
+        (saved / CARD).write_text(json.dumps(card))
+        for read in (load_model, read_card):
+            try:
+                read(saved)
+            except CheckpointError:
+                refused += 1
+    assert refused > count / 4

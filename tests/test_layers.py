@@ -17,7 +17,7 @@ LAYERS = {
     "hiresattn.shapes": 0,
     "hiresattn.files": 1,
     "hiresattn.geometry": 1,
-    "hiresattn.option_types": 2,
+    "hiresattn.option_types": 1,
     "hiresattn.config": 2,
     "hiresattn.pyramid": 3,
     "hiresattn.datasets": 4,

@@ -117,9 +117,9 @@ class Subject:
         self.spans = []
         with open_pyramid(self.path) as pyramid:
             native = pyramid.native_tiles
-            if hasattr(native, "places"):
+            if hasattr(native, "ranges"):
                 for tile in self.tiles:
-                    self.spans += [(tile, self.path, *place) for place in native.places(*tile)]
+                    self.spans += [(tile, self.path, *place) for place in native.ranges(*tile)]
 
     def _files(self, place):
         """Files that hold what is to be damaged."""
