@@ -49,8 +49,7 @@ class _Json:
             if name not in known:
                 raise ConfigError(f"{where}: unknown key {name!r}{did_you_mean(name, known)}")
             if name in _NESTED:
-                nested = _NESTED[name]
-                value = nested(**value) if nested is Grid else nested.from_json(value, where)  # noqa: PLW2901
+                value = Grid(**value) if name == "grid" else _NESTED[name].from_json(value, where)  # noqa: PLW2901
             elif isinstance(value, list):
                 value = tuple(value)  # noqa: PLW2901
             made[name] = value
