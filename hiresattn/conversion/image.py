@@ -8,6 +8,7 @@ import numpy as np
 from hiresattn.errors import ReadError
 from hiresattn.geometry import check_region
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.pixels import taken_for
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,13 @@ class Image:
         if self.mark is None or not np.isfinite(self.mark):
             return data
         value = data.dtype.type(self.mark)
-        alike = data == value
+        low, high = taken_for(self.mark, data.dtype)
+        alike = (data >= low) & (data <= high)
         if valid is not None:
             alike &= valid
             np.copyto(data, value, where=~valid)
         if alike.any():
-            data[alike] = _next(value)
+            data[alike] = _next(low if value > 0 else high)
         return data
 
 

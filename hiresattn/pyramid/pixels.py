@@ -87,11 +87,31 @@ def _known(data: np.ndarray, nodata: float | None) -> np.ndarray | None:
     """Where values are neither nodata nor NaN nor infinite; None = everywhere, by their type."""
     known = None
     if nodata is not None and _representable(nodata, data.dtype):
-        known = data != data.dtype.type(nodata)
+        low, high = taken_for(nodata, data.dtype)
+        known = data != low if low == high else ~((data >= low) & (data <= high))
     if data.dtype.kind == "f":
         finite = np.isfinite(data)
         known = finite if known is None else finite & known
     return known
+
+
+def taken_for(nodata: float, dtype: np.dtype[Any]) -> tuple[Any, Any]:
+    """The least and the highest value of a type that is taken for a nodata value which the type can hold.
+
+    Of floats these are a few: nodata tags are decimal, and averages lose the last digits. As in GDAL, which takes
+    ``v`` for ``nodata`` where ``|v - nodata| < 2 eps |v + nodata|``, with the ``eps`` of float32.
+    """
+    value = dtype.type(nodata)
+    if dtype.kind != "f" or not value:
+        return value, value
+    size, eps = abs(float(value)), float(np.finfo(np.float32).eps)
+    inner, outer = size * (1 - 4 * eps / (1 + 2 * eps)), size * (1 + 4 * eps / (1 - 2 * eps))
+    least, most = dtype.type(inner), dtype.type(min(outer, float(np.finfo(dtype).max)))
+    if float(least) <= inner:
+        least = np.nextafter(least, dtype.type(np.inf))
+    if float(most) >= outer:
+        most = np.nextafter(most, dtype.type(0))
+    return (least, most) if value > 0 else (-most, -least)
 
 
 def _representable(value: float, dtype: np.dtype[Any]) -> bool:

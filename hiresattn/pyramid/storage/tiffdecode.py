@@ -40,7 +40,7 @@ def jpeg_decoder(tables: bytes | None, tile: tuple[int, int], samples: int, *, r
 
 
 def lerc_decoder(page: Any, what: str) -> Any:
-    """LERC has a mask in each tile: NaN marks what isn't valid, where the px can hold it."""
+    """LERC has a mask in each tile: of floats NaN marks what isn't valid, whole numbers are a masked array."""
     import imagecodecs
 
     tag = page.tags.get(_LERC_PARAMETERS)
@@ -55,10 +55,13 @@ def lerc_decoder(page: Any, what: str) -> Any:
     def decode(stored: bytes, _: int, __: np.ndarray | None) -> np.ndarray:
         data, mask = imagecodecs.lerc_decode(unpack(stored), masks=True)[:2]
         data = data if data.ndim == 3 else data[:, :, None]
-        if data.dtype.kind == "f" and mask is not None and not mask.all():
+        if mask is not None and not mask.all():
             if mask.ndim == 3 and mask.shape != data.shape:
                 mask = np.moveaxis(mask, 0, 2)
-            data = np.where(mask if mask.ndim == 3 else mask[:, :, None], data, data.dtype.type(np.nan))
+            known = np.broadcast_to(mask if mask.ndim == 3 else mask[:, :, None], data.shape).astype(bool)
+            if data.dtype.kind != "f":
+                return np.ma.MaskedArray(data, ~known)
+            data = np.where(known, data, data.dtype.type(np.nan))
         return data
 
     return decode

@@ -184,7 +184,7 @@ class TiffTiles(Tiles):
     def decode(
         self, level: int, row: int, column: int, stored: list[bytes | None], buffer: np.ndarray | None = None
     ) -> np.ndarray:
-        """The px of a whole tile; whatever the decoder raises."""
+        """The px of a whole tile, masked where its codec has a mask; whatever the decoder raises."""
         across = -(-self.shapes[level][1] // self.sides[level][1])
         down = -(-self.shapes[level][0] // self.sides[level][0])
         parts: list[np.ndarray] = []
@@ -199,7 +199,10 @@ class TiffTiles(Tiles):
                 if part.shape[2:] != (plane.samples,):
                     raise ValueError(f"it has {part.shape[2:]} bands, {plane.samples} were announced")
                 parts.append(part)
-        return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        if len(parts) == 1:
+            return parts[0]
+        masked = any(isinstance(part, np.ma.MaskedArray) for part in parts)
+        return np.asanyarray((np.ma.concatenate if masked else np.concatenate)(parts, axis=2))
 
     def close(self) -> None:
         """Let go of the file; the next read opens it again."""

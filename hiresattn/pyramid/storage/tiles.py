@@ -3,12 +3,13 @@
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from hiresattn.errors import ReadError, reason
-from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.pixels import Pixels, both_valid
 
 #: Two readers agree on a tile of a lossy format if its px differ by this much on average, of 255: decoders
 #: interpolate subsampled colour in different ways, which shows in single px only.
@@ -71,7 +72,7 @@ class Tiles(ABC):
             buffer: Memory for a whole tile ``[h w bands]``, which a decoder may use.
 
         Returns:
-            The px; perhaps ``buffer``.
+            The px; perhaps ``buffer``. A masked array where the codec itself says that some aren't valid.
 
         Raises:
             Exception: Whatever the decoder raises where it notices damage.
@@ -125,7 +126,10 @@ class Tiles(ABC):
         if data.shape != expected or data.dtype != self.dtype:
             found, announced = f"{data.shape} {data.dtype}", f"{expected} {self.dtype}"
             raise self.damaged(level, row, column, f"it decodes to {found} where {announced} was announced")
-        return self._partly(data, absent, self.bands_together(level)) if any(absent) else Pixels(data)
+        valid = ~np.ma.getmaskarray(data) if isinstance(data, np.ma.MaskedArray) else None
+        data = np.asarray(data)
+        pixels = self._partly(data, absent, self.bands_together(level)) if any(absent) else Pixels(data)
+        return pixels if valid is None else replace(pixels, valid=both_valid(pixels.valid, valid))
 
     def _partly(self, data: np.ndarray, absent: list[bool], together: int) -> Pixels:
         """A tile of which the file leaves out some groups of bands."""
@@ -151,17 +155,19 @@ class Tiles(ABC):
                 y1, x1 = min(y + height, top + rows), min(x + width, left + columns)
                 here = np.s_[y0 - y : y1 - y, x0 - x : x1 - x]
                 data[here] = tile.data[y0 - top : y1 - top, x0 - left : x1 - left]
-                if tile.missing_tiles:
+                if tile.valid is not None:
                     valid = np.ones((height, width, self.bands), bool) if valid is None else valid
-                    if tile.missing_by_band is None:
-                        valid[here] = False
-                        missing += 1
-                    else:
-                        valid[here][:, :, tile.missing_by_band > 0] = False
-                        missing += [*tile.missing_by_band, 1]
+                    known = tile.valid if tile.valid.ndim == 3 else tile.valid[:, :, None]
+                    valid[here] = known[y0 - top : y1 - top, x0 - left : x1 - left]
+                if tile.missing_tiles:
+                    lost = 1 if tile.missing_by_band is None else tile.missing_by_band
+                    missing[:-1] += lost
+                    missing[-1] += 1
         if valid is None:
             return Pixels(data)
-        if (missing == missing[-1]).all():
+        if not missing[-1]:
+            return Pixels(data, valid)
+        if (missing == missing[-1]).all() and (valid == valid[:, :, :1]).all():
             return Pixels(data, valid[:, :, 0], int(missing[-1]))
         return Pixels(data, valid, int(missing[-1]), missing[:-1])
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hiresattn.conversion import convert
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid import open_pyramid
 from tests.images import CRS, SHAPES, TILE, TRANSFORM, coded, write_geotiff, write_pyramid_tiff
@@ -492,3 +493,45 @@ def test_the_mask_of_a_lerc_tile_is_kept(tmp_path, compress, interleave):
         found = pyramid.read_masked(0, 0, 0, 300, 256)
     np.testing.assert_array_equal(found.data, image)
     assert np.array_equal(found.valid, np.isfinite(image[:, :, 0]))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("nodata", [-9999.0, 0.0, 1.0, -32768.0, 3e9, -1e38])
+def test_of_floats_nodata_is_what_gdal_takes_for_it(tmp_path, nodata, dtype):
+    import rasterio
+
+    inwards = np.dtype(dtype).type(1 if not nodata else 0)
+    beside = [np.dtype(dtype).type(nodata)]
+    for _ in range(12):
+        beside.append(np.nextafter(beside[-1], inwards))
+    values = np.array([*beside, nodata * (1 - 4e-7), nodata * (1 - 1e-6), 5, np.nan], dtype)
+    image = np.broadcast_to(values[None, :, None], (64, len(values), 1))
+    path = _raster(tmp_path / "scene.tif", image, nodata=nodata)
+    with rasterio.open(path) as raster, open_pyramid(path) as pyramid:
+        wanted = (raster.read_masks(1) > 0) & np.isfinite(image[:, :, 0])
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, *wanted.shape).valid, wanted)
+        target = tmp_path / "new.tif"
+        convert(pyramid, target)
+    with open_pyramid(target) as pyramid:
+        assert np.array_equal(pyramid.read_masked(0, 0, 0, *wanted.shape).valid, wanted)
+
+
+def test_masks_of_lerc_count_for_whole_numbers_too(tmp_path):
+    import imagecodecs
+    from tifffile import TiffWriter
+
+    image = np.random.default_rng(0).integers(0, 4000, (256, 256), np.uint16)
+    known = np.random.default_rng(1).random(image.shape) > 0.3
+    tiles = [np.s_[y : y + 128, x : x + 128] for y in (0, 128) for x in (0, 128)]
+    encoded = [imagecodecs.lerc_encode(image[at], masks=known[at], version=4) for at in tiles]
+    with TiffWriter(tmp_path / "scene.tif") as tif:
+        tif.write(
+            iter(encoded), shape=image.shape, dtype=image.dtype, tile=(128, 128), compression="lerc",
+            photometric="minisblack", extratags=[(33550, 12, 3, (1.0, 1.0, 0.0), True)],
+        )  # fmt: skip
+    with open_pyramid(tmp_path / "scene.tif") as pyramid:
+        found = pyramid.read_masked(0, 100, 90, 120, 140)
+        tile = pyramid.read_tile(0, 1, 0)
+    assert np.array_equal(found.valid, known[100:220, 90:230])
+    assert np.array_equal(found.data[found.valid][:, 0], image[100:220, 90:230][found.valid])
+    assert np.array_equal(tile.valid, known[128:, :128])
