@@ -64,6 +64,12 @@ _SHOWN = 5
         metavar="SHARE",
         help="Share that is kept for testing.",
     ),
+    click.option(
+        "--folds",
+        type=click.IntRange(min=2),
+        metavar="N",
+        help="Write a column fold too, for `train --fold` and `evaluate --fold`.",
+    ),
     options.seed,
 )
 @group(

@@ -4,12 +4,13 @@ import csv
 import io
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hiresattn.config import changed
+from hiresattn.datasets.cohort_notes import cohort_notes
 from hiresattn.datasets.example import SPLITS
 from hiresattn.datasets.headers import Header, read_headers
 from hiresattn.datasets.join import slides_in
@@ -22,15 +23,12 @@ from hiresattn.datasets.label_table import (
     read_label_table,
     without_contradictions,
 )
-from hiresattn.datasets.splits import drawn_splits
+from hiresattn.datasets.splits import drawn_folds, drawn_splits
 from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError, counted
 from hiresattn.files import atomic_write
 from hiresattn.option_types import check_types
 from hiresattn.pyramid.mpp import implausible
-
-#: Cases in a split below which a figure measured on it is rough.
-FEW = 30
 
 
 @dataclass(frozen=True)
@@ -53,8 +51,11 @@ class CohortOptions:
     """Share of the patients that validates, class by class, 0 to below 1."""
     test: float = 0.15
     """Share of the patients that is kept for testing."""
+    folds: int | None = None
+    """Folds of a cross-validation, in a column ``fold``, 2 or more: all but the test patients are in one; None = no
+    such column."""
     seed: int = 0
-    """Seed of the split."""
+    """Seed of the split and of the folds."""
     assume_mpp: float | None = None
     """µm per level-0 px of slides whose file and row don't say it; None = it stays unknown."""
     threads: int = min(os.cpu_count() or 1, 8)
@@ -68,6 +69,8 @@ class CohortOptions:
             raise ConfigError(
                 f"val and test are shares that leave some to train on; got {self.val:g} and {self.test:g}"
             )
+        if self.folds is not None and self.folds < 2:
+            raise ConfigError(f"a cross-validation has 2 folds or more; got {self.folds}")
         if self.assume_mpp is not None and (why := implausible(self.assume_mpp)):
             raise ConfigError(f"assume_mpp: {why}")
         if self.threads < 1:
@@ -113,6 +116,7 @@ class _Member:
     labelled: Labelled
     header: Header
     split: str = ""
+    fold: int | None = None
 
     @property
     def label(self) -> str:
@@ -172,7 +176,7 @@ def make_manifest(
     _check_labels(members, read, left_out)
     _split(members, read, chosen)
     case_column = ("group" if chosen.per_slide else "case_id") if "case" in read.columns else None
-    _write(output, members, case_column)
+    _write(output, members, case_column, folds=chosen.folds is not None)
     counts = _counts(members, per_slide=chosen.per_slide)
     columns = {what: name for what, name in read.columns.items() if (what, joined_by) != ("slide", "case")}
     return Cohort(
@@ -186,7 +190,7 @@ def make_manifest(
         mpp=_scales(members),
         scale_unknown=tuple(_unknown(one) for one in members if one.header.mpp is None),
         left_out={reason: tuple(names) for reason, names in left_out.items() if names},
-        notes=tuple(_notes(counts, case_column)),
+        notes=tuple(cohort_notes(counts, case_column)),
     )
 
 
@@ -238,23 +242,36 @@ def _check_labels(members: Sequence[_Member], table: LabelTable, left_out: LeftO
 
 
 def _split(members: Sequence[_Member], table: LabelTable, options: CohortOptions) -> None:
-    """Give each slide its split: the table's, or one that is drawn by case."""
+    """Give each slide its split, the table's, or one that is drawn by case; and its fold."""
     cases: dict[str, list[_Member]] = defaultdict(list)
     for one in members:
         cases[one.labelled.case].append(one)
     if any(one.labelled.row.split for one in members):
         for case, own in cases.items():
             _take_split(case, own, table)
+    else:
+        drawn = drawn_splits(_rarest(members, cases), options.val, options.test, options.seed)
+        for own, split in zip(cases.values(), drawn, strict=True):
+            for one in own:
+                one.split = split
+    if options.folds is None:
         return
+    folded = {case: own for case, own in cases.items() if own[0].split != "test"}
+    if options.folds > len(folded):
+        raise ConfigError(f"folds: {counted(len(folded), 'case')} can't be in {options.folds} folds")
+    drawn_by_case = drawn_folds(_rarest(members, folded), options.folds, options.seed)
+    for own, fold in zip(folded.values(), drawn_by_case, strict=True):
+        for one in own:
+            one.fold = fold
+
+
+def _rarest(members: Sequence[_Member], cases: Mapping[str, Sequence[_Member]]) -> list[tuple[str, str]]:
+    """Cases with the rarest of their classes."""
     count = Counter(one.label for one in members)
-    named = [
+    return [
         (case, min({one.label for one in own}, key=lambda label: (count[label], label)))
         for case, own in cases.items()
     ]
-    drawn = drawn_splits(named, options.val, options.test, options.seed)
-    for own, split in zip(cases.values(), drawn, strict=True):
-        for one in own:
-            one.split = split
 
 
 def _take_split(case: str, own: Sequence[_Member], table: LabelTable) -> None:
@@ -272,18 +289,22 @@ def _take_split(case: str, own: Sequence[_Member], table: LabelTable) -> None:
         one.split = split
 
 
-def _write(output: Path, members: Sequence[_Member], case_column: str | None) -> None:
+def _write(output: Path, members: Sequence[_Member], case_column: str | None, *, folds: bool) -> None:
     """Write the manifest, whole or not at all."""
     given = any(one.header.mpp_source == "given" for one in members)
     here = output.parent.resolve()  # what .. means there, where the folder is a link
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["path", "label", *filter(None, [case_column]), "split", *["mpp"] * given])
+    table.writerow(
+        ["path", "label", *filter(None, [case_column]), "split", *["fold"] * folds, *["mpp"] * given]
+    )
     for one in members:
         slide = Path(one.labelled.slide.path)
         row = [os.path.relpath(slide.parent.resolve() / slide.name, here), one.label]
         row += [] if case_column is None else [one.labelled.row.case]
         row.append(one.split)
+        if folds:
+            row.append("test" if one.fold is None else str(one.fold))
         if given:
             row.append(f"{one.header.mpp:g}" if one.header.mpp_source == "given" else "")
         table.writerow(map(csv_cell, row))
@@ -307,38 +328,3 @@ def _scales(members: Sequence[_Member]) -> dict[str, int]:
 
 def _unknown(one: _Member) -> str:
     return f"{one.name}: {one.header.mpp_source}" if one.header.mpp_source else one.name
-
-
-def _notes(counts: Mapping[str, Mapping[str, int]], case_column: str | None) -> Iterator[str]:
-    """What to expect of a small cohort, or of one without patients."""
-    what = "case" if case_column == "case_id" else "slide"
-    if case_column is None:
-        yield (
-            "No column names the patients, so each slide counts as one; where a patient has several, say which column "
-            "it is (case_column), or they may be in two splits"
-        )
-    alike: dict[str, list[str]] = defaultdict(list)
-    for label in counts:
-        alike["".join(label.split()).casefold()].append(label)
-    for labels in alike.values():
-        if len(labels) > 1:
-            yield f"{' and '.join(map(repr, labels))} are classes of their own; if they are one, write them alike"
-    total = {split: sum(own[split] for own in counts.values()) for split in SPLITS}
-    absent: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for label, own in counts.items():
-        absent[tuple(split for split in SPLITS if total[split] and not own[split])].append(label)
-    for splits, labels in absent.items():
-        if splits:
-            names = ", ".join(map(repr, labels[:5])) + (", …" if len(labels) > 5 else "")
-            why = (
-                "training needs one"
-                if "train" in splits
-                else "how well that is recognised stays unknown there"
-            )
-            yield f"No {what} of {names} is in {' or '.join(splits)}: {why}"
-    for split in SPLITS:
-        if not total[split]:
-            yield f"No {what} is in {split}"
-    few = [f"{counted(total[split], what)} in {split}" for split in SPLITS[1:] if 0 < total[split] < FEW]
-    if few:
-        yield f"{' and '.join(few)}: what is measured on fewer than {FEW} is rough"

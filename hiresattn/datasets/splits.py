@@ -23,18 +23,40 @@ def drawn_splits(cases: Sequence[tuple[str, str]], val: float, test: float, seed
     Returns:
         ``train``, ``val`` or ``test`` for each; every class has a case of ``train``.
     """
+    splits = ["train"] * len(cases)
+    for numbers in _by_class(cases, seed):
+        count = len(numbers)
+        validating = _share(val, count)
+        testing = _share(test, count - validating, count)
+        for at, number in enumerate(numbers[: validating + testing]):
+            splits[number] = "val" if at < validating else "test"
+    return splits
+
+
+def drawn_folds(cases: Sequence[tuple[str, str]], count: int, seed: int) -> list[int]:
+    """Draw the folds of a cross-validation, class by class, by a hash of seed and name.
+
+    Args:
+        cases: Name and class of each.
+        count: Folds.
+        seed: Of the draw.
+
+    Returns:
+        The fold of each, from 0. Their sizes differ by one at most, and so do the numbers of each class in them.
+    """
+    folds = [0] * len(cases)
+    for at, number in enumerate(number for numbers in _by_class(cases, seed) for number in numbers):
+        folds[number] = at % count
+    return folds
+
+
+def _by_class(cases: Sequence[tuple[str, str]], seed: int) -> list[list[int]]:
+    """Numbers of the cases of each class, in an order that seed and names decide."""
     classes: dict[str, list[tuple[bytes, int]]] = defaultdict(list)
     for number, (name, label) in enumerate(cases):
         rank = hashlib.sha256(f"{seed}|{name}".encode("utf-8", "surrogateescape")).digest()
         classes[label].append((rank, number))
-    splits = ["train"] * len(cases)
-    for ranked in classes.values():
-        count = len(ranked)
-        validating = _share(val, count)
-        testing = _share(test, count - validating, count)
-        for at, (_, number) in enumerate(sorted(ranked)[: validating + testing]):
-            splits[number] = "val" if at < validating else "test"
-    return splits
+    return [[number for _, number in sorted(ranked)] for _, ranked in sorted(classes.items())]
 
 
 def _share(share: float, left: int, count: int | None = None) -> int:

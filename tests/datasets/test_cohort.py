@@ -195,6 +195,24 @@ def test_the_split_of_the_table_wins_and_must_be_whole(tmp_path, make):
         make(rows, per_slide=True)
 
 
+def test_patients_that_are_not_for_testing_are_in_folds(tmp_path, make):
+    for patient in range(12):
+        for number in range(2):
+            slide(tmp_path / "slides" / f"{patient}_{number}.tif")
+    rows = [["patient", "label"], *([str(n), "lh"[n % 2]] for n in range(12))]
+    make(rows, val=0.0, test=0.34, folds=4)
+    output = tmp_path / "out" / "cohort.csv"
+    folds = {row["case_id"]: row["fold"] for row in rows_of(output)}
+    assert {row["case_id"]: row["fold"] for row in rows_of(output)[::-1]} == folds
+    assert Counter(folds.values()) == {"0": 2, "1": 2, "2": 2, "3": 2, "test": 4}
+    examples = read_manifest(output, labels=True, fold=2)
+    assert Counter((e.label, e.split) for e in examples) == {
+        (label, split): count for label in "lh" for split, count in (("train", 6), ("val", 2), ("test", 4))
+    }
+    with pytest.raises(ConfigError, match="8 cases can't be in 9 folds"):
+        make(rows, val=0.0, test=0.34, folds=9)
+
+
 def test_small_cohorts_are_told_what_they_can_not_say(tmp_path, make):
     for number in range(8):
         slide(tmp_path / "slides" / f"{number}.tif")

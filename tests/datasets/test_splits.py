@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.splits import drawn_splits, with_validation
+from hiresattn.datasets.splits import drawn_folds, drawn_splits, with_validation
 from hiresattn.errors import ConfigError
 
 
@@ -36,6 +36,22 @@ def test_a_draw_depends_on_names_and_seed_and_not_on_the_order():
     drawn = dict(zip(cases, drawn_splits(cases, 0.25, 0.25, seed=1), strict=True))
     assert dict(zip(cases[::-1], drawn_splits(cases[::-1], 0.25, 0.25, seed=1), strict=True)) == drawn
     assert drawn_splits(cases, 0.25, 0.25, seed=2) != list(drawn.values())
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+def test_folds_have_the_same_number_of_cases_of_each_class_and_do_not_depend_on_the_order(folds):
+    cases = [
+        (f"{label}{number}", label)
+        for label, count in (("a", 7), ("b", 12), ("c", 1))
+        for number in range(count)
+    ]
+    drawn = drawn_folds(cases, folds, seed=3)
+    for label in "abc":
+        count = Counter(fold for fold, (_, own) in zip(drawn, cases, strict=True) if own == label)
+        assert max(count[n] for n in range(folds)) - min(count[n] for n in range(folds)) <= 1
+    sizes = [drawn.count(n) for n in range(folds)]
+    assert max(sizes) - min(sizes) <= 1
+    assert drawn_folds(cases[::-1], folds, seed=3) == drawn[::-1]
 
 
 def test_groups_and_images_stay_whole_where_a_share_validates():
