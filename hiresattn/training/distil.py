@@ -14,13 +14,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hiresattn.card import Card
+from hiresattn.card import Card, read_card
 from hiresattn.checkpoint import load_model, update_training
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.evaluation.run import evaluate
 from hiresattn.inference.locate import locate, located
+from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
 from hiresattn.training.log import EpochRecord
@@ -44,6 +45,8 @@ from hiresattn.training.state import STATE, check_folder
 COARSE_BATCH = 3
 #: Learning rates of the teacher's and the search's training, as shares of the coarse encoder's.
 TEACHER_LR, SEARCH_LR = 2 / 3, 0.5
+#: An epoch of a head on features costs next to nothing: it has this many times more of them.
+HEAD_EPOCHS = 4
 #: Budgets, in glimpses, at which the card has the accuracy: those that an image has finest regions for.
 BUDGETS = (4, 8, 16, 32, 64)
 #: Directory of the steps' models, in that of the model.
@@ -103,8 +106,12 @@ def distil(
     steps = folder / STEPS
     if overwrite and not resume and steps.is_dir():
         shutil.rmtree(steps)
-    begun = earlier_card(options, steps / "teacher-1" if resume else None)
-    _check_epochs(begun if resume else None, options)
+    first, on_features = steps / "teacher-1", options.features is not None
+    if on_features:
+        yield from _feature_teacher(examples, first, options, resume=resume, on_message=on_message)
+        options = _as_features(options, read_card(first))
+    begun = earlier_card(options, first if resume or on_features else None)
+    _check_epochs(begun if resume else None, options, HEAD_EPOCHS if on_features else 1)
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
     )  # the side of its crops
@@ -116,7 +123,7 @@ def distil(
         raise ConfigError(
             f"no image to train on is larger than a finest region ({finest_side(options)} px): nothing to search"
         )
-    groups = size_groups(known)
+    groups = [] if on_features else size_groups(known)
     plan = _Plan(
         [*(f"teacher {n}" for n in range(1, len(groups) + 1)), "regions", "coarse", "search"], progress
     )
@@ -131,7 +138,7 @@ def distil(
         plan.done(step)
 
     before = options.init_from
-    found: list[tuple[float, Path]] = []
+    found = [(float(begun.training.get("val_accuracy") or 0), first)] if on_features and begun else []
     for number, group in enumerate(groups):
         path = steps / f"teacher-{number + 1}"
         part = examples_in(group) + validating_images(val, group)
@@ -154,14 +161,46 @@ def distil(
     progress(1.0, "calibration")
 
 
-def _check_epochs(begun: Card | None, options: TrainOptions) -> None:
+def _check_epochs(begun: Card | None, options: TrainOptions, times: int) -> None:
     """Refuse to go on with another number of epochs: each step builds on what the one before it had learnt."""
     there = begun and begun.training.get("options", {}).get("epochs")
+    there = there and there // times
     if there not in (None, options.epochs):
         raise ConfigError(
             f"epochs is {there} there and {options.epochs} here, and the steps of a recipe build on each other; resume "
             "with the same, or overwrite"
         )
+
+
+def _feature_teacher(
+    examples: Sequence[Example],
+    path: Path,
+    options: TrainOptions,
+    *,
+    resume: bool,
+    on_message: Callable[[str], None],
+) -> Iterator[StepRecord]:
+    """Train a head on features of all regions: the teacher of an encoder that stays as it is. It takes seconds."""
+    if resume and (path.parent / "regions.csv").exists():
+        return
+    name = options.name or path.parent.parent.resolve().name
+    own = replace(options, recipe=None, name=name, epochs=HEAD_EPOCHS * options.epochs)
+    for record in fit_features(examples, path, own, overwrite=True, on_message=on_message):
+        yield StepRecord("teacher 1", record)
+
+
+def _as_features(options: TrainOptions, card: Card) -> TrainOptions:
+    """How the student is trained whose teacher is a head on features: on crops like theirs, by their encoder."""
+    rule = card.config.input
+    return replace(
+        options,
+        features=None,
+        encoder=card.config.encoder,
+        freeze_encoder=True,
+        crop_size=rule.size,
+        finest=card.config.finest,
+        mpp=rule.mpp or "off",
+    )
 
 
 def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str | None) -> TrainOptions:

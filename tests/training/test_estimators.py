@@ -421,8 +421,9 @@ def _sides(count, split="train", side=64):
         yield Example(image, "left" if number % 2 else "right", split)
 
 
-@pytest.mark.parametrize("estimator", CHOICES["estimator"])
-@pytest.mark.parametrize("stop", [False, True])
+@pytest.mark.parametrize(
+    ("estimator", "stop"), list(zip(CHOICES["estimator"], itertools.cycle([False, True]), strict=False))
+)
 def test_every_estimator_trains_resumes_bit_by_bit_and_says_how_varied_it_chose(tmp_path, estimator, stop):
     options = TrainOptions(
         epochs=2, batch_size=8, threads=0, device="cpu", crop_size=16, k=(3,), grid=3, fraction=0.5,

@@ -10,15 +10,19 @@ from safetensors.torch import load_file, save_file
 
 from hiresattn import classify, evaluate, load_model, register_encoder, train
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.inference.extract import extract
 from hiresattn.inference.locate import located
+from hiresattn.training.distil import HEAD_EPOCHS, distil
 from hiresattn.training.features import fit_features
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.presets import RECIPES
 from tests.encoders import write_encoder
 
 CLASSES = ("plain", "bright", "dark")
-OPTIONS = TrainOptions(epochs=50, batch_size=8, lr=1e-2, device="cpu", threads=0)
+CPU = {"device": "cpu", "threads": 0}
+OPTIONS = TrainOptions(epochs=50, batch_size=8, lr=1e-2, **CPU)
 
 
 class Means(torch.nn.Module):
@@ -96,6 +100,41 @@ def test_several_labels_are_learnt_too(cohort, tmp_path):
     model = load_model(tmp_path / "model")
     assert model.config.multi_label
     assert model.training["val_accuracy"] >= 0.9
+
+
+def test_a_head_on_features_is_a_teacher_whose_encoder_stays(cohort, tmp_path):
+    _, examples, options = cohort
+    options = replace(RECIPES["distil"], features=options.features, background="plain", epochs=1, **CPU)
+    few = [*examples[:9], *examples[36:39]]
+    steps = [record.step for record in distil(few, tmp_path / "model", options)]
+    assert steps == [*["teacher 1"] * HEAD_EPOCHS, "coarse", "search"]
+    model, teacher = (load_model(tmp_path / name) for name in ("model", "model/steps/teacher-1"))
+    assert replace(model.config.input, channels=None) == teacher.config.input
+    for name, value in teacher.net.encoder.state_dict().items():
+        assert torch.equal(model.net.encoder.state_dict()[name], value)
+    facts = model.training["distilled"]
+    assert facts["teacher"]["accuracy"] == teacher.training["val_accuracy"]
+    assert list(distil(few, tmp_path / "model", options, resume=True)) == []
+    with pytest.raises(ConfigError, match="epochs is 1 there and 2 here"):
+        next(distil(few, tmp_path / "model", replace(options, epochs=2), resume=True))
+
+
+@pytest.mark.slow
+def test_a_head_on_features_teaches_where_to_look(cohort, tmp_path):
+    _, examples, options = cohort
+    how = {"features": options.features, "background": "plain", "epochs": 12, "lr": 1e-2, "batch_size": 8}
+    for _ in distil(examples, tmp_path / "model", replace(RECIPES["distil"], **how, **CPU)):
+        pass
+    facts = load_model(tmp_path / "model").training["distilled"]
+    assert facts["teacher"]["accuracy"] >= 0.9
+    assert facts["student"]["accuracy"] >= 0.9
+    right = []
+    for row in read_manifest(tmp_path / "model" / "steps" / "regions.csv"):
+        odd = np.abs(np.asarray(Image.open(row.source))[..., 0].astype(int) - 100) > 50
+        sure = zip(row.boxes or (), row.box_confidence or (), strict=True)
+        right += [odd[y : y + h, x : x + w].all() for (y, x, h, w), p in sure if p > 0.5]
+    assert len(right) >= 20
+    assert np.mean(right) > 0.9
 
 
 def test_training_from_a_manifest_with_features_is_training(cohort, tmp_path):
