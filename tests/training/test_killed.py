@@ -60,7 +60,7 @@ def _same(one, other):
 @pytest.mark.parametrize(
     "more",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         {
             "accumulate": 2,
             "schedule": "cosine",
@@ -68,13 +68,16 @@ def _same(one, other):
             "jitter": 0.1,
             "class_weights": "balanced",
         },
-        {
-            "estimator": "reinforce",
-            "optimizer": "adam",
-            "schedule": "step",
-            "weight_decay": 1e-3,
-            "select": "best",
-        },
+        pytest.param(
+            {
+                "estimator": "reinforce",
+                "optimizer": "adam",
+                "schedule": "step",
+                "weight_decay": 1e-3,
+                "select": "best",
+            },
+            marks=pytest.mark.slow,
+        ),
         {"estimator": "reinforce-loo", "accumulate": 3, "warm_up": 0.5, "normalize_scores": True},
         {"coarse_encoder": True, "epoch_images": 7},
     ],

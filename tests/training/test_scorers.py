@@ -39,7 +39,7 @@ def _spots(count, side=128, split="train"):
 @pytest.mark.parametrize("scorer", ["mask", "saol", "ltpa", "oaa", "evidence", "random"])
 def test_a_training_with_any_scorer_resumes_bit_by_bit_and_its_model_says_which(tmp_path, scorer):
     options = replace(QUICK, scorer=scorer, cutmix=0.5 if scorer == "saol" else 0.0)
-    examples = _spots(16) + _spots(8, split="val")
+    examples = _spots(8) + _spots(4, split="val")
     records = list(fit(examples, tmp_path / "whole", options))
     assert len(records) == 3
     assert 0 < records[-1].open <= 1

@@ -171,6 +171,7 @@ def test_a_box_is_turned_with_its_image(turn):
     assert turn.stored([y, x, height, width], whole) == list(box)
 
 
+@pytest.mark.slow
 def test_boxes_teach_where_to_look(tmp_path):
     """A spot that images alone hardly teach in so few steps; with boxes the model goes there at once."""
     rng = np.random.default_rng(0)
