@@ -116,6 +116,7 @@ if TYPE_CHECKING:
 )
 @group("Run", options.batch_images, options.threads, workers.shard)
 @click.pass_context
+@workers.cluster
 def classify(
     ctx: click.Context,
     /,
@@ -142,6 +143,7 @@ def classify(
     overwrite: bool,
     per_source: bool,
     shard: "Shard | None",
+    cluster: workers.Cluster | None,
     **settings: Any,
 ) -> None:
     """Classify images: one line per image, or per case where a manifest names cases.
@@ -157,18 +159,11 @@ def classify(
     if shard is not None and not dry_run:
         output = workers.shard_output(output, shard)
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
-    sources = windows(sources, regions, bbox, aoi)
-    if not per_source:
-        from hiresattn.datasets.cases import cases_of
-
-        sources = cases_of(sources)
+    sources = _cases(names, split, root, label_column, (regions, bbox, aoi), per_source=per_source)
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.card import read_card
-    from hiresattn.datasets.scales import with_scales
-    from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.records_file import RecordsFile
@@ -199,26 +194,45 @@ def classify(
             workers.note_shard(file, shard, everything, len(sources) - len(left), loaded, kept)
         for one in pictures if len(left) < len(sources) else ():
             one.keep(sources, left)
-        usable = with_scales(
-            [source for source in left if not isinstance(source, Unusable)],
-            loaded.config.input.mpp,
-            settings["mpp"],
-            settings["assume_mpp"],
-        )
-        records = classify_all(usable, loaded, **chosen)
+        if cluster is None:
+            found = _in_order(left, lambda usable: classify_all(usable, loaded, **chosen), loaded, kept)
+        else:
+            client = stack.enter_context(cluster.connected())
+            ordered = file is None or bool(pictures)
+            work = workers.classifying(client, (model, loaded), kept, cluster, ordered=ordered)
+            found = _in_order(left, work, loaded, kept) if ordered else _as_done(left, work, loaded, kept)
         counts = Counts(there=len(sources) - len(left))
         put = _printer(left, loaded, as_json=as_json) if file is None else file.write
         wanted = ctx.obj >= 0 and not (file is None and on_terminal())
         update = stack.enter_context(progress_bar("Classifying", len(left), wanted=wanted))
-        for source, record in _in_order(left, records, loaded):
+        for source, record in found:
             put(record, source)
             report(record, ctx.obj)
             counts.add(record)
             for one in pictures if record.status != "error" else ():
                 one.draw(record)
-            found = record.class_name or "|".join(record.labels or ()) or record.status
-            update(counts.done, f"{counts.done} of {len(left)}, {found}")
+            said = record.class_name or "|".join(record.labels or ()) or record.status
+            update(counts.done, f"{counts.done} of {len(left)}, {said}")
+        if cluster is not None and file is not None:
+            file.sort(sources)
     ctx.exit(_ended(counts, layers, ctx.obj))
+
+
+def _cases(
+    names: tuple[str, ...],
+    split: str | None,
+    root: str | None,
+    label_column: str | None,
+    asked: Any,
+    *,
+    per_source: bool,
+) -> "list[Source]":
+    """What is to be classified: the windows asked for of the sources named, and those of one case together."""
+    from hiresattn.datasets.cases import cases_of
+
+    sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
+    sources = windows(sources, *asked)
+    return sources if per_source else cases_of(sources)
 
 
 def _pictures(
@@ -298,11 +312,43 @@ def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
     return counts.exit_status
 
 
+def _usable(sources: "list[Source]", model: "Card", options: "ClassifyOptions") -> "list[Source]":
+    """The sources that can be looked at, with their scales."""
+    from hiresattn.datasets.scales import with_scales
+    from hiresattn.datasets.sources import Unusable
+
+    usable = [source for source in sources if not isinstance(source, Unusable)]
+    return with_scales(usable, model.config.input.mpp, options.mpp, options.assume_mpp)
+
+
 def _in_order(
-    sources: "list[Source]", records: "Iterator[Record]", model: "Card"
+    sources: "list[Source]",
+    work: "Callable[[list[Source]], Iterator[Record]]",
+    model: "Card",
+    options: "ClassifyOptions",
 ) -> "Iterator[tuple[Source, Record]]":
     """The sources with their records, those that can't be used with an error, in order."""
     from hiresattn.datasets.sources import Unusable
 
+    records = work(_usable(sources, model, options))
     for source in sources:
         yield source, error_record(source, model) if isinstance(source, Unusable) else next(records)
+
+
+def _as_done(
+    sources: "list[Source]",
+    work: "Callable[[list[Source]], Iterator[tuple[int, Record]]]",
+    model: "Card",
+    options: "ClassifyOptions",
+) -> "Iterator[tuple[Source, Record]]":
+    """The same in the order in which records come; each comes with its position among those that can be used."""
+    from hiresattn.datasets.sources import Unusable
+
+    places = []
+    for source in sources:
+        if isinstance(source, Unusable):
+            yield source, error_record(source, model)
+        else:
+            places.append(source)
+    for number, record in work(_usable(sources, model, options)):
+        yield places[number], record

@@ -49,6 +49,10 @@ class CheckpointError(HiresattnError, ValueError):
     """A model directory is damaged, foreign, or of another configuration."""
 
 
+class ClusterError(HiresattnError, ConnectionError):
+    """A scheduler or its workers can't be reached, or were lost; what was finished is kept."""
+
+
 class BackendMissingError(HiresattnError, ImportError):
     """An optional package is needed and not installed; the message gives the command that installs it."""
 

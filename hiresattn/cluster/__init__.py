@@ -1,1 +1,4 @@
 """Runs of many processes: shards for job arrays, and dask.distributed."""
+
+from hiresattn.cluster.merge import merge as merge
+from hiresattn.cluster.run import classify as classify

@@ -95,7 +95,7 @@ def classify_all(
     session = start_session(model, chosen)
     if chosen.on_error == "raise" and isinstance(listed, Sized) and len(listed) > 1:
         listed = with_scales(listed, session.model.config.input.mpp, chosen.mpp, chosen.assume_mpp)
-    return _records(listed, session)
+    return classify_in(session, listed)
 
 
 @dataclass
@@ -111,7 +111,8 @@ class _Turn:
         return self.record is not None or self.error is not None
 
 
-def _records(sources: Iterable[Any], session: Session) -> Iterator[Record]:
+def classify_in(session: Session, sources: Iterable[Any]) -> Iterator[Record]:
+    """Classify images with a session that was started: see ``classify_all``."""
     options = session.options
     if isinstance(sources, Sequence) and not options.per_source:
         sources = cases_of(sources)

@@ -3,10 +3,11 @@
 import json
 import math
 import os
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import Lock
@@ -119,10 +120,27 @@ class LinesFile:
 
     def keep(self, wanted: list[dict[str, Any]]) -> None:
         """Keep only these of the lines ``held``: the file is written anew, whole or not at all."""
+        self._write_anew((json_line(value) + "\n").encode("ascii") for value in wanted)
+        self.held = wanted
+
+    def sort(self, key: Callable[[dict[str, Any]], int]) -> None:
+        """Put the lines in the order of a key; the file is written anew, whole or not at all."""
+        if self._plain:
+            return
+        places = []
+        with self.path.open("rb") as file:
+            start = 0
+            for line in file:
+                places.append((key(json.loads(line)), start))
+                start += len(line)
+            if places != sorted(places):
+                self._write_anew(_lines_at(file, [start for _, start in sorted(places)]))
+
+    def _write_anew(self, lines: Iterable[bytes]) -> None:
         beside = self.path.with_name(f".{self.path.name[:64]}.kept")
         try:
             with beside.open("wb") as file:
-                file.writelines((json_line(value) + "\n").encode("ascii") for value in wanted)
+                file.writelines(lines)
             os.close(self._file)
             self._file = -1
             beside.replace(self.path)
@@ -132,7 +150,6 @@ class LinesFile:
             raise WriteError(f"{self.path}: can't be written ({error.strerror}); check its folder") from error
         finally:
             beside.unlink(missing_ok=True)
-        self.held = wanted
 
     def close(self) -> None:
         """Close the file, and let others write it."""
@@ -182,6 +199,12 @@ class LinesFile:
                 self.held.append(value)
                 end += len(line)
         return end
+
+
+def _lines_at(file: BinaryIO, starts: Iterable[int]) -> Iterator[bytes]:
+    for start in starts:
+        file.seek(start)
+        yield file.readline()
 
 
 def refuse_filled(path: str | os.PathLike[str], *, resume: bool, overwrite: bool) -> None:

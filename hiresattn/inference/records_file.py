@@ -95,6 +95,13 @@ class RecordsFile:
         """Add the record of a source, which is on disk when this returns."""
         self._lines.write(record.to_json() | {"key": self.key(source)})
 
+    def sort(self, sources: Iterable[Any]) -> None:
+        """Put the records in the order of their sources, where they came as they were ready; others come last."""
+        order: dict[Any, int] = {}
+        for at, source in enumerate(sources):
+            order.setdefault(self.key(source), at)
+        self._lines.sort(lambda line: order.get(line.get("key"), len(order)))
+
     def close(self) -> None:
         """Close the file, and let others write it."""
         self._lines.close()
