@@ -26,6 +26,7 @@ from hiresattn_cli.locate import locate
 from hiresattn_cli.merge import merge
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
 from hiresattn_cli.report import report
+from hiresattn_cli.status import status
 from hiresattn_cli.train import train
 from hiresattn_cli.view import view
 
@@ -84,6 +85,7 @@ for _command in (
     evaluate,
     locate,
     merge,
+    status,
     export,
     report,
     view,

@@ -2,3 +2,4 @@
 
 from hiresattn.cluster.merge import merge as merge
 from hiresattn.cluster.run import classify as classify
+from hiresattn.cluster.status import status as status
