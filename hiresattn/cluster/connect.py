@@ -1,6 +1,7 @@
 """Schedulers of dask.distributed: found, or started here; and what their workers offer."""
 
 import logging
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from hiresattn.errors import BackendMissingError, ClusterError, ConfigError
 
 #: Wait for a scheduler, and for its first worker, s.
 _WAIT = 60
+#: How often workers are looked for, s.
+_TICK = 0.2
 
 
 def distributed() -> Any:
@@ -82,16 +85,17 @@ def check_workers(client: Any, resources: Mapping[str, float] | None) -> None:
         ClusterError: If there is no worker.
         ConfigError: If none has the resources.
     """
-    try:
-        client.wait_for_workers(1, timeout=_WAIT)
-    except TimeoutError as error:
-        raise ClusterError(
-            f"{client.scheduler.address}: no worker came within {_WAIT} s; start some with `dask worker "
-            f"{client.scheduler.address} --nthreads 1`"
-        ) from error
+    deadline = time.monotonic() + _WAIT
+    while not (found := client.scheduler_info(n_workers=-1)["workers"]):
+        if time.monotonic() > deadline:
+            raise ClusterError(
+                f"{client.scheduler.address}: no worker came within {_WAIT} s; start some with `dask worker "
+                f"{client.scheduler.address} --nthreads 1`"
+            )
+        time.sleep(_TICK)
     if not resources:
         return
-    offered = [one.get("resources") or {} for one in client.scheduler_info(n_workers=-1)["workers"].values()]
+    offered = [one.get("resources") or {} for one in found.values()]
     if not any(all(has.get(name, 0) >= amount for name, amount in resources.items()) for has in offered):
         asked = " and ".join(f"{name}={amount:g}" for name, amount in resources.items())
         kinds = sorted({", ".join(f"{k}={v:g}" for k, v in has.items()) or "nothing" for has in offered})
