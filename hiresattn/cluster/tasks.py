@@ -6,6 +6,8 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import CancelledError
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +91,7 @@ class Tasks:
         self._function = function
         self._care = care
         self._name = f"hiresattn-{uuid.uuid4().hex[:12]}"
+        self._topic = self._name if care.timeout is not None else None
         self._events: queue.SimpleQueue[tuple[str, Any, Any]] = queue.SimpleQueue()
         self._running: dict[str, _Task] = {}
         self._again: deque[_Task] = deque()
@@ -113,10 +116,8 @@ class Tasks:
             Exception: What the function raised.
         """
         check_workers(self._client, self._care.resources)
-        topic = self._name if self._care.timeout is not None else None
-        if topic is not None:
-            self._client.subscribe_topic(topic, lambda event: self._events.put(("started", event[1], None)))
-        done = self._done(enumerate(cases), topic, ordered=ordered)
+        self._listen()
+        done = self._done(enumerate(cases), ordered=ordered)
         try:
             yield from _in_order(done) if ordered else done
         finally:
@@ -124,19 +125,24 @@ class Tasks:
             self._running = {}
             if self._client.status == "running":
                 self._client.cancel(futures, force=True)
-                if topic is not None:
-                    self._client.unsubscribe_topic(topic)
+                if self._topic is not None:
+                    self._client.unsubscribe_topic(self._topic)
 
-    def _done(
-        self, cases: Iterator[tuple[int, Any]], topic: str | None, *, ordered: bool
-    ) -> Iterator[tuple[int, Any]]:
+    def _listen(self) -> None:
+        """Hear when tasks begin."""
+        if self._topic is not None:
+            self._client.subscribe_topic(
+                self._topic, lambda event: self._events.put(("started", event[1], None))
+            )
+
+    def _done(self, cases: Iterator[tuple[int, Any]], *, ordered: bool) -> Iterator[tuple[int, Any]]:
         """The results as they come."""
         more, latest = True, -1
         undone: set[int] = set()
         while more or self._running or self._again or self._suspects:
             while len(self._running) < self._room():
                 if self._again:
-                    self._submit(self._again.popleft(), topic)
+                    self._submit(self._again.popleft())
                     continue
                 far = ordered and latest - min(undone, default=latest) > _WAITING * self._width
                 item = next(cases, None) if more and not far else None
@@ -145,38 +151,40 @@ class Tasks:
                     break
                 latest = item[0]
                 undone.add(latest)
-                self._submit(_Task(*item), topic)
+                self._submit(_Task(*item))
             if not self._running and self._suspects:
                 task = self._suspects.popleft()
                 task.alone = True
-                self._submit(task, topic)
+                self._submit(task)
             for number, result in self._next():
                 undone.discard(number)
                 yield number, result
 
     def _room(self) -> int:
         """Tasks at a time, for the workers that there are."""
+        if self._client.status != "running":
+            return 0
         if time.monotonic() - self._looked > _TICK or not self._width:
-            try:
+            with suppress(OSError):  # the scheduler is being lost
                 self._width = max(1, _PER_THREAD * sum(self._client.nthreads().values()))
-            except (OSError, RuntimeError):  # the scheduler is lost, which its futures say
-                self._width = max(1, self._width)
             self._looked = time.monotonic()
         return self._width
 
-    def _submit(self, task: _Task, topic: str | None) -> None:
+    def _submit(self, task: _Task) -> None:
         self._submitted += 1
         key = f"{self._name}-{task.number}-{self._submitted}"
         task.started = None
         resources = dict(self._care.resources) if self._care.resources else None
         task.future = self._client.submit(
-            self._function, task.case, topic, key=key, pure=False, retries=0, resources=resources
+            self._function, task.case, self._topic, key=key, pure=False, retries=0, resources=resources
         )
         self._running[key] = task
         task.future.add_done_callback(lambda future: self._events.put(("done", future.key, future.status)))
 
     def _next(self) -> Iterator[tuple[int, Any]]:
         """What came of the next event, and of cases that run too long."""
+        if self._client.status != "running":
+            self._reconnect()
         try:
             what, told, status = self._events.get(timeout=_TICK)
         except queue.Empty:
@@ -194,7 +202,11 @@ class Tasks:
 
     def _ended(self, task: _Task, status: str) -> Iterator[tuple[int, Any]]:
         if status == "finished":
-            result = task.future.result()
+            try:
+                result = task.future.result()
+            except (OSError, CancelledError):  # its scheduler was lost before it could be fetched
+                self._again.append(task)
+                return
             task.future.release()
             yield task.number, result
             return
@@ -247,6 +259,7 @@ class Tasks:
                 )
             time.sleep(_TICK)
         check_workers(self._client, self._care.resources)
+        self._listen()
         self._again.extendleft(sorted(self._running.values(), key=lambda task: -task.number))
         self._running = {}
 
