@@ -157,11 +157,18 @@ class _Job:
         top, left = row * has.tile_height, column * has.tile_width
         bottom, right = top + data.shape[0], left + data.shape[1]
         height, width = out.shape[1:3]
+        # Of bands that are stored as planes, each for itself: NumPy's loop over three bands a px is slow.
+        bands = [slice(None)] if data.flags.c_contiguous else [slice(b, b + 1) for b in range(data.shape[2])]
         for crop in self.feed_crop[self.feed_start[number] : self.feed_start[number + 1]]:
             y, x = self.starts[crop]
             y0, x0 = max(y, top), max(x, left)
             y1, x1 = min(y + height, bottom), min(x + width, right)
-            out[crop, y0 - y : y1 - y, x0 - x : x1 - x] = data[y0 - top : y1 - top, x0 - left : x1 - left]
+            to, part = (
+                out[crop, y0 - y : y1 - y, x0 - x : x1 - x],
+                data[y0 - top : y1 - top, x0 - left : x1 - left],
+            )
+            for band in bands:
+                to[..., band] = part[..., band]
         return tile.missing_tiles
 
     def _buffer(self) -> np.ndarray | None:

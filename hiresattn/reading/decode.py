@@ -44,7 +44,7 @@ class Decoded(NamedTuple):
     """The px of one read that the model takes."""
 
     data: np.ndarray
-    """``[h w c]``, in this machine's byte order."""
+    """``[h w c]``, in this machine's byte order; in C order, or a view of planes ``[c h w]`` in C order."""
     valid: np.ndarray
     """Bool ``[h w]``, True = measured; or ``ALL_VALID``."""
     missing: int
@@ -139,9 +139,9 @@ class ImageReader:
                 f"columns {x} to {x + width}; without strict it counts as not measured"
             )
         data = taken_bands(pyramid, pixels.data, pixels.valid, self.config.bands)
-        data = np.require(data, computable(data.dtype), ["C", "W"])
+        data = _arranged(data)
         if read.tile is not None and self._cache.limit > 0 and _holds_more(data):
-            data = data.copy()  # a kept tile must not hold a larger array
+            data = data.copy("K")  # a kept tile must not hold a larger array
         valid = (
             ALL_VALID
             if pixels.valid is None or pixels.valid.all()
@@ -194,6 +194,14 @@ def largest_tile(pyramid: Pyramid) -> int:
     """Bytes of the largest decoded tile."""
     px = max(level.tile_height * level.tile_width for level in pyramid.levels)
     return px * pyramid.channels * pyramid.dtype.itemsize
+
+
+def _arranged(data: np.ndarray) -> np.ndarray:
+    """Px ``[h w c]`` as the kernels take them: bands of uint8 that are stored as planes stay so."""
+    planes = data.transpose(2, 0, 1)
+    if data.dtype == np.uint8 and planes.flags.c_contiguous and not data.flags.c_contiguous:
+        return np.require(planes, None, ["C", "W"]).transpose(1, 2, 0)
+    return np.require(data, computable(data.dtype), ["C", "W"])
 
 
 def _holds_more(data: np.ndarray) -> bool:

@@ -95,6 +95,42 @@ def copy_uint8(
 
 
 @kernel
+def copy_planes(
+    data: np.ndarray,
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    corners: np.ndarray,
+    crops: np.ndarray,
+    table: np.ndarray,
+    pixels: np.ndarray,
+    coverage: np.ndarray,
+) -> None:
+    """As ``copy_uint8``, for a tile whose bands are stored one after another: ``data`` is uint8 ``[c h w]``."""
+    channels, height, width = data.shape
+    size = coverage.shape[1]
+    masked = valid.shape[0] > 0
+    for crop in crops:
+        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
+        first, last = max(-left, 0), min(width - left, size)
+        for y in range(max(-top, 0), min(height - top, size)):
+            for channel in range(channels):
+                line = data[channel, top + y, left + first : left + last]
+                row, scaled = pixels[crop, channel, y, first:last], table[channel]
+                for x in range(row.size):
+                    row[x] = scaled[line[x]]
+            cover = coverage[crop, y, first:last]
+            for x in range(cover.size):
+                cover[x] = 1.0
+            if masked:
+                for x in range(first, last):
+                    if not valid[top + y, left + x]:
+                        coverage[crop, y, x] = 0.0
+                        for channel in range(channels):
+                            pixels[crop, channel, y, x] = 0.0
+
+
+@kernel
 def copy_scaled(
     data: np.ndarray,
     valid: np.ndarray,

@@ -7,7 +7,7 @@ import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import copy_planes, copy_scaled, copy_uint8, finish
 from hiresattn.reading.plan import Read
 from hiresattn.shapes import Float32, Float64
 
@@ -44,7 +44,8 @@ def scatter(
 
     Args:
         reads: What was read, in the order in which it is added.
-        decoded: For each, its px ``[h w c]`` and which of them are valid ``[h w]`` (``[0 0]`` = all).
+        decoded: For each, its px ``[h w c]``, in C order or a view of planes ``[c h w]``, and which of them are valid
+            ``[h w]`` (``[0 0]`` = all).
         windows: ``(y, x, height, width)`` that each of the ``n`` crops shows, px of its level.
         scales: How the values of each image are scaled, by its index.
         pixels: Filled: the crops' px.
@@ -62,10 +63,15 @@ def scatter(
         own = [crop for crop in read.crops if is_native[crop]]
         if own:
             fed = np.array(own, np.int64)
-            if data.dtype == np.uint8:
+            if data.dtype == np.uint8 and not data.flags.c_contiguous:
+                planes = data.transpose(2, 0, 1)
+                copy_planes(planes, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
+            elif data.dtype == np.uint8:
                 copy_uint8(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
             else:
                 copy_scaled(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
+        if len(own) < len(read.crops):
+            data = np.ascontiguousarray(data)  # noqa: PLW2901 - the same px
         for crop in read.crops:
             if is_native[crop]:
                 continue

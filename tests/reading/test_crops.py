@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from hiresattn import open_pyramid, read_crops
+from hiresattn.config import InputConfig
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.pyramid.storage.tifftiles import LocalFile
+from hiresattn.reading.fetch import CropFetcher
 from tests.images import SHAPES, coded, write_geotiff, write_ome_tiff, write_ome_zarr, write_svs
 from tests.pyramid.damage import overwrite_tile, zero_tile_entry
 
@@ -131,3 +133,17 @@ def test_a_slide_that_only_openslide_reads_is_read_window_by_window(tmp_path, mo
             found = read_crops(pyramid, yx, 50, threads=threads)
             assert np.abs(found.pixels.astype(int) - expected.pixels).max() <= 2
             assert found.tiles == found.unique_tiles > 0
+
+
+def test_bands_stored_as_planes_give_the_same_crops_ready_and_as_stored(tmp_path):
+    regions = np.array([[3, 5, 64, 64], [130, 200, 64, 64], [0, 0, 256, 256]])
+    ready, stored = [], []
+    for axes in ("yxc", "cyx"):
+        path = tmp_path / f"{axes}.zarr"
+        write_ome_zarr(path, axes=axes, dtype="uint8")
+        with open_pyramid(path) as pyramid, CropFetcher([pyramid], InputConfig()) as fetch:
+            ready.append(fetch(np.zeros(3, np.int64), regions))
+            stored.append(read_crops(pyramid, regions[:, :2], 64).pixels)
+    assert np.array_equal(ready[0].pixels, ready[1].pixels)
+    assert np.array_equal(ready[0].coverage, ready[1].coverage)
+    assert np.array_equal(*stored)

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import copy_planes, copy_scaled, copy_uint8, finish
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -180,3 +180,20 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
             elsewhere = np.ones((size, size), bool)
             elsewhere[here] = False
             assert (pixels[crop][:, elsewhere] == 7).all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_bands_stored_as_planes_give_the_same_crops(masked):
+    rng = np.random.default_rng(5)
+    data = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    valid = rng.random((40, 50)) < 0.7 if masked else ALL
+    table = rng.random((3, 256)).astype(np.float32)
+    corners = np.array([[95, 190], [110, 230], [130, 245]])  # the tile starts at 100, 200
+    found = []
+    for run, tile in ((copy_uint8, data), (copy_planes, np.ascontiguousarray(data.transpose(2, 0, 1)))):
+        pixels, coverage = np.full((3, 3, 16, 16), -9, np.float32), np.full((3, 16, 16), -9, np.float32)
+        run(tile, valid, 100, 200, corners, np.array([0, 1, 2]), table, pixels, coverage)
+        found.append((pixels, coverage))
+    assert np.array_equal(found[0][0], found[1][0])
+    assert np.array_equal(found[0][1], found[1][1])
+    assert (found[0][1] == 1).any()

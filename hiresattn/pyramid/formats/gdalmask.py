@@ -1,5 +1,6 @@
 """What is valid of a raster that GDAL reads, beyond a nodata value that its px can be compared with."""
 
+import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from hiresattn.pyramid.formats.tiff import opened_tiff
 from hiresattn.pyramid.formats.vrt import covered
 
 _GDAL_NODATA = 42113
+#: Rows of a mask that are read at once where strips have fewer.
+_ROWS = 128
 
 #: Whole numbers up to this are exact in the float that holds a nodata value, and in float32.
 _EXACT, _EXACT_FLOAT32 = 2**53, 2**24
@@ -121,6 +124,39 @@ class GdalMask:
         if by_band is not False:
             valid = (by_band > 0) & (valid if valid.ndim == 3 else valid[:, :, None])
         return valid
+
+
+class StripMasks:
+    """What is valid, of files in strips of a few rows: many come in one read, for one of GDAL's costs more than a strip.
+
+    Args:
+        mask: Reads it.
+        levels: Of the image.
+    """
+
+    def __init__(self, mask: GdalMask, levels: Sequence[Level]) -> None:
+        self._mask = mask
+        self._levels = levels
+        self._kept = threading.local()
+
+    def read(
+        self,
+        open_level: Callable[[int], AbstractContextManager[Any]],
+        level: int,
+        window: tuple[int, int, int, int],
+    ) -> np.ndarray:
+        """As ``GdalMask.read``."""
+        has, (y, x, height, width) = self._levels[level], window
+        if has.tile_height >= _ROWS or height > has.tile_height or width < has.width:
+            return self._mask.read(open_level, level, window)
+        rows = -(-_ROWS // has.tile_height) * has.tile_height
+        first = y // rows * rows
+        key, valid = getattr(self._kept, "rows", (None, np.empty(0)))
+        if key != (level, first):
+            rows = min(rows, has.height - first)
+            valid = self._mask.read(open_level, level, (first, x, rows, width))
+            self._kept.rows = (level, first), valid
+        return valid[y - first : y - first + height]
 
 
 def _reduced(raster: Any, band: int, window: tuple[int, int, int, int], downsample: float) -> np.ndarray:

@@ -12,7 +12,7 @@ from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import GdalFile, has_credentials, reason, strict
-from hiresattn.pyramid.formats.gdalmask import GdalMask, whole_nodata
+from hiresattn.pyramid.formats.gdalmask import GdalMask, StripMasks, whole_nodata
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
@@ -112,6 +112,7 @@ class RasterioPyramid(Pyramid):
                 meta = replace(meta, notes=note_empty(self._empty))
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
+        self._masks = StripMasks(self._mask, meta.levels)
         self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
         if ranges is not None:  # from here on nothing reads the mirror
             self._file = GdalFile(source, alone=True)
@@ -186,7 +187,7 @@ class RasterioPyramid(Pyramid):
 
         valid = None
         if self._mask:
-            valid = self._mask.read(partial(self._reading, what=what), level, (y, x, height, width))
+            valid = self._masks.read(partial(self._reading, what=what), level, (y, x, height, width))
         if self._tiles is not None:
             pixels = self._tiles.read(level, y, x, height, width)
         else:
