@@ -127,7 +127,7 @@ class GdalMask:
 
 
 class StripMasks:
-    """What is valid, of files in strips of a few rows: many come in one read, for one of GDAL's costs more than a strip.
+    """What is valid, of files in strips of a few rows: many come in one read, which costs more than a strip.
 
     Args:
         mask: Reads it.
