@@ -162,8 +162,8 @@ def checked(examples: Iterable[Example], model: Model, split: str) -> list[Examp
         for name in names:
             if name not in model.classes:
                 raise ConfigError(
-                    f"{example.source}: label {name!r} is none of the model's classes "
-                    f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest"
+                    f"{example.source}: label {name!r} is none of the model's classes"
+                    f"{did_you_mean(name, model.classes)}; mend the manifest"
                 )
     return found
 

@@ -137,8 +137,9 @@ def _parquet(part: Path, layer: Any) -> None:
 def _csv(part: Path, layer: Any) -> None:
     table = needed("pandas").DataFrame(layer.drop(columns="geometry"))
     table["geometry"] = layer.geometry.to_wkt()
-    for name in table.select_dtypes("string"):
+    for name in table.select_dtypes(exclude="number"):
         table[name] = table[name].map(csv_cell)
+    table.columns = [csv_cell(name) for name in table.columns]
     table.to_csv(part, index=False)
 
 

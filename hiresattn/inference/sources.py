@@ -261,8 +261,8 @@ def check_label(example: Example, pyramid: Pyramid, model: Card) -> None:
     for name in known_labels(example.label, model) or ():
         if name not in model.classes:
             raise ConfigError(
-                f"{pyramid.source}: label {name!r} is none of the model's classes "
-                f"({', '.join(model.classes)}){did_you_mean(name, model.classes)}; mend the manifest, or leave the "
+                f"{pyramid.source}: label {name!r} is none of the model's classes"
+                f"{did_you_mean(name, model.classes)}; mend the manifest, or leave the "
                 "label empty"
             )
 

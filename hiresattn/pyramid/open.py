@@ -142,7 +142,10 @@ def _local_readers(name: str) -> _Readers:
             )
         parent = Path(name).parent
         if parent.exists():
-            raise NotFoundError(f"{name}: there is no such file; check the path")
+            slashes = (
+                " (here folders are parted by /, and it has \\)" if "\\" in name and os.sep == "/" else ""
+            )
+            raise NotFoundError(f"{name}: there is no such file; check the path{slashes}")
         root = next(folder for folder in (parent, *parent.parents) if folder.parent.exists())
         raise NotFoundError(
             f"{name}: there is no such file, and no folder {root}; check the path, or what should be mounted there"

@@ -240,3 +240,5 @@ def test_a_folder_that_is_missing_is_named(tmp_path):
         open_pyramid(tmp_path / "a.tif")
     with pytest.raises(NotFoundError, match=f"no such file, and no folder {tmp_path}/nas; check"):
         open_pyramid(tmp_path / "nas" / "slides" / "a.tif")
+    with pytest.raises(NotFoundError, match=r"no such file; check the path \(here folders are parted by /"):
+        open_pyramid("slides\\a.tif")
