@@ -34,8 +34,8 @@ test-gpu: $(READY)
 	$(RUN) pytest -q -m gpu
 
 test-browser: $(READY)
-	@command -v chromium chromedriver >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium chromium-driver"; exit 1; }
-	$(RUN) pytest -q -m browser
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || { echo "The browser tests need Chromium: apt-get install chromium chromium-driver"; exit 1; }
+	$(RUN) pytest -q -m browser tests/report tests/evaluation
 
 lint: $(READY)
 	$(RUN) ruff check .
