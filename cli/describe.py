@@ -1,8 +1,8 @@
-"""``hiresattn describe``: the parts of a model and the cost of one image. Needs no weights."""
+"""``hiresattn describe``: the parts of a model, the cost of one image, and what the card says. Needs no weights."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -48,7 +48,8 @@ def describe(
     """Show a model's parts: shapes, parameters, and multiply-accumulates (MACs) for one image.
 
     PRESET is one of the paper's (tnet-imagenet, tnet-fmow, bagnet77, efficientnet-b0) or another of `train`
-    (small, quick, timm, tnet-fmow-448); MODEL is a model directory. No weights are read.
+    (small, quick, timm, tnet-fmow-448); MODEL is a model directory, of which training and calibration are shown, too.
+    No weights are read.
     """
     from hiresattn.model.describe import describe as describe_model
 
@@ -57,9 +58,11 @@ def describe(
         card.config, own_side, card.k if locations is None else locations, card.training.get("encoder")
     )
     if as_json:
-        click.echo(json_line({"name": name, **found.to_json()}))
+        about = {"model": _about(card)} if card.path else {}
+        click.echo(json_line({"name": name, **found.to_json(), **about}))
     else:
-        click.echo(printable("\n".join(_table(name, found, card.config.input.mpp))))
+        lines = [*_table(name, found, card.config.input.mpp), *(_about_lines(card) if card.path else ())]
+        click.echo(printable("\n".join(lines)))
 
 
 def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int]":
@@ -96,6 +99,41 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int
         side = side or config.input.squash
         return replace(card, config=replace(config, input=replace(config.input, squash=side))), side
     return card, side or round(config.finest_side / config.grid.fraction ** len(card.k))
+
+
+def _about(card: "Card") -> dict[str, Any]:
+    """What the card of a trained model says besides its parts, as JSON types."""
+    from dataclasses import asdict
+
+    return {
+        "classes": list(card.classes),
+        **{key: card.training.get(key) for key in ("epochs", "val_accuracy", "distilled")},
+        "temperature": card.temperature,
+        "conformal": None if card.conformal is None else asdict(card.conformal),
+        "onnx": card.onnx is not None,
+    }
+
+
+def _about_lines(card: "Card") -> Iterator[str]:
+    """The same for people."""
+    training, sets = card.training, card.conformal
+    yield f"  classes     {', '.join(card.classes)}"
+    if (accuracy := training.get("val_accuracy")) is not None:
+        yield f"  trained     validation accuracy {accuracy:.3f} after {counted(training['epochs'], 'epoch')}"
+    if (both := training.get("distilled")) is not None:
+        teacher, student = both["teacher"], both["student"]
+        yield (
+            f"  distilled   accuracy {student['accuracy']:.3f} at {student['glimpses']:.1f} looks, of the teacher that "
+            f"looks everywhere {teacher['accuracy']:.3f}; {counted(both['images'], 'validation image')}"
+        )
+    if card.temperature == 1 and sets is None:
+        yield "  calibrated  no; `hiresattn evaluate --calibrate` does"
+    else:
+        words = "no prediction sets"
+        if sets is not None:
+            words = f"prediction sets at a risk of {sets.risk:g} from {counted(sets.cases, 'case')}"
+        yield f"  calibrated  temperature {card.temperature:.3g}; {words}"
+    yield f"  runs with   PyTorch{', ONNX Runtime' if card.onnx is not None else ''}"
 
 
 def _names(count: int) -> tuple[str, ...]:

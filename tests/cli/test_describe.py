@@ -1,11 +1,14 @@
 """`describe`: presets and model directories, as a table and as JSON."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 import hiresattn
+from hiresattn.card import Conformal, read_card
+from hiresattn.checkpoint import set_calibration
 
 DEMO = Path(hiresattn.__file__).parent / "demo" / "model"
 
@@ -89,3 +92,17 @@ def test_wrong_words_are_said_to_be_wrong(run, words, message):
     found = run("describe", *words)
     assert found.exit_code in (1, 2)
     assert message in found.stderr
+
+
+def test_a_trained_model_says_how_far_it_is_calibrated(run, tmp_path):
+    model = tmp_path / "model"
+    shutil.copytree(DEMO, model)
+    assert "calibrated  no" in run("describe", model).stdout
+    sets = Conformal(risk=0.1, least=0.2, cases=120, search={})
+    set_calibration(model, 1.25, sets)
+    words = run("describe", model).stdout
+    assert "calibrated  temperature 1.25; prediction sets at a risk of 0.1 from 120 cases" in words
+    assert "runs with   PyTorch" in words
+    about = json.loads(run("describe", model, "--json").stdout)["model"]
+    assert (about["temperature"], about["conformal"]["cases"], about["onnx"]) == (1.25, 120, False)
+    assert about["classes"] == list(read_card(model).classes)
