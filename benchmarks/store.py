@@ -13,7 +13,17 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 #: Pictures that README and docs show.
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
-PACKAGES = ("torch", "numpy", "numba", "zarr", "rasterio", "openslide-python", "tifffile", "simplejpeg")
+PACKAGES = (
+    "torch",
+    "onnxruntime",
+    "numpy",
+    "numba",
+    "zarr",
+    "rasterio",
+    "openslide-python",
+    "tifffile",
+    "simplejpeg",
+)
 
 
 def commit() -> str:

@@ -38,6 +38,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "memory": ("memory", speed.memory),
     "reading": ("reading", speed.reading),
     "slide_profile": ("slide_profile", speed.slide_profile),
+    "engines": ("engines", speed.engines),
     "search": ("search", speed.search),
     "viewer": ("viewer", speed.viewer),
     "remote": ("remote", speed.remote),

@@ -89,6 +89,20 @@ def slide_profile(result: dict[str, Any]) -> str:
     return table(["`classify`", "CPU ms", "share"], rows) + words + source(result, "slide_profile.py")
 
 
+def engines(result: dict[str, Any]) -> str:
+    """CPU time of a classification with torch and with ONNX Runtime."""
+    rows = [
+        [r["encoder"], f"{r['torch_ms']:,.0f}", f"{r['onnx_ms']:,.0f}", f"{r['times_less']:.1f}"]
+        for r in result["rows"]
+    ]
+    words = (
+        f"\n\n{result['budget']} looks at {result['slide']}, opened anew, one thread; random weights. Both engines looked "
+        f"at the same regions. ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
+    )
+    head = ["`classify`, CPU ms", "torch", "ONNX Runtime", "times less"]
+    return table(head, rows) + words + source(result, "engines.py")
+
+
 def remote(result: dict[str, Any]) -> str:
     """Requests and bytes of a look over the network."""
     rows = [
