@@ -96,8 +96,8 @@ def engines(result: dict[str, Any]) -> str:
         for r in result["rows"]
     ]
     words = (
-        f"\n\n{result['budget']} looks at {result['slide']}, opened anew, one thread; random weights. Both engines looked "
-        f"at the same regions. ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
+        f"\n\n{result['budget']} looks at {result['slide']}, opened anew, one thread; random weights. Both engines "
+        f"looked at the same regions. ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
     )
     head = ["`classify`, CPU ms", "torch", "ONNX Runtime", "times less"]
     return table(head, rows) + words + source(result, "engines.py")
