@@ -97,7 +97,8 @@ def engines(result: dict[str, Any]) -> str:
     ]
     words = (
         f"\n\n{result['budget']} looks at {result['slide']}, opened anew, one thread; random weights. Both engines "
-        f"looked at the same regions. ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
+        "looked at the same regions. "
+        f"ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
     )
     head = ["`classify`, CPU ms", "torch", "ONNX Runtime", "times less"]
     return table(head, rows) + words + source(result, "engines.py")

@@ -5,15 +5,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from threading import local
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.reading.cache import TileCache
 from hiresattn.reading.plan import ReadPlan, plan_windows
 
 #: Tiles that a thread takes at a time: neighbours in the file.
 _RUN = 8
+#: Crops up to which a call counts as one of many: its tiles are kept for the next.
+_FEW = 64
+_KEPT_BYTES = 64 << 20
+_kept: WeakKeyDictionary[Pyramid, TileCache[np.ndarray]] = WeakKeyDictionary()
 
 
 class NativeCrops(NamedTuple):
@@ -43,7 +49,8 @@ def read_crops(
 ) -> NativeCrops:
     """Read many equally large windows of one level; each tile is read and decoded once, whatever they share.
 
-    Beyond the result, memory holds one tile per thread.
+    Beyond the result, memory holds one tile per thread; and, of calls for few crops, an open pyramid's last tiles, 64 MB
+    at most, which later ones take from there.
 
     Args:
         source: The image, as ``open_pyramid`` takes it; a pyramid stays open.
@@ -105,6 +112,13 @@ def _read(
     return NativeCrops(out, tiles, len(plan.tiles), stored, missing)
 
 
+def kept_tiles(pyramid: Pyramid) -> TileCache[np.ndarray]:
+    """The tiles that live with an open image: calls for few crops each cost what one for all of them costs."""
+    if pyramid not in _kept:
+        _kept[pyramid] = TileCache(_KEPT_BYTES)
+    return _kept[pyramid]
+
+
 class _Job:
     """The reads of one call, by number; any thread runs any of them: no two write the same px."""
 
@@ -123,6 +137,7 @@ class _Job:
         self.starts = starts
         self.out = out
         self.strict = strict
+        self.kept = kept_tiles(pyramid) if len(starts) <= _FEW and not pyramid.by_window else None
         self.tiles = plan.tiles[:, 1:].tolist()
         self.feed_start = plan.feed_start.tolist()
         self.feed_crop = plan.feed_crop.tolist()
@@ -140,20 +155,23 @@ class _Job:
             if self.order:
                 self._window(number)
                 continue
-            missing += self._tile(number)
-            stored += self.pyramid.tile_bytes(self.level, *self.tiles[number])
-            tiles += 1
+            decoded, absent = self._tile(number)
+            if decoded:
+                stored += self.pyramid.tile_bytes(self.level, *self.tiles[number])
+            tiles, missing = tiles + decoded, missing + absent
         return tiles, missing, stored
 
-    def _tile(self, number: int) -> int:
+    def _tile(self, number: int) -> tuple[bool, int]:
+        """Copy a tile into its crops; returns whether it was decoded, and how much of it the file leaves out."""
         row, column = self.tiles[number]
-        tile = self.pyramid.read_tile(self.level, row, column, self._buffer())
-        if tile.missing_tiles and self.strict:
-            raise ReadError(
-                f"{self.pyramid.source}, level {self.level}, tile in row {row}, column {column}: missing; without "
-                "strict it holds the file's fill value"
-            )
-        has, data, out = self.pyramid.levels[self.level], tile.data, self.out
+        key = self.level, row, column
+        data, missing = None if self.kept is None else self.kept.get(key), 0
+        decoded = data is None
+        if data is None:
+            data, missing = self._decoded(row, column)
+            if self.kept is not None and not missing:
+                self.kept.put(key, data)
+        has, out = self.pyramid.levels[self.level], self.out
         top, left = row * has.tile_height, column * has.tile_width
         bottom, right = top + data.shape[0], left + data.shape[1]
         height, width = out.shape[1:3]
@@ -169,7 +187,18 @@ class _Job:
             )
             for band in bands:
                 to[..., band] = part[..., band]
-        return tile.missing_tiles
+        return decoded, missing
+
+    def _decoded(self, row: int, column: int) -> tuple[np.ndarray, int]:
+        """The px of a tile, and how much of it the file leaves out."""
+        buffer = self._buffer() if self.kept is None else None
+        tile = self.pyramid.read_tile(self.level, row, column, buffer)
+        if tile.missing_tiles and self.strict:
+            raise ReadError(
+                f"{self.pyramid.source}, level {self.level}, tile in row {row}, column {column}: missing; without "
+                "strict it holds the file's fill value"
+            )
+        return tile.data, tile.missing_tiles
 
     def _buffer(self) -> np.ndarray | None:
         """This thread's memory for a tile."""

@@ -9,6 +9,7 @@ from hiresattn import open_pyramid, read_crops
 from hiresattn.config import InputConfig
 from hiresattn.errors import ReadError, RegionError
 from hiresattn.pyramid.storage.tifftiles import LocalFile
+from hiresattn.reading.crops import kept_tiles
 from hiresattn.reading.fetch import CropFetcher
 from tests.images import SHAPES, coded, write_geotiff, write_ome_tiff, write_ome_zarr, write_svs
 from tests.pyramid.damage import overwrite_tile, zero_tile_entry
@@ -147,3 +148,23 @@ def test_bands_stored_as_planes_give_the_same_crops_ready_and_as_stored(tmp_path
     assert np.array_equal(ready[0].pixels, ready[1].pixels)
     assert np.array_equal(ready[0].coverage, ready[1].coverage)
     assert np.array_equal(*stored)
+
+
+def test_calls_for_few_crops_decode_a_tile_once(tmp_path):
+    path = tmp_path / "image.tif"
+    write_ome_tiff(path)
+    yx = places(96)
+    with open_pyramid(path) as pyramid:
+        whole = read_crops(pyramid, yx, 50)
+        parts = [read_crops(pyramid, yx[n : n + 32], 50) for n in range(0, 96, 32)]
+    assert np.array_equal(np.concatenate([part.pixels for part in parts]), whole.pixels)
+    assert sum(part.tiles for part in parts) == whole.tiles
+
+
+def test_kept_tiles_are_bounded(tmp_path, monkeypatch):
+    path = tmp_path / "image.tif"
+    write_ome_tiff(path)
+    monkeypatch.setattr("hiresattn.reading.crops._KEPT_BYTES", 100_000)
+    with open_pyramid(path) as pyramid:
+        read_crops(pyramid, places(30), 50)
+        assert 0 < kept_tiles(pyramid).nbytes <= 100_000
