@@ -49,8 +49,8 @@ def read_crops(
 ) -> NativeCrops:
     """Read many equally large windows of one level; each tile is read and decoded once, whatever they share.
 
-    Beyond the result, memory holds one tile per thread; and, of calls for few crops, an open pyramid's last tiles, 64 MB
-    at most, which later ones take from there.
+    Beyond the result, memory holds one tile per thread; and, of calls for few crops, an open pyramid's last tiles,
+    64 MB at most, which later ones take from there.
 
     Args:
         source: The image, as ``open_pyramid`` takes it; a pyramid stays open.
