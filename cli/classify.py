@@ -17,7 +17,7 @@ from hiresattn_cli.layers import SUFFIXES, LayersFile
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_record, report
-from hiresattn_cli.sources import expand_sources, windows
+from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
 
 if TYPE_CHECKING:
     from hiresattn.card import Card
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
-@click.argument("names", nargs=-1, required=True, metavar="SRC...")
+@click.argument("names", nargs=-1, metavar="SRC...")
 @group("Model", options.model, options.device, options.engine, options.provider)
 @group(
     "Data",
@@ -51,6 +51,12 @@ if TYPE_CHECKING:
         help="Classify this box of scenes only, degrees of longitude and latitude (EPSG:4326).",
     ),
     click.option(
+        "--bounds",
+        type=options.BOUNDS,
+        metavar="L,B,R,T",
+        help="Classify this box of scenes only, coordinates of each one's own CRS.",
+    ),
+    click.option(
         "--aoi",
         metavar="FILE",
         help="Classify the areas in FILE (GeoJSON, GeoPackage …, any CRS) only: one record each.",
@@ -60,6 +66,18 @@ if TYPE_CHECKING:
     ),
     options.root,
     options.label_column,
+    click.option(
+        "--stack",
+        "stacks",
+        multiple=True,
+        metavar="NAME=FILE,...",
+        help="Files whose bands are one scene: B04=red.tif,B03=green.tif. May be repeated.",
+    ),
+    click.option(
+        "--assets",
+        metavar="NAMES",
+        help="Assets, bands or common names that are the image, of STAC items: red,green,blue.",
+    ),
     options.bands,
     options.value_range,
     options.mpp,
@@ -128,7 +146,10 @@ def classify(
     budget: str,
     regions: tuple[tuple[int, int, int, int], ...],
     bbox: tuple[float, float, float, float] | None,
+    bounds: tuple[float, float, float, float] | None,
     aoi: str | None,
+    stacks: tuple[str, ...],
+    assets: str | None,
     split: str | None,
     root: str | None,
     label_column: str | None,
@@ -159,7 +180,9 @@ def classify(
     if shard is not None and not dry_run:
         output = workers.shard_output(output, shard)
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    sources = _cases(names, split, root, label_column, (regions, bbox, aoi), per_source=per_source)
+    named = expand_sources(names, split, root=root, label_column=label_column) if names or not stacks else []
+    found = with_assets([*stacked(stacks), *named], assets, settings["bands"])
+    sources = _cases(windows(found, regions, Places(bbox, bounds, aoi)), per_source=per_source)
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
@@ -218,21 +241,13 @@ def classify(
     ctx.exit(_ended(counts, layers, ctx.obj))
 
 
-def _cases(
-    names: tuple[str, ...],
-    split: str | None,
-    root: str | None,
-    label_column: str | None,
-    asked: Any,
-    *,
-    per_source: bool,
-) -> "list[Source]":
-    """What is to be classified: the windows asked for of the sources named, and those of one case together."""
+def _cases(sources: "list[Source]", *, per_source: bool) -> "list[Source]":
+    """The sources; those of one case together, unless each is for itself."""
+    if per_source:
+        return sources
     from hiresattn.datasets.cases import cases_of
 
-    sources: list[Source] = list(expand_sources(names, split, root=root, label_column=label_column))
-    sources = windows(sources, *asked)
-    return sources if per_source else cases_of(sources)
+    return cases_of(sources)
 
 
 def _pictures(

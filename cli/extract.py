@@ -58,7 +58,7 @@ from hiresattn_cli.sources import expand_sources
     ),
     options.root,
     options.label_column,
-    options.bands,
+    options.band_numbers,
     options.value_range,
     options.device,
     click.option(

@@ -47,7 +47,7 @@ def info(
                 raise OpenError(source.error)
             example = source if isinstance(source, Example) else Example(source)
             with open_pyramid(example.source, mpp=mpp or example.mpp, nodata=nodata) as pyramid:
-                facts = describe(example.source, pyramid)
+                facts = describe(str(example.source), pyramid)
         except HiresattnError as error:
             failed += 1
             click.echo(f"Error: {one_line(error)}", err=True)

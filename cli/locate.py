@@ -25,7 +25,7 @@ from hiresattn_cli.records import exit_status
     click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes."),
     options.root,
     options.label_column,
-    options.bands,
+    options.band_numbers,
     options.value_range,
     options.assume_mpp,
     options.device,

@@ -62,6 +62,12 @@ class _Box(_Numbers):
         return "" if good else "longitudes are -180 to 180, latitudes -90 to 90, S below N"
 
 
+class _Bounds(_Numbers):
+    def _complaint(self, numbers: tuple[Any, ...]) -> str:
+        left, bottom, right, top = numbers
+        return "" if left < right and bottom < top else "left lies below right, bottom below top"
+
+
 class _CountOrAuto(click.ParamType[Any]):
     name = "count"
 
@@ -103,10 +109,28 @@ class _Mpp(click.ParamType[Any]):
             self.fail(f"{value!r}: micrometres per px, such as 0.5, auto or off", param, ctx)
 
 
+class _Bands(click.ParamType[Any]):
+    name = "bands"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Numbers from 1, or names, with commas between them."""
+        if isinstance(value, tuple):
+            return value
+        bands = tuple(int(part) if part.isdecimal() else part for part in map(str.strip, value.split(",")))
+        if not all(bands):
+            self.fail(
+                f"{value!r}: bands are counted from 1, or named; write them like 4,3,2 or red,green,blue",
+                param,
+                ctx,
+            )
+        return bands
+
+
 BANDS = _Numbers("1,2,3", int, "1,2,3")
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
 BOX = _Box("W,S,E,N", float, "-75.2,39.9,-75.1,40.0", count=4)
+BOUNDS = _Bounds("LEFT,BOTTOM,RIGHT,TOP", float, "500000,4990000,510000,5000000", count=4)
 SIZES = _Numbers("512,1024", int, "512,1024,2048")
 COUNT_OR_AUTO = _CountOrAuto()
 MPP = _Mpp()
@@ -198,6 +222,12 @@ provider = click.option(
     help="ONNX Runtime's execution provider, such as openvino. [default: by --device]",
 )
 bands = click.option(
+    "--bands",
+    type=_Bands(),
+    metavar="1,2,3|NAMES",
+    help="Bands of the image, counted from 1, or by name: B04,B03,B02; red,green,blue. [default: the model's]",
+)
+band_numbers = click.option(
     "--bands",
     type=BANDS,
     metavar="1,2,3",

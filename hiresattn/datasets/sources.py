@@ -13,6 +13,9 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.tables import SPREADSHEETS, SUFFIXES
 from hiresattn.errors import HiresattnError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote, is_zarr
+from hiresattn.pyramid.products import product_of
+from hiresattn.pyramid.stac import may_hold_items, stac_sources
+from hiresattn.pyramid.stack import Stack
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ def is_manifest(name: str) -> bool:
 
 def sources_of(
     name: str, split: str | None = None, *, root: str | None = None, label_column: str | None = None
-) -> Iterator[str | Example | Unusable]:
+) -> Iterator[str | Stack | Example | Unusable]:
     """All sources that a name stands for.
 
     Args:
@@ -74,9 +77,14 @@ def _rows(
         yield Unusable(example.source, wrong, example.label, example.region) if wrong else example
 
 
-def images_of(name: str) -> Iterator[str | Unusable]:
-    """The images that a path, a folder, a glob or a URL stands for."""
-    if is_remote(name):
+def images_of(name: str) -> Iterator[str | Stack | Unusable]:
+    """The images that a path, a folder, a glob or a URL stands for; of STAC items, the scenes."""
+    if may_hold_items(name):
+        try:
+            yield from stac_sources(name)
+        except HiresattnError as error:
+            yield Unusable(name, str(error))
+    elif is_remote(name):
         yield name
     elif os.path.isdir(name):  # noqa: PTH112 - as os.path.exists below: no name makes it raise
         yield from _folder(name)
@@ -94,10 +102,14 @@ def images_of(name: str) -> Iterator[str | Unusable]:
         yield Unusable(name, wrong) if wrong else name
 
 
-def _folder(folder: str) -> Iterator[str | Unusable]:
-    """The images of a folder and of those in it; a Zarr directory is one image."""
+def _folder(folder: str) -> Iterator[str | Stack | Unusable]:
+    """The images of a folder and of those in it; a Zarr directory, or a scene of Sentinel-2 or Landsat, is one."""
     if is_zarr(folder):
         yield folder
+        return
+    scene = product_of(folder)
+    if scene is not None:
+        yield scene
         return
     empty = True
     unread: list[OSError] = []

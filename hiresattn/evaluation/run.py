@@ -74,7 +74,7 @@ class EvaluateOptions:
     """Share of cases whose prediction set may miss the class, to calibrate with; None = .1."""
     on_error: str = "skip"
     """Unreadable image: count it (``skip``), or ``raise``."""
-    bands: tuple[int, ...] | None = None
+    bands: tuple[int | str, ...] | None = None
     """Bands of the images, counted from 1; None = the model's."""
     value_range: tuple[float, float] | None = None
     """Stored values that are darkest and brightest; None = the model's."""

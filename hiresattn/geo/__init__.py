@@ -4,3 +4,4 @@ from hiresattn.geo.attention import write_attention as write_attention
 from hiresattn.geo.layers import frames as frames
 from hiresattn.geo.outputs import export as export
 from hiresattn.geo.run import classify as classify
+from hiresattn.pyramid.stac import stac_sources as stac_sources

@@ -35,6 +35,17 @@ class Area:
     """A shapely geometry, longitude and latitude."""
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """A box in each scene's own CRS, all of which is one area."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+    name: None = None
+
+
 def box_area(west: float, south: float, east: float, north: float) -> Area:
     """The area of a bounding box in degrees; west of more than east crosses the antimeridian.
 
@@ -93,7 +104,7 @@ def read_areas(path: str | os.PathLike[str]) -> list[Area]:
         raise ConfigError(f"{os.fspath(path)}: {error}") from error
 
 
-def windows_of(sources: Iterable[Any], areas: Sequence[Area]) -> list[Any]:
+def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[Any]:
     """The areas as windows of the scenes that they lie on: what ``classify_all`` takes.
 
     A window is the rectangle of px around an area, cut to the scene. Windows of one area on several scenes are a case.
@@ -126,9 +137,8 @@ def windows_of(sources: Iterable[Any], areas: Sequence[Area]) -> list[Any]:
                 case = "/".join(filter(None, (example.case, area.name))) or None
                 found.append(replace(example, region=window, case=case))
             elif area.name is None:
-                bounds = ",".join(f"{value:g}" for value in area.shape.bounds)
                 found.append(
-                    Unusable(name, f"{name}: the box {bounds} (W,S,E,N) lies outside of it", example.label)
+                    Unusable(name, f"{name}: the box {_words(area)} lies outside of it", example.label)
                 )
     some = "the scene" if len(listed) == 1 else f"any of the {len(listed)} scenes"
     found += [
@@ -139,7 +149,13 @@ def windows_of(sources: Iterable[Any], areas: Sequence[Area]) -> list[Any]:
     return found
 
 
-def _windows(example: Example, areas: Sequence[Area]) -> list[tuple[int, int, int, int] | None]:
+def _words(area: Area | Bounds) -> str:
+    if isinstance(area, Bounds):
+        return f"{area.left:g},{area.bottom:g},{area.right:g},{area.top:g} (left, bottom, right, top)"
+    return ",".join(f"{value:g}" for value in area.shape.bounds) + " (W,S,E,N)"
+
+
+def _windows(example: Example, areas: Sequence[Area | Bounds]) -> list[tuple[int, int, int, int] | None]:
     """The window of each area on a scene; None = it isn't on it."""
     source = example.source
     with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as image:
@@ -148,6 +164,9 @@ def _windows(example: Example, areas: Sequence[Area]) -> list[tuple[int, int, in
                 f"{image.source}: it has no coordinate system, so that areas have no place on it; give a region in px"
             )
         y, x, height, width = example.region or (0, 0, image.height, image.width)
+        boxes = [area for area in areas if isinstance(area, Bounds)]
+        if boxes:
+            return [_box(image, box, (y, x, height, width)) for box in boxes]
         outline = corners([(y, x, height, width)], image.transform)
         shapely = needed("shapely")
         try:
@@ -155,7 +174,9 @@ def _windows(example: Example, areas: Sequence[Area]) -> list[tuple[int, int, in
         except HiresattnError as error:
             raise ConfigError(f"{image.source}: {error}") from error
         return [
-            _window(image, shapely.intersection(scene, area.shape), (y, x, height, width)) for area in areas
+            _window(image, shapely.intersection(scene, area.shape), (y, x, height, width))
+            for area in areas
+            if isinstance(area, Area)
         ]
 
 
@@ -175,10 +196,22 @@ def _window(image: Pyramid, part: Any, within: tuple[int, int, int, int]) -> tup
             columns = columns + turn * np.rint((image.width / 2 - middle) / turn)
         low.append((rows.min(), columns.min()))
         high.append((rows.max(), columns.max()))
-    if not low:
-        return None
-    first = np.floor(np.min(low, axis=0) + _WITHIN).astype(int)
-    last = np.ceil(np.max(high, axis=0) - _WITHIN).astype(int)
+    return _around(np.min(low, axis=0), np.max(high, axis=0), within) if low else None
+
+
+def _box(image: Pyramid, box: Bounds, within: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
+    """The px around a box in the image's CRS."""
+    xs, ys = [box.left, box.left, box.right, box.right], [box.bottom, box.top, box.top, box.bottom]
+    at = np.array(image.rowcol(xs, ys))
+    return _around(at.min(axis=1), at.max(axis=1), within)
+
+
+def _around(
+    low: np.ndarray, high: np.ndarray, within: tuple[int, int, int, int]
+) -> tuple[int, int, int, int] | None:
+    """The whole px between two corners (row, column), cut to a window; None = none are."""
+    first = np.floor(low + _WITHIN).astype(int)
+    last = np.ceil(high - _WITHIN).astype(int)
     corner = np.maximum(first, within[:2])
     end = np.minimum(np.maximum(last, first + 1), np.add(within[:2], within[2:]))
     if (end <= corner).any():

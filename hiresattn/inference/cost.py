@@ -10,7 +10,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import opened
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.sources import input_for
+from hiresattn.inference.sources import chosen, input_for
 from hiresattn.pyramid.rescaled import stored_image, window_of
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.estimate import advice, preview
@@ -53,9 +53,10 @@ def estimate_cost(
     rule = model.config
     if asked.mpp is not None:
         example = replace(example, mpp=asked.mpp)
+    example, bands = chosen(example, asked.bands, model)
     with opened(example, rule.input.mpp, nodata=asked.nodata, assumed=asked.assume_mpp) as pyramid:
         region = None if example.region is None else window_of(pyramid, example.region)
-        config = input_for(rule.input, pyramid, asked.bands, asked.value_range)
+        config = input_for(rule.input, pyramid, bands, asked.value_range)
         check_domain(pyramid, config)
         run = preview(
             pyramid,

@@ -42,8 +42,9 @@ class ClassifyOptions:
     model is not loaded yet, its directory holds a network for it that agrees with torch, and no GPU is passed by."""
     provider: str | None = None
     """Execution provider of ONNX Runtime, such as ``openvino``; None = by device."""
-    bands: tuple[int, ...] | None = None
-    """Bands to feed the model, counted from 1; None = the model's own."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands to feed the model, counted from 1, or their names, or STAC's common names (``red``); None = the model's
+    own."""
     value_range: tuple[float, float] | None = None
     """Native values that stand for the model's darkest and brightest, for images of another data type or range than
     the training's; None = the model's own."""
@@ -86,7 +87,7 @@ class ClassifyOptions:
             raise ConfigError(f"unknown policy {self.policy!r}{did_you_mean(str(self.policy), POLICIES)}")
         if self.on_error not in ("raise", "record"):
             raise ConfigError(f"on_error must be 'raise' or 'record'; got {self.on_error!r}")
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+        if self.bands is not None and not names_bands(self.bands):
             raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
             self._set("value_range", check_value_range(self.value_range))
@@ -166,6 +167,11 @@ def check_value_range(value_range: tuple[float, float]) -> tuple[float, float]:
     if len(pair) != 2 or not all(math.isfinite(value) for value in pair) or not pair[0] < pair[1]:
         raise ConfigError(f"a value range is two finite values, the lower one first; got {value_range}")
     return pair
+
+
+def names_bands(bands: tuple[int | str, ...]) -> bool:
+    """Whether these are bands: numbers from 1, or names."""
+    return bool(bands) and all(bool(band) if isinstance(band, str) else band >= 1 for band in bands)
 
 
 def _is_number(value: object) -> bool:

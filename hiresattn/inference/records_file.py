@@ -20,6 +20,7 @@ from hiresattn.files import ZARR_FILES, is_remote
 from hiresattn.inference.lines import LinesFile
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
+from hiresattn.pyramid.stack import Stack
 
 _log = logging.getLogger(__name__)
 Source = TypeVar("Source")
@@ -121,9 +122,14 @@ class RecordsFile:
             return None if None in own else hash_of([source.name, own])
         example = source if hasattr(source, "source") and hasattr(source, "region") else Example(source)
         name = example.source
-        if not isinstance(name, str | Path):
+        if not isinstance(name, str | Path | Stack):
             return None
-        facts = (str(name), example.region, example.label, getattr(example, "mpp", None))
+        facts = (
+            repr(name) if isinstance(name, Stack) else str(name),
+            example.region,
+            example.label,
+            getattr(example, "mpp", None),
+        )
         if facts not in self._keys:
             self._keys[facts] = source_key(*facts, self._run)
         return self._keys[facts]

@@ -24,8 +24,12 @@ from hiresattn.geometry import root_regions
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.session import Session
 from hiresattn.pyramid import Pyramid
+from hiresattn.pyramid.open import scene_of
 from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of
+from hiresattn.pyramid.stac import is_item
+from hiresattn.pyramid.stack import Stack
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
+from hiresattn.reading.bands import band_numbers
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
@@ -94,14 +98,14 @@ class Opener:
         source = Source(example)
         with self._limited():
             try:
+                example, bands = chosen(example, options.bands, model)
+                source.example = example
                 image = self._images.acquire(_key(example))
                 at = model.config.input.mpp
                 source.scale = scale_of(image, example, options.assume_mpp, ground=at is not None)
                 source.pyramid = pyramid = at_scale(image, at, source.scale)
                 check_label(example, pyramid, model)
-                source.config = config = input_for(
-                    model.config.input, pyramid, options.bands, options.value_range
-                )
+                source.config = config = input_for(model.config.input, pyramid, bands, options.value_range)
                 source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
                 source.foreground = foreground_of(source, options.foreground)
                 if self._fetcher is None:
@@ -209,10 +213,37 @@ def foreground_of(source: Source, asked: str | None) -> Foreground | None:
     return Foreground.of_mask(read_mask(asked, pyramid), whole, config)
 
 
+def chosen(
+    example: Example, bands: tuple[int | str, ...] | None, model: Card
+) -> tuple[Example, tuple[int | str, ...] | None]:
+    """An example, and which of its bands to take; of several files those that are named, or the model's by name.
+
+    Args:
+        example: Its source may be a stack, or a STAC item.
+        bands: Those asked for; None = the model's.
+        model: Knows the names of the bands that it was trained on.
+
+    Raises:
+        ConfigError: If a stack has none of that name.
+    """
+    stack = scene_of(example.source)
+    if stack is None:
+        return example, bands
+    example = replace(example, source=stack)
+    names = [band for band in bands or () if isinstance(band, str)]
+    known = model.domain.channel_names or ()
+    if not names and bands is None and stack.choose and known and all(map(stack.knows, known)):
+        names = list(known)
+    known_here = stack.choose or all(map(stack.knows, names))  # else its files know more names
+    if not names or len(names) < len(bands or ()) or not known_here:
+        return example, bands
+    return replace(example, source=stack.chosen(names)), tuple(range(1, len(names) + 1))
+
+
 def input_for(
     config: InputConfig,
     pyramid: Pyramid,
-    bands: tuple[int, ...] | None,
+    bands: tuple[int | str, ...] | None,
     value_range: tuple[float, float] | None,
 ) -> InputConfig:
     """The model's input rule with what the caller says of this image.
@@ -220,7 +251,7 @@ def input_for(
     Args:
         config: The model's.
         pyramid: The image.
-        bands: Bands to take, counted from 1; None = the model's.
+        bands: Bands to take, counted from 1, or their names; None = the model's.
         value_range: Native values that stand for darkest and brightest; None = the model's.
 
     Raises:
@@ -232,7 +263,7 @@ def input_for(
                 f"{pyramid.source}: bands named: {len(bands)}; the model takes {len(config.bands)}; name as "
                 f"many, for example bands {','.join(str(b + 1) for b in config.bands)}"
             )
-        config = replace(config, bands=tuple(band - 1 for band in bands), channels=None)
+        config = replace(config, bands=band_numbers(pyramid, bands), channels=None)
     if value_range is not None:
         low, high = check_value_range(value_range)
         count = len(config.bands)
@@ -269,16 +300,10 @@ def check_label(example: Example, pyramid: Pyramid, model: Card) -> None:
 
 def is_one(source: Any) -> bool:
     """Whether this is one image, or the name of one or several, in place of several images."""
-    known = (
-        str,
-        bytes,
-        os.PathLike,
-        Mapping,
-        Example,
-        Case,
-        Pyramid,
-    )  # a mapping: xarray's data sets and trees
-    return isinstance(source, known) or hasattr(source, "dtype") or hasattr(source, "read")
+    known = (str, bytes, os.PathLike, Stack, Example, Case, Pyramid)
+    if isinstance(source, Mapping) or hasattr(source, "read"):  # xarray's data sets and trees; open files
+        return True
+    return isinstance(source, known) or is_item(source) or hasattr(source, "dtype")
 
 
 def all_of(sources: Any) -> Iterable[Any]:
@@ -303,7 +328,7 @@ def name_of(example: Example) -> str:
     name = source.source if isinstance(source, Pyramid) else source
     if hasattr(source, "read"):  # rasterio's, and open files
         name = getattr(source, "name", name)
-    return str(name) if isinstance(name, (str, Path)) else "<array>"
+    return str(name) if isinstance(name, (str, Path, Stack)) else "<array>"
 
 
 def _key(example: Example) -> Any:

@@ -59,6 +59,8 @@ class Metadata:
     """How many ground control points the file has. They are not applied."""
     rpcs: bool = False
     """Whether the file has rational polynomial coefficients of its sensor. They are not applied."""
+    acquired: str | None = None
+    """When the image was taken, ISO 8601, where it is known."""
     notes: tuple[str, ...] = ()
     """What of the file isn't used, and why: warnings for its records."""
 
@@ -96,7 +98,7 @@ class Pyramid(Placed, ABC):
 
     def __init__(self, source: str, meta: Metadata, **given: float | None) -> None:
         self._given = given
-        self.source = source
+        self.source = self._path = source
         self.meta = meta
         self.levels = meta.levels
         self.channels = meta.channels
@@ -125,6 +127,12 @@ class Pyramid(Placed, ABC):
     @abstractmethod
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """Read a window that lies inside the level. Raises ``ReadError``; never makes pixels up."""
+
+    def named(self, source: str, **known: Any) -> Self:
+        """The same image with another name in messages and records, and ``known`` fields of ``meta``."""
+        self.source, self.meta = source, replace(self.meta, **known)
+        self.channel_names = self.meta.channel_names
+        return self
 
     def close(self) -> None:
         """Let go of open files. A later read opens them again."""
@@ -319,7 +327,7 @@ class Pyramid(Placed, ABC):
             raise RegionError(f"{self.source}: {what} is given in whole numbers; got {got}") from error
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _reopen, (type(self), self.source, self._given)
+        return _reopen, (type(self), self._path, self._given)
 
     def __enter__(self) -> Self:
         return self
@@ -336,5 +344,5 @@ class Pyramid(Placed, ABC):
         )
 
 
-def _reopen(kind: type[Pyramid], source: str, given: dict[str, Any]) -> Pyramid:
-    return kind(source, **given)
+def _reopen(kind: type[Pyramid], path: str, given: dict[str, Any]) -> Pyramid:
+    return kind(path, **given)

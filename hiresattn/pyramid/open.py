@@ -14,6 +14,10 @@ from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.labelled import is_labelled
+from hiresattn.pyramid.products import product_of
+from hiresattn.pyramid.stac import is_item, may_hold_items, stac_sources
+from hiresattn.pyramid.stack import Stack
+from hiresattn.pyramid.stacked import StackedPyramid
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.directories import Ifd
@@ -55,6 +59,9 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
     if not isinstance(source, str | os.PathLike):
         return _object(source, mpp=mpp, nodata=nodata)
     name = os.fsdecode(source)
+    scene = scene_of(name)
+    if scene is not None:
+        return _stack(scene, mpp=mpp, nodata=nodata)
     if scheme := is_remote(name) and _SCHEME.match(name):
         name = scheme[0].lower() + name[scheme.end() :]
     with _own_errors(name):
@@ -81,6 +88,9 @@ def _object(source: Any, *, mpp: float | None, nodata: float | None) -> Pyramid:
     arrays = isinstance(source, list | tuple) or is_labelled(source)
     if arrays or (hasattr(source, "shape") and hasattr(source, "dtype")):
         return ArrayPyramid(source, mpp=mpp, nodata=nodata)
+    scene = scene_of(source)
+    if scene is not None:
+        return _stack(scene, mpp=mpp, nodata=nodata)
     from hiresattn.pyramid.formats.objects import dataset_name, is_dataset, is_in_memory, kept, open_in_memory
 
     if is_dataset(source):
@@ -90,6 +100,49 @@ def _object(source: Any, *, mpp: float | None, nodata: float | None) -> Pyramid:
             found = open_in_memory(source, mpp=mpp, nodata=nodata)
         return found if isinstance(found, Pyramid) else open_pyramid(found, mpp=mpp, nodata=nodata)
     raise OpenError(f"a {type(source).__name__} is no image; give a path, an address or arrays [h w c]")
+
+
+def scene_of(source: Any) -> Stack | None:
+    """The stack that a source is or stands for: a STAC item or the file of one, a folder of Sentinel-2 or Landsat.
+
+    Raises:
+        HiresattnError: If a file of items can't be read, or holds several.
+    """
+    if isinstance(source, Stack):
+        return source
+    if isinstance(source, str | Path):
+        name = str(source)
+        if not may_hold_items(name):
+            return product_of(name) if os.path.isdir(name) else None  # noqa: PTH112 - no name makes it raise
+    elif not is_item(source) or is_labelled(source):
+        return None
+    found = stac_sources(source)
+    if len(found) != 1:
+        raise OpenError(
+            f"{source}: {len(found)} STAC items; an image is one: classify them all, or choose one"
+        )
+    return found[0]
+
+
+def _stack(stack: Stack, *, mpp: float | None, nodata: float | None) -> Pyramid:
+    """Open a stack: of one file, that as any other, for what is known of its bands is what the file says."""
+    with _own_errors(str(stack)):
+        signed = stack.ready()
+        if len(signed.layers) == 1 and signed.layers[0].bands is None:
+            (layer,) = signed.layers
+            image = open_pyramid(layer.path, mpp=mpp, nodata=layer.nodata if nodata is None else nodata)
+            known = {"channel_names": layer.names, "colors": layer.colors, "acquired": stack.acquired}
+            return image.named(str(stack), **{name: value for name, value in known.items() if value})
+        images: list[Pyramid] = []
+        try:
+            for layer in signed.layers:
+                own = layer.nodata if nodata is None else nodata
+                images.append(open_pyramid(layer.path, mpp=mpp, nodata=own))
+            return StackedPyramid(signed, images)
+        except BaseException:
+            for image in images:
+                image.close()
+            raise
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Which bands of an image a model takes, and whether it can take them."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hiresattn.config import InputConfig
-from hiresattn.errors import DomainError, ReadError, counted
+from hiresattn.errors import ConfigError, DomainError, ReadError, counted
 from hiresattn.pyramid.base import Pyramid
 
 
@@ -48,6 +50,32 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
             f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
             "values that stand for darkest and brightest with value_range LO,HI"
         )
+
+
+def band_numbers(pyramid: Pyramid, bands: Sequence[int | str]) -> tuple[int, ...]:
+    """Numbers from 0 of bands that are given by number from 1, by name, or by what they show (``red``).
+
+    Raises:
+        ConfigError: If no band, or several, are called so.
+    """
+    names, colors = pyramid.channel_names or (), pyramid.meta.colors or ()
+    found = []
+    for band in bands:
+        if isinstance(band, int):
+            found.append(band - 1)
+            continue
+        called = [
+            [at for at, own in enumerate(known) if own.lower() == band.lower()] for known in (names, colors)
+        ]
+        numbers = called[0] or called[1]
+        if len(numbers) != 1:
+            known = ", ".join(dict.fromkeys(own for own in (*names, *colors) if own and own != "undefined"))
+            what = "several bands are" if numbers else "no band is"
+            raise ConfigError(
+                f"{pyramid.source}: {what} called {band!r}; it has {known or 'no names'}; give bands by number, from 1"
+            )
+        found += numbers
+    return tuple(found)
 
 
 def valid_bands(pyramid: Pyramid, bands: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
+from hiresattn.pyramid.stack import Stack
 
 ItemT = TypeVar("ItemT")
 ReadyT = TypeVar("ReadyT")
@@ -65,12 +66,12 @@ class SharedImages:
     def __init__(self, nodata: float | None = None) -> None:
         self._nodata = nodata
         self._lock = Lock()
-        self._images: dict[str, Pyramid] = {}
-        self._users: dict[str, int] = {}
+        self._images: dict[str | Stack, Pyramid] = {}
+        self._users: dict[str | Stack, int] = {}
 
     def acquire(self, source: Any) -> Pyramid:
         """Open an image, or share it until ``release``. Raises what ``open_pyramid`` does."""
-        if not isinstance(source, str):
+        if not isinstance(source, str | Stack):
             return open_pyramid(source, nodata=self._nodata)
         with self._lock:
             image = self._images.get(source)
@@ -85,7 +86,7 @@ class SharedImages:
     def release(self, source: Any) -> None:
         """End one use of an image."""
         with self._lock:
-            if isinstance(source, str) and source in self._users:
+            if isinstance(source, str | Stack) and source in self._users:
                 self._users[source] -= 1
                 for name in [name for name, users in self._users.items() if not users and name != source]:
                     self._drop(name)
@@ -96,6 +97,6 @@ class SharedImages:
             for name in list(self._images):
                 self._drop(name)
 
-    def _drop(self, name: str) -> None:
+    def _drop(self, name: str | Stack) -> None:
         self._images.pop(name).close()
         del self._users[name]

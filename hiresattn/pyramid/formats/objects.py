@@ -4,6 +4,7 @@ import io
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,7 +107,7 @@ class MemoryPyramid(RasterioPyramid):
 
         self._file_in_memory = rasterio.MemoryFile(data, ext=".tif" if virtual is None else ".vrt")
         self._virtual = virtual
-        self._as_given = (data, name, virtual, mpp, nodata)
+        self._again = partial(type(self), data, name, virtual=virtual, mpp=mpp, nodata=nodata)
         self.kept = keep
         path = self._file_in_memory.name
         try:
@@ -119,11 +120,7 @@ class MemoryPyramid(RasterioPyramid):
         return GdalFile(path, virtual=self._virtual)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _again, self._as_given
-
-
-def _again(data: bytes, name: str, virtual: Any, mpp: float | None, nodata: float | None) -> Any:
-    return MemoryPyramid(data, name, virtual=virtual, mpp=mpp, nodata=nodata)
+        return self._again, ()
 
 
 def _xml(warped: Any) -> bytes:
