@@ -17,18 +17,42 @@ from hiresattn_cli.layers import SUFFIXES
     "Options",
     click.option(
         "--to",
-        type=click.Choice(["layers", "geojson", "qupath", "csv", "parquet", "xlsx", "h5"]),
+        type=click.Choice(["layers", "geojson", "qupath", "csv", "parquet", "xlsx", "h5", "stac", "mlm"]),
         default="layers",
         show_default=True,
-        help="What to write: layers; a GeoJSON file per image whose objects QuPath opens; tables; coordinates (h5).",
+        help="What to write: layers; a GeoJSON file per image whose objects QuPath opens; tables; coordinates (h5); "
+        "STAC items of scenes, with regions and attention; or, of a model in place of RECORDS, its item (mlm).",
     ),
     click.option(
-        "-o", "--output", required=True, metavar="FILE|DIR", help=f"File, {SUFFIXES}, .xlsx; else a folder."
+        "-o",
+        "--output",
+        required=True,
+        metavar="FILE|DIR",
+        help=f"File, {SUFFIXES}, .xlsx; of a model .json; else a folder.",
+    ),
+    click.option(
+        "--model-item", metavar="JSON", help="For STAC: the model's own item, which items are linked to."
+    ),
+    click.option(
+        "--datetime",
+        "acquired",
+        metavar="TIME",
+        help="For STAC: when scenes were taken that don't say it, ISO 8601.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace files that are there."),
 )
 @click.pass_context
-def export(ctx: click.Context, /, records: tuple[str, ...], *, to: str, output: str, overwrite: bool) -> None:
+def export(
+    ctx: click.Context,
+    /,
+    records: tuple[str, ...],
+    *,
+    to: str,
+    output: str,
+    model_item: str | None,
+    acquired: str | None,
+    overwrite: bool,
+) -> None:
     """Write records of `classify -o` as layers: scenes, a row per source, and regions, a row per region looked at.
 
     RECORDS are files of JSON lines, or results folders. A GeoPackage holds both layers; of the other formats FILE has
@@ -61,6 +85,21 @@ def export(ctx: click.Context, /, records: tuple[str, ...], *, to: str, output: 
         return
     if to == "geojson" and not output.endswith((".geojson", ".json")):
         raise click.UsageError(f"{output}: a GeoJSON file ends in .geojson")
+    if to == "mlm":
+        from hiresattn.geo.mlm import write_mlm_item
+
+        if len(records) != 1:
+            raise click.UsageError("--to mlm takes one model directory")
+        write_mlm_item(records[0], output, overwrite=overwrite)
+        return
+    if to == "stac":
+        from hiresattn.geo.items import write_items
+
+        read = (record for name in records for record in read_records(name))
+        items = write_items(read, output, model=model_item, acquired=acquired, overwrite=overwrite)
+        if ctx.obj >= 0:
+            click.echo(f"{counted(len(items) - 1, 'item')} in {output}", err=True)
+        return
     from hiresattn.geo.outputs import check_layers
     from hiresattn.geo.outputs import export as write
 

@@ -11,7 +11,7 @@ from typing import Any
 from hiresattn.config import ModelConfig
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.files import read_bounded
-from hiresattn.model.hub import MODEL, fetch_all
+from hiresattn.model.hub import MODEL, fetch_all, named_by_item
 from hiresattn.model.reference import REFERENCE, Reference, read_reference
 
 FORMAT = "hiresattn-model"
@@ -191,7 +191,9 @@ def read_card(path: str | Path, *, reference: bool = False) -> Card:
 
 
 def local_files(path: str | Path, *files: str) -> Path:
-    """A model directory; of one on the hub, where these files of it were fetched to."""
+    """A model directory, that which a STAC item names; of one on the hub, where these files of it were fetched to."""
+    if str(path).endswith(".json"):
+        return named_by_item(path)
     if not str(path).startswith(MODEL):
         return Path(path)
     return fetch_all(str(path).removeprefix(MODEL), files, asked=str(path))

@@ -214,7 +214,7 @@ def load_model(path: str | Path) -> Model:
     """Load a model directory, or one from the Hugging Face hub (``hf:owner/name``).
 
     Args:
-        path: The directory, or the hub name.
+        path: The directory, the hub name, or a STAC item (``.json``, MLM) whose weights lie in a directory here.
 
     Returns:
         The model, on the CPU, in evaluation mode.

@@ -61,6 +61,8 @@ class CaseSource:
     """Affine transform (a, b, c, d, e, f) of level-0 px (column, row) to coordinates of the CRS."""
     bounds: tuple[int, int, int, int] | None = None
     """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
+    acquired: str | None = None
+    """When it was taken, ISO 8601, where its STAC item or its file says so."""
     glimpses: int = 0
     """Regions of it that were looked at."""
     fraction_read: float = 0.0

@@ -188,6 +188,7 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
         crs=image.crs,
         transform=image.transform,
         bounds=image.bounds,
+        acquired=image.meta.acquired,
         fraction_read=0.0 if stats is None else stats.pixels / _stored_area(source),
     )
 

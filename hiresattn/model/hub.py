@@ -1,12 +1,16 @@
 """Models and encoders from a hub: fetched where that was asked for, never otherwise."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from hiresattn.errors import BackendMissingError, HiresattnError, NotFoundError, reason
+from hiresattn.errors import BackendMissingError, CheckpointError, HiresattnError, NotFoundError, reason
+from hiresattn.files import read_bounded
 
 #: Prefix of a trained model on the hub, and of an encoder there.
 MODEL, ENCODER = "hf:", "hf-hub:"
+#: Bytes that a STAC item may have.
+_MOST_ITEM = 16 << 20
 
 
 def fetch(name: str, files: Sequence[str], *, asked: str) -> Path | None:
@@ -55,6 +59,29 @@ def fetch_all(name: str, files: Sequence[str], *, asked: str) -> Path:
     if not found:
         raise NotFoundError(f"{asked}: the repository holds none of {', '.join(files)}")
     return found[0].parent
+
+
+def named_by_item(path: str | Path) -> Path:
+    """The model directory whose weights a STAC item (MLM) names.
+
+    Raises:
+        NotFoundError: If there is no such file.
+        CheckpointError: If it is no item of a model, or its weights aren't files here.
+    """
+    file = Path(path)
+    try:
+        item = json.loads(read_bounded(file, _MOST_ITEM))
+        assets = [asset for asset in item["assets"].values() if "mlm:model" in asset.get("roles", ())]
+        href = str(assets[0]["href"]).removeprefix("file://")
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{file}: there is no such file; check the path") from error
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{file}: no STAC item of a model: no asset has the role mlm:model; give the model directory"
+        ) from error
+    if "://" in href:
+        raise CheckpointError(f"{file}: its weights are at {href}; fetch the model directory, and give that")
+    return (file.parent / href).parent
 
 
 def hub_error(asked: str, repository: str, error: BaseException) -> HiresattnError:

@@ -80,8 +80,8 @@ def classified(monkeypatch):
     module = ModuleType("hiresattn.inference.classify")
     module.classify_all = classify_all
     monkeypatch.setitem(sys.modules, "hiresattn.inference.classify", module)
+    monkeypatch.setattr("hiresattn.checkpoint.load_model", read_card)  # imports it, unchanged
     monkeypatch.setattr("hiresattn.card.read_card", read_card)
-    monkeypatch.setattr("hiresattn.checkpoint.load_model", read_card)
     return calls
 
 

@@ -133,4 +133,4 @@ def test_a_box_that_is_none_is_wrong_usage(run, box):
 def test_one_way_to_say_where_is_enough(run, classified, scene):
     result = run("classify", scene, "-m", "m", "--bbox", "11,49,12,50", "--region", "0,0,9,9")
     assert result.exit_code == 2
-    assert "one of --region, --bbox and --aoi" in result.stderr
+    assert "give one of --region, --bbox, --bounds, --aoi" in result.stderr

@@ -1,5 +1,6 @@
 """What GDAL knows of a raster besides its pixels."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,7 @@ def metadata(
         nodata=nodata,
         palette=palette,
         nbytes=path.stat().st_size if path.is_file() else 0,
+        acquired=_acquired(raster),
         **_fields(raster, bands),
     )
 
@@ -67,6 +69,13 @@ def _fields(raster: Any, bands: list[int]) -> dict[str, Any]:
         "gcps": len(raster.gcps[0]),
         "rpcs": raster.rpcs is not None,
     }
+
+
+def _acquired(raster: Any) -> str | None:
+    """When the image was taken, where GDAL knows it: ``2020-01-02 03:04:05``, UTC."""
+    text = str(raster.tags(ns="IMAGERY").get("ACQUISITIONDATETIME", ""))
+    found = re.match(r"(\d{4}-\d\d-\d\d)[ T](\d\d:\d\d:\d\d)", text)
+    return f"{found[1]}T{found[2]}Z" if found else None
 
 
 def _resolution(raster: Any) -> tuple[float | None, float | None]:
