@@ -47,6 +47,19 @@ _SHOWN = 5
     ),
 )
 @group(
+    "Polygons",
+    click.option("--class-column", metavar="NAME", help="Holds the class of each polygon."),
+    click.option(
+        "--boxes", is_flag=True, help="Polygons are boxes on their scene, a row each; else each is a window."
+    ),
+    click.option(
+        "--distance",
+        type=click.FloatRange(min=0),
+        metavar="METRES",
+        help="Between what is in different splits, at least. [default: 1000]",
+    ),
+)
+@group(
     "Splits",
     click.option(
         "--val",
@@ -99,6 +112,9 @@ def init(
     seed: int | None,
     threads: int | None,
     as_json: bool,
+    class_column: str | None,
+    boxes: bool,
+    distance: float | None,
     **settings: Any,
 ) -> None:
     """Make a manifest of the slides in the folder SLIDES and of their labels in LABELS, a CSV or Parquet file.
@@ -107,7 +123,24 @@ def init(
     name begins with the patient's id, or whose folder is named after it. Nothing is guessed: what has no partner,
     or may have two, is listed and left out. Patients are split, class by class; a column split wins. Headers are
     read: slides without µm/px are listed, and those that can't be opened are left out (exit status 3).
+
+    With --class-column LABELS are polygons in any CRS: each is the rectangle of px around it on every scene that it
+    lies on, and places are split, not rows: what is closer together than --distance is in one.
     """
+    if class_column is not None:
+        given = {"label_column", "slide_column", "case_column", "per_slide", "assume_mpp"}
+        if named := [name for name in sorted(given) if settings[name]]:
+            raise click.UsageError(
+                f"--{named[0].replace('_', '-')} is for a table, and --class-column for polygons"
+            )
+        shares = {name: settings[name] for name in ("val", "test", "overwrite")} | {"seed": seed or 0}
+        asked = shares | ({} if distance is None else {"distance": distance})
+        _of_polygons(slides, table, output, as_json=as_json, class_column=class_column, boxes=boxes, **asked)
+        return
+    if table.lower().endswith((".gpkg", ".geojson", ".shp", ".fgb")):
+        raise click.UsageError(f"{table}: polygons; name the column of their class with --class-column")
+    if boxes or distance is not None:
+        raise click.UsageError("--boxes and --distance are for polygons; name their --class-column")
     from hiresattn.datasets.cohort import make_manifest
 
     settings |= {"seed": seed or 0} | ({} if threads is None else {"threads": threads})
@@ -119,6 +152,28 @@ def init(
             click.echo(f"Note: {one_line(note)}", err=True)
     if "unreadable" in made.left_out:
         ctx.exit(SOME_FAILED)
+
+
+def _of_polygons(scenes: str, polygons: str, output: str, *, as_json: bool, **asked: Any) -> None:
+    """Make a manifest of polygons, and say what it holds."""
+    from hiresattn.geo.polygons import manifest_of_polygons
+
+    made = manifest_of_polygons(scenes, polygons, output, **asked)
+    if as_json:
+        click.echo(json_line(made.to_json()))
+        return
+    rows = counted(made.rows, "row" if asked["boxes"] else "window")
+    of = f"{rows} of {counted(made.scenes, 'scene')} in {counted(made.places, 'place')}"
+    table = [["class", "train", "val", "test"]]
+    table += [[name, *map(str, own.values())] for name, own in made.classes.items()]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in table
+    ]
+    click.echo(printable("\n".join([f"{made.manifest}: {of}", "", *lines])))
+    for words in made.left_out:
+        click.echo(f"Left out: {one_line(words)}", err=True)
 
 
 def _lines(made: "Cohort") -> Iterator[str]:

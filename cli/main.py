@@ -2,12 +2,10 @@
 
 import logging
 import os
-from typing import Any
 
 import click
 
 from hiresattn import __version__
-from hiresattn.errors import HiresattnError
 from hiresattn_cli.bench import bench
 from hiresattn_cli.classify import classify
 from hiresattn_cli.convert import convert
@@ -20,6 +18,7 @@ from hiresattn_cli.export_attention import export_attention
 from hiresattn_cli.export_model import export_model
 from hiresattn_cli.extract import extract
 from hiresattn_cli.fmow import fmow
+from hiresattn_cli.groups import Group
 from hiresattn_cli.info import info
 from hiresattn_cli.init import init
 from hiresattn_cli.locate import locate
@@ -30,24 +29,6 @@ from hiresattn_cli.status import status
 from hiresattn_cli.train import train
 from hiresattn_cli.view import view
 
-INTERRUPTED = 130
-
-
-class _Group(click.Group):
-    """A group whose commands end in one line on stderr and an exit status, never in a traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; typed errors and files that can't be written become ``Error: …``, exit 1."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise  # click ends quietly
-        except (HiresattnError, OSError) as error:
-            raise click.ClickException(one_line(error)) from error
-        except KeyboardInterrupt:
-            click.echo("Interrupted. What was written so far is kept.", err=True)
-            ctx.exit(INTERRUPTED)
-
 
 class _Stderr(logging.Handler):
     """Log records as single lines on whatever stderr is at the moment."""
@@ -57,7 +38,7 @@ class _Stderr(logging.Handler):
         click.echo(f"{record.levelname.capitalize()}: {one_line(record.getMessage())}", err=True)
 
 
-@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.option("-v", "--verbose", count=True, help="More messages on stderr (twice: even more).")
 @click.option("-q", "--quiet", count=True, help="Fewer messages on stderr: errors only.")
 @click.version_option(__version__, prog_name="hiresattn")

@@ -222,7 +222,10 @@ provider = click.option(
     help="ONNX Runtime's execution provider, such as openvino. [default: by --device]",
 )
 bands = click.option(
+    "-b",
     "--bands",
+    "--bidx",
+    "bands",
     type=_Bands(),
     metavar="1,2,3|NAMES",
     help="Bands of the image, counted from 1, or by name: B04,B03,B02; red,green,blue. [default: the model's]",

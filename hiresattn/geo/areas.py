@@ -76,9 +76,17 @@ def areas_of(frame: Any) -> list[Area]:
 
 
 def read_areas(path: str | os.PathLike[str]) -> list[Area]:
-    """The features of a file (GeoJSON, GeoPackage, GeoParquet …) as areas.
+    """The features of a file as areas; see ``read_frame``."""
+    try:
+        return areas_of(read_frame(path))
+    except ConfigError as error:
+        raise ConfigError(f"{os.fspath(path)}: {str(error).removeprefix(f'{os.fspath(path)}: ')}") from error
 
-    They are called by the column ``id`` where all have one, else by their number in the file, from 1.
+
+def read_frame(path: str | os.PathLike[str]) -> Any:
+    """The features of a file (GeoJSON, GeoPackage, GeoParquet …) as a GeoDataFrame.
+
+    They are called by the column ``id`` where all have one, else by their number in the file, from 1: its index.
 
     Raises:
         ConfigError: If it can't be read, or holds no features.
@@ -98,10 +106,7 @@ def read_areas(path: str | os.PathLike[str]) -> list[Area]:
     if ids is None or ids.isna().any() or not ids.is_unique:
         ids = range(1, len(frame) + 1)
     frame.index = [str(one) for one in ids]
-    try:
-        return areas_of(frame)
-    except ConfigError as error:
-        raise ConfigError(f"{os.fspath(path)}: {error}") from error
+    return frame
 
 
 def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[Any]:
