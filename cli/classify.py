@@ -181,8 +181,11 @@ def classify(
         output = workers.shard_output(output, shard)
     output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     named = expand_sources(names, split, root=root, label_column=label_column) if names or not stacks else []
-    found = with_assets([*stacked(stacks), *named], assets, settings["bands"])
-    sources = _cases(windows(found, regions, Places(bbox, bounds, aoi)), per_source=per_source)
+    sources = _cases(
+        with_assets([*stacked(stacks), *named], assets, settings["bands"]),
+        (regions, Places(bbox, bounds, aoi)),
+        per_source=per_source,
+    )
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
@@ -241,13 +244,12 @@ def classify(
     ctx.exit(_ended(counts, layers, ctx.obj))
 
 
-def _cases(sources: "list[Source]", *, per_source: bool) -> "list[Source]":
-    """The sources; those of one case together, unless each is for itself."""
-    if per_source:
-        return sources
+def _cases(sources: "list[Source]", asked: Any, *, per_source: bool) -> "list[Source]":
+    """What is to be classified: the windows asked for of the sources, and those of one case together."""
     from hiresattn.datasets.cases import cases_of
 
-    return cases_of(sources)
+    sources = windows(sources, *asked)
+    return sources if per_source else cases_of(sources)
 
 
 def _pictures(
