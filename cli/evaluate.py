@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -9,7 +10,7 @@ import click
 from hiresattn.errors import ConfigError, counted
 from hiresattn.inference.lines import json_line
 from hiresattn.report.units import human_seconds, human_share
-from hiresattn_cli import options
+from hiresattn_cli import options, workers
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line, printable
 from hiresattn_cli.progress import progress_bar
@@ -104,6 +105,7 @@ ALL_FAILED, SOME_FAILED = 1, 3
 )
 @group("Run", options.device, options.threads)
 @click.pass_context
+@workers.cluster
 def evaluate(
     ctx: click.Context,
     /,
@@ -116,6 +118,7 @@ def evaluate(
     seed: int | None,
     threads: int | None,
     as_json: bool,
+    cluster: workers.Cluster | None,
     **settings: Any,
 ) -> None:
     """Measure how good MODEL is on the labelled rows of MANIFEST, a CSV or Parquet file, or a folder.
@@ -129,7 +132,10 @@ def evaluate(
     from hiresattn.evaluation.run import evaluate as evaluate_model
 
     settings |= {"budgets": budgets or (), "policies": tuple(policies.split(",")), "seed": seed or 0}
-    with progress_bar("Evaluating", 1.0, wanted=ctx.obj >= 0) as update:
+    with ExitStack() as stack:
+        if cluster is not None:
+            settings["classify"] = stack.enter_context(cluster.classifier())
+        update = stack.enter_context(progress_bar("Evaluating", 1.0, wanted=ctx.obj >= 0))
         found = evaluate_model(model, manifest, output, progress=update, threads=threads, **settings)
     for failure in found.failures:
         source, error = failure["source"], one_line(failure["error"])

@@ -1,7 +1,7 @@
 """Options of a command whose work many processes share."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -127,6 +127,14 @@ class Cluster:
         from hiresattn.cluster.connect import connected
 
         return connected(self.scheduler, scheduler_file=self.scheduler_file, workers=self.workers)
+
+    @contextmanager
+    def classifier(self) -> "Iterator[Callable[..., Any]]":
+        """What classifies on it, in order."""
+        from hiresattn.cluster.run import classifier
+
+        with self.connected() as client:
+            yield classifier(client, **vars(self.care))
 
 
 def cluster(function: F) -> F:

@@ -2,10 +2,11 @@
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from hiresattn.cluster.connect import connected, distributed
 from hiresattn.cluster.tasks import Care, Lost, Tasks
@@ -20,6 +21,9 @@ from hiresattn.inference.record import Record
 
 if TYPE_CHECKING:
     from hiresattn.card import Card
+
+#: What models were sent under, by client.
+_sent: "WeakKeyDictionary[Any, WeakKeyDictionary[Any, str]]" = WeakKeyDictionary()
 
 
 def classify(
@@ -81,6 +85,35 @@ def classify(
             yield record
 
 
+def classifier(
+    client: Any,
+    *,
+    retries: int = 2,
+    timeout: float | None = None,
+    resources: Mapping[str, float] | None = None,
+) -> "Callable[[Iterable[Any], Card, ClassifyOptions], Iterator[Record]]":
+    """What ``evaluate(classify=…)`` takes: cases, model and options to records in order, on the workers of a client.
+
+    Args:
+        client: A ``distributed.Client``.
+        retries: As ``classify`` takes it.
+        timeout: The same.
+        resources: The same.
+
+    Raises:
+        ConfigError: If a value can't be used.
+
+    Examples:
+        >>> hiresattn.evaluate("model", "slides.csv", classify=hiresattn.cluster.classifier(client))
+    """
+    care = Care(retries=retries, timeout=timeout, resources=resources)
+
+    def work(cases: Iterable[Any], model: "Card", options: ClassifyOptions) -> Iterator[Record]:
+        return (record for _, record in classify_on(client, cases, model, options, care, ordered=True))
+
+    return work
+
+
 def classify_on(
     client: Any,
     cases: Iterable[Any],
@@ -130,13 +163,16 @@ def _model(client: Any, model: Any, card: "Card | None") -> "tuple[ModelName, Ca
         card = card or read_card(model, reference=True)
         path = str(model)
         return ModelName(path if path.startswith("hf:") else str(Path(path).resolve()), card.sha256), card
-    key = uuid.uuid4().hex
+    sent = _sent.setdefault(client, WeakKeyDictionary())
+    if model not in sent:
+        key = uuid.uuid4().hex
 
-    class _Plugin(SendModel, distributed().WorkerPlugin):  # type: ignore[misc]
-        pass
+        class _Plugin(SendModel, distributed().WorkerPlugin):  # type: ignore[misc]
+            pass
 
-    client.register_plugin(_Plugin(key, model))
-    return ModelName(None, key), model
+        client.register_plugin(_Plugin(key, model))
+        sent[model] = key
+    return ModelName(None, sent[model]), model
 
 
 def lost_record(case: Any, model: "Card", why: str) -> Record:

@@ -185,31 +185,53 @@ class Tasks:
         """What came of the next event, and of cases that run too long."""
         if self._client.status != "running":
             self._reconnect()
-        try:
-            what, told, status = self._events.get(timeout=_TICK)
-        except queue.Empty:
-            what, told, status = "", None, None
-        if what == "started" and told["key"] in self._running:
-            task = self._running[told["key"]]
-            task.started, task.worker = time.monotonic(), told["worker"]
-        elif what == "done" and told in self._running:
-            if status in ("cancelled", "lost"):
+        finished = []
+        for what, told, status in self._new_events():
+            task = self._running.get(told["key"] if what == "started" else told)
+            if task is None:
+                continue
+            if what == "started":
+                task.started, task.worker = time.monotonic(), told["worker"]
+            elif status in ("cancelled", "lost"):
                 self._reconnect()
+            elif status == "finished":
+                finished.append(self._running.pop(told))
             else:
-                yield from self._ended(self._running.pop(told), status)
+                yield from self._failed(self._running.pop(told))
+        yield from self._finished(finished)
         if self._care.timeout is not None:
             yield from self._overdue(self._care.timeout)
 
-    def _ended(self, task: _Task, status: str) -> Iterator[tuple[int, Any]]:
-        if status == "finished":
-            try:
-                result = task.future.result()
-            except (OSError, CancelledError):  # its scheduler was lost before it could be fetched
-                self._again.append(task)
-                return
+    def _new_events(self) -> list[tuple[str, Any, Any]]:
+        """What has happened; waits a moment where nothing has."""
+        found = []
+        with suppress(queue.Empty):
+            found.append(self._events.get(timeout=_TICK))
+            while True:
+                found.append(self._events.get_nowait())
+        return found
+
+    def _finished(self, tasks: list[_Task]) -> Iterator[tuple[int, Any]]:
+        """The results of tasks, fetched at once."""
+        try:
+            results = self._client.gather([task.future for task in tasks]) if tasks else []
+        except (OSError, CancelledError, distributed().KilledWorker):  # lost before they could be fetched
+            for task in tasks:
+                if task.future.status == "error":
+                    yield from self._failed(task)
+                else:
+                    self._again.append(task)
+            return
+        for task, result in zip(tasks, results, strict=True):
             task.future.release()
             yield task.number, result
-            return
+
+    def _failed(self, task: _Task) -> Iterator[tuple[int, Any]]:
+        """What becomes of a task that has no result: it is tried again, or has none.
+
+        Raises:
+            Exception: What the function raised.
+        """
         error = task.future.exception()
         if not isinstance(error, distributed().KilledWorker):
             raise error

@@ -1,6 +1,6 @@
 """What a model predicts for labelled images, in one or more passes."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,9 @@ from hiresattn.inference.record import LIKELY, Record, VisitedRegion
 from hiresattn.inference.sources import known_labels
 from hiresattn.model.reference import source_id
 from hiresattn.pyramid.rescaled import window_of
+
+#: What classifies: cases, model and options to records, in order.
+Classify = Callable[[Sequence[Any], Model, ClassifyOptions], Iterator[Record]]
 
 #: Policies of the curve; ``best-first`` is the learned one.
 CURVE = ("best-first", "random", "lowres", "exhaustive")
@@ -122,6 +125,8 @@ def outcomes(
     model: Model,
     run: Pass,
     options: ClassifyOptions | None = None,
+    *,
+    classify: Classify = classify_all,
     **changes: Any,
 ) -> Iterator[tuple[Outcome, Record]]:
     """Classify labelled cases in one pass.
@@ -131,13 +136,14 @@ def outcomes(
         model: A loaded model.
         run: Policy, budget and stop rule.
         options: How to classify; None = the defaults, and images that can't be classified are counted.
+        classify: What classifies them: cases, model and options to records in order.
         changes: Fields of ``options`` to set.
 
     Yields:
         One per case, in order: what is kept, and the prediction.
     """
     chosen = changed(options or ClassifyOptions(on_error="record"), changes, ClassifyOptions)
-    found = classify_all(examples, model, run.options(chosen))
+    found = classify(examples, model, run.options(chosen))
     for example, prediction in zip(examples, found, strict=True):
         yield _outcome(example, prediction, model), prediction
 

@@ -18,12 +18,22 @@ from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError, WriteError
 from hiresattn.evaluation.calibration import calibrated, conformal_sets, cooled
-from hiresattn.evaluation.outcomes import CURVE, Outcome, Pass, checked, outcomes, passes, trained_on
+from hiresattn.evaluation.outcomes import (
+    CURVE,
+    Classify,
+    Outcome,
+    Pass,
+    checked,
+    outcomes,
+    passes,
+    trained_on,
+)
 from hiresattn.evaluation.page import PAGE, evaluation_page
 from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
 from hiresattn.evaluation.tables import TABLES, tables
 from hiresattn.files import atomic_write, make_folder
+from hiresattn.inference.classify import classify_all
 from hiresattn.inference.lines import LinesFile, json_line
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.review import search_facts
@@ -143,6 +153,7 @@ def evaluate(
     options: EvaluateOptions | None = None,
     *,
     progress: Callable[[float, str], None] = lambda _share, _step: None,
+    classify: Classify = classify_all,
     **changes: Any,
 ) -> Evaluation:
     """Measure how good a model is on labelled images: metrics with intervals, cost, accuracy against budget.
@@ -156,6 +167,7 @@ def evaluate(
             earlier evaluation are removed when the first image is classified. None = nothing is written.
         options: How to evaluate; None = the defaults.
         progress: Called with the share done, 0 to 1, and the pass that is running.
+        classify: What classifies: ``hiresattn.cluster.classifier(client)`` does it on a cluster.
         changes: Fields of ``options`` to set, such as ``split="val"``.
 
     Returns:
@@ -190,7 +202,7 @@ def evaluate(
 
     def run(one: Pass, model: Model, options: ClassifyOptions, log: LinesFile | None) -> list[Outcome]:
         kept: list[Outcome] = []
-        for outcome in _run(cases, model, one, options, log):
+        for outcome in _run(cases, model, one, options, log, classify):
             kept.append(outcome)
             share = (len(done) + len(kept) / len(cases)) / count
             progress(share, f"{one.policy} {one.budget or ''}".strip())
@@ -259,9 +271,10 @@ def _run(
     one: Pass,
     options: ClassifyOptions,
     log: LinesFile | None,
+    classify: Classify,
 ) -> Iterable[Outcome]:
     """One pass; its predictions go to the log as they come. The first one replaces what an earlier run left."""
-    for number, (outcome, prediction) in enumerate(outcomes(cases, model, one, options)):
+    for number, (outcome, prediction) in enumerate(outcomes(cases, model, one, options, classify=classify)):
         if log is not None:
             if number == 0:
                 _remove_report(log.path.parent)

@@ -13,6 +13,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.cluster import worker
 from hiresattn.cluster.connect import connected
 from hiresattn.datasets.cases import Case
+from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ClusterError, ConfigError
 
 MODEL = Path(hiresattn.__file__).parent / "demo" / "model"
@@ -87,3 +88,16 @@ def test_a_scheduler_that_is_not_there_is_an_error(monkeypatch):
     monkeypatch.setattr("hiresattn.cluster.connect._WAIT", 0.2)
     with pytest.raises(ClusterError, match="no scheduler answers there"), connected("tcp://127.0.0.1:9"):
         pass
+
+
+def test_an_evaluation_on_a_cluster_is_that_of_one_process(client, sources):
+    examples = [Example(path, label, split="test") for path, label in zip(sources[:3], "010", strict=True)]
+    how = {"budget": 2, "bootstrap": 10, "threads": 1}
+    alone = hiresattn.evaluate(MODEL, examples, budgets=(1,), **how)
+    found = hiresattn.evaluate(
+        MODEL, examples, budgets=(1,), classify=hiresattn.cluster.classifier(client), **how
+    )
+    assert found.classified == alone.classified == 3
+    for name, measured in found.metrics.items():
+        assert measured.value == pytest.approx(alone.metrics[name].value, abs=1e-5), name
+    assert [point.accuracy for point in found.curve] == [point.accuracy for point in alone.curve]

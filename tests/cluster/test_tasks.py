@@ -42,6 +42,7 @@ class Played:
         self.waiting, self.restarted, self.cancelled, self.most, self.status = [], [], [], 0, "running"
         self.scheduler = SimpleNamespace(address="tcp://played")
         self.tried = []
+        self.forgets = False
 
     def scheduler_info(self, n_workers):
         return {"workers": {"a": {"resources": self.resources}, "b": {}} if self.threads else {}}
@@ -82,6 +83,15 @@ class Played:
                 future.end("error", future.case)
             else:
                 future.end("finished")
+
+    def gather(self, futures):
+        if self.forgets:  # the worker that holds them is lost
+            self.forgets = False
+            for future in futures:
+                future.status = "error"
+                future.error = KilledWorker(future.key, SimpleNamespace(address="a"), self.allowed)
+            raise futures[0].error
+        return [future.result() for future in futures]
 
     def cancel(self, futures, force):
         self.cancelled += futures
@@ -175,6 +185,13 @@ def test_what_was_running_on_a_lost_scheduler_is_submitted_again():
     client.work = lose_once
     assert sorted(run(client, range(10))) == [(n, 2 * n) for n in range(10)]
     assert client.lost
+    assert len(client.tried) > 10
+
+
+def test_results_that_are_lost_with_their_worker_are_made_again():
+    client = Played(threads=2)
+    client.forgets = True
+    assert sorted(run(client, range(10))) == [(n, 2 * n) for n in range(10)]
     assert len(client.tried) > 10
 
 
