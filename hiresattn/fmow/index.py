@@ -52,7 +52,7 @@ class Row:
     box_id: int | None
     """The box classified; None for a frame."""
     croppable: bool = True
-    """False = a box of the challenge that is too small or outside of its image: it has a row, and no window."""
+    """False = a box of the challenge that is too small, outside of its image or without one: a row without a window."""
 
 
 def rows(
@@ -65,7 +65,7 @@ def rows(
         window: ``frame`` (one row per view, labelled as its folder), or one row per box: ``box``, ``context``
             or ``jhu-baseline``; see ``context_window``.
         false_detections: Keep what is labelled ``false_detection``, and the boxes of ``test`` and ``seq`` that can't be
-            cropped: the challenge scores every box. Else they are left out.
+            cropped, or whose image isn't there: the challenge scores every box. Else they are left out.
 
     Yields:
         Rows, and what was left out: what came in so, crowds' boxes, false detections, boxes of at most 2 px or
@@ -79,6 +79,9 @@ def rows(
     for view in found:
         if isinstance(view, Skipped):
             yield view
+            missing = view.view
+            if missing and missing.metadata and window != "frame" and false_detections:
+                yield from _unseen(missing, missing.metadata)
         elif window == "frame":
             yield _frame(view, keep=false_detections)
         elif view.metadata is None:
@@ -175,6 +178,14 @@ def _box(view: View, metadata: Metadata, box: Box, window: str, *, keep: bool) -
         swapped = window == "jhu-baseline"
         region = context_window(box.y, box.x, box.height, box.width, *size, swapped=swapped)
     return Row(view, box.category, region, (inside,), box.id)
+
+
+def _unseen(view: View, metadata: Metadata) -> Iterator[Row]:
+    """The boxes that the challenge scores on an image that isn't there."""
+    if view.split in CHALLENGE:
+        for box in metadata.boxes:
+            if box.id != CROWD and box.category in (None, FALSE_DETECTION, *CLASSES):
+                yield Row(view, box.category, None, (), box.id, croppable=False)
 
 
 def _cells(row: Row, manifest: Path, window: str, *, boxes: bool) -> list[str]:

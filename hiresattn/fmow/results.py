@@ -105,7 +105,7 @@ def classify_entries(entries: Sequence[Entry], model: Model, **options: Any) -> 
 
 
 def _uncropped(entry: Entry) -> Record:
-    warning = f"box {entry.box_id} can't be cropped: it is too small, or lies outside of its image"
+    warning = f"box {entry.box_id} can't be cropped: it is too small, lies outside of its image, or has none"
     return Record(
         str(entry.example.source), "no_valid_pixels", class_name=FALSE_DETECTION, warnings=(warning,)
     )

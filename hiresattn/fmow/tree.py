@@ -14,6 +14,7 @@ SPLITS = ("train", "val", "test", "seq")
 KINDS = ("rgb", "msrgb", "ms")
 
 _IMAGES = (".jpg", ".jpeg", ".tif", ".tiff")
+_NO_IMAGE = "metadata without an image"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class Skipped:
     """Why; the same text for the same reason, so that reasons can be counted."""
     detail: str = ""
     """Details of this one."""
+    view: View | None = None
+    """What its metadata says of an image that isn't there."""
 
 
 def scan(
@@ -105,11 +108,8 @@ def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) 
             continue
         here, texts = images.get(folder, {}), loose.get(folder, {})
         known = truth.frames(split, place) if place else {}
-        used |= {(place, frame) for frame in here}
         for frame in sorted(here.keys() | texts.keys()):
-            if frame not in here:
-                yield Skipped(texts[frame], "metadata without an image")
-                continue
+            where = here.get(frame) or texts[frame]
             found: list[Metadata] = []
             damaged = False
             for source, is_truth in ((texts.get(frame), False), (known.get(frame), True)):
@@ -119,20 +119,23 @@ def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) 
                         found.append(_with_false_detections(read) if is_truth else read)
                 except ConfigError as error:
                     damaged = True
-                    yield Skipped(here[frame], "damaged metadata", str(error))
+                    yield Skipped(where, "damaged metadata", str(error))
             if damaged and not found:
                 continue
-            yield View(
-                split=split,
-                folder=folder,
-                sequence=(place or folder).split("/")[-1],
-                frame=frame,
-                category=category,
-                image=Path(here[frame]),
-                metadata=_merged(found),
-            )
+            sequence = (place or folder).split("/")[-1]
+            view = View(split, folder, sequence, frame, category, Path(where), _merged(found))
+            used |= {(place, frame)}
+            yield view if frame in here else Skipped(where, _NO_IMAGE, view=view)
     for place, frame in truth.others(split, used):
-        yield Skipped(f"{split}/{place}, frame {frame}", "metadata without an image")
+        where = f"{split}/{place}, frame {frame}"
+        category, _, sequence = place.rpartition("/")
+        try:
+            facts = _with_false_detections(read_metadata(truth.frames(split, place)[frame]))
+            view = View(split, place, sequence, frame, category, metadata / f"{sequence}_{frame}", facts)
+        except ConfigError as error:
+            yield Skipped(where, "damaged metadata", str(error))
+        else:
+            yield Skipped(where, _NO_IMAGE, view=view)
 
 
 def _with_false_detections(truth: Metadata) -> Metadata:

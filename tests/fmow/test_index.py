@@ -95,6 +95,20 @@ def test_every_box_of_the_truth_is_found_once_per_frame(tree):
     assert {box: count for box, count in found.items() if box not in odd} == expected
 
 
+def test_every_box_that_the_challenge_scores_has_rows_also_without_images(copy):
+    asked = {"window": "box", "false_detections": True}
+    whole = {row.box_id for row in made(copy, splits=("test",), **asked)}
+    folder = next(path.parent for path in sorted((copy / "test").rglob("*_rgb.jpg")))
+    for image in folder.glob("*.jpg"):
+        image.unlink()
+    found = made(copy, splits=("test",), **asked)
+    lost = [row for row in found if row.view.folder == folder.name]
+    assert lost
+    assert not any(row.croppable or row.region for row in lost)
+    assert {row.box_id for row in found} == whole
+    assert not any(row.view.folder == folder.name for row in made(copy, splits=("test",)))
+
+
 def test_a_box_lies_where_its_polygon_says(tree):
     for row in made(tree.root, window="box"):
         if row.box_id < 1000 or row.view.metadata.bounds is None:
