@@ -8,6 +8,7 @@ import shlex
 import shutil
 from pathlib import Path
 
+import jaxtyping
 import numpy as np
 import pytest
 import rasterio
@@ -39,7 +40,10 @@ def run(words):
     if arguments[0] == "train" and "-o" in arguments and not {"--resume", "--overwrite"} & set(arguments):
         there = arguments[arguments.index("-o") + 1]
         shutil.rmtree(there, ignore_errors=True)  # the model that all pages start with
+    traces = arguments[0] == "export-model"  # a tracer's shapes are no integers
+    jaxtyping.config.update("jaxtyping_disable", value=traces)
     done = CliRunner().invoke(cli, arguments, prog_name="hiresattn")
+    jaxtyping.config.update("jaxtyping_disable", value=False)
     assert done.exit_code == 0, f"{words}\n{done.output}\n{done.exception!r}"
     return done.output
 
