@@ -25,7 +25,7 @@ demo: $(READY)
 	$(VENV)/bin/hiresattn demo
 
 test: $(READY)
-	$(RUN) pytest -q
+	$(RUN) pytest -q -n auto --maxprocesses 8 --dist worksteal
 
 test-slow: $(READY)
 	$(RUN) pytest -q -m slow
