@@ -60,7 +60,7 @@ class Finding:
 @click.command(
     cls=Command,
     short_help="Say what works here, what is missing, and what adds it.",
-    example="hiresattn doctor",
+    example="hiresattn doctor --json",
 )
 @group(
     "Options", click.option("--json", "as_json", is_flag=True, help="One JSON object in place of the table.")

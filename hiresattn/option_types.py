@@ -62,7 +62,9 @@ def type_words(hint: Any) -> str:
         return " or ".join(type_words(part) for part in parts if part is not type(None))
     if typing.get_origin(hint) is tuple:
         count = "" if parts[-1] is ... else f"{len(parts)} "
-        kind = {int: "whole numbers", float: "numbers", int | str: "numbers or names"}.get(parts[0], "texts")
+        kind = {int: "whole numbers", float: "numbers", int | str: "whole numbers or names"}.get(
+            parts[0], "texts"
+        )
         return f"a list of {count}{kind}"
     words = {int: "a whole number", float: "a number", bool: "true or false", str: "text in quotes"}
     return words.get(hint) or f"a {hint.__name__}"

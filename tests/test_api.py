@@ -188,7 +188,11 @@ def test_train_keeps_what_a_folder_holds_unless_told_to_train_anew(work, tmp_pat
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("ClassifyOptions", {"bands": 5}, "bands = 5 is of a wrong type; it takes a list of whole numbers"),
+        (
+            "ClassifyOptions",
+            {"bands": 5},
+            "bands = 5 is of a wrong type; it takes a list of whole numbers or names",
+        ),
         ("ClassifyOptions", {"value_range": 5}, "a list of 2 numbers"),
         ("ClassifyOptions", {"seed": "a"}, "a whole number"),
         ("ClassifyOptions", {"seed": 1.5}, "a whole number"),

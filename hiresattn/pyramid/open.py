@@ -59,7 +59,8 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
     if not isinstance(source, str | os.PathLike):
         return _object(source, mpp=mpp, nodata=nodata)
     name = os.fsdecode(source)
-    scene = scene_of(name)
+    with _own_errors(name):
+        scene = scene_of(name)
     if scene is not None:
         return _stack(scene, mpp=mpp, nodata=nodata)
     if scheme := is_remote(name) and _SCHEME.match(name):
@@ -88,7 +89,8 @@ def _object(source: Any, *, mpp: float | None, nodata: float | None) -> Pyramid:
     arrays = isinstance(source, list | tuple) or is_labelled(source)
     if arrays or (hasattr(source, "shape") and hasattr(source, "dtype")):
         return ArrayPyramid(source, mpp=mpp, nodata=nodata)
-    scene = scene_of(source)
+    with _own_errors(f"a {type(source).__name__}"):
+        scene = scene_of(source)
     if scene is not None:
         return _stack(scene, mpp=mpp, nodata=nodata)
     from hiresattn.pyramid.formats.objects import dataset_name, is_dataset, is_in_memory, kept, open_in_memory

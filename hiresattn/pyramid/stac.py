@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from hiresattn.errors import ConfigError, NotFoundError, OpenError
+from hiresattn.errors import ConfigError, HiresattnError, NotFoundError, OpenError, reason
 from hiresattn.files import IMAGE_SUFFIXES, is_remote, read_bounded
 from hiresattn.pyramid.stack import Layer, Stack
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
@@ -50,7 +50,13 @@ def stac_sources(
         >>> scenes = hiresattn.geo.stac_sources("items.json", assets=["red", "green", "blue"])
         >>> hiresattn.geo.classify(scenes, "model")
     """
-    return [_stack(item, name, assets, patch_url) for item, name in _items(items, "")]
+    try:
+        return [_stack(item, name, assets, patch_url) for item, name in _items(items, "")]
+    except HiresattnError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        name = os.fspath(items) if isinstance(items, str | os.PathLike) else f"a {type(items).__name__}"
+        raise OpenError(f"{name}: a STAC item in it is damaged ({reason(error)}); write it anew") from error
 
 
 def is_item(source: Any) -> bool:
@@ -64,7 +70,7 @@ def may_hold_items(name: str) -> bool:
     """Whether a name is that of a file of STAC items, or the address of an item as APIs have it."""
     if not is_remote(name):
         return name.lower().endswith(".json")
-    path = urlsplit(name).path.lower()
+    path = name.partition("?")[0].partition("#")[0].lower()
     return path.endswith(".json") or ("/items/" in path and Path(path).suffix not in IMAGE_SUFFIXES)
 
 
@@ -92,7 +98,10 @@ def _items(source: Any, base: str) -> Iterable[tuple[dict[str, Any], str]]:
         for item in source:
             yield from _items(item, base)
     else:
-        raise ConfigError(f"a {type(source).__name__} is no STAC item; give a path, an address, or items")
+        where = f"{base}: " if base else ""
+        raise ConfigError(
+            f"{where}what is of type {type(source).__name__} is no STAC item; give a path, an address, or items"
+        )
 
 
 def _read(name: str) -> Any:

@@ -46,7 +46,7 @@ def test_a_missing_file_is_one_line_on_stderr_and_exit_1():
         ["classify", "a.tif"],
         ["classify", "a.tif", "-m", "m", "--stop", "2"],
         ["classify", "a.tif", "-m", "m", "--bands", "0,1"],
-        ["classify", "a.tif", "-m", "m", "--bands", "red"],
+        ["classify", "a.tif", "-m", "m", "--bands", "0,red"],
         ["classify", "a.tif", "-m", "m", "--value-range", "5,5"],
         ["classify", "a.tif", "-m", "m", "--value-range", "5"],
         ["classify", "a.tif", "-m", "m", "--region", "0,0,0,5"],

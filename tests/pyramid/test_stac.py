@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import hiresattn
-from hiresattn.errors import ConfigError, NotFoundError, OpenError
+from hiresattn.datasets.sources import images_of
+from hiresattn.errors import ConfigError, HiresattnError, NotFoundError, OpenError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.stac import stac_sources
 from tests.pyramid import serve
@@ -148,3 +149,25 @@ def test_what_is_no_item_is_an_error_that_names_it(tmp_path, text, error, says):
     assert record.status == "error"
     with pytest.raises(NotFoundError, match=r"none\.json"):
         stac_sources(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"type": "Feature", "stac_version": "1.0.0", "assets": 5}',
+        '{"type": "Feature", "stac_version": "1.0.0", "assets": {"x": 7}}',
+        '{"type": "Feature", "stac_version": "1.0.0", "assets": {"x": {"href": "http://[bad/x.tif"}}}',
+        '{"type": "Feature", "stac_version": "1.0.0", "assets": {"x": {"href": "x.tif"}}, "links": 3}',
+        '{"type": "FeatureCollection", "features": 7}',
+        "[1, 2]",
+        "7",
+        "{",
+    ],
+)
+def test_what_is_no_item_is_an_error_that_names_the_file(tmp_path, text):
+    path = tmp_path / "items.json"
+    path.write_text(text)
+    with pytest.raises(HiresattnError):
+        open_pyramid(path)
+    (wrong,) = images_of(str(path))
+    assert "items.json" in wrong.error
