@@ -1,7 +1,7 @@
 """``hiresattn classify``: images in, one JSON line each out, or one in words on a terminal."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,10 @@ from hiresattn_cli import options, workers
 from hiresattn_cli.answers import Answers
 from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
-from hiresattn_cli.layers import SUFFIXES, LayersFile
+from hiresattn_cli.layers import SUFFIXES, LayersFile, checked_output
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.records import AttentionRasters, Counts, Overlays, error_record, report
+from hiresattn_cli.records import AttentionRasters, Counts, Overlays, as_done, in_order, report
 from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
 
 if TYPE_CHECKING:
@@ -179,7 +179,7 @@ def classify(
     """
     if shard is not None and not dry_run:
         output = workers.shard_output(output, shard)
-    output, layers = _checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    output, layers = checked_output(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
     named = expand_sources(names, split, root=root, label_column=label_column) if names or not stacks else []
     sources = _cases(
         with_assets([*stacked(stacks), *named], assets, settings["bands"]),
@@ -221,12 +221,12 @@ def classify(
         for one in pictures if len(left) < len(sources) else ():
             one.keep(sources, left)
         if cluster is None:
-            found = _in_order(left, lambda usable: classify_all(usable, loaded, **chosen), loaded, kept)
+            found = in_order(left, lambda usable: classify_all(usable, loaded, **chosen), loaded, kept)
         else:
             client = stack.enter_context(cluster.connected())
             ordered = file is None or bool(pictures)
             work = workers.classifying(client, (model, loaded), kept, cluster, ordered=ordered)
-            found = _in_order(left, work, loaded, kept) if ordered else _as_done(left, work, loaded, kept)
+            found = in_order(left, work, loaded, kept) if ordered else as_done(left, work, loaded, kept)
         counts = Counts(there=len(sources) - len(left))
         put = _printer(left, loaded, as_json=as_json) if file is None else file.write
         wanted = ctx.obj >= 0 and not (file is None and on_terminal())
@@ -284,42 +284,6 @@ def _warn_of_sets(model: "Card", options: "ClassifyOptions") -> None:
         click.echo(f"Warning: no {why}", err=True)
 
 
-def _layers(output: str, *, resume: bool, overwrite: bool, dry_run: bool) -> LayersFile | None:
-    """The file of layers, where one is asked for."""
-    from hiresattn.geo.outputs import is_layers
-
-    if not is_layers(output):
-        return None
-    if dry_run:
-        raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
-    return LayersFile(output, resume=resume, overwrite=overwrite)
-
-
-def _checked_output(
-    output: str | None, *, resume: bool, overwrite: bool, dry_run: bool
-) -> tuple[str | None, LayersFile | None]:
-    """The file of records (None = stdout), and that of layers; what can't be written is refused before all else."""
-    if output is None or output == "-":
-        if resume or overwrite:
-            raise click.UsageError(f"--{'resume' if resume else 'overwrite'} is for a file; name it with -o")
-        return None, None
-    layers = _layers(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
-    output = layers.records if layers else output
-    if resume and dry_run:
-        raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
-    from hiresattn.inference.lines import refuse_filled
-    from hiresattn.inference.records_file import check_suffix
-    from hiresattn.report.results import is_results_folder
-
-    if is_results_folder(output):
-        if dry_run:
-            raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
-        return output, None
-    check_suffix(output)
-    refuse_filled(output, resume=resume, overwrite=overwrite)
-    return output, layers
-
-
 def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
     """Say what was done, and write the layers; returns the exit status."""
     if verbosity >= 0:
@@ -327,45 +291,3 @@ def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
     if layers:
         layers.write(verbosity)
     return counts.exit_status
-
-
-def _usable(sources: "list[Source]", model: "Card", options: "ClassifyOptions") -> "list[Source]":
-    """The sources that can be looked at, with their scales."""
-    from hiresattn.datasets.scales import with_scales
-    from hiresattn.datasets.sources import Unusable
-
-    usable = [source for source in sources if not isinstance(source, Unusable)]
-    return with_scales(usable, model.config.input.mpp, options.mpp, options.assume_mpp)
-
-
-def _in_order(
-    sources: "list[Source]",
-    work: "Callable[[list[Source]], Iterator[Record]]",
-    model: "Card",
-    options: "ClassifyOptions",
-) -> "Iterator[tuple[Source, Record]]":
-    """The sources with their records, those that can't be used with an error, in order."""
-    from hiresattn.datasets.sources import Unusable
-
-    records = work(_usable(sources, model, options))
-    for source in sources:
-        yield source, error_record(source, model) if isinstance(source, Unusable) else next(records)
-
-
-def _as_done(
-    sources: "list[Source]",
-    work: "Callable[[list[Source]], Iterator[tuple[int, Record]]]",
-    model: "Card",
-    options: "ClassifyOptions",
-) -> "Iterator[tuple[Source, Record]]":
-    """The same in the order in which records come; each comes with its position among those that can be used."""
-    from hiresattn.datasets.sources import Unusable
-
-    places = []
-    for source in sources:
-        if isinstance(source, Unusable):
-            yield source, error_record(source, model)
-        else:
-            places.append(source)
-    for number, record in work(_usable(sources, model, options)):
-        yield places[number], record

@@ -1,4 +1,4 @@
-"""Files of layers: what ``classify -o`` writes at its end, from the records beside them."""
+"""Where ``classify -o`` writes: the file of records, and that of layers, made of them at its end."""
 
 from pathlib import Path
 
@@ -57,3 +57,39 @@ class LayersFile:
             ) from error
         if verbosity >= 0:
             click.echo(f"{' and '.join(map(str, files))}, from the records in {self.records}", err=True)
+
+
+def checked_output(
+    output: str | None, *, resume: bool, overwrite: bool, dry_run: bool
+) -> tuple[str | None, LayersFile | None]:
+    """The file of records (None = stdout), and that of layers; what can't be written is refused before all else."""
+    if output is None or output == "-":
+        if resume or overwrite:
+            raise click.UsageError(f"--{'resume' if resume else 'overwrite'} is for a file; name it with -o")
+        return None, None
+    layers = _layers(output, resume=resume, overwrite=overwrite, dry_run=dry_run)
+    output = layers.records if layers else output
+    if resume and dry_run:
+        raise click.UsageError("--dry-run classifies nothing that --resume could go on with")
+    from hiresattn.inference.lines import refuse_filled
+    from hiresattn.inference.records_file import check_suffix
+    from hiresattn.report.results import is_results_folder
+
+    if is_results_folder(output):
+        if dry_run:
+            raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
+        return output, None
+    check_suffix(output)
+    refuse_filled(output, resume=resume, overwrite=overwrite)
+    return output, layers
+
+
+def _layers(output: str, *, resume: bool, overwrite: bool, dry_run: bool) -> LayersFile | None:
+    """The file of layers, where one is asked for."""
+    from hiresattn.geo.outputs import is_layers
+
+    if not is_layers(output):
+        return None
+    if dry_run:
+        raise click.UsageError("--dry-run writes JSON lines; give a name that ends in .jsonl")
+    return LayersFile(output, resume=resume, overwrite=overwrite)

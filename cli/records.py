@@ -1,6 +1,6 @@
-"""What ``classify`` makes of records: counts, messages, overlays."""
+"""What ``classify`` makes of records: their order, counts, messages, overlays."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from hiresattn_cli.output import one_line
 if TYPE_CHECKING:
     from hiresattn.card import Card
     from hiresattn.datasets.sources import Unusable
+    from hiresattn.inference.options import ClassifyOptions
     from hiresattn.inference.record import Record
 
 ALL_FAILED, SOME_FAILED = 1, 3
@@ -178,3 +179,45 @@ def _file_names(source: str, region: tuple[int, int, int, int] | None, suffix: s
     while True:
         yield f"{name}-{nth}{suffix}"
         nth += 1
+
+
+def _usable(sources: "list[Any]", model: "Card", options: "ClassifyOptions") -> "list[Any]":
+    """The sources that can be looked at, with their scales."""
+    from hiresattn.datasets.scales import with_scales
+    from hiresattn.datasets.sources import Unusable
+
+    usable = [source for source in sources if not isinstance(source, Unusable)]
+    return with_scales(usable, model.config.input.mpp, options.mpp, options.assume_mpp)
+
+
+def in_order(
+    sources: "list[Any]",
+    work: "Callable[[list[Any]], Iterator[Record]]",
+    model: "Card",
+    options: "ClassifyOptions",
+) -> "Iterator[tuple[Any, Record]]":
+    """The sources with their records, those that can't be used with an error, in order."""
+    from hiresattn.datasets.sources import Unusable
+
+    records = work(_usable(sources, model, options))
+    for source in sources:
+        yield source, error_record(source, model) if isinstance(source, Unusable) else next(records)
+
+
+def as_done(
+    sources: "list[Any]",
+    work: "Callable[[list[Any]], Iterator[tuple[int, Record]]]",
+    model: "Card",
+    options: "ClassifyOptions",
+) -> "Iterator[tuple[Any, Record]]":
+    """The same in the order in which records come; each comes with its position among those that can be used."""
+    from hiresattn.datasets.sources import Unusable
+
+    places = []
+    for source in sources:
+        if isinstance(source, Unusable):
+            yield source, error_record(source, model)
+        else:
+            places.append(source)
+    for number, record in work(_usable(sources, model, options)):
+        yield places[number], record
