@@ -59,6 +59,8 @@ class _Resources(click.ParamType[Any]):
                 found[name.strip()] = float(amount)
             except ValueError:
                 self.fail(f"{value!r}: names and amounts, such as GPU=1", param, ctx)
+            if not (name.strip() and 0 < found[name.strip()] < float("inf")):
+                self.fail(f"{value!r}: amounts are above 0, each with a name, such as GPU=1", param, ctx)
         return found
 
 

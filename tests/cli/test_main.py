@@ -54,6 +54,10 @@ def test_a_missing_file_is_one_line_on_stderr_and_exit_1():
         ["classify", "a.tif", "-m", "m", "--policy", "worst-first"],
         ["classify", "a.tif", "-m", "m", "--budget", "lots"],
         ["classify", "a.tif", "-m", "m", "--split", "test"],
+        *(
+            ["classify", "a.tif", "-m", "m", "--workers", "1", "--resources", v]
+            for v in ("GPU=0", "=1", "GPU")
+        ),
         ["train", "m.csv"],
         ["train", "m.csv", "-o", "d", "--epochs", "0"],
     ],
