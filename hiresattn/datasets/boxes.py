@@ -2,12 +2,12 @@
 
 import json
 import logging
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hiresattn.datasets.georeferenced import Outline, in_px, may_be_georeferenced
+from hiresattn.datasets.georeferenced import in_px, may_be_georeferenced
+from hiresattn.datasets.outlines import Shape, rectangles
 from hiresattn.errors import ConfigError
 from hiresattn.files import is_remote, read_bounded
 
@@ -31,8 +31,8 @@ class Boxes(NamedTuple):
     cropped: bool = False
     """Whether they count from the corner of a slide's scanned part, as QuPath does, rather than from its own."""
 
-    outlines: tuple[Outline, ...] = ()
-    """Corners of a GeoJSON's features, where they may be other than px."""
+    shapes: tuple[tuple[Shape, ...], ...] = ()
+    """Polygons of each of a GeoJSON's features, where they may be other than px."""
     crs: str | None = None
     """Their CRS, where the file names it."""
 
@@ -42,8 +42,8 @@ class Boxes(NamedTuple):
         Raises:
             ConfigError: If they can't be placed on it.
         """
-        if self.outlines:
-            return Boxes(tuple(map(_around, in_px(self.outlines, self.crs, source))), self.labels)
+        if self.shapes:
+            return _of_shapes(in_px(self.shapes, self.crs, source), self.labels)
         down, right = _scanned_corner(source) if self.cropped else (0, 0)
         moved = tuple((y + down, x + right, height, width) for y, x, height, width in self.boxes)
         return Boxes(moved, self.labels)
@@ -61,9 +61,9 @@ def read_boxes(
 ) -> Boxes | None:
     """Read boxes: JSON ``[[y, x, height, width(, "class")(, confidence)], …]``, or the name of a GeoJSON file.
 
-    The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A box
-    is the rectangle around an outline. QuPath's ignored classes, whose names end in ``*``, are left out; objects
-    within objects count.
+    The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A
+    polygon is as many boxes as it takes to follow its outline; see ``outlines.rectangles``. QuPath's ignored classes,
+    whose names end in ``*``, are left out; objects within objects count.
 
     Args:
         text: JSON or a file's name; empty = boxes are not known.
@@ -91,7 +91,7 @@ def read_boxes(
             boxes = known[text, named, strict]
             if boxes is None:
                 return None
-            if boxes.cropped or boxes.outlines:
+            if boxes.cropped or boxes.shapes:
                 key = text, named, strict, source
                 boxes = known[key] = known.get(key) or boxes.placed(source)
             return boxes
@@ -134,7 +134,7 @@ def _after_numbers(
 
 
 def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes | None:
-    """The rectangles around a GeoJSON's features; None = it has ignored ones only, which tell nothing of a label."""
+    """The boxes of a GeoJSON's features; None = it has ignored ones only, which tell nothing of a label."""
     listed = list(_with_children(found if isinstance(found, list) else found.get("features", [found])))
     features = [feature for feature in listed if not _is_ignored(feature)]
     if len(features) < len(listed):
@@ -144,8 +144,7 @@ def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes
         )  # fmt: skip
         if not (features or named):
             return None
-    outlines = tuple(tuple(_points(feature.get("geometry", feature)["coordinates"])) for feature in features)
-    boxes = tuple(map(_around, outlines))
+    shapes = tuple(tuple(_shapes(feature.get("geometry", feature))) for feature in features)
     labels = [_class_of(feature.get("properties") or {}) for feature in features] if named else []
     if not all(labels) and any(labels) and strict:
         raise ValueError(
@@ -154,9 +153,16 @@ def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes
     names = tuple(map(_name, labels)) if labels and all(labels) else None
     by_qupath = any(map(_by_qupath, features))
     crs = None if isinstance(found, list) else _crs(found.get("crs"))
-    if crs is not None or (not by_qupath and may_be_georeferenced(outlines, None)):
-        return Boxes(boxes, names, outlines=outlines, crs=crs)
-    return Boxes(boxes, names, cropped=by_qupath)
+    if crs is not None or (not by_qupath and may_be_georeferenced(shapes, None)):
+        return Boxes((), names, shapes=shapes, crs=crs)
+    return _of_shapes(shapes, names)._replace(cropped=by_qupath)
+
+
+def _of_shapes(shapes: Sequence[Sequence[Shape]], labels: Sequence[str] | None) -> Boxes:
+    """The boxes of features, px; a feature's class is that of each of its boxes."""
+    parts = [[box for shape in feature for box in rectangles(shape)] for feature in shapes]
+    names = None if labels is None else [name for name, own in zip(labels, parts, strict=True) for _ in own]
+    return Boxes(tuple(box for own in parts for box in own), None if names is None else tuple(names))
 
 
 def _with_children(features: Sequence[Any]) -> Iterator[Any]:
@@ -165,13 +171,6 @@ def _with_children(features: Sequence[Any]) -> Iterator[Any]:
         yield feature
         properties = feature.get("properties") or {}
         yield from _with_children(properties.get("childObjects") or properties.get("children") or ())
-
-
-def _around(outline: Outline) -> tuple[int, int, int, int]:
-    """The rectangle around corners (x, y), ``(y, x, height, width)``, of whole px."""
-    left, top = (math.floor(min(point[i] for point in outline)) for i in (0, 1))
-    right, bottom = (math.ceil(max(point[i] for point in outline)) for i in (0, 1))
-    return top, left, max(bottom - top, 1), max(right - left, 1)
 
 
 def _crs(member: Any) -> str | None:
@@ -212,6 +211,21 @@ def _name(label: Any) -> str:
     if not name:
         raise ValueError(f"the class of a box is a name, not {label!r}")
     return name
+
+
+def _shapes(geometry: Any) -> Iterator[Shape]:
+    """The polygons of a GeoJSON geometry; of lines and points the rectangle around them."""
+    if geometry.get("type") == "GeometryCollection":
+        for part in geometry["geometries"]:
+            yield from _shapes(part)
+    elif geometry.get("type") in ("Polygon", "MultiPolygon"):
+        found = geometry["coordinates"]
+        for rings in [found] if geometry["type"] == "Polygon" else found:
+            yield tuple(tuple(_points(ring)) for ring in rings)
+    else:
+        xs, ys = zip(*_points(geometry["coordinates"]), strict=True)
+        left, top, right, bottom = min(xs), min(ys), max(xs), max(ys)
+        yield (((left, top), (right, top), (right, bottom), (left, bottom)),)
 
 
 def _points(coordinates: Any) -> Iterator[tuple[float, float]]:

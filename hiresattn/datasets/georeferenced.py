@@ -5,30 +5,32 @@ from typing import Any
 
 import numpy as np
 
+from hiresattn.datasets.outlines import Outline, Shape
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.placed import transformed
 
-Outline = tuple[tuple[float, float], ...]
+#: Polygons of each feature of a file.
+Features = Sequence[Sequence[Shape]]
 
 LON_LAT = "OGC:CRS84"
 #: Coordinates from which on they may be those of a map; slides are seldom larger, px.
 _FAR = 100_000
 
 
-def may_be_georeferenced(outlines: Sequence[Outline], crs: str | None) -> bool:
+def may_be_georeferenced(features: Features, crs: str | None) -> bool:
     """Whether coordinates may be other than px: a CRS is named, or they look like degrees or like a map's."""
-    points = [point for outline in outlines for point in outline]
+    points = [point for outline in _rings(features) for point in outline]
     return bool(points) and (
         crs is not None or _like_degrees(points) or any(v < 0 or v > _FAR for point in points for v in point)
     )
 
 
-def in_px(outlines: Sequence[Outline], crs: str | None, source: Any) -> tuple[Outline, ...]:
-    """Outlines as level-0 px (x, y) of an image.
+def in_px(features: Features, crs: str | None, source: Any) -> list[list[Shape]]:
+    """Polygons as level-0 px (x, y) of an image.
 
     Args:
-        outlines: Corners (x, y) of each.
+        features: Polygons of each feature, corners (x, y).
         crs: Their CRS; None = not named: px, degrees (as GeoJSON should be) or coordinates of the image's CRS, of which
             what lies on the image is taken.
         source: Path or address of the image. If it can't be opened, px are taken; reading it will say why.
@@ -37,13 +39,20 @@ def in_px(outlines: Sequence[Outline], crs: str | None, source: Any) -> tuple[Ou
         ConfigError: If they can't be placed: the image has no CRS, none of them lies on it, or they may be px as well
             as degrees.
     """
+    outlines = _rings(features)
     try:
         with open_pyramid(source) as image:
-            return _placed(outlines, crs, image)
+            found = iter(_placed(outlines, crs, image))
     except HiresattnError as error:
         if isinstance(error, ConfigError):
             raise
-        return tuple(outlines)
+        found = iter(outlines)
+    return [[tuple(next(found) for _ in shape) for shape in feature] for feature in features]
+
+
+def _rings(features: Features) -> list[Outline]:
+    """All rings of all polygons, one after the other."""
+    return [ring for feature in features for shape in feature for ring in shape]
 
 
 def _placed(outlines: Sequence[Outline], crs: str | None, image: Pyramid) -> tuple[Outline, ...]:

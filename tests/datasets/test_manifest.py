@@ -500,6 +500,23 @@ def crs(name):
     return {"crs": {"type": "name", "properties": {"name": name}}}
 
 
+def test_a_polygon_is_boxes_along_its_outline_and_keeps_its_class(scene):
+    corners = [[0, 0], [400, 0], [400, 100], [100, 100], [100, 400], [0, 400], [0, 0]]
+    bent = {"type": "Feature", "properties": {}, "geometry": {"type": "Polygon", "coordinates": [corners]}}
+    apart = {
+        "type": "MultiPolygon",
+        "coordinates": [[corners], square(450, 450, 20)["geometry"]["coordinates"]],
+    }
+    wanted = ((0, 0, 100, 400), (100, 0, 300, 100))
+    assert scene([bent]) == wanted
+    assert scene([{**bent, "geometry": apart}]) == (*wanted, (450, 450, 20, 20))
+    assert len(scene([moved(bent, "EPSG:4326")])) == 2
+    line = {"type": "LineString", "coordinates": [[0, 0], [140, 0], [140, 30], [290, 30]]}
+    assert scene([{**bent, "geometry": line}]) == ((0, 0, 30, 290),)
+    both = {"type": "GeometryCollection", "geometries": [line, square(100, 200, 30)["geometry"]]}
+    assert scene([{**bent, "geometry": both}]) == ((0, 0, 30, 290), (100, 200, 30, 30))
+
+
 def test_a_geojson_in_degrees_or_map_coordinates_is_brought_to_px(scene):
     feature = square(200.5, 300.5, 40)
     assert scene([feature]) == ((200, 300, 41, 41),)  # px
