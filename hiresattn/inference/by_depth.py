@@ -74,7 +74,7 @@ def by_depth(
             front, scores, table["value"][first:], facts, most, first=first, nms=nms, holds=holds
         )
         depth += 1
-    return traversal_of(table, pool.weights(table), pool.logits())
+    return traversal_of(table, pool.weights(table), pool.logits(), pool.running())
 
 
 def _rows(

@@ -77,4 +77,4 @@ def everywhere(
                 "weight_logit": found.weight_logits,
             }
         )
-    return traversal_of(table, pool.weights(table), pool.logits())
+    return traversal_of(table, pool.weights(table), pool.logits(), pool.running())

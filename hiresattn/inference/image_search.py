@@ -194,7 +194,8 @@ class ImageSearch:
             if self._unseen is not None and not self._unseen.px:
                 rest = "every part of it was seen at the finest scale"
             notes.append(f"the budget is larger than the image: after {len(self._table):,} glimpses {rest}")
-        traversal = traversal_of(self._table, self._pool.weights(self._table), self._pool.logits())
+        pool = self._pool
+        traversal = traversal_of(self._table, pool.weights(self._table), pool.logits(), pool.running())
         return traversal, self.reason, tuple(notes)
 
     def _goes_on(self) -> bool:

@@ -1,7 +1,7 @@
 """Pool glimpses one by one: the cost of one more doesn't depend on how many came before. NumPy only."""
 
 import math
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import numpy as np
 
@@ -13,8 +13,11 @@ from hiresattn.shapes import Float
 LEAST_PROBABILITY = 1e-12
 
 
-class Pool(Protocol):
+class Pool(ABC):
     """The glimpses of one image so far, pooled."""
+
+    def __init__(self) -> None:
+        self._running: list[np.ndarray] = []
 
     def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:
         """Pool one more glimpse.
@@ -25,15 +28,27 @@ class Pool(Protocol):
             log_prior: Log of the chance, before looking, that the region shows what decides the image.
             finest: Whether the region can't be divided further.
         """
+        self._add(found, row, log_prior, finest)
+        self._running.append(self.logits())
 
+    def running(self) -> Float[np.ndarray, "n K"]:
+        """Class logits of the image after each glimpse, in order."""
+        return np.array(self._running)
+
+    @abstractmethod
+    def _add(self, found: Outputs, row: int, log_prior: float, finest: bool) -> None:  # noqa: FBT001 - see add
+        """What ``add`` does, of this way of pooling."""
+
+    @abstractmethod
     def logits(self) -> Float[np.ndarray, " K"]:
         """Class logits of the image."""
 
+    @abstractmethod
     def weights(self, table: GlimpseTable) -> Float[np.ndarray, " n"]:
         """Weight of each glimpse in the prediction; they sum to 1."""
 
 
-class WeightedMean:
+class WeightedMean(Pool):
     """The weighted mean of the glimpses' class logits, or of the probabilities by a scorer's own head.
 
     A linear classifier of the weighted mean of features is the weighted mean of their logits, for weights sum
@@ -45,13 +60,13 @@ class WeightedMean:
     """
 
     def __init__(self, *, scorer_head: bool = False, pool_finest: bool = False) -> None:
+        super().__init__()
         self._scorer_head = scorer_head
         self._pool_finest, self._any_finest = pool_finest, False
         self._top, self._total = -math.inf, 0.0
         self._sum: np.ndarray | float = 0.0
 
-    def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:  # noqa: ARG002 - common interface
-        """Pool one more glimpse: see ``Pool``."""
+    def _add(self, found: Outputs, row: int, log_prior: float, finest: bool) -> None:  # noqa: ARG002, FBT001
         if self._pool_finest and finest and not self._any_finest:  # from now on only finest glimpses count
             self._any_finest, self._top, self._total, self._sum = True, -math.inf, 0.0, 0.0
         if self._any_finest and not finest:
@@ -80,7 +95,7 @@ class WeightedMean:
         return np.asarray(np.exp(logits - self._top) / self._total)
 
 
-class EvidenceSum:
+class EvidenceSum(Pool):
     """The sum over finest glimpses of prior x p(glimpse | class) / p(glimpse | background), as a logarithm.
 
     As long as there is no finest glimpse, all count (see ``model.aggregators.pool_evidence``).
@@ -91,12 +106,12 @@ class EvidenceSum:
     """
 
     def __init__(self, background: int, prior_weight: float) -> None:
+        super().__init__()
         self._background, self._prior_weight = background, prior_weight
         self._any_finest = False
         self._sum: np.ndarray | float = -math.inf
 
-    def add(self, found: Outputs, row: int, *, log_prior: float, finest: bool) -> None:
-        """Pool one more glimpse: see ``Pool``."""
+    def _add(self, found: Outputs, row: int, log_prior: float, finest: bool) -> None:  # noqa: FBT001
         if finest and not self._any_finest:  # from now on only finest glimpses count
             self._any_finest, self._sum = True, -math.inf
         if finest or not self._any_finest:

@@ -7,6 +7,8 @@ from typing import Any, NoReturn
 
 #: Probability from which on one of several labels is part of an answer.
 LIKELY = 0.5
+#: Classes whose probability is kept after each glimpse.
+MOST_FOLLOWED = 5
 #: Regions and classes that are listed.
 _MOST_LISTED = 5
 
@@ -147,6 +149,9 @@ class Record:
     the likeliest first."""
     scores: Mapping[str, float] = field(default_factory=dict)
     """Probability of every class; of several labels, each one's own. Read-only."""
+    scores_after: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    """Probability after each of ``regions``, in the order of looking, to 4 decimals: of the answer, and of the classes
+    that were likeliest at any time, ``MOST_FOLLOWED`` at most. Read-only."""
     prediction_set: tuple[str, ...] | None = None
     """The classes that may be right, the likeliest first: see ``Conformal``. None = the model wasn't calibrated for
     them, or not with searches like this one."""
@@ -176,15 +181,18 @@ class Record:
     version: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "scores", _ReadOnly(self.scores))
-        object.__setattr__(self, "model", _ReadOnly(self.model))
+        for name in ("scores", "scores_after", "model"):
+            object.__setattr__(self, name, _ReadOnly(getattr(self, name)))
 
     def _repr_html_(self) -> str:
         """A small table for notebooks."""
         return _html(self)
 
     def by_source(self) -> "tuple[Record, ...]":
-        """The record once per image that is part of the answer, each with the regions of that one, counted anew."""
+        """The record once per image that is part of the answer, each with the regions of that one, counted anew.
+
+        ``scores_after`` are those of the case after each of them.
+        """
         found = []
         for number, one in enumerate(self.sources):
             if one.error is None:
@@ -203,13 +211,18 @@ class Record:
                         mpp=one.mpp,
                         mpp_source=one.mpp_source,
                         regions=tuple(regions),
+                        scores_after={
+                            name: tuple(shares[region.id] for region in own)
+                            for name, shares in self.scores_after.items()
+                        },
                     )
                 )
         return tuple(found) if self.sources else (self,)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types; regions and costs nested."""
-        return asdict(self) | {"scores": dict(self.scores), "model": dict(self.model)}
+        plain = {name: dict(getattr(self, name)) for name in ("scores", "scores_after", "model")}
+        return asdict(self) | plain
 
 
 def _html(record: Record) -> str:

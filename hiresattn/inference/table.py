@@ -52,7 +52,10 @@ class GlimpseTable:
 
 
 def traversal_of(
-    table: GlimpseTable, weight: Float[np.ndarray, " n"], logits: Float[np.ndarray, " K"]
+    table: GlimpseTable,
+    weight: Float[np.ndarray, " n"],
+    logits: Float[np.ndarray, " K"],
+    running: Float[np.ndarray, "n K"],
 ) -> Traversal:
     """The traversal of one image.
 
@@ -60,6 +63,7 @@ def traversal_of(
         table: Its glimpses.
         weight: Of each glimpse in the prediction.
         logits: The prediction.
+        running: The prediction after each glimpse.
     """
     return Traversal(
         image=np.zeros(len(table), np.int64),
@@ -75,6 +79,7 @@ def traversal_of(
         features=table["features"],
         glimpse_logits=table["class_logits"],
         logits=logits[None],
+        running=running,
     )
 
 

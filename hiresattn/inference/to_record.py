@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 
@@ -14,7 +13,15 @@ from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.geometry import expandable
 from hiresattn.inference.domain import coarse_view, warnings_for
 from hiresattn.inference.opened import OpenedCase, case_name
-from hiresattn.inference.record import LIKELY, CaseSource, Cost, Record, Seconds, VisitedRegion
+from hiresattn.inference.record import (
+    LIKELY,
+    MOST_FOLLOWED,
+    CaseSource,
+    Cost,
+    Record,
+    Seconds,
+    VisitedRegion,
+)
 from hiresattn.inference.review import for_review, judged
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
@@ -22,6 +29,9 @@ from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid.rescaled import stored_image, to_stored
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.squash import unsquashed
+
+#: Of probabilities on the way.
+_DECIMALS = 4
 
 
 def blank_record(example: Example, model: Card) -> Record:
@@ -122,7 +132,7 @@ def to_record(
     if stop_reason in ("no_valid_pixels", "no_foreground"):
         return for_review(replace(record, status=stop_reason))
     several = model.config.multi_label
-    scores = _scores(np.asarray(traversal.logits[0], np.float64) / model.temperature, several=several)
+    scores = _scores(traversal.logits[0], model).tolist()
     if not np.isfinite(scores).all():
         raise DomainError(
             f"{record.source}: the model's answer is not a number; look at the image's values (an undeclared "
@@ -135,6 +145,7 @@ def to_record(
         score=None if several else scores[order[0]],
         labels=tuple(model.classes[c] for c in order if scores[c] >= LIKELY) if several else None,
         scores=dict(zip(model.classes, scores, strict=True)),
+        scores_after=_scores_after(traversal.running, order[0], model),
         warnings=(*_warnings(case, model), *notes),
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
@@ -193,14 +204,20 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
     )
 
 
-def _scores(logits: np.ndarray, *, several: bool) -> list[float]:
-    """Probability of every class; of several labels, each one's own."""
-    if several:
-        shares: Any = np.exp(-np.logaddexp(0, -logits))
-    else:
-        shares = np.exp(logits - logits.max())
-        shares = shares / shares.sum()
-    return [float(share) for share in shares]
+def _scores(logits: np.ndarray, model: Card) -> np.ndarray:
+    """Probability of every class ``[… K]``; of several labels, each one's own."""
+    logits = np.asarray(logits, np.float64) / model.temperature
+    if model.config.multi_label:
+        return np.exp(-np.logaddexp(0, -logits))
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(shares / shares.sum(-1, keepdims=True))
+
+
+def _scores_after(running: np.ndarray, answer: int, model: Card) -> dict[str, tuple[float, ...]]:
+    """The probabilities after each glimpse: of the answer, and of the classes that were likeliest on the way."""
+    shares = _scores(running, model).round(_DECIMALS)
+    likeliest = sorted(range(len(model.classes)), key=lambda c: (c != answer, -shares[:, c].max(), c))
+    return {model.classes[c]: tuple(shares[:, c].tolist()) for c in likeliest[:MOST_FOLLOWED]}
 
 
 def _cost(

@@ -56,5 +56,7 @@ class Traversal:
     """Class logits of each glimpse on its own."""
     logits: Float[Any, "b K"]
     """Class logits per image."""
+    running: Any = None
+    """Class logits of a glimpse's image after it, ``[N K]``; of a search only, else None."""
     scored: tuple[Any, ...] = ()
     """The scorer's output of each pass (``Scored``), in the order of rows; for its losses."""

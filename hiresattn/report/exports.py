@@ -20,6 +20,7 @@ from hiresattn.report.tables import (
     PREDICTIONS,
     cell,
     failure_rows,
+    glimpse_columns,
     glimpse_rows,
     prediction_row,
 )
@@ -85,7 +86,10 @@ def _tables(records: Sequence[Record]) -> dict[str, Table]:
             [*PREDICTIONS, *(f"p_{name}" for name in classes)],
             ([*prediction_row(one), *(one.scores.get(name) for name in classes)] for one in records),
         ),
-        "glimpses": (list(GLIMPSES), (row for one in records for row in glimpse_rows(one))),
+        "glimpses": (
+            list(glimpse_columns(classes)),
+            (row for one in records for row in glimpse_rows(one, classes)),
+        ),
         "errors": (list(ERRORS), (row for one in records for row in failure_rows(one))),
     }
 
@@ -118,17 +122,17 @@ def _parquet(pa: Any) -> Callable[[Path, str, Table], None]:
     """What writes a table; ``errors`` and texts are strings, numbers numbers, what is nowhere given is null."""
     import pyarrow.parquet as pq
 
-    def write(part: Path, name: str, table: Table) -> None:
+    def write(part: Path, _: str, table: Table) -> None:
         columns, rows = table
         values = list(zip(*rows, strict=True)) or [() for _ in columns]
-        kinds = GLIMPSES if name == "glimpses" else {}
+        kinds = ["double" if title.startswith("p_") else GLIMPSES.get(title) for title in columns]
         arrays = [
             pa.array(
                 [value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
                  for value in column],
-                pa.type_for_alias(kinds[title]) if title in kinds else None,
+                pa.type_for_alias(kind) if kind else None,
             )
-            for title, column in zip(columns, values, strict=True)
+            for kind, column in zip(kinds, values, strict=True)
         ]  # fmt: skip
         pq.write_table(pa.table(arrays, columns), part)
 

@@ -34,8 +34,9 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
     """Write the tables of the records in a results folder, each whole or not at all.
 
     ``predictions.csv`` has a row for each case, with a column ``p_CLASS`` for every class; ``glimpses.parquet`` one for
-    each region looked at (``glimpses.csv`` where pyarrow is not installed); ``errors.csv`` one for each case or image
-    that failed. Texts stay texts; what a spreadsheet would run as a formula gets an apostrophe.
+    each region looked at, with the probabilities after it (``glimpses.csv`` where pyarrow is not installed);
+    ``errors.csv`` one for each case or image that failed. Texts stay texts; what a spreadsheet would run as a formula
+    gets an apostrophe.
 
     Args:
         folder: The folder; its ``records.jsonl`` is read.
@@ -52,7 +53,7 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
                 stack, folder / "predictions.csv", [*PREDICTIONS, *(f"p_{c}" for c in classes)]
             )
             errors = _csv(stack, folder / "errors.csv", ERRORS)
-            glimpses = _glimpses(stack, folder)
+            glimpses = _glimpses(stack, folder, classes)
             for record in _records(folder / RECORDS, at):
                 _row(predictions, [*prediction_row(record), *(record.scores.get(name) for name in classes)])
                 for row in failure_rows(record):
@@ -155,27 +156,35 @@ def _region(region: Sequence[int] | None) -> str | None:
     return None if region is None else " ".join(map(str, region))
 
 
-def glimpse_rows(record: Record) -> Iterator[tuple[Any, ...]]:
-    """A row of ``GLIMPSES`` for each region that was looked at."""
+def glimpse_columns(classes: Sequence[str]) -> dict[str, str]:
+    """The columns of the glimpses with their types: ``GLIMPSES``, and after it ``p_CLASS`` for every class."""
+    return GLIMPSES | {f"p_{cell(name)}": "double" for name in classes}
+
+
+def glimpse_rows(record: Record, classes: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    """A row of ``glimpse_columns`` for each region that was looked at; None where a probability wasn't kept."""
     names = [one.source for one in record.sources]
     for one in record.regions:
         source = names[one.source] if one.source < len(names) else record.source
         decisive = None if record.sufficient is None else one.id in record.sufficient
         place = (one.y, one.x, one.height, one.width)
         row = (record.case, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
-        yield (*row, decisive, one.scorer)
+        shares = (
+            record.scores_after[name][one.id] if name in record.scores_after else None for name in classes
+        )
+        yield (*row, decisive, one.scorer, *shares)
 
 
 class _Glimpses:
     """Rows of glimpses, written many at a time."""
 
-    def __init__(self, write: Any) -> None:
-        self._write = write
+    def __init__(self, write: Any, classes: Sequence[str]) -> None:
+        self._write, self._classes = write, classes
         self._rows: list[tuple[Any, ...]] = []
 
     def add(self, record: Record) -> None:
         """Add those of a record."""
-        self._rows.extend(glimpse_rows(record))
+        self._rows.extend(glimpse_rows(record, self._classes))
         if len(self._rows) >= _ROWS:
             self.flush()
 
@@ -185,17 +194,18 @@ class _Glimpses:
         self._rows = []
 
 
-def _glimpses(stack: ExitStack, folder: Path) -> _Glimpses:
+def _glimpses(stack: ExitStack, folder: Path, classes: Sequence[str]) -> _Glimpses:
     """The table of glimpses: Parquet, or CSV without pyarrow. A table of the other format goes."""
+    columns = glimpse_columns(classes)
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
     except ImportError:
         (folder / "glimpses.parquet").unlink(missing_ok=True)
-        table = _csv(stack, folder / "glimpses.csv", list(GLIMPSES))
-        return _Glimpses(lambda rows: _rows(table, rows))
+        table = _csv(stack, folder / "glimpses.csv", list(columns))
+        return _Glimpses(lambda rows: _rows(table, rows), classes)
     (folder / "glimpses.csv").unlink(missing_ok=True)
-    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in GLIMPSES.items()])
+    schema = pa.schema([(name, pa.type_for_alias(kind)) for name, kind in columns.items()])
     part = stack.enter_context(atomic_write(folder / "glimpses.parquet"))
     file = stack.enter_context(pq.ParquetWriter(part, schema))
 
@@ -206,7 +216,7 @@ def _glimpses(stack: ExitStack, folder: Path) -> _Glimpses:
         ]
         file.write_table(pa.Table.from_arrays(arrays, schema=schema))
 
-    return _Glimpses(write)
+    return _Glimpses(write, classes)
 
 
 def _text_only(value: Any) -> Any:

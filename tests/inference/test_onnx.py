@@ -81,6 +81,8 @@ def test_the_same_regions_are_looked_at(exported, image, policy):
     }
     assert regions(found["onnx"]) == regions(found["torch"])
     assert found["onnx"].scores == pytest.approx(found["torch"].scores, abs=1e-5)
+    for name, shares in found["torch"].scores_after.items():
+        assert found["onnx"].scores_after[name] == pytest.approx(shares, abs=2e-4)
 
 
 @pytest.mark.parametrize(

@@ -65,7 +65,7 @@ def test_sufficient_glimpses_are_those_that_pooling_subsets_one_by_one_finds(bac
         whole = pooled(fresh(), found, range(count), table)
         weights = whole.weights(table)
         facts = NetFacts(Grid(), 64, background=background, prior_weight=0.5, pool_finest=finest_only)
-        given = sufficiency(traversal_of(table, weights, whole.logits()), facts, temperature)
+        given = sufficiency(traversal_of(table, weights, whole.logits(), whole.running()), facts, temperature)
         answer = int(whole.logits().argmax())
         if answer == background:
             assert given is None

@@ -23,7 +23,8 @@ def some():
     sources = (CaseSource("a/1.svs", height=900, width=800), CaseSource("b/1.svs"))
     yield Record(
         "0007", "ok", case="0007", sources=sources, class_name="=sea", score=0.75, regions=regions,
-        scores={"=sea": 0.75, "land": 0.25}, sufficient=(1,), cost=Cost(glimpses=3, fraction_read=0.5),
+        scores={"=sea": 0.75, "land": 0.25}, scores_after={"=sea": (0.5, 0.75, 0.7)},
+        sufficient=(1,), cost=Cost(glimpses=3, fraction_read=0.5),
     )  # fmt: skip
     yield Record("c.svs", "error", error="c.svs: broken")
 
@@ -36,6 +37,7 @@ def test_csv_is_what_a_results_folder_has(tmp_path):
     first = tables[0][0]
     assert (first["case"], first["prediction"], first["p_land"]) == ("0007", "'=sea", "0.25")
     assert [row["source"] for row in tables[1]] == ["a/1.svs", "a/1.svs", "b/1.svs"]
+    assert [(row["p_=sea"], row["p_land"]) for row in tables[1]] == [("0.5", ""), ("0.75", ""), ("0.7", "")]
     assert tables[2][0]["error"] == "c.svs: broken"
     with pytest.raises(ConfigError, match="is there already"):
         export_tables(some(), tmp_path / "out", "csv")
@@ -53,6 +55,7 @@ def test_parquet_keeps_types(tmp_path):
     assert [(row["y"], row["x"], row["attention"], row["sufficient"]) for row in looks] == [
         (0, 0, 0.25, False), (64, 128, 0.5, True), (0, 192, 0.25, False),
     ]  # fmt: skip
+    assert [(row["p_=sea"], row["p_land"]) for row in looks] == [(0.5, None), (0.75, None), (0.7, None)]
     assert export_tables([], tmp_path / "none", "parquet")
 
 

@@ -28,6 +28,7 @@ def answer(source, **changes):
         "class_name": "sea",
         "score": 0.9,
         "scores": {"sea": 0.9, "land": 0.1},
+        "scores_after": {"sea": (0.4, 0.9), "land": (0.6, 0.1)},
         "sources": (CaseSource(str(source)),),
         "regions": REGIONS,
         "sufficient": (1,),
@@ -73,6 +74,7 @@ def test_every_case_has_a_row_and_every_look(images, tmp_path):
     glimpses = pq.read_table(out / "glimpses.parquet").to_pylist()
     assert [row["source"] for row in glimpses] == [name for name in (images[0], *images[2:]) for _ in REGIONS]
     assert [row["sufficient"] for row in glimpses[:2]] == [False, True]
+    assert [(row["p_sea"], row["p_land"]) for row in glimpses[:2]] == [(0.4, 0.6), (0.9, 0.1)]
     assert (glimpses[1]["parent"], glimpses[1]["y"], glimpses[1]["scorer"]) == (0, 16, "location")
     run = json.loads((out / "run.json").read_text())
     assert run["options"]["budget"]["glimpses"] == 64
