@@ -1,13 +1,13 @@
 """An evaluation as one HTML page: metrics, charts, the confusion matrix, and the cases behind each of its cells."""
 
 from collections.abc import Sequence
-from importlib.resources import files
 from typing import Any
 
 from hiresattn.evaluation.names import BELIEF_NAMES, metric_names
 from hiresattn.evaluation.outcomes import Outcome, Pass
 from hiresattn.evaluation.summary import Evaluation
 from hiresattn.inference.lines import json_line
+from hiresattn.report.template import page_template
 
 #: Name of the page.
 PAGE = "index.html"
@@ -35,9 +35,7 @@ def evaluation_page(
         {"policy": run.policy, "budget": run.budget, "values": [_of_label(outcome) for outcome in outcomes]}
         for run, outcomes in curve
     ]
-    head, _, tail = (
-        files("hiresattn.evaluation").joinpath("page.html").read_text(encoding="utf-8").partition(_DATA)
-    )
+    head, _, tail = page_template("hiresattn.evaluation", "page.html").partition(_DATA)
     text = json_line(facts).replace("<", "\\u003c")
     return f'{head}<script type="application/json" id="data">{text}</script>{tail}'
 

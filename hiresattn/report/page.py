@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report.looks import decisive
+from hiresattn.report.template import page_template
 from hiresattn.report.view import display_range, read_view, to_image
 
 #: Longer side of an overview and of a look, px.
@@ -73,9 +73,7 @@ def write_report(
         raise ConfigError(f"{path}: that is a folder; give the name of a file, such as report.html")
     if path.exists() and not overwrite:
         raise ConfigError(f"{path}: is there already; overwrite replaces it, or give another file")
-    head, _, rest = (
-        files("hiresattn.report").joinpath("page.html").read_text(encoding="utf-8").partition(_CASES)
-    )
+    head, _, rest = page_template("hiresattn.report", "page.html").partition(_CASES)
     middle, _, tail = rest.partition(_LIST)
     found = Report()
     listed = []

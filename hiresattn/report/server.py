@@ -23,6 +23,7 @@ from hiresattn.pyramid import open_pyramid
 from hiresattn.report.deepzoom import TILE, DeepZoom
 from hiresattn.report.overlay import px_size
 from hiresattn.report.page import case_facts
+from hiresattn.report.template import page_template
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -203,7 +204,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = _PATIENCE
     server_version, sys_version = "hiresattn", ""
     _static: ClassVar[dict[str, tuple[str, str]]] = {
-        "": ("viewer.html", "text/html; charset=utf-8"),
         "openseadragon.js": ("openseadragon/openseadragon.min.js", "text/javascript; charset=utf-8"),
     }
 
@@ -233,6 +233,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._image(int(number), tile)
         if name == "list":
             return "application/json", json.dumps(self.server.listed()).encode()
+        if not name:
+            return "text/html; charset=utf-8", page_template("hiresattn.report", "viewer.html").encode()
         file, kind = self._static.get(name, (None, "text/plain"))
         return kind, files("hiresattn.report").joinpath(file).read_bytes() if file else None
 

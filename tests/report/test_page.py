@@ -39,6 +39,7 @@ def record(image, source=None, **changes):
         "class_name": "sea",
         "score": 0.9,
         "scores": {"sea": 0.9, "land": 0.1},
+        "scores_after": {"sea": (0.2, 0.3, *[0.9] * 62), "land": (0.8, 0.7, *[0.1] * 62)},
         "sufficient": (1,),
         "score_without": 0.3,
         "needs_review": False,
@@ -161,8 +162,13 @@ seen.opened = $("case").querySelector("h2").textContent; seen.focused = document
 press(document.activeElement, "End");
 const lines = () => [...document.querySelectorAll("rect.r")].filter(line => line.style.display !== "none").length;
 setTimeout(() => {
-  seen.lines = lines();
+  const after = () => [...document.querySelectorAll(".bars span")].map(s => s.textContent).filter(Boolean).join(" ");
+  seen.lines = lines(); seen.after = [after()];
   $("order").value = 2; $("order").dispatchEvent(new Event("input")); seen.replayed = lines();
+  seen.after.push(after());
+  const chart = $("course").getBoundingClientRect();
+  $("course").dispatchEvent(new MouseEvent("click", {clientX: chart.left + chart.width * 26 / 300, bubbles: true}));
+  seen.after.push(after()); seen.drawn = document.querySelectorAll("#course path").length;
   $("order").value = 64; $("order").dispatchEvent(new Event("input"));
   document.querySelectorAll("input[type=checkbox]")[1].click(); seen.decisive = lines();
   seen.crop = $("crop").naturalWidth; seen.told = $("crop").nextSibling.textContent;
@@ -210,6 +216,8 @@ def test_in_a_browser_lists_sort_filter_and_open_and_looks_replay(image, tmp_pat
         "focused": "a.svs",
         "lines": 64,
         "replayed": 2,
+        "after": ["sea 0.90 land 0.10", "sea 0.30 land 0.70", "sea 0.20 land 0.80"],
+        "drawn": 2,
         "decisive": 1,
         "crop": 64,
         "told": seen["told"],
