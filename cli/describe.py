@@ -70,8 +70,9 @@ def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int
     from dataclasses import replace
 
     from hiresattn.card import Card, read_card
-    from hiresattn.config import InputConfig, did_you_mean
+    from hiresattn.config import InputConfig
     from hiresattn.model import presets
+    from hiresattn.option_types import did_you_mean
     from hiresattn.training.options import model_config
     from hiresattn.training.presets import PRESETS
 

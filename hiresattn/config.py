@@ -3,20 +3,16 @@
 Configurations are for the builders (``build_model``, ``train``); modules take plain parameters.
 """
 
-import difflib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Self, TypeVar
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Self
 
 import numpy as np
 
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
-from hiresattn.option_types import check_types
-
-#: A frozen dataclass.
-_Options = TypeVar("_Options", bound=Any)
+from hiresattn.option_types import check_types, did_you_mean
 
 
 class _Json:
@@ -293,37 +289,6 @@ class ModelConfig(_Json):
     def finest_side(self) -> int:
         """Side of the smallest region, level-0 px."""
         return self.finest or self.input.size
-
-
-def changed(options: _Options | None, changes: Mapping[str, Any], kind: type[_Options]) -> _Options:
-    """Options with some fields replaced.
-
-    Args:
-        options: None = the defaults.
-        changes: Fields and their values.
-        kind: Class of the options.
-
-    Raises:
-        ConfigError: If they are of another class, or there is no such field; the message has the nearest name.
-    """
-    if options is None:
-        options = kind()
-    if not isinstance(options, kind):
-        raise ConfigError(
-            f"options are of class {kind.__name__}, or given by name, such as "
-            f"{fields(kind)[0].name}=…; got {type(options).__name__} {options!r:.80}"
-        )
-    known = [field.name for field in fields(options)]
-    for name in changes:
-        if name not in known:
-            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known)}")
-    return replace(options, **changes)
-
-
-def did_you_mean(name: str, known: Any) -> str:
-    """End of an error message: the nearest known name, or all of them."""
-    near = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"
 
 
 def _check_whole(name: str, value: Any, least: int) -> None:

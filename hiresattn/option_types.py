@@ -1,13 +1,18 @@
-"""Types of options: the fields of an option class are checked against their annotations."""
+"""Options: the fields of their classes are checked against their annotations, and replaced by name."""
 
+import difflib
 import functools
 import math
 import types
 import typing
-from dataclasses import fields
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from typing import Any, TypeVar
 
 from hiresattn.errors import ConfigError
+
+#: A frozen dataclass.
+_Options = TypeVar("_Options", bound=Any)
 
 
 def check_types(options: Any) -> None:
@@ -83,3 +88,34 @@ def check_scale_options(mpp: float | str, assume_mpp: float | None, *, squash: b
             raise ConfigError(f"mpp and assume_mpp are micrometres above 0; got {number!r}")
     if squash and not isinstance(mpp, str):
         raise ConfigError("squash makes a square of every image, whatever its scale; leave out mpp")
+
+
+def changed(options: _Options | None, changes: Mapping[str, Any], options_class: type[_Options]) -> _Options:
+    """Options with some fields replaced.
+
+    Args:
+        options: None = the defaults.
+        changes: Fields and their values.
+        options_class: Their class.
+
+    Raises:
+        ConfigError: If they are of another class, or there is no such field; the message has the nearest name.
+    """
+    if options is None:
+        options = options_class()
+    if not isinstance(options, options_class):
+        raise ConfigError(
+            f"options are of class {options_class.__name__}, or given by name, such as "
+            f"{fields(options_class)[0].name}=…; got {type(options).__name__} {options!r:.80}"
+        )
+    known = [field.name for field in fields(options)]
+    for name in changes:
+        if name not in known:
+            raise ConfigError(f"unknown option {name!r}{did_you_mean(name, known)}")
+    return replace(options, **changes)
+
+
+def did_you_mean(name: str, known: Any) -> str:
+    """End of an error message: the nearest known name, or all of them."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(known))}"

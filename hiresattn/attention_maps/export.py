@@ -12,12 +12,12 @@ import torch
 from hiresattn.attention_maps.memory import image_name, load_attention
 from hiresattn.attention_maps.render import RegionMap, compose, write_attention
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example, names_of
 from hiresattn.datasets.scales import scale_of
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, WriteError
 from hiresattn.geometry import root_regions
 from hiresattn.model.scorers import Scorer
+from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.rescaled import Scale, at_scale, to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher

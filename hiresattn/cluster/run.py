@@ -11,13 +11,13 @@ from weakref import WeakKeyDictionary
 from hiresattn.cluster.connect import connected, distributed
 from hiresattn.cluster.tasks import Care, Lost, Tasks
 from hiresattn.cluster.worker import ClassifyCase, ModelName, SendModel
-from hiresattn.config import changed
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import HiresattnError
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
+from hiresattn.option_types import changed
 
 if TYPE_CHECKING:
     from hiresattn.card import Card

@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiresattn.config import changed
 from hiresattn.conversion import geotiff, omezarr
 from hiresattn.conversion.image import Image
 from hiresattn.conversion.levels import level_sizes, make_levels
 from hiresattn.conversion.target import beside, checked_target, writing
 from hiresattn.conversion.verify import verify
 from hiresattn.errors import ConfigError
-from hiresattn.option_types import check_types
+from hiresattn.option_types import changed, check_types
 from hiresattn.pyramid import Pyramid, open_pyramid
 
 #: Format → endings of names that mean it.

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiresattn.config import changed
 from hiresattn.datasets.cohort_notes import cohort_notes
 from hiresattn.datasets.example import SPLITS
 from hiresattn.datasets.headers import Header, read_headers
@@ -27,7 +26,7 @@ from hiresattn.datasets.splits import drawn_folds, drawn_splits
 from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError, counted
 from hiresattn.files import atomic_write
-from hiresattn.option_types import check_types
+from hiresattn.option_types import changed, check_types
 from hiresattn.pyramid.mpp import implausible
 
 

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.dicom import one_per_slide, series_of
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.datasets.indexes import without_parts
@@ -13,6 +12,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.splits import drawn_splits
 from hiresattn.errors import ConfigError
 from hiresattn.files import IMAGE_SUFFIXES, is_zarr
+from hiresattn.option_types import did_you_mean
 
 #: Share of a class's images that validate, and that are kept for testing, where no folder says so.
 SHARE = 0.15

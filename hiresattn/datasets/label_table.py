@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.join import Names, Slide, SlideNames
 from hiresattn.datasets.manifest import CASES
 from hiresattn.datasets.tables import Table, column_key, read_table
 from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.option_types import did_you_mean
 
 #: Columns that name a slide; the first that is there counts.
 SLIDES = (

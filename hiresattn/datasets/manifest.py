@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.boxes import Boxes, read_boxes
 from hiresattn.datasets.cases import share_labels
 from hiresattn.datasets.dicom import series_of
@@ -15,6 +14,7 @@ from hiresattn.datasets.folds import check_fold, fold_name
 from hiresattn.datasets.tables import column_key, read_table
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote
+from hiresattn.option_types import did_you_mean
 
 #: Names of the column that says what shares one answer, such as a patient's slides; the first that is there counts.
 CASES = ("case_id", "case", "patient", "patient_id", "subject", "subject_id")

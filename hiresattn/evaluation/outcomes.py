@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.cases import Case, examples_of
 from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.scales import opened
@@ -20,6 +19,7 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import LIKELY, Record, VisitedRegion
 from hiresattn.inference.sources import known_labels
 from hiresattn.model.reference import source_id
+from hiresattn.option_types import changed, did_you_mean
 from hiresattn.pyramid.rescaled import window_of
 
 #: What classifies: cases, model and options to records, in order.

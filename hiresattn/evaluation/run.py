@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.checkpoint import Model, load_model, set_calibration
-from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.datasets.folder import read_examples
@@ -37,7 +36,7 @@ from hiresattn.inference.classify import classify_all
 from hiresattn.inference.lines import LinesFile, json_line
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.review import search_facts
-from hiresattn.option_types import check_types
+from hiresattn.option_types import changed, check_types, did_you_mean
 
 _log = logging.getLogger(__name__)
 METRICS = "metrics.json"

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, HiresattnError, ReadError
 from hiresattn.files import atomic_write
 from hiresattn.fmow.metadata import Metadata
 from hiresattn.fmow.tree import Skipped, View
+from hiresattn.option_types import did_you_mean
 
 #: Lossless, and JPEG.
 COMPRESSIONS = ("deflate", "zstd", "jpeg")

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.tables import csv_cell
 from hiresattn.errors import ConfigError
 from hiresattn.files import atomic_write
@@ -17,6 +16,7 @@ from hiresattn.fmow.classes import CLASSES, FALSE_DETECTION
 from hiresattn.fmow.metadata import CROWD, Box, Metadata
 from hiresattn.fmow.tree import Skipped, View
 from hiresattn.fmow.windows import TINY, WINDOWS, clipped, context_window
+from hiresattn.option_types import did_you_mean
 
 Region = tuple[int, int, int, int]
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.fmow.classes import FALSE_DETECTION
 from hiresattn.fmow.index import CHALLENGE, UNCROPPED
+from hiresattn.option_types import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.fmow.classes import FALSE_DETECTION, OLD_FALSE_DETECTION, WEIGHTS
+from hiresattn.option_types import did_you_mean
 
 _FORMAT = "each line is boxID,category, such as 47768,fountain"
 #: Most IDs that an error message lists.

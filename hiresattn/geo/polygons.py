@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.config import changed
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.datasets.splits import drawn_splits, rarest_labels
@@ -17,7 +16,7 @@ from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.geo.areas import Area, areas_of, read_frame, windows_of
 from hiresattn.geo.extras import needed
-from hiresattn.option_types import check_types
+from hiresattn.option_types import changed, check_types
 
 #: Metres of a degree of latitude.
 _DEGREE = 111_195.0

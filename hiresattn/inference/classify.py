@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.card import Card
-from hiresattn.config import changed
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import with_scales
@@ -26,6 +25,7 @@ from hiresattn.inference.session import Session, start_session
 from hiresattn.inference.sources import Opener, all_of, is_one
 from hiresattn.inference.to_record import case_error, to_record
 from hiresattn.model.traversal import Traversal
+from hiresattn.option_types import changed
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.reading.prefetch import prepared_ahead
 

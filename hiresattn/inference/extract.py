@@ -10,7 +10,7 @@ import numpy as np
 
 from hiresattn.card import CARD
 from hiresattn.checkpoint import load_model
-from hiresattn.config import InputConfig, changed, did_you_mean
+from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.features import FORMATS, Features, feature_file, read_features, write_features
 from hiresattn.datasets.manifest import read_manifest
@@ -24,7 +24,7 @@ from hiresattn.inference.options import check_value_range
 from hiresattn.model.device import pick_device
 from hiresattn.model.embed import encode
 from hiresattn.model.encoders import load_encoder
-from hiresattn.option_types import check_types
+from hiresattn.option_types import changed, check_types, did_you_mean
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.rescaled import Scale
 from hiresattn.reading.fetch import CropFetcher

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import changed
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.scales import opened, with_scales
@@ -31,6 +30,7 @@ from hiresattn.inference.records_file import source_key
 from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine, ready_net
 from hiresattn.model.device import pick_device
+from hiresattn.option_types import changed
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import to_stored, window_of
 from hiresattn.reading.fetch import CropFetcher

@@ -9,10 +9,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hiresattn.card import COARSE_NETWORK, NETWORK, PROBE, Card, local_files, sha256_of
-from hiresattn.config import ModelConfig, did_you_mean
+from hiresattn.config import ModelConfig
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError, reason
 from hiresattn.geometry import cell_regions, expandable, locations
 from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.option_types import did_you_mean
 
 #: Largest difference from torch that is put down to rounding: absolute, or as a share of the value.
 TOLERANCE = 2e-3

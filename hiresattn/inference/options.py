@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError
 from hiresattn.files import is_remote
 from hiresattn.inference.budget import Budget
-from hiresattn.option_types import check_types
+from hiresattn.option_types import check_types, did_you_mean
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 ENGINES = ("auto", "torch", "onnx")

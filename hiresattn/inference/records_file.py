@@ -12,7 +12,6 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from hiresattn.card import Card, read_card
-from hiresattn.config import changed
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
@@ -20,6 +19,7 @@ from hiresattn.files import ZARR_FILES, is_remote
 from hiresattn.inference.lines import LinesFile
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
+from hiresattn.option_types import changed
 from hiresattn.pyramid.stack import Stack
 
 _log = logging.getLogger(__name__)

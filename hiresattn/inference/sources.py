@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.card import Card
-from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.config import InputConfig
 from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.datasets.scales import scale_of
@@ -23,6 +23,7 @@ from hiresattn.errors import ConfigError, OpenError
 from hiresattn.geometry import root_regions
 from hiresattn.inference.options import check_value_range
 from hiresattn.inference.session import Session
+from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.open import scene_of
 from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of

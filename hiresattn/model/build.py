@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from hiresattn.config import ModelConfig, did_you_mean
+from hiresattn.config import ModelConfig
 from hiresattn.errors import ConfigError
 from hiresattn.model.aggregators import AGGREGATORS
 from hiresattn.model.encoders import EncoderSpec, build_encoder
@@ -14,6 +14,7 @@ from hiresattn.model.init import INITS, initialise
 from hiresattn.model.net import GlimpseNet, Parts
 from hiresattn.model.position import POSITIONS
 from hiresattn.model.scorers import SCORERS, Scorer
+from hiresattn.option_types import did_you_mean
 
 
 class Classifier(nn.Linear):

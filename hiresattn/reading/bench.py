@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.config import InputConfig, did_you_mean
+from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, RegionError
+from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.baselines import BASELINES
 from hiresattn.reading.crops import read_crops

@@ -5,9 +5,8 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from hiresattn.config import did_you_mean
 from hiresattn.errors import ConfigError, NotFoundError
-from hiresattn.option_types import fits, type_words
+from hiresattn.option_types import did_you_mean, fits, type_words
 from hiresattn.training.options import TrainOptions
 
 

@@ -4,11 +4,11 @@ import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerConfig, did_you_mean
+from hiresattn.config import InputConfig, LocationConfig, ModelConfig, ScorerConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
-from hiresattn.option_types import check_scale_options, check_types
+from hiresattn.option_types import check_scale_options, check_types, did_you_mean
 
 if TYPE_CHECKING:
     from hiresattn.model.encoders import EncoderSpec

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.checkpoint import Model, load_model
-from hiresattn.config import changed, did_you_mean
 from hiresattn.datasets.example import Example, listed_examples
 from hiresattn.errors import ConfigError
+from hiresattn.option_types import changed, did_you_mean
 from hiresattn.training.distil import StepRecord, distil
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit

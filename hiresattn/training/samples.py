@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
+from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.rescaled import to_scaled
 from hiresattn.reading.squash import squashed

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 
 from hiresattn.card import Domain
-from hiresattn.config import did_you_mean
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
@@ -17,6 +16,7 @@ from hiresattn.datasets.splits import with_validation
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
+from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid.rescaled import stored_image
 from hiresattn.reading.fetch import Crops
 from hiresattn.training.batch import Batch
