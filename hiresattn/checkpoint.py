@@ -1,6 +1,7 @@
 """A model on disk: a directory of safetensors weights and a JSON card. Nothing is ever unpickled."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 
 import hiresattn
@@ -29,6 +30,7 @@ from hiresattn.card import (
 )
 from hiresattn.errors import CheckpointError, ConfigError, HiresattnError
 from hiresattn.files import atomic_write
+from hiresattn.model.bounds import parameters_in_proportion
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
 from hiresattn.model.encoders import encoder_words
@@ -236,8 +238,9 @@ def load_model(path: str | Path) -> Model:
             f"{file}: not the weights that the card names (sha256 differs); copy the model directory anew"
         )
     try:
-        net = build_model(card.config)
-    except (HiresattnError, RuntimeError, *UNUSABLE) as error:
+        with parameters_in_proportion(_values_in(file), card.config.encoder_args):
+            net = build_model(card.config)
+    except (HiresattnError, RuntimeError, MemoryError, *UNUSABLE) as error:
         raise CheckpointError(f"{path / CARD}: the model can't be built: {error}") from error
     try:
         net.load_state_dict(load_file(file))
@@ -251,6 +254,18 @@ def load_model(path: str | Path) -> Model:
             f"{width}); copy the model directory anew"
         )
     return Model(net.eval(), **vars(card))
+
+
+def _values_in(file: Path) -> int:
+    """How many values a safetensors file holds."""
+    try:
+        with safe_open(file, "pt") as weights:
+            names = weights.keys()
+            return sum(math.prod(weights.get_slice(name).get_shape()) for name in names)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{file}: the weights can't be read: {error}; copy the model directory anew"
+        ) from error
 
 
 def _write_card(file: Path, card: Mapping[str, Any]) -> None:

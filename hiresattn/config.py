@@ -14,6 +14,9 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.option_types import check_types, did_you_mean
 
+#: Largest side of a crop or of a squashed image: what memory holds.
+_MOST_PX = 16_384
+
 
 class _Json:
     """JSON in and out for the frozen dataclasses of this module."""
@@ -101,7 +104,7 @@ class InputConfig(_Json):
     """What of an image is looked at below the root regions: ``tissue``; None = all of it."""
 
     def __post_init__(self) -> None:
-        _check_whole("size", self.size, 1)
+        _check_whole("size", self.size, 1, _MOST_PX)
         for band in self.bands:
             _check_whole("a band", band, 0)
         if self.channels is not None:
@@ -125,7 +128,7 @@ class InputConfig(_Json):
         if not 1 <= self.oversample <= 64:
             raise ConfigError(f"oversample must be 1 to 64; got {self.oversample}")
         if self.squash is not None:
-            _check_whole("squash", self.squash, 1)
+            _check_whole("squash", self.squash, 1, _MOST_PX)
         if self.mpp is not None and not (_finite(self.mpp) and self.mpp > 0 and self.squash is None):
             raise ConfigError(f"mpp is above 0, and goes without squash; got {self.mpp!r}")
         if self.foreground not in (None, "tissue"):
@@ -291,9 +294,10 @@ class ModelConfig(_Json):
         return self.finest or self.input.size
 
 
-def _check_whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ConfigError(f"{name} must be a whole number of at least {least}; got {value!r}")
+def _check_whole(name: str, value: Any, least: int, most: int | None = None) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= (most or value):
+        bounds = f"at least {least}" if most is None else f"{least} to {most:,}"
+        raise ConfigError(f"{name} must be a whole number of {bounds}; got {value!r}")
 
 
 def _finite(value: Any) -> bool:

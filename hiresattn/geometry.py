@@ -19,6 +19,8 @@ EXPAND_FROM = 1.5
 
 #: A cell may be this much smaller than ``fraction`` asks, rather than a whole rung larger.
 _LADDER_SLACK = 0.8
+#: Most cells along a side of a grid, and root regions of an image: what memory holds.
+_MOST_SIZE, _MOST_ROOT_REGIONS = 256, 10_000_000
 
 Regions = Int64[np.ndarray, "n 4"]
 
@@ -124,10 +126,9 @@ class Grid:
         if self.layout not in ("ladder", "tnet"):
             raise ConfigError(f"a grid's layout is 'ladder' or 'tnet'; got {self.layout!r}")
         numbers = isinstance(self.size, int) and isinstance(self.fraction, (int, float))
-        if not numbers or self.size < 1 or not 0 < self.fraction < 1:
-            raise ConfigError(
-                f"a grid needs a whole size >= 1 and 0 < fraction < 1; got size={self.size}, fraction={self.fraction}"
-            )
+        if not numbers or not 1 <= self.size <= _MOST_SIZE or not 0 < self.fraction < 1:
+            needs = f"a whole size of 1 to {_MOST_SIZE} and 0 < fraction < 1"
+            raise ConfigError(f"a grid needs {needs}; got size={self.size}, fraction={self.fraction}")
 
 
 def root_regions(
@@ -148,13 +149,19 @@ def root_regions(
         one row or one column of them. They overlap where they must.
 
     Raises:
-        RegionError: If the rectangle is empty.
+        RegionError: If the rectangle is empty, or more regions would cover it than can be held.
     """
     if height < 1 or width < 1:
         raise RegionError(f"an image region needs at least one pixel; got height={height}, width={width}")
     side = min(height, width, root_size or height)
     step = max(round(side * (1 - overlap)), 1)
-    rows, columns = (_spread(length - side, -(-(length - side) // step) + 1) for length in (height, width))
+    counts = [-(-(length - side) // step) + 1 for length in (height, width)]
+    if counts[0] * counts[1] > _MOST_ROOT_REGIONS:
+        raise RegionError(
+            f"root regions of {side} px with an overlap of {overlap:g} would be more than {_MOST_ROOT_REGIONS:,} on "
+            f"{height:,} x {width:,} px; give a larger root_size or less overlap"
+        )
+    rows, columns = (_spread(length - side, n) for length, n in zip((height, width), counts, strict=True))
     regions = np.empty((len(rows), len(columns), 4), np.int64)
     regions[..., 0] = y + rows[:, None]
     regions[..., 1] = x + columns

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import resource
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from hiresattn.checkpoint import (
     set_calibration,
 )
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError, RegionError
 from hiresattn.model.build import build_model
 from hiresattn.training.options import TrainOptions
 
@@ -310,6 +311,39 @@ def test_a_card_can_not_have_an_encoder_fetched_or_loaded_from_elsewhere(saved, 
     _edit(saved, config=json.loads((saved / CARD).read_text())["config"] | changes)
     with pytest.raises(CheckpointError, match="can't be built"):
         load_model(saved)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"location": {"hidden": 5_000_000}},
+        {"encoder": "test_vit", "encoder_args": {"embed_dim": 64_000}},
+        {"encoder": "test_vit", "encoder_args": {"depth": 50_000}},
+        {"encoder": "test_vit", "encoder_args": {"depth": 10**7}},
+    ],
+)
+def test_a_card_can_not_ask_for_a_network_that_its_weights_do_not_fill(saved, changes):
+    config = json.loads((saved / CARD).read_text())["config"]
+    for name, value in changes.items():
+        config[name] = config[name] | value if isinstance(value, dict) else value
+    _edit(saved, config=config)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(CheckpointError, match=r"can't be built: it asks for .*, and its weights have"):
+        load_model(saved)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 500_000
+
+
+def test_a_card_can_not_ask_for_more_than_memory_holds(saved):
+    config = json.loads((saved / CARD).read_text())["config"]
+    for name, value in (("grid", {"size": 30_000}), ("input", {"size": 10**6}), ("input", {"squash": 10**6})):
+        _edit(saved, config=config | {name: config[name] | value})
+        with pytest.raises(CheckpointError, match="whole"):
+            load_model(saved)
+    _edit(saved, config=config | {"root_size": 1})
+    with pytest.raises(
+        RegionError, match="more than 10,000,000 on 4,000 x 4,000 px; give a larger root_size"
+    ):
+        hiresattn.classify(np.zeros((4000, 4000, 4), np.uint16), saved)
 
 
 UNFIT = [

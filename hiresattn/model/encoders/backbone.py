@@ -148,6 +148,8 @@ def _created(
             pretrained_cfg_overlay=overlay,
             **args,
         )
+    except MemoryError:
+        raise
     except Exception as error:
         if overlay and not isinstance(error, (TypeError, AssertionError, ValueError)):
             why = " ".join(str(error).split("\n\t", 1)[-1].split())
