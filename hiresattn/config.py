@@ -71,6 +71,8 @@ class InputConfig(_Json):
 
     A value ``v`` of band ``b`` becomes ``2 * (v - low[b]) / (high[b] - low[b]) - 1``; invalid px (nodata, absent
     tiles) become 0, the middle. For a mean and a standard deviation, ``low = mean - std`` and ``high = mean + std``.
+    Values are stored ones, of images with the card's ``scales`` and ``offsets``; of an image with others ``low`` and
+    ``high`` are converted, so that one quantity measured becomes one input.
     """
 
     size: int = 64
@@ -81,6 +83,10 @@ class InputConfig(_Json):
     """Stored value that becomes -1, per band used."""
     high: tuple[float, ...] = (255.0, 255.0, 255.0)
     """Stored value that becomes +1, per band used."""
+    scales: tuple[float, ...] | None = None
+    """Per band used: a stored value times this, plus its offset, is the quantity measured; None = it isn't known."""
+    offsets: tuple[float, ...] | None = None
+    """Per band used; see ``scales``."""
     dtype: str = "uint8"
     """Data type of the images."""
     filter: str = "area"
@@ -123,6 +129,7 @@ class InputConfig(_Json):
             raise ConfigError(
                 f"bands, low and high need one entry per band; got {self.bands}, {self.low} and {self.high}"
             )
+        self._check_scaling()
         if any(not high > low for low, high in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
         if not 1 <= self.oversample <= 64:
@@ -135,6 +142,14 @@ class InputConfig(_Json):
             raise ConfigError(f"foreground is 'tissue' or None; got {self.foreground!r}")
         if self.filter not in (("area",) if self.squash is None else ("area", "bilinear")):
             raise ConfigError(f"filter must be 'area', or with squash 'bilinear'; got {self.filter!r}")
+
+    def _check_scaling(self) -> None:
+        """Check scales and offsets."""
+        for given in (self.scales or (), self.offsets or ()):
+            if len(given) not in (0, len(self.bands)) or not all(map(_finite, given)):
+                raise ConfigError(f"scales and offsets are finite numbers, one per band; got {given}")
+        if (self.scales is None) != (self.offsets is None) or not all(each > 0 for each in self.scales or ()):
+            raise ConfigError(f"scales lie above 0 and go with offsets; got {self.scales} and {self.offsets}")
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hiresattn.card import CARD, WEIGHTS
+from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
 
 _MLM = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+_RASTER = "https://stac-extensions.github.io/raster/v2.0.0/schema.json"
 _FILE = "https://stac-extensions.github.io/file/v2.1.0/schema.json"
 #: What a checksum begins with where it is SHA-256: multihash's code and length.
 _SHA256 = "1220"
@@ -50,7 +52,7 @@ def mlm_item(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
-        "stac_extensions": [_MLM, _FILE],
+        "stac_extensions": [_MLM, _FILE, *([_RASTER] if model.config.input.scales else [])],
         "id": identifier(f"{model.name}-{model.sha256[:12]}"),
         "geometry": {"type": "Polygon", "coordinates": [ring]},
         "bbox": list(_EVERYWHERE),
@@ -126,7 +128,7 @@ def _properties(model: "Model") -> dict[str, Any]:
         "datetime": None,
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
-        "bands": [{"name": name} for name in names],
+        "bands": [{"name": name} | measure for name, measure in zip(names, _measures(rule), strict=True)],
         "mlm:name": model.name,
         "mlm:architecture": "hiresattn",
         "mlm:tasks": [task],
@@ -161,6 +163,14 @@ def _properties(model: "Model") -> dict[str, Any]:
             }
         ],
     }
+
+
+def _measures(rule: InputConfig) -> list[dict[str, float]]:
+    """What the stored values of each band measure, as the raster extension says it; empty = it isn't known."""
+    if rule.scales is None or rule.offsets is None:
+        return [{} for _ in rule.bands]
+    pairs = zip(rule.scales, rule.offsets, strict=True)
+    return [{"raster:scale": scale, "raster:offset": offset} for scale, offset in pairs]
 
 
 def _address(file: Path, folder: str | os.PathLike[str] | None) -> str:

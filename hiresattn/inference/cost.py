@@ -12,7 +12,6 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.sources import chosen, input_for
 from hiresattn.option_types import changed
 from hiresattn.pyramid.rescaled import stored_image, window_of
-from hiresattn.reading.bands import check_domain
 from hiresattn.reading.estimate import advice, preview
 
 #: Glimpses that are assumed where the budget has no number of them.
@@ -57,7 +56,6 @@ def estimate_cost(
     with opened(example, rule.input.mpp, nodata=asked.nodata, assumed=asked.assume_mpp) as pyramid:
         region = None if example.region is None else window_of(pyramid, example.region)
         config = input_for(rule.input, pyramid, bands, asked.value_range)
-        check_domain(pyramid, config)
         run = preview(
             pyramid,
             budget=budget.glimpses or GLIMPSES,

@@ -9,6 +9,7 @@ from hiresattn.config import InputConfig
 from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.mpp import scale_words
+from hiresattn.reading.bands import taken_scaling
 from hiresattn.reading.fetch import Crops
 from hiresattn.shapes import Float
 
@@ -99,14 +100,23 @@ def warnings_for(
             yield f"the image does not say its {unit}; the model was trained at {_span(span)}"
         elif not span[0] / SCALE_SLACK <= value <= span[1] * SCALE_SLACK:
             yield f"the image has {value:.4g} {unit}; the model was trained at {_span(span)}"
+    taken = config.bands
     names, before = taken_names(pyramid, config) or (), domain.channel_names or ()
     if any(name in before and before.index(name) != nth for nth, name in enumerate(names)):
         yield (
             f"the bands are {', '.join(names)}; the model was trained on {', '.join(before)}: choose them in "
             "that order with the option bands"
         )
+    as_stored = trained.scales is None and (config.low, config.high) == (trained.low, trained.high)
+    if as_stored and (scaling := taken_scaling(pyramid, config.bands)):
+        yield (
+            f"the image's values have scale {_listed(scaling[0])} and offset {_listed(scaling[1])}, and what those of "
+            "the training images measure isn't known: stored values were taken"
+        )
     if domain.low is None or domain.high is None:
         return
+    if config.scales is not None:
+        config = trained  # means are told in stored values as the training images have them
     for band, mean in enumerate(means.tolist()):
         low, high = (
             2 * (v[band] - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1
@@ -116,7 +126,7 @@ def warnings_for(
         if not low - slack <= mean <= high + slack:
             value = (mean + 1) / 2 * (config.high[band] - config.low[band]) + config.low[band]
             yield (
-                f"band {config.bands[band] + 1} has a mean of {value:.4g}; the training images had "
+                f"band {taken[band] + 1} has a mean of {value:.4g}; the training images had "
                 f"{domain.low[band]:.4g} to {domain.high[band]:.4g}"
             )
 
@@ -136,6 +146,11 @@ def resolution(pyramid: Pyramid) -> float | None:
         return None
     a, b, _, d, e, _ = pyramid.transform
     return float(abs(a * e - b * d) ** 0.5)
+
+
+def _listed(values: Sequence[float]) -> str:
+    """The values, or one where all are the same."""
+    return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))
 
 
 def _span(span: tuple[float, float]) -> str:

@@ -241,6 +241,7 @@ def _asked(encoder: _Encoder, options: ExtractOptions) -> dict[str, Any]:
         "bands": [band + 1 for band in rule.bands],
         "low": list(rule.low),
         "high": list(rule.high),
+        **({} if rule.scales is None else {"scales": list(rule.scales), "offsets": list(rule.offsets or ())}),
         "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",
         "foreground": {None: "auto", True: "tissue", False: "none"}[encoder.tissue],
     }

@@ -30,7 +30,7 @@ from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of
 from hiresattn.pyramid.stac import is_item
 from hiresattn.pyramid.stack import Stack
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
-from hiresattn.reading.bands import band_numbers
+from hiresattn.reading.bands import band_numbers, rule_for
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
@@ -257,6 +257,7 @@ def input_for(
 
     Raises:
         ConfigError: If the number of bands is not the model's, or the range is empty.
+        DomainError: If the model can't take the image.
     """
     if bands is not None:
         if len(bands) != len(config.bands):
@@ -268,8 +269,15 @@ def input_for(
     if value_range is not None:
         low, high = check_value_range(value_range)
         count = len(config.bands)
-        config = replace(config, low=(low,) * count, high=(high,) * count, dtype=str(pyramid.dtype))
-    return config
+        config = replace(
+            config,
+            low=(low,) * count,
+            high=(high,) * count,
+            dtype=str(pyramid.dtype),
+            scales=None,
+            offsets=None,
+        )
+    return rule_for(pyramid, config)
 
 
 def known_labels(label: Label | None, model: Card) -> tuple[str, ...] | None:

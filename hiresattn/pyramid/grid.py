@@ -57,14 +57,19 @@ class Grid:
         Raises:
             OpenError: If it can't be understood.
         """
-        for found in self._stated_crs():
-            try:
+        found: Any = "of its grid mapping"
+        try:
+            # rioxarray, where it is imported, knows CF's parameters
+            found = next(iter(self._stated_crs()), None) or getattr(
+                getattr(self.array, "rio", None), "crs", None
+            )
+            if found is not None:
                 return crs_code(found)
-            except Exception as error:
-                raise OpenError(
-                    f"{self.source}: its CRS {str(found)[:80]!r} can't be understood; write it anew, as with "
-                    "rio.write_crs('EPSG:…')"
-                ) from error
+        except Exception as error:
+            raise OpenError(
+                f"{self.source}: its CRS {str(found)[:80]!r} can't be understood; write it anew, as with "
+                "rio.write_crs('EPSG:…')"
+            ) from error
         rows, columns = self.dims
         coordinates = self.array.coords
         if str(rows).lower() in _DEGREES and rows in coordinates and columns in coordinates:
@@ -83,8 +88,6 @@ class Grid:
         codes = [place.get(name) for place in places for name in ("proj:code", "proj:epsg", "epsg")]
         single = [array.coords.get(name) for name in ("proj:code", "proj:epsg", "epsg")]
         codes += [one.values.item() for one in single if one is not None and one.size == 1]
-        rio = getattr(array, "rio", None)  # knows CF's parameters, where rioxarray is imported
-        codes.append(getattr(rio, "crs", None))
         return [one for one in (*found, *codes) if one is not None and str(one).strip() not in ("", "nan")]
 
     @cached_property

@@ -164,8 +164,10 @@ class Labelled:
 
     @property
     def scaling(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Scale and offset per band that weren't applied, where any of them does something."""
+        """Scale and offset per band that weren't applied, where any does something; 1 and 0 where they were applied."""
         count = self.planes.shape[2] if len(self._parts) == 1 else 1
+        if all(_was_scaled(one) for one in self._parts):
+            return (1.0,) * self.planes.shape[2], (0.0,) * self.planes.shape[2]
         pairs = [
             pair
             for one in self._parts
@@ -254,6 +256,13 @@ def _number(value: Any) -> float | None:
     except ValueError:
         return None
     return number.item() if isinstance(number, np.number) else number if isinstance(number, float) else None
+
+
+def _was_scaled(array: Any) -> bool:
+    """Whether a scale and offset were applied when values were decoded: xarray keeps them in the encoding."""
+    kept = [array.encoding.get("scale_factor", 1), array.encoding.get("add_offset", 0)]
+    does_something = bool(np.any(np.asarray(kept[0]) != 1) or np.any(np.asarray(kept[1]) != 0))
+    return does_something and not {"scale_factor", "add_offset"} & set(array.attrs)
 
 
 def _each(value: Any, default: float, count: int) -> list[float]:

@@ -33,7 +33,7 @@ class Pasted(Pyramid):
         at: First row and column of what is shown, level-0 px of the donor.
 
     Raises:
-        DomainError: If the two have other bands, data types or palettes.
+        DomainError: If the two have other bands, data types or palettes, or values of another scale and offset.
         RegionError: If the box leaves the host, or what it shows leaves the donor.
     """
 
@@ -42,12 +42,15 @@ class Pasted(Pyramid):
     def __init__(
         self, host: Pyramid, donor: Pyramid, box: tuple[int, int, int, int], at: tuple[int, int]
     ) -> None:
-        formats = [(image.channels, image.dtype, _colours(image)) for image in (host, donor)]
+        formats = [
+            (image.channels, image.dtype, _colours(image), image.meta.scales, image.meta.offsets)
+            for image in (host, donor)
+        ]
         if formats[0] != formats[1]:
             theirs, ours = (f"{counted(image.channels, 'band')} {image.dtype}" for image in (donor, host))
             raise DomainError(
-                f"{donor.source} can't be pasted into {host.source}: {theirs} and {ours}, or other palettes; convert "
-                "one to the other's"
+                f"{donor.source} can't be pasted into {host.source}: {theirs} and {ours}, or other palettes, or "
+                "values of another scale; convert one to the other's"
             )
         check_region(box, host.height, host.width, host.source)
         check_region((*at, *box[2:]), donor.height, donor.width, donor.source)

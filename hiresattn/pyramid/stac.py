@@ -22,6 +22,8 @@ _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2", "image/vnd.cog"
 _BESIDE = frozenset(
     ("thumbnail", "overview", "metadata", "data-mask", "cloud", "cloud-shadow", "snow-ice", "water-mask")
 )
+#: Catalogues whose items say whether the offset of Sentinel-2's newer products was added to the stored values.
+_CATALOGUES = ("earthsearch", "sentinel", "s2")
 
 
 def stac_sources(
@@ -29,8 +31,9 @@ def stac_sources(
 ) -> list[Stack]:
     """STAC items as sources to classify: a scene each.
 
-    CRS, transform and px are the files'. Nodata values that the item states (``raster:bands`` or ``bands``) replace the
-    files', and its names of bands and common names are what bands are called by.
+    CRS, transform and px are the files'. Nodata values, scales and offsets that the item states (``raster:bands`` or
+    ``bands``) replace the files', and its names of bands and common names are what bands are called by. An offset
+    counts as 0 where the item says that it was applied (``earthsearch:boa_offset_applied``).
 
     Args:
         items: A path or address of an item or item collection, an item (of pystac, or its JSON types), or several.
@@ -135,7 +138,10 @@ def _stack(
     base, name = name, name or str(item.get("id"))
     properties = item.get("properties") or {}
     given = item.get("assets") or {}
-    layers = tuple(_layer(key, asset, base) for key, asset in given.items() if _is_image(asset))
+    applied = any(properties.get(f"{catalogue}:boa_offset_applied") is True for catalogue in _CATALOGUES)
+    layers = tuple(
+        _layer(key, asset, base, applied=applied) for key, asset in given.items() if _is_image(asset)
+    )
     taken = properties.get("datetime") or properties.get("start_datetime")
     stack = Stack(layers, name=name, acquired=taken, sign=sign, choose=len(layers) > 1)
     if not layers:
@@ -152,8 +158,11 @@ def _is_image(asset: Mapping[str, Any]) -> bool:
     return kind.startswith(_RASTERS) or (not kind and Path(path).suffix.lower() in IMAGE_SUFFIXES)
 
 
-def _layer(key: str, asset: Mapping[str, Any], base: str) -> Layer:
-    """An asset as a file of a stack; what STAC 1.1 keeps in ``bands`` was in two lists before."""
+def _layer(key: str, asset: Mapping[str, Any], base: str, *, applied: bool) -> Layer:
+    """An asset as a file of a stack; what STAC 1.1 keeps in ``bands`` was in two lists before.
+
+    ``applied``: whether offsets were already added to the stored values, whatever ``raster:bands`` says.
+    """
     listed = [asset.get(name) or [] for name in ("bands", "eo:bands", "raster:bands")]
     count = max(map(len, listed))
     bands: list[dict[str, Any]] = [{} for _ in range(count)]
@@ -167,13 +176,25 @@ def _layer(key: str, asset: Mapping[str, Any], base: str) -> Layer:
     values = {_number(band.get("nodata", asset.get("nodata"))) for band in bands} or {
         _number(asset.get("nodata"))
     }
+    scaling = [_scaling({**asset, **band}, applied=applied) for band in bands or [{}]]
+    known = None if None in scaling else [pair for pair in scaling if pair]
     return Layer(
         _absolute(str(asset.get("href")), base),
         key,
         names=names if any(names) else None,
         colors=colors if any(color != "undefined" for color in colors) else None,
         nodata=values.pop() if len(values) == 1 else None,
+        scales=tuple(scale for scale, _ in known) if known else None,
+        offsets=tuple(offset for _, offset in known) if known else None,
     )
+
+
+def _scaling(band: Mapping[str, Any], *, applied: bool) -> tuple[float, float] | None:
+    """Scale and offset of a band's values, as the raster extension has them before and since STAC 1.1."""
+    scale, offset = (_number(band.get(f"raster:{name}", band.get(name))) for name in ("scale", "offset"))
+    if scale is None and offset is None:
+        return None
+    return 1.0 if scale is None else scale, 0.0 if offset is None or applied else offset
 
 
 def _number(value: Any) -> float | None:

@@ -22,6 +22,10 @@ class Layer:
     """What each band of the file shows, as STAC's common names: ``red``, ``nir08`` …"""
     nodata: float | None = None
     """Value that stands for "nothing measured here", in place of what the file says."""
+    scales: tuple[float, ...] | None = None
+    """Scale of each band of the file's values (see ``Metadata.scales``), in place of what the file says."""
+    offsets: tuple[float, ...] | None = None
+    """Offset of each band's values, likewise."""
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,17 @@ def _level(part: _Part, level: Level) -> int | None:
     return close.index(True) if any(close) else None
 
 
+def _scaling(part: _Part) -> list[tuple[float, float]] | None:
+    """Scale and offset of each band taken; None = neither the stack nor the file says them."""
+    for known in (part.layer, part.image.meta):
+        pairs = list(zip(known.scales or (), known.offsets or (), strict=False))
+        if len(pairs) == 1:
+            pairs *= part.image.channels
+        if len(pairs) == part.image.channels:
+            return [pairs[band] for band in part.bands]
+    return None
+
+
 def _metadata(
     stack: Stack, parts: Sequence[_Part], frame: Pyramid, levels: tuple[Level, ...], *, same: bool
 ) -> Metadata:
@@ -207,6 +218,8 @@ def _metadata(
         shown = layer.colors or meta.colors or ("undefined",) * part.image.channels
         colors += [shown[band] for band in part.bands]
     sizes = [part.image.meta.nbytes for part in parts]
+    measures = [_scaling(part) for part in parts]
+    scaling = None if None in measures else [pair for own in measures for pair in own or ()]
     return replace(
         frame.meta,
         levels=levels,
@@ -215,8 +228,8 @@ def _metadata(
         nbytes=sum(sizes) if all(sizes) else 0,
         channel_names=tuple(names) if any(names) else None,
         colors=tuple(colors),
-        scales=None,
-        offsets=None,
+        scales=tuple(scale for scale, _ in scaling) if scaling else None,
+        offsets=tuple(offset for _, offset in scaling) if scaling else None,
         acquired=stack.acquired,
         notes=tuple(note for part in parts for note in part.image.meta.notes),
     )

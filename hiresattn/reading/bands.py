@@ -1,12 +1,63 @@
-"""Which bands of an image a model takes, and whether it can take them."""
+"""Which bands of an image a model takes, whether it can take them, and what their values measure."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, ReadError, counted
 from hiresattn.pyramid.base import Pyramid
+
+
+def rule_for(pyramid: Pyramid, config: InputConfig) -> InputConfig:
+    """The rule by which an image's px become input: ``low`` and ``high`` in its own stored values.
+
+    Where the card knows the scale and offset of the training images' values, those of the image are taken into account:
+    the same quantity becomes the same input. Twice is as once.
+
+    Args:
+        pyramid: The image.
+        config: What the model takes.
+
+    Raises:
+        DomainError: If the model can't take the image: see ``check_domain``; or it doesn't say what its values measure
+            where the card does.
+    """
+    if config.scales is None or config.offsets is None or pyramid.palette is not None:
+        check_domain(pyramid, config)
+        return config
+    check_bands(pyramid, config)
+    own = taken_scaling(pyramid, config.bands)
+    if own is None:
+        raise DomainError(
+            f"{pyramid.source}: it doesn't say what its values measure, and the model knows scale and offset of those "
+            "that it was trained on; write them into the file, as gdal_edit.py -scale -offset does, or give the stored "
+            "values of darkest and brightest with value_range LO,HI"
+        )
+    scales, offsets = own
+    if (scales, offsets) == (config.scales, config.offsets):
+        check_domain(pyramid, config)
+        return config
+    before = [np.array(values) for values in (config.scales, config.offsets)]
+    low, high = (
+        tuple(((np.array(ends) * before[0] + before[1] - offsets) / scales).tolist())
+        for ends in (config.low, config.high)
+    )
+    dtype = str(pyramid.dtype.newbyteorder("="))
+    return replace(config, low=low, high=high, scales=scales, offsets=offsets, dtype=dtype)
+
+
+def taken_scaling(
+    pyramid: Pyramid, bands: tuple[int, ...]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Scale and offset of an image's values, per band taken; None = it doesn't say them, or they can't be meant."""
+    scales, offsets = pyramid.meta.scales, pyramid.meta.offsets
+    if scales is None or offsets is None or pyramid.palette is not None:
+        return None
+    taken = tuple(scales[band] for band in bands), tuple(offsets[band] for band in bands)
+    return taken if np.isfinite(taken).all() and min(taken[0]) > 0 else None
 
 
 def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
@@ -21,6 +72,16 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
     Raises:
         DomainError: If bands are absent, indices would be averaged, or the data type is another.
     """
+    dtype = check_bands(pyramid, config)
+    if dtype.newbyteorder("=") != np.dtype(config.dtype):
+        raise DomainError(
+            f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
+            "values that stand for darkest and brightest with value_range LO,HI"
+        )
+
+
+def check_bands(pyramid: Pyramid, config: InputConfig) -> np.dtype[Any]:
+    """Refuse an image without the bands that the model takes; returns the type of their values."""
     taken = ",".join(str(band + 1) for band in config.bands)
     needed = len(config.bands)
     channels, dtype = pyramid.channels, pyramid.dtype
@@ -45,11 +106,7 @@ def check_domain(pyramid: Pyramid, config: InputConfig) -> None:
             f"{pyramid.source}: it has bands 1 to {channels}, and bands {taken} are asked for; name {needed} of "
             "those it has with the option bands"
         )
-    if dtype.newbyteorder("=") != np.dtype(config.dtype):
-        raise DomainError(
-            f"{pyramid.source}: its values are {dtype} and the model was made for {config.dtype}; give the "
-            "values that stand for darkest and brightest with value_range LO,HI"
-        )
+    return dtype
 
 
 def band_numbers(pyramid: Pyramid, bands: Sequence[int | str]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ import numpy as np
 from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, RegionError, counted
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bands import check_domain
+from hiresattn.reading.bands import rule_for
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.decode import Decoded, FetchStats, ImageReader, largest_tile
 from hiresattn.reading.plan import Read, ReadPlan, plan_reads
@@ -118,7 +118,7 @@ class CropFetcher:
             raise ConfigError(
                 f"{pyramid.source}: there are {counted(self._at_once, 'image')} already; remove one first"
             )
-        check_domain(pyramid, config)
+        config = rule_for(pyramid, config)
         index = next(self._indices)
         self._scales[index] = Scale.of(config)
         self._images[index] = ImageReader(

@@ -15,7 +15,7 @@ from hiresattn.errors import ConfigError, HiresattnError, ReadError
 from hiresattn.geometry import check_region
 from hiresattn.pyramid.area import area_means
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bands import check_domain, taken_bands, valid_bands
+from hiresattn.reading.bands import rule_for, taken_bands, valid_bands
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.fetch import Crops
 from hiresattn.shapes import Float32, Int64
@@ -49,8 +49,7 @@ class SquashFetcher:
     ) -> None:
         if config.squash is None:
             raise ConfigError("squash: the model does not squash its images; read them with a CropFetcher")
-        check_domain(pyramid, config)
-        self.config = config
+        self.config = rule_for(pyramid, config)
         self.stats = {0: FetchStats(bytes_exact=pyramid.exact_bytes)}
         self.side = config.squash
         self._pyramid = pyramid

@@ -14,7 +14,7 @@ from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError
 from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.reading.bands import check_domain
+from hiresattn.reading.bands import rule_for, taken_scaling
 from hiresattn.reading.foreground import is_slide
 from hiresattn.training.options import TrainOptions
 
@@ -99,10 +99,14 @@ def known_range(
         low, high = options.value_range
         return (low,) * len(bands), (high,) * len(bands)
     if earlier is not None and (earlier.config.input.bands, earlier.config.input.dtype) == (bands, dtype):
-        return earlier.config.input.low, earlier.config.input.high
+        return _range_of(earlier)
     if encoder.trained and dtype == "uint8":
         return encoder.value_range(len(bands))
     return None
+
+
+def _range_of(earlier: Card) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    return earlier.config.input.low, earlier.config.input.high
 
 
 def input_rule(
@@ -111,8 +115,9 @@ def input_rule(
     """How the pixels of the training images become the network's input, by one of them.
 
     Values are scaled as ``options.value_range`` says; else as the model that training starts from scales them,
-    if it takes images like these; else as in the training of a pretrained encoder. Regions are counted in px of ``at``
-    micrometres; None = in level-0 px.
+    if it takes images like these; else as in the training of a pretrained encoder. They are stored values of this
+    image: of images with another scale and offset they are converted. Regions are counted in px of ``at`` micrometres;
+    None = in level-0 px.
 
     Raises:
         DomainError: If it has not the bands, or its value range has to be given.
@@ -134,11 +139,19 @@ def input_rule(
             )
         count = len(bands)
         low, high = known or ((0.0,) * count, (255.0,) * count)
+        scaling = taken_scaling(pyramid, bands) if max(bands) < pyramid.channels else None
+        if earlier is not None and options.value_range is None and known == _range_of(earlier):
+            before = earlier.config.input
+            scaling = (
+                None if before.scales is None or before.offsets is None else (before.scales, before.offsets)
+            )
         rule = InputConfig(
             size=options.crop_size or encoder.size,
             bands=bands,
             low=low,
             high=high,
+            scales=scaling and scaling[0],
+            offsets=scaling and scaling[1],
             dtype=dtype,
             oversample=options.oversample,
             squash=options.squash,
@@ -148,7 +161,7 @@ def input_rule(
             mpp=at,
             foreground=_foreground(pyramid, options, earlier, at),
         )
-        check_domain(pyramid, rule)
+        rule_for(pyramid, rule)
         return rule
 
 
