@@ -62,6 +62,11 @@ if TYPE_CHECKING:
         help="Classify the areas in FILE (GeoJSON, GeoPackage …, any CRS) only: one record each.",
     ),
     click.option(
+        "--clip",
+        is_flag=True,
+        help="Px outside the areas of --aoi aren't valid, nor looked at.",
+    ),
+    click.option(
         "--split", type=click.Choice(["train", "val", "test"]), help="Rows of a manifest to classify."
     ),
     options.root,
@@ -148,6 +153,7 @@ def classify(
     bbox: tuple[float, float, float, float] | None,
     bounds: tuple[float, float, float, float] | None,
     aoi: str | None,
+    clip: bool,
     stacks: tuple[str, ...],
     assets: str | None,
     split: str | None,
@@ -183,7 +189,7 @@ def classify(
     named = expand_sources(names, split, root=root, label_column=label_column) if names or not stacks else []
     sources = _cases(
         with_assets([*stacked(stacks), *named], assets, settings["bands"]),
-        (regions, Places(bbox, bounds, aoi)),
+        (regions, Places(bbox, bounds, aoi, clip)),
         per_source=per_source,
     )
     everything, sources = sources, shard.part(sources) if shard else sources

@@ -75,6 +75,7 @@ class Places:
     bbox: tuple[float, float, float, float] | None = None
     bounds: tuple[float, float, float, float] | None = None
     aoi: str | None = None
+    clip: bool = False
 
 
 def windows(
@@ -83,6 +84,8 @@ def windows(
     """The windows asked for of the sources; all of them where none are."""
     asked = {"--region": regions, "--bbox": places.bbox, "--bounds": places.bounds, "--aoi": places.aoi}
     named = [name for name, value in asked.items() if value]
+    if places.clip and not places.aoi:
+        raise click.UsageError("--clip is for --aoi: name a file of areas")
     if len(named) > 1:
         raise click.UsageError(f"give one of {', '.join(asked)}; these are {' and '.join(named)}")
     if not named or regions:
@@ -90,7 +93,7 @@ def windows(
     from hiresattn.geo.areas import Bounds, box_area, read_areas, windows_of
 
     if places.aoi:
-        return windows_of(sources, read_areas(places.aoi))
+        return windows_of(sources, read_areas(places.aoi), clip=places.clip)
     return windows_of(sources, [box_area(*places.bbox)] if places.bbox else [Bounds(*(places.bounds or ()))])
 
 

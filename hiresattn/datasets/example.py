@@ -26,6 +26,9 @@ class Example:
     """``train``, ``val`` or ``test``."""
     region: tuple[int, int, int, int] | None = None
     """``(y, x, height, width)``, level-0 px; None = the whole image."""
+    outline: tuple[tuple[tuple[tuple[float, float], ...], ...], ...] | None = None
+    """Polygons that the image is clipped to where it is classified: of each its rings, the outer one first, of points
+    (y, x), level-0 px. None = it isn't."""
     boxes: tuple[tuple[int, int, int, int], ...] | None = None
     """Known targets: ``(y, x, height, width)`` each, level-0 px of the image; None = not known, empty = there are
     none."""

@@ -15,7 +15,8 @@ from hiresattn.errors import ConfigError, HiresattnError, reason
 from hiresattn.geo.extras import needed
 from hiresattn.geo.outlines import LON_LAT, corners, lon_lat_polygons, polygon_on_earth
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.pyramid.placed import transformed
+from hiresattn.pyramid.clipped import Outline
+from hiresattn.pyramid.placed import crs_code, transformed
 
 #: Parts that an area's longer side is divided into before it is brought to another CRS.
 _PARTS = 64
@@ -33,6 +34,10 @@ class Area:
     """What its case is called; None = it is the only one, and every scene must have it."""
     shape: Any
     """A shapely geometry, longitude and latitude."""
+    own: Any = None
+    """The same as it was given; None = in longitude and latitude."""
+    crs: Any = LON_LAT
+    """CRS of ``own``."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ def areas_of(frame: Any) -> list[Area]:
             f"the areas' index has {min(twice)!r} twice; give each a name of its own, as reset_index does"
         )
     crs = frame.crs.to_string()
-    return [Area(name, _on_earth(shape, crs)) for name, shape in zip(names, frame.geometry, strict=True)]
+    shapes = zip(names, frame.geometry, strict=True)
+    return [Area(name, _on_earth(shape, crs), _polygons(shape), crs) for name, shape in shapes]
 
 
 def read_areas(path: str | os.PathLike[str]) -> list[Area]:
@@ -109,7 +115,7 @@ def read_frame(path: str | os.PathLike[str]) -> Any:
     return frame
 
 
-def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[Any]:
+def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds], *, clip: bool = False) -> list[Any]:
     """The areas as windows of the scenes that they lie on: what ``classify_all`` takes.
 
     A window is the rectangle of px around an area, cut to the scene. Windows of one area on several scenes are a case.
@@ -117,6 +123,7 @@ def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[A
     Args:
         sources: Paths, open pyramids, examples; what can't be used stays as it is.
         areas: The areas.
+        clip: Whether px of a window that lie outside its area aren't valid, and aren't looked at.
 
     Returns:
         An ``Example`` per area and scene; in place of a scene that can't be placed, and of an area that lies on no
@@ -132,7 +139,7 @@ def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[A
         example = source if isinstance(source, Example) else Example(source)
         name = str(getattr(example.source, "source", example.source))
         try:
-            windows = _windows(example, areas)
+            windows = _windows(example, areas, clip=clip)
         except HiresattnError as error:
             found.append(Unusable(name, str(error), example.label, example.region, example.case))
             continue
@@ -140,7 +147,8 @@ def windows_of(sources: Iterable[Any], areas: Sequence[Area | Bounds]) -> list[A
             if window is not None:
                 seen.add(area.name)
                 case = "/".join(filter(None, (example.case, area.name))) or None
-                found.append(replace(example, region=window, case=case))
+                region, outline = window
+                found.append(replace(example, region=region, outline=outline, case=case))
             elif area.name is None:
                 found.append(
                     Unusable(name, f"{name}: the box {_words(area)} lies outside of it", example.label)
@@ -160,8 +168,10 @@ def _words(area: Area | Bounds) -> str:
     return ",".join(f"{value:g}" for value in area.shape.bounds) + " (W,S,E,N)"
 
 
-def _windows(example: Example, areas: Sequence[Area | Bounds]) -> list[tuple[int, int, int, int] | None]:
-    """The window of each area on a scene; None = it isn't on it."""
+def _windows(
+    example: Example, areas: Sequence[Area | Bounds], *, clip: bool
+) -> list[tuple[tuple[int, int, int, int], Outline | None] | None]:
+    """The window of each area on a scene, and its outline where it is clipped to it; None = it isn't on it."""
     source = example.source
     with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as image:
         if image.crs is None or image.transform is None:
@@ -171,37 +181,60 @@ def _windows(example: Example, areas: Sequence[Area | Bounds]) -> list[tuple[int
         y, x, height, width = example.region or (0, 0, image.height, image.width)
         boxes = [area for area in areas if isinstance(area, Bounds)]
         if boxes:
-            return [_box(image, box, (y, x, height, width)) for box in boxes]
-        outline = corners([(y, x, height, width)], image.transform)
+            around = [_box(image, box, (y, x, height, width)) for box in boxes]
+            return [None if window is None else (window, None) for window in around]
+        frame = corners([(y, x, height, width)], image.transform)
         shapely = needed("shapely")
         try:
-            (scene,) = shapely.buffer(lon_lat_polygons(outline, image.crs), _WIDER, join_style="mitre")
+            (scene,) = shapely.buffer(lon_lat_polygons(frame, image.crs), _WIDER, join_style="mitre")
         except HiresattnError as error:
             raise ConfigError(f"{image.source}: {error}") from error
         return [
-            _window(image, shapely.intersection(scene, area.shape), (y, x, height, width))
+            _window(image, area, scene, (y, x, height, width), clip=clip)
             for area in areas
             if isinstance(area, Area)
         ]
 
 
-def _window(image: Pyramid, part: Any, within: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
-    """The px around what of an area lies on a scene."""
+def _window(
+    image: Pyramid, area: Area, scene: Any, within: tuple[int, int, int, int], *, clip: bool
+) -> tuple[tuple[int, int, int, int], Outline | None] | None:
+    """The px around what of an area lies on a scene (its polygon in degrees), and its outline."""
     assert image.crs is not None  # noqa: S101 - it was asked before
     shapely = needed("shapely")
-    low, high = [], []
-    for one in shapely.get_parts(part):
-        if one.is_empty:
+    outline = _outline(image, shapely.intersection(scene, area.shape), LON_LAT)
+    points = [np.array(ring) for rings in outline for ring in rings]
+    if not points:
+        return None
+    low, high = np.min([one.min(0) for one in points], 0), np.max([one.max(0) for one in points], 0)
+    window = _around(low, high, within)
+    if window is None or not clip:
+        return None if window is None else (window, None)
+    if area.own is not None and crs_code(area.crs) == image.crs:  # as it was given, to the last digit
+        y, x, height, width = window
+        (frame,) = corners([(y - 1, x - 1, height + 2, width + 2)], image.transform)
+        outline = _outline(image, shapely.intersection(area.own, shapely.Polygon(frame)), image.crs)
+    return window, outline
+
+
+def _outline(image: Pyramid, shape: Any, crs: str) -> Outline:
+    """The polygons of a geometry in px of an image: rings of points (y, x)."""
+    assert image.crs is not None  # noqa: S101 - it was asked before
+    shapely, turn = needed("shapely"), _turn(image)
+    found = []
+    for one in shapely.get_parts(shapely.get_parts(shape)):
+        if one.is_empty or one.geom_type != "Polygon":
             continue
-        lon, lat = shapely.get_coordinates(_finely(one)).T
-        rows, columns = image.rowcol(*transformed(LON_LAT, image.crs, lon, lat))
-        turn = _turn(image)
-        if turn is not None:  # the scene's longitudes may go on beyond 180
-            middle = columns.mean()
-            columns = columns + turn * np.rint((image.width / 2 - middle) / turn)
-        low.append((rows.min(), columns.min()))
-        high.append((rows.max(), columns.max()))
-    return _around(np.min(low, axis=0), np.max(high, axis=0), within) if low else None
+        rings, shift = [], None
+        for ring in (one.exterior, *one.interiors):
+            x, y = shapely.get_coordinates(ring if crs == image.crs else _finely(ring)).T
+            rows, columns = image.rowcol(*((x, y) if crs == image.crs else transformed(crs, image.crs, x, y)))
+            if turn is not None:  # the scene's longitudes may go on beyond 180
+                shift = turn * np.rint((image.width / 2 - columns.mean()) / turn) if shift is None else shift
+                columns = columns + shift
+            rings.append(tuple(zip(rows.tolist(), columns.tolist(), strict=True)))
+        found.append(tuple(rings))
+    return tuple(found)
 
 
 def _box(image: Pyramid, box: Bounds, within: tuple[int, int, int, int]) -> tuple[int, int, int, int] | None:
@@ -235,17 +268,31 @@ def _turn(image: Pyramid) -> float | None:
 
 
 def _on_earth(shape: Any, crs: str) -> Any:
-    """The polygons of a geometry in longitude and latitude, without their holes; empty where it has none."""
+    """The polygons of a geometry in longitude and latitude; empty where it has none."""
+    shapely = needed("shapely")
+    found = []
+    for part in shapely.get_parts(_polygons(shape)):
+        outer, *holes = (_ring_on_earth(ring, crs) for ring in (part.exterior, *part.interiors))
+        if outer is not None:
+            found.append(
+                shapely.difference(outer, shapely.union_all([one for one in holes if one is not None]))
+            )
+    return shapely.union_all(found)
+
+
+def _polygons(shape: Any) -> Any:
+    """The polygons of a geometry as one, without what else is in it."""
     shapely = needed("shapely")
     parts = [] if shape is None else shapely.get_parts(shapely.get_parts(shapely.make_valid(shape)))
-    found = []
-    for part in parts:
-        if part.geom_type == "Polygon" and not part.is_empty:
-            ring = shapely.get_coordinates(_finely(part.exterior))
-            ring = np.stack(transformed(crs, LON_LAT, *ring.T), axis=1)
-            ring[:, 0] = np.unwrap(ring[:, 0], period=360.0)
-            found += [polygon_on_earth(ring)] if np.isfinite(ring).all() else []
-    return shapely.union_all(found)
+    return shapely.MultiPolygon([one for one in parts if one.geom_type == "Polygon" and not one.is_empty])
+
+
+def _ring_on_earth(ring: Any, crs: str) -> Any:
+    """What a ring encloses, longitude and latitude; None where it has no place there."""
+    points = needed("shapely").get_coordinates(_finely(ring))
+    points = np.stack(transformed(crs, LON_LAT, *points.T), axis=1)
+    points[:, 0] = np.unwrap(points[:, 0], period=360.0)
+    return polygon_on_earth(points) if np.isfinite(points).all() else None
 
 
 def _finely(shape: Any) -> Any:

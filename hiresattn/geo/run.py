@@ -15,6 +15,8 @@ def classify(
     model: Any,
     regions: Any = None,
     attention: str | os.PathLike[str] | None = None,
+    *,
+    clip: bool = False,
     **options: Any,
 ) -> tuple[Any, Any]:
     """Classify scenes, or areas of them.
@@ -27,6 +29,7 @@ def classify(
             whole scenes.
         attention: Folder for ``NAME.attention.tif`` of each image (of a window ``NAME_Y_X_H_W``): see
             ``write_attention``. None = none are written.
+        clip: Whether px outside of a row's polygons aren't valid, and aren't looked at.
         options: Those of ``classify_all``; ``on_error`` is ``record``, unless it is given.
 
     Returns:
@@ -49,7 +52,7 @@ def classify(
     listed = all_of(sources) if several else [sources]
     areas = None if regions is None else areas_of(regions)
     if areas is not None:
-        listed = windows_of(listed, areas)
+        listed = windows_of(listed, areas, clip=clip)
     records = list(classify_all(listed, model, **({"on_error": "record"} | options)))
     if attention is not None:
         folder = make_folder(attention)

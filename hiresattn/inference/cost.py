@@ -7,9 +7,9 @@ from typing import Any
 from hiresattn.card import Card
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import opened
+from hiresattn.inference.bands import chosen, input_for
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.sources import chosen, input_for
 from hiresattn.option_types import changed
 from hiresattn.pyramid.rescaled import stored_image, window_of
 from hiresattn.reading.estimate import advice, preview

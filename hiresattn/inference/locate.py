@@ -22,12 +22,12 @@ from hiresattn.inference.attention_regions import (
     kept_scores,
     region_scores,
 )
+from hiresattn.inference.bands import input_for
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
 from hiresattn.inference.options import LocateOptions
 from hiresattn.inference.records_file import source_key
-from hiresattn.inference.sources import input_for
 from hiresattn.inference.torch_engine import TorchEngine, ready_net
 from hiresattn.model.device import pick_device
 from hiresattn.option_types import changed

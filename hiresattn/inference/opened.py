@@ -50,16 +50,17 @@ class OpenedCase:
 
     @property
     def has_foreground(self) -> bool:
-        """Whether foreground is looked for in any of its images."""
-        return any(source.foreground is not None for source in self.seen)
+        """Whether only a part of any of its images is looked at: foreground, or what lies inside an outline."""
+        return any(one is not None for source in self.seen for one in (source.foreground, source.inside))
 
     def holds(self, regions: np.ndarray) -> np.ndarray:
-        """Which regions ``[n 4]`` of the canvas hold foreground ``[n]``; all of images in which none is looked for."""
+        """Which regions ``[n 4]`` of the canvas hold what is looked at ``[n]``; all of images that are, as a whole."""
         which, stored = self.canvas.stored(regions)
         held = np.ones(len(regions), bool)
         for at, source in enumerate(self.seen):
-            if source.foreground is not None:
-                held[which == at] = source.foreground.holds(stored[which == at])
+            for part in (source.foreground, source.inside):
+                if part is not None:
+                    held[which == at] &= part.holds(stored[which == at])
         return held
 
     @property

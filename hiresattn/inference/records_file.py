@@ -126,7 +126,7 @@ class RecordsFile:
             return None
         facts = (
             repr(name) if isinstance(name, Stack) else str(name),
-            example.region,
+            (example.region, example.outline) if getattr(example, "outline", None) else example.region,
             example.label,
             getattr(example, "mpp", None),
         )

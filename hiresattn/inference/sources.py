@@ -21,16 +21,15 @@ from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.errors import ConfigError, OpenError
 from hiresattn.geometry import root_regions
-from hiresattn.inference.options import check_value_range
+from hiresattn.inference.bands import chosen, input_for
 from hiresattn.inference.session import Session
 from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid import Pyramid
-from hiresattn.pyramid.open import scene_of
-from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, window_of
+from hiresattn.pyramid.clipped import Clipped, inside_px
+from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, stored_image, window_of
 from hiresattn.pyramid.stac import is_item
 from hiresattn.pyramid.stack import Stack
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
-from hiresattn.reading.bands import band_numbers, rule_for
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
@@ -39,6 +38,8 @@ from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
 
 _log = logging.getLogger(__name__)
+#: Px along a side of the map of what lies inside an outline, at most.
+_MAP_SIDE = 2048
 
 
 @dataclass
@@ -62,6 +63,8 @@ class Source:
     error: Exception | None = None
     foreground: Foreground | None = None
     """Where its foreground is, once its root regions were read; None = all of it."""
+    inside: Foreground | None = None
+    """What of it lies inside the outline that it is clipped to; None = all of it."""
     band_means: list[np.ndarray] = field(default_factory=list)
     band_squares: list[np.ndarray] = field(default_factory=list)
     """Of the first crops; of all, if every region is looked at."""
@@ -102,6 +105,8 @@ class Opener:
                 example, bands = chosen(example, options.bands, model)
                 source.example = example
                 image = self._images.acquire(_key(example))
+                if example.outline is not None:
+                    image = Clipped(image, example.outline)
                 at = model.config.input.mpp
                 source.scale = scale_of(image, example, options.assume_mpp, ground=at is not None)
                 source.pyramid = pyramid = at_scale(image, at, source.scale)
@@ -109,6 +114,7 @@ class Opener:
                 source.config = config = input_for(model.config.input, pyramid, bands, options.value_range)
                 source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
                 source.foreground = foreground_of(source, options.foreground)
+                source.inside = inside_of(source)
                 if self._fetcher is None:
                     source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
                     source.number = next(self._numbers)
@@ -214,70 +220,17 @@ def foreground_of(source: Source, asked: str | None) -> Foreground | None:
     return Foreground.of_mask(read_mask(asked, pyramid), whole, config)
 
 
-def chosen(
-    example: Example, bands: tuple[int | str, ...] | None, model: Card
-) -> tuple[Example, tuple[int | str, ...] | None]:
-    """An example, and which of its bands to take; of several files those that are named, or the model's by name.
-
-    Args:
-        example: Its source may be a stack, or a STAC item.
-        bands: Those asked for; None = the model's.
-        model: Knows the names of the bands that it was trained on.
-
-    Raises:
-        ConfigError: If a stack has none of that name.
-    """
-    stack = scene_of(example.source)
-    if stack is None:
-        return example, bands
-    example = replace(example, source=stack)
-    names = [band for band in bands or () if isinstance(band, str)]
-    known = model.domain.channel_names or ()
-    if not names and bands is None and stack.choose and known and all(map(stack.knows, known)):
-        names = list(known)
-    known_here = stack.choose or all(map(stack.knows, names))  # else its files know more names
-    if not names or len(names) < len(bands or ()) or not known_here:
-        return example, bands
-    return replace(example, source=stack.chosen(names)), tuple(range(1, len(names) + 1))
-
-
-def input_for(
-    config: InputConfig,
-    pyramid: Pyramid,
-    bands: tuple[int | str, ...] | None,
-    value_range: tuple[float, float] | None,
-) -> InputConfig:
-    """The model's input rule with what the caller says of this image.
-
-    Args:
-        config: The model's.
-        pyramid: The image.
-        bands: Bands to take, counted from 1, or their names; None = the model's.
-        value_range: Native values that stand for darkest and brightest; None = the model's.
-
-    Raises:
-        ConfigError: If the number of bands is not the model's, or the range is empty.
-        DomainError: If the model can't take the image.
-    """
-    if bands is not None:
-        if len(bands) != len(config.bands):
-            raise ConfigError(
-                f"{pyramid.source}: bands named: {len(bands)}; the model takes {len(config.bands)}; name as "
-                f"many, for example bands {','.join(str(b + 1) for b in config.bands)}"
-            )
-        config = replace(config, bands=band_numbers(pyramid, bands), channels=None)
-    if value_range is not None:
-        low, high = check_value_range(value_range)
-        count = len(config.bands)
-        config = replace(
-            config,
-            low=(low,) * count,
-            high=(high,) * count,
-            dtype=str(pyramid.dtype),
-            scales=None,
-            offsets=None,
-        )
-    return rule_for(pyramid, config)
+def inside_of(source: Source) -> Foreground | None:
+    """What of a source lies inside the outline that it is clipped to, by a map of at most ``_MAP_SIDE`` px a side."""
+    outline, config, pyramid = source.example.outline, source.config, source.pyramid
+    if outline is None or config is None or pyramid is None:
+        return None
+    stored = stored_image(pyramid)
+    y, x, height, width = source.example.region or (0, 0, stored.height, stored.width)
+    rows, columns = (min(side, _MAP_SIDE) for side in (height, width))
+    mask = inside_px(outline, (y, x), (height / rows, width / columns), (rows, columns))
+    top, left, down, across = source.frame.tolist()
+    return Foreground.of_mask(mask, (top, left, down, across), config, least=0)
 
 
 def known_labels(label: Label | None, model: Card) -> tuple[str, ...] | None:

@@ -25,6 +25,8 @@ LEAST_OF_PX = 0.2
 SLIDE_MPP = 20.0
 #: Side of the crops of an overview, px.
 OVERVIEW = 512
+#: Foreground below which there is none but for rounding, px of the map.
+_ANY = 1e-6
 #: Px of a mask along a side that are read at most, where it stores coarser levels.
 _MASK_SIDE = 4096
 
@@ -49,13 +51,22 @@ class Foreground:
         self._pixels: list[np.ndarray] = []
         self._valid: list[np.ndarray] = []
         self._map: _Map | None = None
+        self._least = 1.0
 
     @classmethod
     def of_mask(
-        cls, mask: Bool[np.ndarray, "h w"], rectangle: tuple[float, float, float, float], config: InputConfig
+        cls,
+        mask: Bool[np.ndarray, "h w"],
+        rectangle: tuple[float, float, float, float],
+        config: InputConfig,
+        least: float = 1,
     ) -> "Foreground":
-        """Foreground by a mask of a rectangle ``(y, x, height, width)``, level-0 px."""
+        """Foreground by a mask of a rectangle ``(y, x, height, width)``, level-0 px.
+
+        ``least``: how much of what a region must otherwise hold is enough; 0 = any.
+        """
         made = cls(np.zeros((0, 4), np.int64), config)
+        made._least = least
         made._map = _Map.of(np.array([rectangle], np.float64), mask[None], np.ones((1, *mask.shape), bool))
         return made
 
@@ -78,7 +89,8 @@ class Foreground:
     def holds(self, regions: Int64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
         """Which regions hold foreground."""
         held, own = self._made().areas(np.asarray(regions, np.int64).reshape(-1, 4))
-        return held >= np.clip(LEAST * own, LEAST_OF_PX * np.minimum(own, 1), ENOUGH)
+        enough = np.clip(LEAST * own, LEAST_OF_PX * np.minimum(own, 1), ENOUGH)
+        return held >= np.maximum(self._least * enough, _ANY)
 
     @property
     def share(self) -> float:

@@ -4,13 +4,22 @@ import geopandas
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import shapely
+from rasterio import Affine
+from rasterio.enums import Resampling
+from rasterio.features import geometry_mask
 
 import hiresattn.geo
+from hiresattn.card import read_card
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError
 from hiresattn.geo.areas import areas_of, box_area, read_areas, windows_of
+from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.records_file import RecordsFile
+from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.clipped import Clipped
 from tests.geo.scenes import DATA, MADE, SIDES, at, write_scene
 
 MODEL = hiresattn.__path__[0] + "/demo/model"
@@ -71,6 +80,81 @@ def test_what_reaches_beyond_the_scene_is_cut(scene):
     assert found.region == (0, 0, 50, 40)
     (found,) = windows_of([path], areas_of(outline(name, (-1, -1, SIDES[0] + 2, SIDES[1] + 2))))
     assert found.region == (0, 0, *SIDES)
+
+
+def with_holes(name):
+    """Two polygons, one of them with a hole, in a made scene's CRS."""
+    _, transform = MADE[name]
+    rings = [
+        [(120.3, 60.2), (380.7, 90.4), (340.1, 240.9), (150.5, 200.6)],
+        [(200.2, 120.1), (280.4, 130.3), (230.6, 180.8)],
+        [(385.1, 245.2), (399.6, 250.7), (390.2, 262.4)],
+    ]
+    outer, hole, other = ([at(transform, *point) for point in ring] for ring in rings)
+    return shapely.MultiPolygon([shapely.Polygon(outer, [hole]), shapely.Polygon(other)])
+
+
+@pytest.mark.parametrize("name", ["north-up", "rotated", "south-up", "antimeridian in degrees"])
+@pytest.mark.parametrize("own", [True, False], ids=["in its CRS", "in another"])
+def test_what_lies_outside_of_an_area_is_not_valid_when_clipped(name, own, tmp_path):
+    crs, transform = MADE[name]
+    path = write_scene(tmp_path / "scene.tif", crs, transform)
+    with rasterio.open(path, "r+") as file:
+        file.build_overviews([2, 4], Resampling.average)
+    shape = with_holes(name)
+    frame = geopandas.GeoSeries([shape], crs=crs)
+    if not own:
+        frame = frame.segmentize(transform.a).to_crs(3857 if crs == "EPSG:4326" else 4326)
+    (found,) = windows_of([path], areas_of(frame), clip=True)
+    (around,) = windows_of([path], areas_of(frame))
+    assert (found.region, around.outline) == (around.region, None)
+    with open_pyramid(path) as image, Clipped(image, found.outline) as clipped:
+        assert len(clipped.levels) == 3
+        for number, level in enumerate(clipped.levels):
+            step = transform @ Affine.scale(level.downsample)
+            inside = geometry_mask([shape], (level.height, level.width), step, invert=True)
+            valid = clipped.read_masked(number, 0, 0, level.height, level.width).valid
+            near = np.argwhere(valid != inside) + 0.5  # where points of an edge in another CRS are rounded
+            edges = shapely.distance(
+                shape.boundary, shapely.points(np.reshape([at(step, x, y) for y, x in near], (-1, 2)))
+            )
+            assert (edges < 0.01 * abs(transform.a)).all()
+            assert not own or not len(near)
+            y, x = 40 // (number + 1), 90 // (number + 1)
+            part = clipped.read_masked(number, y, x, 64, 64).valid
+            assert np.array_equal(
+                np.ones((64, 64), bool) if part is None else part, valid[y : y + 64, x : x + 64]
+            )
+        tile = clipped.read_tile(0, 0, 0)
+        assert np.array_equal(tile.valid, valid_of(clipped)[: tile.data.shape[0], : tile.data.shape[1]])
+
+
+def valid_of(image):
+    """Which px of level 0 are valid."""
+    return image.read_masked(0, 0, 0, image.height, image.width).valid
+
+
+def test_regions_outside_of_an_area_are_not_looked_at(tmp_path):
+    path = write_scene(tmp_path / "scene.tif", *MADE["north-up"])
+    corner = [(100, 50), (700, 50), (700, 80), (130, 80), (130, 550), (100, 550)]
+    bent = shapely.Polygon([at(MADE["north-up"][1], *point) for point in corner])
+    fields = geopandas.GeoDataFrame(geometry=[bent], crs=MADE["north-up"][0])
+    inside = geometry_mask(fields.geometry, SIDES, MADE["north-up"][1], invert=True)
+    for policy in ("best-first", "exhaustive"):
+        how = {"policy": policy, "budget": 200, "stop": None, "bands": (1,)}
+        _, whole = hiresattn.geo.classify(path, MODEL, regions=fields, **how)
+        _, looked_at = hiresattn.geo.classify(path, MODEL, regions=fields, clip=True, **how)
+        assert 1 < len(looked_at) < len(whole)
+        for one in looked_at.itertuples():
+            assert inside[one.y : one.y + one.height, one.x : one.x + one.width].any()
+
+
+def test_the_same_window_with_another_outline_is_another_question(tmp_path):
+    path = str(write_scene(tmp_path / "scene.tif", *MADE["north-up"], count=3))
+    areas = areas_of(outline("north-up"))
+    asked = [*windows_of([path], areas, clip=True), *windows_of([path], areas)]
+    with RecordsFile(tmp_path / "r.jsonl", read_card(MODEL), ClassifyOptions()) as file:
+        assert file.key(asked[0]) != file.key(asked[1])
 
 
 def test_an_area_elsewhere_is_an_error_with_its_name(tmp_path):

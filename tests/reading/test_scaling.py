@@ -14,7 +14,7 @@ from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, DomainError
 from hiresattn.geo import stac_sources
-from hiresattn.inference.sources import input_for
+from hiresattn.inference.bands import input_for
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.stack import Layer, Stack
 from hiresattn.reading.bands import rule_for
