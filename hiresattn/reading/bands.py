@@ -161,13 +161,25 @@ def taken_bands(
         if bands == tuple(range(bands[0], bands[0] + len(bands))):
             return data[:, :, bands[0] : bands[0] + len(bands)]
         return data[:, :, list(bands)]
+    check_colours(pyramid, data, valid)
+    return np.take(pyramid.palette, data[:, :, 0], axis=0, mode="clip")
+
+
+def check_colours(pyramid: Pyramid, data: np.ndarray, valid: np.ndarray | None) -> None:
+    """Refuse px ``[h w 1]`` of a palette image that were measured and have a colour that the palette lacks.
+
+    Raises:
+        ReadError: If there are any.
+    """
+    colours = 0 if pyramid.palette is None else len(pyramid.palette)
+    if colours > np.iinfo(data.dtype).max:
+        return
     index = data[:, :, 0]
-    unknown = index >= len(pyramid.palette)
+    unknown = index >= colours
     if unknown.any():
         unknown = unknown if valid is None else unknown & valid
         if unknown.any():
             raise ReadError(
-                f"{pyramid.source}: a pixel has colour {index[unknown].max()} of a palette of "
-                f"{len(pyramid.palette)}; the file is damaged"
+                f"{pyramid.source}: a pixel has colour {index[unknown].max()} of a palette of {colours}; the file is "
+                "damaged"
             )
-    return np.take(pyramid.palette, index, axis=0, mode="clip")

@@ -99,7 +99,8 @@ def _read(
     plan = plan_windows(windows.astype(np.float64), np.full(count, level, np.int64), pyramid.levels)
     if pyramid.native_tiles is not None:
         pyramid.native_tiles.expect(map(tuple, plan.tiles.tolist()))
-    job = _Job(pyramid, level, plan, windows[:, :2].tolist(), out, strict=strict)
+    by_window = pyramid.by_window and not _fewer_as_tiles(pyramid, level, plan)
+    job = _Job(pyramid, level, plan, windows[:, :2].tolist(), out, strict=strict, by_window=by_window)
     work: Iterable[Iterable[int]] = [range(n, min(n + _RUN, job.count)) for n in range(0, job.count, _RUN)]
     if threads < 2 or job.count <= _RUN:
         done = [job.run(numbers) for numbers in work]
@@ -107,9 +108,19 @@ def _read(
         with ThreadPoolExecutor(threads, thread_name_prefix="hiresattn-crops") as pool:
             done = list(pool.map(job.run, work))
     tiles, missing, stored = (int(total) for total in np.array(done or [(0, 0, 0)], np.int64).sum(axis=0))
-    if pyramid.by_window:  # which tiles its library decodes is its own affair
+    if by_window:  # which tiles its library decodes is its own affair
         tiles, stored = len(plan.tiles), sum(pyramid.tile_bytes(*tile) for tile in plan.tiles.tolist())
     return NativeCrops(out, tiles, len(plan.tiles), stored, missing)
+
+
+def _fewer_as_tiles(pyramid: Pyramid, level: int, plan: ReadPlan) -> bool:
+    """Whether the tiles under windows have fewer px than the windows, and hold the same ones.
+
+    A library that cuts windows out of tiles works as long on a px of either. Coarser levels it may resample.
+    """
+    has = pyramid.levels[level]
+    px = len(plan.tiles) * has.tile_height * has.tile_width
+    return level == 0 and px < plan.windows[:, 2:].prod(axis=1).sum()
 
 
 def kept_tiles(pyramid: Pyramid) -> TileCache[np.ndarray]:
@@ -131,18 +142,19 @@ class _Job:
         out: np.ndarray,
         *,
         strict: bool,
+        by_window: bool,
     ) -> None:
         self.pyramid = pyramid
         self.level = level
         self.starts = starts
         self.out = out
         self.strict = strict
-        self.kept = kept_tiles(pyramid) if len(starts) <= _FEW and not pyramid.by_window else None
+        self.kept = kept_tiles(pyramid) if len(starts) <= _FEW and not by_window else None
         self.tiles = plan.tiles[:, 1:].tolist()
         self.feed_start = plan.feed_start.tolist()
         self.feed_crop = plan.feed_crop.tolist()
         self.order: list[int] = []
-        if pyramid.by_window:  # crops, in the order of the first tile of each
+        if by_window:  # crops, in the order of the first tile of each
             _, first = np.unique(plan.feed_crop, return_index=True)
             self.order = np.argsort(first, kind="stable").tolist()
         self.count = len(self.order) or len(self.tiles)

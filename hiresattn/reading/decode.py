@@ -13,7 +13,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ReadError
 from hiresattn.pyramid.area import ALL_VALID, computable
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bands import taken_bands, valid_bands
+from hiresattn.reading.bands import check_colours, taken_bands, valid_bands
 from hiresattn.reading.cache import TileCache
 from hiresattn.reading.plan import Read, ReadPlan, block_reads, tile_reads
 
@@ -44,7 +44,8 @@ class Decoded(NamedTuple):
     """The px of one read that the model takes."""
 
     data: np.ndarray
-    """``[h w c]``, in this machine's byte order; in C order, or a view of planes ``[c h w]`` in C order."""
+    """``[h w c]``, in this machine's byte order; in C order, or a view of planes ``[c h w]`` in C order. Of an image
+    with a ``small_palette``: its indices ``[h w 1]``."""
     valid: np.ndarray
     """Bool ``[h w]``, True = measured; or ``ALL_VALID``."""
     missing: int
@@ -138,7 +139,11 @@ class ImageReader:
                 f"{pyramid.source}, level {read.level}: missing tile ({where}) in rows {y} to {y + height}, "
                 f"columns {x} to {x + width}; without strict it counts as not measured"
             )
-        data = taken_bands(pyramid, pixels.data, pixels.valid, self.config.bands)
+        if small_palette(pyramid) is not None:  # colours are looked up where they are needed
+            data = pixels.data
+            check_colours(pyramid, data, pixels.valid)
+        else:
+            data = taken_bands(pyramid, pixels.data, pixels.valid, self.config.bands)
         data = _arranged(data)
         if read.tile is not None and self._cache.limit > 0 and _holds_more(data):
             data = data.copy("K")  # a kept tile must not hold a larger array
@@ -184,6 +189,11 @@ class ImageReader:
         with contextlib.suppress(IndexError):
             return self._buffers[*native.sides[level], native.bands].pop()
         return native.buffer(level)
+
+
+def small_palette(pyramid: Pyramid) -> np.ndarray | None:
+    """The colours ``[entries 3]`` of a palette image whose indices are uint8."""
+    return pyramid.palette if pyramid.dtype == np.uint8 else None
 
 
 def _key(read: Read) -> tuple[int, int, tuple[int, int] | None]:

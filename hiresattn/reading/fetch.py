@@ -17,7 +17,7 @@ from hiresattn.errors import ConfigError, RegionError, counted
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bands import rule_for
 from hiresattn.reading.cache import TileCache
-from hiresattn.reading.decode import Decoded, FetchStats, ImageReader, largest_tile
+from hiresattn.reading.decode import Decoded, FetchStats, ImageReader, largest_tile, small_palette
 from hiresattn.reading.plan import Read, ReadPlan, plan_reads
 from hiresattn.reading.scatter import Scale, scatter
 from hiresattn.shapes import Float32, Int64
@@ -120,7 +120,7 @@ class CropFetcher:
             )
         config = rule_for(pyramid, config)
         index = next(self._indices)
-        self._scales[index] = Scale.of(config)
+        self._scales[index] = Scale.of(config, small_palette(pyramid))
         self._images[index] = ImageReader(
             index, pyramid, config, self._cache_for(pyramid), strict=self._strict
         )

@@ -45,7 +45,6 @@ def finish(
 @kernel
 def copy_uint8(
     data: np.ndarray,
-    valid: np.ndarray,
     tile_y: int,
     tile_x: int,
     corners: np.ndarray,
@@ -56,48 +55,39 @@ def copy_uint8(
 ) -> None:
     """Scale the px of a tile of uint8 straight into the crops that show it px for px.
 
-    Gives what ``area.accumulate`` and ``finish`` give where a crop's px are the level's: every px of a crop is
-    written once, by the tile that holds it.
+    Gives, with ``blank`` after it, what ``area.accumulate`` and ``finish`` give where a crop's px are the level's:
+    every px of a crop is written once, by the tile that holds it.
 
     Args:
-        data: The tile, uint8 ``[h w c]``, C order.
-        valid: Bool ``[h w]``, True = measured; ``[0 0]`` = all of it.
+        data: The tile, uint8 ``[h w c]``, C order; or ``[h w 1]`` of which every band is made.
         tile_y: Row of the level that the tile starts at.
         tile_x: Column of the level that the tile starts at.
         corners: Int64 ``[n 2]``, first row and column of each crop, px of the level.
         crops: Int64 ``[k]``, the crops that this tile feeds.
         table: Float32 ``[c 256]``, what each value becomes.
         pixels: Float32 ``[n c s s]``, written where the tile is.
-        coverage: Float32 ``[n s s]``, written there: 1, or 0 where nothing was measured.
+        coverage: Float32 ``[n s s]``, written there: 1.
     """
-    height, width, channels = data.shape
-    size = coverage.shape[1]
-    masked = valid.shape[0] > 0
-    lines = data.reshape(height, width * channels)
+    height, width, step = data.shape
+    size, channels = coverage.shape[1], table.shape[0]
+    lines = data.reshape(height, width * step)
     for crop in crops:
         top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
         first, last = max(-left, 0), min(width - left, size)
         for y in range(max(-top, 0), min(height - top, size)):
-            line = lines[top + y, (left + first) * channels : (left + last) * channels]
+            line = lines[top + y, (left + first) * step : (left + last) * step]
             for channel in range(channels):
-                row, scaled = pixels[crop, channel, y, first:last], table[channel]
+                row, scaled, band = pixels[crop, channel, y, first:last], table[channel], min(channel, step - 1)
                 for x in range(row.size):
-                    row[x] = scaled[line[x * channels + channel]]
+                    row[x] = scaled[line[x * step + band]]
             cover = coverage[crop, y, first:last]
             for x in range(cover.size):
                 cover[x] = 1.0
-            if masked:
-                for x in range(first, last):
-                    if not valid[top + y, left + x]:
-                        coverage[crop, y, x] = 0.0
-                        for channel in range(channels):
-                            pixels[crop, channel, y, x] = 0.0
 
 
 @kernel
 def copy_planes(
     data: np.ndarray,
-    valid: np.ndarray,
     tile_y: int,
     tile_x: int,
     corners: np.ndarray,
@@ -109,7 +99,6 @@ def copy_planes(
     """As ``copy_uint8``, for a tile whose bands are stored one after another: ``data`` is uint8 ``[c h w]``."""
     channels, height, width = data.shape
     size = coverage.shape[1]
-    masked = valid.shape[0] > 0
     for crop in crops:
         top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
         first, last = max(-left, 0), min(width - left, size)
@@ -122,12 +111,33 @@ def copy_planes(
             cover = coverage[crop, y, first:last]
             for x in range(cover.size):
                 cover[x] = 1.0
-            if masked:
-                for x in range(first, last):
-                    if not valid[top + y, left + x]:
-                        coverage[crop, y, x] = 0.0
-                        for channel in range(channels):
-                            pixels[crop, channel, y, x] = 0.0
+
+
+@kernel
+def blank(
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    corners: np.ndarray,
+    crops: np.ndarray,
+    pixels: np.ndarray,
+    coverage: np.ndarray,
+) -> None:
+    """Make what of a tile wasn't measured 0 in the crops that ``copy_uint8`` or ``copy_planes`` copied it to.
+
+    Args are theirs, but for ``valid`` (bool ``[h w]``, True = measured).
+    """
+    height, width = valid.shape
+    size = coverage.shape[1]
+    for crop in crops:
+        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
+        first, last = max(-left, 0), min(width - left, size)
+        for y in range(max(-top, 0), min(height - top, size)):
+            for x in range(first, last):
+                if not valid[top + y, left + x]:
+                    coverage[crop, y, x] = 0.0
+                    for channel in range(pixels.shape[1]):
+                        pixels[crop, channel, y, x] = 0.0
 
 
 @kernel
@@ -143,9 +153,10 @@ def copy_scaled(
     pixels: np.ndarray,
     coverage: np.ndarray,
 ) -> None:
-    """As ``copy_uint8``, for any number type: a value ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
+    """As ``copy_uint8`` and ``blank``, for any number type: ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
 
-    Args are its own, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1.
+    Args are theirs, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1, and ``valid``, which may
+    be ``[0 0]``: all of it is measured.
     """
     height, width, channels = data.shape
     size = coverage.shape[1]

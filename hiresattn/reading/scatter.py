@@ -7,9 +7,9 @@ import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import copy_planes, copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import blank, copy_planes, copy_scaled, copy_uint8, finish
 from hiresattn.reading.plan import Read
-from hiresattn.shapes import Float32, Float64
+from hiresattn.shapes import Float32, Float64, UInt8
 
 
 class Scale(NamedTuple):
@@ -20,14 +20,20 @@ class Scale(NamedTuple):
     high: Float64[np.ndarray, " c"]
     """What becomes +1."""
     table: Float32[np.ndarray, "c 256"]
-    """What each value of uint8 becomes."""
+    """What each value of uint8 becomes; of a palette image, each index."""
+    palette: UInt8[np.ndarray, "256 c"] | None = None
+    """The colour of each index, where reads are ``[h w 1]`` indices of uint8."""
 
     @classmethod
-    def of(cls, config: InputConfig) -> Self:
-        """The scale that a model's input rule says."""
+    def of(cls, config: InputConfig, palette: UInt8[np.ndarray, "e c"] | None = None) -> Self:
+        """The scale that a model's input rule says, of an image with a palette if it is one."""
         low, high = np.array(config.low, np.float64), np.array(config.high, np.float64)
-        table = 2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1
-        return cls(low, high, table.astype(np.float32))
+        values = np.broadcast_to(np.arange(256), (len(low), 256))
+        if palette is not None:
+            palette = np.take(palette, np.arange(256), 0, mode="clip")
+            values = palette.T
+        table = 2 * (values - low[:, None]) / (high - low)[:, None] - 1
+        return cls(low, high, table.astype(np.float32), palette)
 
 
 def scatter(
@@ -44,8 +50,8 @@ def scatter(
 
     Args:
         reads: What was read, in the order in which it is added.
-        decoded: For each, its px ``[h w c]``, in C order or a view of planes ``[c h w]``, and which of them are valid
-            ``[h w]`` (``[0 0]`` = all).
+        decoded: For each, its px ``[h w c]``, in C order or a view of planes ``[c h w]``, or indices ``[h w 1]``, and
+            which of them are valid ``[h w]`` (``[0 0]`` = all).
         windows: ``(y, x, height, width)`` that each of the ``n`` crops shows, px of its level.
         scales: How the values of each image are scaled, by its index.
         pixels: Filled: the crops' px.
@@ -59,19 +65,21 @@ def scatter(
     sums: dict[int, tuple[np.ndarray, ...]] = {}
     for number, (read, (data, valid)) in enumerate(zip(reads, decoded, strict=True)):
         tile_y, tile_x = read.window[:2]
-        low, high, table = scales[read.image]
+        low, high, table, palette = scales[read.image]
         own = [crop for crop in read.crops if is_native[crop]]
         if own:
             fed = np.array(own, np.int64)
             if data.dtype == np.uint8 and not data.flags.c_contiguous:
                 planes = data.transpose(2, 0, 1)
-                copy_planes(planes, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
+                copy_planes(planes, tile_y, tile_x, corners, fed, table, pixels, coverage)
             elif data.dtype == np.uint8:
-                copy_uint8(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
+                copy_uint8(data, tile_y, tile_x, corners, fed, table, pixels, coverage)
             else:
                 copy_scaled(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
-        if len(own) < len(read.crops):
-            data = np.ascontiguousarray(data)  # noqa: PLW2901 - the same px
+            if data.dtype == np.uint8 and valid.size:
+                blank(valid, tile_y, tile_x, corners, fed, pixels, coverage)
+        if len(own) < len(read.crops):  # the same px, as ``accumulate`` takes them
+            data = np.ascontiguousarray(data) if palette is None else np.take(palette, data[:, :, 0], 0)  # noqa: PLW2901
         for crop in read.crops:
             if is_native[crop]:
                 continue

@@ -134,6 +134,10 @@ def test_a_slide_that_only_openslide_reads_is_read_window_by_window(tmp_path, mo
             found = read_crops(pyramid, yx, 50, threads=threads)
             assert np.abs(found.pixels.astype(int) - expected.pixels).max() <= 2
             assert found.tiles == found.unique_tiles > 0
+        many = np.repeat(yx, 40, axis=0)  # more px than the tiles under them
+        found = read_crops(pyramid, many, 50)
+        assert np.abs(found.pixels[::40].astype(int) - expected.pixels).max() <= 2
+        assert found.tiles == found.unique_tiles == expected.tiles
 
 
 def test_bands_stored_as_planes_give_the_same_crops_ready_and_as_stored(tmp_path):

@@ -482,6 +482,10 @@ def test_palette_indices_become_colours_before_they_are_averaged(by_tile):
     crops = fetch(zeros(1), np.array([[0, 0, 64, 64]]))
     expected = means(palette[index[..., 0]].astype(np.float64), 4).transpose(2, 0, 1)
     np.testing.assert_allclose((crops.pixels[0] + 1) * 127.5, expected, atol=1e-4)
+    crops = fetch(zeros(2), np.array([[8, 24, SIZE, SIZE], [0, 0, 64, 64]]))  # px for px, beside an average
+    native = palette[index[8 : 8 + SIZE, 24 : 24 + SIZE, 0]].transpose(2, 0, 1)
+    np.testing.assert_allclose((crops.pixels[0] + 1) * 127.5, native, atol=1e-4)
+    np.testing.assert_allclose((crops.pixels[1] + 1) * 127.5, expected, atol=1e-4)
 
 
 def test_a_colour_that_the_palette_lacks_is_an_error_unless_it_was_not_measured():

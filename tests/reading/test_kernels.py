@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import copy_planes, copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import blank, copy_planes, copy_scaled, copy_uint8, finish
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -162,9 +162,15 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
     runs = [(copy_scaled, (low, high)), (copy_scaled.py_func, (low, high))]
     if dtype == "uint8":
         runs += [(copy_uint8, (table,)), (copy_uint8.py_func, (table,))]
+    at = 100, 200, corners + np.array([100, 200]), fed
     for run, scale in runs:
         pixels, coverage = (part.copy() for part in out)
-        run(data, valid, 100, 200, corners + np.array([100, 200]), fed, *scale, pixels, coverage)
+        if len(scale) == 2:
+            run(data, valid, *at, *scale, pixels, coverage)
+        else:
+            run(data, *at, *scale, pixels, coverage)
+            if masked:
+                blank(valid, *at, pixels, coverage)
         assert (pixels[5] == 7).all()
         assert (coverage[5] == 7).all()
         for crop in fed.tolist():
@@ -182,18 +188,24 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
             assert (pixels[crop][:, elsewhere] == 7).all()
 
 
-@pytest.mark.parametrize("masked", [False, True])
-def test_bands_stored_as_planes_give_the_same_crops(masked):
+def test_bands_stored_as_planes_and_indices_give_the_same_crops():
     rng = np.random.default_rng(5)
-    data = rng.integers(0, 256, (40, 50, 3), np.uint8)
-    valid = rng.random((40, 50)) < 0.7 if masked else ALL
-    table = rng.random((3, 256)).astype(np.float32)
+    index, table = rng.integers(0, 256, (40, 50, 1), np.uint8), rng.random((3, 256)).astype(np.float32)
+    data = rng.permuted(np.tile(np.arange(256, dtype=np.uint8), (3, 1)), axis=1).T[index[:, :, 0]]  # their colours
     corners = np.array([[95, 190], [110, 230], [130, 245]])  # the tile starts at 100, 200
+    looked_up = np.take_along_axis(table, np.zeros((3, 256), np.int64), axis=1)
+    for band in range(3):
+        looked_up[band, index[:, :, 0]] = table[band, data[:, :, band]]
     found = []
-    for run, tile in ((copy_uint8, data), (copy_planes, np.ascontiguousarray(data.transpose(2, 0, 1)))):
+    for run, tile, values in (
+        (copy_uint8, data, table),
+        (copy_planes, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
+        (copy_uint8, index, looked_up),
+    ):
         pixels, coverage = np.full((3, 3, 16, 16), -9, np.float32), np.full((3, 16, 16), -9, np.float32)
-        run(tile, valid, 100, 200, corners, np.array([0, 1, 2]), table, pixels, coverage)
+        run(tile, 100, 200, corners, np.array([0, 1, 2]), values, pixels, coverage)
         found.append((pixels, coverage))
-    assert np.array_equal(found[0][0], found[1][0])
-    assert np.array_equal(found[0][1], found[1][1])
+    for pixels, coverage in found[1:]:
+        assert np.array_equal(found[0][0], pixels)
+        assert np.array_equal(found[0][1], coverage)
     assert (found[0][1] == 1).any()
