@@ -91,7 +91,9 @@ def measured(layout: str, path: Path, crops: int) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for pattern in PATTERNS:
         with open_pyramid(path) as pyramid:
-            found = bench_reading(pyramid, pattern, crops=crops, size=min(SIZE, pyramid.height, pyramid.width))
+            found = bench_reading(
+                pyramid, pattern, crops=crops, size=min(SIZE, pyramid.height, pyramid.width)
+            )
             rows.append({"layout": layout, "backend": pyramid.backend, **found.to_json()})
         row = rows[-1]
         floor = row["floor"]["cpu_ms"] if row["floor"] else float("nan")
@@ -129,7 +131,7 @@ def main(data: Path, side: int, crops: int, folder: Path | None, only: str) -> N
                 except HiresattnError as error:
                     print(f"{layout}: {error}")
     if not only:
-        print(store("layouts", side=side, rows=rows))
+        print(store("layouts", side=side, written=len(WRITTEN), rows=rows))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "scorer_cost": ("scorer_cost", learning.scorer_cost),
     "memory": ("memory", speed.memory),
     "reading": ("reading", speed.reading),
+    "layouts": ("layouts", speed.layouts),
     "slide_profile": ("slide_profile", speed.slide_profile),
     "engines": ("engines", speed.engines),
     "search": ("search", speed.search),

@@ -64,6 +64,28 @@ def reading(result: dict[str, Any]) -> str:
     return table(head, rows) + words + source(result, "reading.py")
 
 
+def layouts(result: dict[str, Any]) -> str:
+    """By layout: times the usual loop, and CPU ms per crop, of the patterns."""
+    rows: dict[str, list[str]] = {}
+    for row in result["rows"]:
+        floor = f"{row['floor']['cpu_ms']:.2f}" if row["floor"] else "-"
+        rows.setdefault(row["layout"], [row["layout"], row["loop"]["name"]]).extend(
+            [
+                f"{row['speedup_over_loop']:.2f}",
+                f"{row['ours']['cpu_ms']:.2f} ({floor}), {row['fused']['cpu_ms']:.2f}",
+            ]
+        )
+    head = ["layout", "the usual loop"]
+    for pattern in dict.fromkeys(row["pattern"] for row in result["rows"]):
+        head += [f"{pattern}: times faster", "CPU ms a crop (floor), ready for a network"]
+    crops, side = result["rows"][0]["crops"], result["side"]
+    words = (
+        f"\n\n{crops} crops of 224 px of level 0, one thread, pixels compared; each way opens the file anew. The first "
+        f"{result['written']} layouts are written, of {side:,} px; the others are real files."
+    )
+    return table(head, list(rows.values())) + words + source(result, "layouts.py")
+
+
 def slide_profile(result: dict[str, Any]) -> str:
     """What a classification of a large slide spends its time on."""
     names = {

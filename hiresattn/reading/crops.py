@@ -187,18 +187,16 @@ class _Job:
         top, left = row * has.tile_height, column * has.tile_width
         bottom, right = top + data.shape[0], left + data.shape[1]
         height, width = out.shape[1:3]
-        # Of bands that are stored as planes, each for itself: NumPy's loop over three bands a px is slow.
-        bands = [slice(None)] if data.flags.c_contiguous else [slice(b, b + 1) for b in range(data.shape[2])]
+        planes = not data.flags.c_contiguous
         for crop in self.feed_crop[self.feed_start[number] : self.feed_start[number + 1]]:
             y, x = self.starts[crop]
             y0, x0 = max(y, top), max(x, left)
             y1, x1 = min(y + height, bottom), min(x + width, right)
-            to, part = (
-                out[crop, y0 - y : y1 - y, x0 - x : x1 - x],
+            _copy(
                 data[y0 - top : y1 - top, x0 - left : x1 - left],
+                out[crop, y0 - y : y1 - y, x0 - x : x1 - x],
+                planes=planes,
             )
-            for band in bands:
-                to[..., band] = part[..., band]
         return decoded, missing
 
     def _decoded(self, row: int, column: int) -> tuple[np.ndarray, int]:
@@ -224,7 +222,17 @@ class _Job:
         crop = self.order[number]
         height, width = self.out.shape[1:3]
         y, x = self.starts[crop]
-        self.out[crop] = self.pyramid.read_masked(self.level, y, x, height, width).data
+        data = self.pyramid.read_masked(self.level, y, x, height, width).data
+        _copy(data, self.out[crop], planes=not data.flags.c_contiguous)
+
+
+def _copy(data: np.ndarray, out: np.ndarray, *, planes: bool) -> None:
+    """Copy px ``[h w c]``; of bands stored as planes, each for itself: NumPy's loop over three bands a px is slow."""
+    if not planes:
+        out[:] = data
+        return
+    for band in range(data.shape[2]):
+        out[..., band] = data[..., band]
 
 
 def _sides(size: int | tuple[int, int]) -> tuple[int, int]:

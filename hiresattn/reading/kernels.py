@@ -77,7 +77,11 @@ def copy_uint8(
         for y in range(max(-top, 0), min(height - top, size)):
             line = lines[top + y, (left + first) * step : (left + last) * step]
             for channel in range(channels):
-                row, scaled, band = pixels[crop, channel, y, first:last], table[channel], min(channel, step - 1)
+                row, scaled, band = (
+                    pixels[crop, channel, y, first:last],
+                    table[channel],
+                    min(channel, step - 1),
+                )
                 for x in range(row.size):
                     row[x] = scaled[line[x * step + band]]
             cover = coverage[crop, y, first:last]

@@ -191,7 +191,9 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
 def test_bands_stored_as_planes_and_indices_give_the_same_crops():
     rng = np.random.default_rng(5)
     index, table = rng.integers(0, 256, (40, 50, 1), np.uint8), rng.random((3, 256)).astype(np.float32)
-    data = rng.permuted(np.tile(np.arange(256, dtype=np.uint8), (3, 1)), axis=1).T[index[:, :, 0]]  # their colours
+    data = rng.permuted(np.tile(np.arange(256, dtype=np.uint8), (3, 1)), axis=1).T[
+        index[:, :, 0]
+    ]  # their colours
     corners = np.array([[95, 190], [110, 230], [130, 245]])  # the tile starts at 100, 200
     looked_up = np.take_along_axis(table, np.zeros((3, 256), np.int64), axis=1)
     for band in range(3):

@@ -13,17 +13,17 @@ from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.gdal import GdalFile, has_credentials, reason, strict
 from hiresattn.pyramid.formats.gdalmask import GdalMask, StripMasks, whole_nodata
+from hiresattn.pyramid.formats.gdaltiles import GdalTiles, native_tiles
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
-from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
 from hiresattn.pyramid.formats.vrt import is_vrt, vrt_places, vrt_sources
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
+from hiresattn.pyramid.storage.strips import Strips
 from hiresattn.pyramid.storage.tiffheader import check_tiff
-from hiresattn.pyramid.storage.tifftiles import TiffTiles
 from hiresattn.pyramid.storage.tiles import agrees
 
 #: Rows of a tile where a file's only block is the whole image.
@@ -112,8 +112,7 @@ class RasterioPyramid(Pyramid):
                 meta = replace(meta, notes=note_empty(self._empty))
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
-        self._masks = StripMasks(self._mask, meta.levels)
-        self._tiles = _native_tiles(source, meta, self._file.source, ranges) if native else None
+        self._tiles = native_tiles(source, meta, self._file.source, ranges, self._block) if native else None
         if ranges is not None:  # from here on nothing reads the mirror
             self._file = GdalFile(source, alone=True)
             ranges.forget_mirror()
@@ -131,12 +130,22 @@ class RasterioPyramid(Pyramid):
             self.requests = ranges.requests
         elif self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
             self._tiles = None
+        self._in_strips(meta)
+        self._masks = StripMasks(self._mask, self.levels)
         self.native_tiles = None if self._mask else self._tiles
+        self.by_window = isinstance(self.native_tiles, GdalTiles) and self.native_tiles.whole
         return True
 
     def _gdal_file(self, path: str) -> GdalFile:
         """How GDAL opens the image."""
         return gdal_file(path)
+
+    def _in_strips(self, meta: Metadata) -> None:
+        """Where tiles are several strips, the levels say so."""
+        if isinstance(self._tiles, Strips):
+            sides = zip(meta.levels, self._tiles.sides, strict=True)
+            self.levels = tuple(replace(level, tile_height=rows) for level, (rows, _) in sides)
+            self.meta = replace(meta, levels=self.levels)
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile; see ``exact_bytes``."""
@@ -157,6 +166,8 @@ class RasterioPyramid(Pyramid):
             self._tiles.close()
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
+        if self.by_window:
+            return Pixels(self._block(level, y, x, height, width))
         if self._tiles is not None and not self._mask:
             return self._tiles.read(level, y, x, height, width)
         what = f"level {level}, rows {y} to {y + height}, columns {x} to {x + width}"
@@ -166,6 +177,17 @@ class RasterioPyramid(Pyramid):
             if not self._file.remote:
                 raise
         return self._read_once(what, level, y, x, height, width)  # GDAL keeps a failure; a new handle doesn't
+
+    def _block(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
+        """Px ``[h w c]`` as GDAL reads them, of blocks of which no setting says how; whatever it raises."""
+        from rasterio.windows import Window
+
+        try:
+            data = self._handles[level].get().read(self._bands, window=Window(x, y, width, height))
+        except Exception as error:
+            self._handles[level].drop()
+            raise OSError(reason(error)) from error
+        return np.moveaxis(data, 0, 2)
 
     def _by_gdal(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         """A window as GDAL reads it, whatever its mask."""
@@ -325,25 +347,3 @@ def _level(downsample: float, size: tuple[int, int], block: tuple[int, int], *, 
         tile_width=columns,
         tile_height=rows,
     )
-
-
-def _native_tiles(source: str, meta: Metadata, path: str, ranges: RangeFile | None) -> TiffTiles | None:
-    """A strict tile reader for a file, where its directories (in ``path``) are the levels GDAL sees."""
-    with opened_tiff(path) as tif:
-        pages = pages_of_sizes(tif, [(level.height, level.width) for level in meta.levels], strips=True)
-        try:
-            tiles = (
-                None
-                if pages is None
-                else TiffTiles(source, pages, 0 if meta.nodata is None else meta.nodata, ranges)
-            )
-        except OpenError:  # bands or bits that only GDAL decodes
-            return None
-    sides = [(level.tile_height, level.tile_width) for level in meta.levels]
-    agree = (
-        tiles is not None
-        and tiles.bands == meta.channels
-        and tiles.dtype == meta.dtype
-        and tiles.sides == sides  # GDAL shows one strip for all as rows
-    )
-    return tiles if agree else None

@@ -149,7 +149,9 @@ class OpenSlidePyramid(Pyramid):
         location = (round(x * downsample), round(y * downsample))  # level-0 px, columns first
         image = slide.read_region(location, self._numbers[level], (width, height))
         if image.getchannel("A").getextrema()[0] == 255:
-            return Pixels(np.array(np.frombuffer(image.tobytes("raw", "RGB"), np.uint8).reshape(height, width, 3)))
+            return Pixels(
+                np.array(np.frombuffer(image.tobytes("raw", "RGB"), np.uint8).reshape(height, width, 3))
+            )
         rgba = np.asarray(image)
         alpha = rgba[:, :, 3:]
         share = alpha / np.float32(255)

@@ -248,7 +248,7 @@ def _plane(path: str, page: Any) -> _Plane:
         decode = lerc_decoder(key, what)
         decoder = "imagecodecs LERC"
     else:
-        decode = other_decoder(key.decode, _tile_shape(key))
+        decode = other_decoder(key, _tile_shape(key), in_tile)
         decoder = f"imagecodecs {key.compression.name}"
     if photometric == _MINISWHITE:
         decode = inverted(decode, key, what)

@@ -13,7 +13,7 @@ from hiresattn.pyramid.storage.tiffheader import MAX_TILE_BYTES
 
 _ABSENT = 2**64 - 1
 _CRC_BYTES = 4
-#: Shard indexes kept in memory.
+#: Shard indexes, and sizes of chunks, kept in memory.
 _KEEP = 4096
 
 
@@ -46,6 +46,7 @@ class ChunkIndex:
         if array.shards is not None:
             self._per_shard = tuple(s // c for s, c in zip(array.shards, array.chunks, strict=True))
             self._read_layout(array.metadata.codecs[0])
+        self._sizes: dict[tuple[int, ...], int] = {}
         self._indexes: dict[tuple[int, ...], np.ndarray | None] = {}
 
     def size(self, chunk: tuple[int, ...]) -> int | None:
@@ -55,7 +56,8 @@ class ChunkIndex:
             ReadError: If its shard is cut short.
         """
         if self._per_shard is None:
-            return self._stored_size(chunk)
+            known = self._sizes.get(chunk)  # of chunks that were read, the file system isn't asked again
+            return self._stored_size(chunk) if known is None else known
         if not self.chunkwise:
             return self._stored_size(self._shard(chunk))
         span = self._span(chunk)
@@ -68,7 +70,12 @@ class ChunkIndex:
             ReadError: If its shard is cut short.
         """
         if self._per_shard is None:
-            return self._bytes(self._key(chunk))
+            stored = self._bytes(self._key(chunk))
+            if stored is not None:
+                if len(self._sizes) >= _KEEP:
+                    self._sizes = {}
+                self._sizes[chunk] = len(stored)
+            return stored
         span = self._span(chunk)
         return None if span is None else self._bytes(self._key(self._shard(chunk)), *span)
 

@@ -47,7 +47,10 @@ class ZarrTiles(Tiles):
         )
         self._axes = list(axes)
         self._indexes = indexes
-        self._arrays = arrays
+        #: Zarr works them out anew each time.
+        self._chunks = [tuple(array.chunks) for array in arrays]
+        self._together = [1 if self._bands is None else int(chunks[self._bands]) for chunks in self._chunks]
+        self._chunk_px = [int(np.prod(chunks)) for chunks in self._chunks]
         self._steps = [_steps(array) for array in arrays]
         self._stored_as = [_stored_dtype(array) for array in arrays]
 
@@ -58,12 +61,11 @@ class ZarrTiles(Tiles):
 
     def bands_together(self, level: int) -> int:
         """Bands of each chunk of a level; the last may have fewer."""
-        return 1 if self._bands is None else int(self._arrays[level].chunks[self._bands])
+        return self._together[level]
 
     def chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
         """Positions in the chunk grid of all that holds a tile."""
-        array = self._arrays[level]
-        groups = 1 if self._bands is None else -(-array.shape[self._bands] // array.chunks[self._bands])
+        groups = 1 if self._bands is None else -(-self.bands // self._together[level])
         chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
         return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
 
@@ -90,14 +92,14 @@ class ZarrTiles(Tiles):
     ) -> np.ndarray:
         """The px of a whole tile; whatever the decoder raises."""
         del row, column
-        array, dtype = self._arrays[level], self._stored_as[level]
-        size = int(np.prod(array.chunks)) * dtype.itemsize
+        chunks, dtype = self._chunks[level], self._stored_as[level]
+        size = self._chunk_px[level] * dtype.itemsize
         fits = buffer is not None and len(stored) == 1 and buffer.nbytes == size
         out = buffer.reshape(-1).view(np.uint8) if fits and buffer is not None else None
         parts = []
         for piece in stored:
             if piece is None:
-                parts.append(self._as_px(np.zeros(array.chunks, dtype)))
+                parts.append(self._as_px(np.zeros(chunks, dtype)))
                 continue
             decoded: Any = piece
             for nth, (_, step) in enumerate(self._steps[level]):
@@ -105,7 +107,7 @@ class ZarrTiles(Tiles):
                 decoded = step(decoded, size if last else None, out if last else None)
             if memoryview(decoded).nbytes != size:
                 raise ValueError(f"{memoryview(decoded).nbytes} bytes where a chunk has {size}")
-            parts.append(self._as_px(np.frombuffer(decoded, dtype).reshape(array.chunks)))
+            parts.append(self._as_px(np.frombuffer(decoded, dtype).reshape(chunks)))
         px = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
         return px[:, :, : self.bands].astype(self.dtype, copy=False)
 

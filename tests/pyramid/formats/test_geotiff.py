@@ -358,7 +358,12 @@ def read_everywhere(remote, local):
     """The masks of all levels, which are the same as of the local file."""
     masks = []
     with open_pyramid(remote) as one, open_pyramid(local) as other:
-        assert (one.levels, one.crs, one.transform) == (other.levels, other.crs, other.transform)
+        assert (one.crs, one.transform) == (other.crs, other.transform)
+        sizes = [
+            [(level.height, level.width, level.downsample) for level in image.levels]
+            for image in (one, other)
+        ]  # strips of a local file come several at a time
+        assert sizes[0] == sizes[1]
         for number, level in enumerate(one.levels):
             window = (number, 0, 0, level.height, level.width)
             found, wanted = one.read_masked(*window), other.read_masked(*window)

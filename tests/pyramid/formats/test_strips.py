@@ -40,13 +40,14 @@ def test_the_mask_of_every_strip_is_its_own_and_few_reads_bring_them(scene, monk
 
     monkeypatch.setattr(GdalMask, "read", counted)
     with open_pyramid(path) as pyramid:
-        assert pyramid.levels[0].tile_height == ROWS
-        for row in range(-(-HEIGHT // ROWS)):
+        many = pyramid.levels[0].tile_height
+        assert many % ROWS == 0
+        for row in range(-(-HEIGHT // many)):
             tile = pyramid.read_tile(0, row, 0)
-            rows = slice(row * ROWS, (row + 1) * ROWS)
+            rows = slice(row * many, (row + 1) * many)
             assert np.array_equal(tile.data, image[rows])
             assert np.array_equal(tile.valid, mask[rows])
-    assert len(reads) == 4  # of 134 strips
+    assert len(reads) <= 4  # of 134 strips
 
 
 def test_crops_of_strips_are_those_of_the_image(scene):
