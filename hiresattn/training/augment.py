@@ -106,6 +106,8 @@ class Augmentation(NamedTuple):
     """Quality and chroma subsampling of the JPEG compression of its crops; None = none."""
     cutmix: CutMix | None = None
     """Rectangle of another image that is pasted into it, before it is oriented; None = nothing."""
+    in_mixed_batch: bool = False
+    """Whether something is pasted into any image of the batch, also into those that other processes have."""
 
     @property
     def changes_values(self) -> bool:
@@ -166,7 +168,8 @@ def draw_augmentations(
             for quality, which, chance in zip(qualities, halved, rng.random(count), strict=True)
         ]
     mixes = draw_cutmix(samples, options.cutmix, rng)
-    return [Augmentation(*each) for each in zip(orientations, jitters, jpegs, mixes, strict=True)]
+    mixed = any(mixes)
+    return [Augmentation(*each, mixed) for each in zip(orientations, jitters, jpegs, mixes, strict=True)]
 
 
 def augment_crops(crops: Crops, augmentations: Sequence[Augmentation], config: InputConfig) -> Crops:

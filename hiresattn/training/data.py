@@ -218,7 +218,7 @@ class Loader:
             return crops
 
         pastes = None
-        if any(mixes):
+        if any(mixes) or any(one.in_mixed_batch for one in augmentations):
             rectangles = pasted_rectangles(samples, mixes, side)
             for row, (way, whole) in enumerate(zip(orientations, wholes, strict=True)):
                 if mixes[row] is not None:

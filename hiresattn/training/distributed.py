@@ -13,6 +13,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.model.device import pick_device
 
 _T = TypeVar("_T")
+_K = TypeVar("_K")
 #: Parts that normalise by their batch.
 BATCH_NORM = nn.modules.batchnorm._NormBase  # noqa: SLF001 - what all of them are
 
@@ -44,11 +45,20 @@ class Processes:
         self._all_reduce(total)
         return total.tolist()
 
-    def sum_named(self, values: Mapping[str, float]) -> dict[str, float]:
+    def sum_named(self, values: Mapping[_K, float]) -> dict[_K, float]:
         """The values of all processes, added up by name; a process need not have every name."""
-        total: dict[str, float] = {}
+        total: dict[_K, float] = {}
         for one in self._all_gather(dict(values)):
             total |= {name: total.get(name, 0.0) + value for name, value in one.items()}
+        return total
+
+    def sum_all(self, values: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
+        """As ``sum_named``, of several values under each name, as many in all processes."""
+        flat = {(name, at): value for name, own in values.items() for at, value in enumerate(own)}
+        total: dict[str, list[float]] = {}
+        for (name, at), value in sorted(self.sum_named(flat).items()):
+            assert at == len(total.setdefault(name, []))  # noqa: S101 - sorted
+            total[name].append(value)
         return total
 
     def sum_gradients(self, net: nn.Module) -> None:
@@ -77,6 +87,18 @@ class Processes:
         with _explained():
             for values in net.state_dict().values():
                 distributed.broadcast(values, 0)
+
+    def first_with_most(self, count: int) -> int:
+        """The first process that has the largest count."""
+        counts = self._all_gather(count)
+        return counts.index(max(counts))
+
+    def take_buffers(self, module: nn.Module, rank: int) -> None:
+        """Take one process's buffers of a part of the network."""
+        if self.world_size > 1:
+            with _explained():
+                for values in module.buffers():
+                    distributed.broadcast(values, rank)
 
     def average_batch_norms(self, net: nn.Module) -> None:
         """Give batch norms' running statistics their mean over all processes.

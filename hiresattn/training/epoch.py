@@ -102,7 +102,9 @@ def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
             upcoming=processes.shard(run.curriculum.upcoming(state.stage, state.drawn)),
         )
         loss = None if found is None else found[2]
-        total, read = step(run.net, run.optimizer, loss, options, state, processes=processes, part=part)
+        total, read, parts = step(
+            run.net, run.optimizer, loss, options, state, processes=processes, part=part
+        )
         totals.skipped += len(drawn) - read
         done += len(drawn)
         if read:
@@ -113,7 +115,10 @@ def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
             )
         if read and not np.isfinite(total):
             raise ConfigError(f"epoch {state.epoch + 1}: the loss is {total}; lower the learning rate (lr)")
-        _count(run, totals, total if read else None, found, rehearsed=rehearse)
+        totals.losses += [total] if read else []
+        totals.parts.update({name: value * read for name, value in parts.items()})
+        if found is not None and not rehearse:
+            _count(run, totals, found)
     processes.average_batch_norms(run.net)
     held = validate(run.net, run.loader, processes.shard(run.val_samples), options).summed(processes)
     state.epoch, state.stage_epochs = state.epoch + 1, state.stage_epochs + 1
@@ -160,8 +165,7 @@ def validate(
 def _seeded(run: Run, rng: np.random.Generator) -> tuple[Selector, np.random.Generator]:
     """The selector of an epoch and what draws boxes, with random numbers of this process; dropout is seeded, too."""
     processes, options = run.processes, run.options
-    alone = processes.world_size == 1
-    own_rng = rng if alone else np.random.default_rng([options.seed, run.state.epoch, processes.rank])
+    own_rng = np.random.default_rng([options.seed, run.state.epoch, 1 + processes.rank])
     generator = torch.Generator().manual_seed(int(rng.integers(2**62)) + processes.rank)
     torch.manual_seed(int(rng.integers(2**62)) + processes.rank)
     return training_selector(run.net, options, generator), own_rng
@@ -196,24 +200,11 @@ def _forward(
     return forward
 
 
-def _count(
-    run: Run,
-    totals: _Totals,
-    total: float | None,
-    found: tuple[Batch, Traversal, BatchLoss] | None,
-    *,
-    rehearsed: bool,
-) -> None:
-    """Add a batch to an epoch's totals; its accuracy only if it is of the current stage."""
-    if total is not None:
-        totals.losses.append(total)
-    if found is None:
-        return
-    batch, traversal, loss = found
-    totals.parts.update({name: value * loss.images for name, value in loss.parts.items()})
-    if not rehearsed:
-        totals.seen.add(batch, traversal, run.net.finest)
-        totals.diversity += filter(None, [choice_diversity(traversal, run.net.scorer.gate)])
+def _count(run: Run, totals: _Totals, found: tuple[Batch, Traversal, BatchLoss]) -> None:
+    """Add a batch of the current stage to an epoch's totals."""
+    batch, traversal, _ = found
+    totals.seen.add(batch, traversal, run.net.finest)
+    totals.diversity += filter(None, [choice_diversity(traversal, run.net.scorer.gate)])
 
 
 def _record(run: Run, totals: _Totals, held: RunningMetrics, done: int) -> EpochRecord:

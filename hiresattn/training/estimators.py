@@ -4,13 +4,14 @@ Straight-through needs nothing here: ``GlimpseNet.forward`` multiplies features 
 The losses of this module need a traversal that was made with ``straight_through=False``.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from hiresattn.model.scorers import LossTerm
 from hiresattn.model.traversal import Traversal
 from hiresattn.shapes import Float, Int64
 
@@ -24,14 +25,19 @@ KEPT = 0.9
 FIRST_BASELINE = 0.5
 
 
-class ReinforceLoss(NamedTuple):
-    """What ``reinforce_loss`` returns."""
+def reinforce_baseline(sums: Sequence[float], baseline: float, image_reward: float) -> float:
+    """The next baseline of REINFORCE: the old one's .9 and .1 of the mean reward.
 
-    loss: Tensor
-    baseline: float
-    """For the next step."""
-    reward: float
-    """Share of images that are classified correctly."""
+    Args:
+        sums: Those of ``reinforce_loss``, over the whole batch.
+        baseline: The old one.
+        image_reward: As ``reinforce_loss`` takes it.
+    """
+    images, _, ranked, chosen, right, glimpses_right = sums
+    reward = right / images
+    if ranked:
+        reward = image_reward * reward + (1 - image_reward) * glimpses_right / chosen
+    return KEPT * baseline + (1 - KEPT) * reward
 
 
 def reinforce_loss(
@@ -44,7 +50,7 @@ def reinforce_loss(
     image_reward: float = 0.3,
     depths: int | None = None,
     class_weights: Float[Tensor, " c"] | None = None,
-) -> ReinforceLoss:
+) -> LossTerm:
     """Cross-entropy and REINFORCE, each of the image and of its glimpses, with a running mean as the baseline.
 
     With c the share of the image's cross-entropy, r that of its reward, w the weight, R rewards (1 if right) and
@@ -67,7 +73,8 @@ def reinforce_loss(
         class_weights: Weight of each class in the cross-entropies; None = all alike.
 
     Returns:
-        The loss, the next baseline (the old one's .9 and .1 of the rewards' mean, weighted by r) and the reward.
+        The loss. Its sums are the images, the glimpses with a cross-entropy, those with a reward in the loss, those
+        that were chosen, the images that are right, and the chosen glimpses that are.
 
     Source:
         TNet, training loss with per-feature regularisation: lambda_f, lambda_c and lambda_r are ``weight``,
@@ -82,16 +89,23 @@ def reinforce_loss(
     counted = depth < (depths or len(depth))
     chosen = depth > 0
     path = right.new_zeros(len(labels)).index_add(0, image[chosen], log_prob[chosen])
-    loss = image_ce * cross_entropy(traversal.logits, labels, class_weights)
+    of_images = image_ce * cross_entropy(traversal.logits, labels, class_weights)
+    of_images = of_images + weight * image_reward * ((right - baseline) * -path).mean()
     alone = cross_entropy(traversal.glimpse_logits[counted], own[counted], class_weights)
-    loss = loss + (1 - image_ce) * alone
-    loss = loss + weight * image_reward * ((right - baseline) * -path).mean()
-    reward = right.mean()
-    if bool((chosen & counted).any()):
-        each = ((glimpse_right - baseline) * -log_prob)[chosen & counted]
-        loss = loss + weight * (1 - image_reward) * each.mean()
-        reward = image_reward * reward + (1 - image_reward) * glimpse_right[chosen].mean()
-    return ReinforceLoss(loss, KEPT * baseline + (1 - KEPT) * reward.item(), right.mean().item())
+    each = ((glimpse_right - baseline) * -log_prob)[chosen & counted]
+    facts = (counted.sum(), (chosen & counted).sum(), chosen.sum(), right.sum(), glimpse_right[chosen].sum())
+    own_sums = (float(len(labels)), *(float(fact) for fact in facts))
+
+    def share(sums: Sequence[float]) -> Tensor:
+        images, glimpses, ranked, *_ = (
+            part / max(whole, 1) for part, whole in zip(own_sums, sums, strict=True)
+        )
+        loss = of_images * images + (1 - image_ce) * alone * glimpses
+        if not len(each):
+            return loss
+        return loss + weight * (1 - image_reward) * each.mean() * ranked
+
+    return LossTerm(own_sums, share)
 
 
 def cross_entropy(
@@ -133,7 +147,7 @@ def correctness(logits: Float[Tensor, "n c"], labels: Int64[Tensor, "n ..."]) ->
     return ((logits >= 0) == (labels > 0)).to(logits.dtype).mean(1)
 
 
-def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Tensor | None:
+def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> LossTerm | None:
     """REINFORCE for cells sampled without replacement, with the siblings as each other's baseline.
 
     A chosen cell's reward is the best probability that a glimpse of it or below it gives to the label.
@@ -144,21 +158,30 @@ def leave_one_out_loss(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Ten
 
     Returns:
         Mean over the divided regions; its gradient is minus an unbiased estimate of the gradient of the expected
-        reward of one cell drawn from a region's softmax. None if no region was divided.
+        reward of one cell drawn from a region's softmax. None if no region was divided. Its sums are these regions,
+        those with a single chosen cell, and the reward of these cells.
     """
     reward = rewards(traversal, labels)
     children: dict[int, list[int]] = {}
     for row in np.flatnonzero(traversal.parent >= 0).tolist():
         children.setdefault(int(traversal.parent[row]), []).append(row)
-    losses = []
+    if not children:
+        return None
+    sets = []
     for count in sorted({len(rows) for rows in children.values()}):
         parents = [parent for parent, rows in children.items() if len(rows) == count]
         rows = np.array([children[parent] for parent in parents])
-        at = torch.from_numpy(rows)
         logits = traversal.cell_logits[torch.tensor(parents)]
         cells = torch.from_numpy(traversal.cell[rows]).to(logits.device)
-        losses.append(unordered_set_loss(logits, cells, torch.from_numpy(reward).to(logits)[at]))
-    return torch.cat(losses).mean() if losses else None
+        sets.append((logits, cells, torch.from_numpy(reward[rows]).to(logits)))
+    single = [float(reward[rows[0]]) for rows in children.values() if len(rows) == 1]
+
+    def share(sums: Sequence[float]) -> Tensor:
+        regions, *of_singles = sums
+        losses = [unordered_set_loss(*one, singles=(of_singles[0], of_singles[1])) for one in sets]
+        return torch.cat(losses).sum() / regions
+
+    return LossTerm((float(len(children)), float(len(single)), sum(single)), share)
 
 
 def rewards(traversal: Traversal, labels: Int64[Tensor, " b"]) -> Float[np.ndarray, " N"]:
@@ -191,7 +214,11 @@ def label_probabilities(
 
 
 def unordered_set_loss(
-    logits: Float[Tensor, "n cells"], chosen: Int64[Tensor, "n k"], reward: Float[Tensor, "n k"]
+    logits: Float[Tensor, "n cells"],
+    chosen: Int64[Tensor, "n k"],
+    reward: Float[Tensor, "n k"],
+    *,
+    singles: tuple[float, float] | None = None,
 ) -> Float[Tensor, " n"]:
     """Policy gradient of sets sampled without replacement.
 
@@ -199,6 +226,7 @@ def unordered_set_loss(
         logits: Of the cells; minus infinity where there are none to choose.
         chosen: The sampled cells, in any order.
         reward: Of each; a constant.
+        singles: Number of rows with a single cell, and the sum of their rewards, of all of the batch; None = of this.
 
     Returns:
         Per row, what has minus the estimate as its gradient. A single cell has the mean reward of the other
@@ -213,8 +241,8 @@ def unordered_set_loss(
     others = exact.scatter(1, chosen, 0).sum(1, keepdim=True)
     exact = exact.gather(1, chosen).clamp(min=_LEAST)
     if chosen.shape[1] == 1:
-        mean = (worth.sum() - worth) / max(len(worth) - 1, 1) if len(worth) > 1 else torch.zeros_like(worth)
-        share = worth - mean
+        count, total = singles or (len(worth), worth.sum())
+        share = worth - ((total - worth) / (count - 1) if count > 1 else 0)
     else:
         without_one, without_two = _without(exact / others.clamp(min=_LEAST**2))
         ratio = (

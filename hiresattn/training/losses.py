@@ -1,40 +1,55 @@
 """From a batch to its loss: the traversal, then the losses of the classification, the scorer and the value head."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from hiresattn.attention_maps.memory import AttentionMemory
-from hiresattn.geometry import Grid, cell_regions, cells_on_boxes, expandable
+from hiresattn.geometry import expandable
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.scorers import Scorer
+from hiresattn.model.scorers import LossTerm, Scorer, mean_term
 from hiresattn.model.select import Selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.training.batch import Batch
 from hiresattn.training.cutmix import BatchPastes
 from hiresattn.training.estimators import (
-    label_probabilities,
     leave_one_out_loss,
     reinforce_loss,
     row_cross_entropy,
 )
 from hiresattn.training.options import TrainOptions
-from hiresattn.training.targets import TargetOf, centres_within, glimpse_labels, scorer_targets
+from hiresattn.training.region_losses import location_loss, value_loss
+from hiresattn.training.targets import TargetOf, glimpse_labels, scorer_targets
 
 
 class BatchLoss(NamedTuple):
-    """The loss of a batch."""
+    """The loss of a batch, or of one process's part of it: terms, some of which need sums over the whole batch."""
 
-    total: Tensor
-    parts: dict[str, float]
-    """What the scorer's own losses, ``location`` and ``value`` add to the total, by name; those that there are."""
-    baseline: float
-    """Running baseline of REINFORCE, for the next step."""
+    terms: list[tuple[str, str, Callable[[Sequence[float]], Tensor]]]
+    """Name, key of its sums, and ``LossTerm.share``. Terms of the classification have no name."""
+    sums: dict[str, tuple[float, ...]]
+    """Of this part of the batch, by key."""
     images: int
+
+    def joined(self, sums: Mapping[str, Sequence[float]]) -> tuple[Tensor, dict[str, float]]:
+        """This part's share of the loss; called once.
+
+        Args:
+            sums: Those of the whole batch.
+
+        Returns:
+            The share; and what the scorer's own losses, ``location`` and ``value`` add to it, by name.
+        """
+        total, parts = torch.zeros(()), dict[str, float]()
+        for name, key, share in self.terms:
+            value = share(sums[key])
+            total = value + total.to(value)
+            if name:
+                parts[name] = parts.get(name, 0.0) + value.item()
+        return total, parts
 
 
 def traverse(
@@ -85,29 +100,31 @@ def batch_loss(
         class_weights: Weight of each class in the cross-entropies; None = all alike.
         memory: Attention accumulated so far, for scorers that learn from it; None = there is none yet.
     """
-    labels = torch.from_numpy(batch.labels).to(net.device)
     class_weights = None if class_weights is None else class_weights.to(net.device)
     target_of = scorer_targets(
         net, batch, options.scorer_loss, progress=progress, class_weights=class_weights, memory=memory
     )
     with torch.autocast(net.device.type, torch.bfloat16, enabled=options.amp):
-        own = scorer_losses(net.scorer, traversal, target_of)
+        loss = scorer_losses(net.scorer, traversal, target_of)
     if options.amp:
-        traversal, own = _full_precision(traversal), {name: value.float() for name, value in own.items()}
-    total, baseline = _task_loss(net, batch, traversal, options, baseline, class_weights)
-    parts = dict(own)
+        traversal = _full_precision(traversal)
+    found: dict[str, LossTerm | None] = {}
     if not net.scorer.learns_from_boxes:
-        location = location_loss(traversal, batch.sure_boxes, net.grid, net.finest)
-        if location is not None:
-            parts["location"] = options.location_loss * location
+        term = location_loss(traversal, batch.sure_boxes, net.grid, net.finest)
+        found["location"] = _weighted(options.location_loss, term)
     if net.value is not None:
-        main = torch.from_numpy(batch.main_labels).to(labels.device)
-        value = value_loss(traversal, main, batch.boxes, net.finest, batch.box_confidence)
-        if value is not None:
-            parts["value"] = options.value_loss * value
-    for part in parts.values():
-        total = total + part
-    return BatchLoss(total, {name: part.item() for name, part in parts.items()}, baseline, len(labels))
+        main = torch.from_numpy(batch.main_labels).to(net.device)
+        term = value_loss(traversal, main, batch.boxes, net.finest, batch.box_confidence)
+        found["value"] = _weighted(options.value_loss, term)
+    for key, term in (_task_loss(net, batch, traversal, options, baseline, class_weights) | found).items():
+        if term is not None:
+            loss.sums[key] = term.sums
+            loss.terms.append((key if key in found else "", key, term.share))
+    return loss._replace(images=len(batch.labels))
+
+
+def _weighted(weight: float, term: LossTerm | None) -> LossTerm | None:
+    return None if term is None else LossTerm(term.sums, lambda sums: weight * term.share(sums))
 
 
 def _task_loss(
@@ -117,12 +134,12 @@ def _task_loss(
     options: TrainOptions,
     baseline: float,
     class_weights: Tensor | None,
-) -> tuple[Tensor, float]:
-    """The classification loss with the estimator's term; and the next baseline."""
+) -> dict[str, LossTerm | None]:
+    """The classification loss, and the estimator's term, by the keys of their sums."""
     labels = torch.from_numpy(batch.labels).to(net.device)
     weight = options.reinforce_weight
     if options.estimator == "reinforce":
-        found = reinforce_loss(
+        term = reinforce_loss(
             traversal,
             labels,
             baseline,
@@ -132,7 +149,7 @@ def _task_loss(
             depths=options.glimpse_loss_depths,
             class_weights=class_weights,
         )
-        return found.loss, found.baseline
+        return {"reinforce": term}
     single = glimpse_labels(
         traversal,
         batch.labels,
@@ -148,7 +165,7 @@ def _task_loss(
         single[expandable(traversal.region, net.finest)] = -1
         finest = traversal.image[~expandable(traversal.region, net.finest)]
         if not len(finest):  # a loss without a graph: no weight decays for it
-            return traversal.logits.new_zeros(()), baseline
+            return {"images": mean_term(traversal.logits.new_zeros(()), len(labels))}
         unseen = torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0)
         labels = labels.masked_fill(unseen.to(labels.device), -1)
     loss = classification_loss(
@@ -160,7 +177,10 @@ def _task_loss(
         pastes=batch.pastes,
     )
     choices = leave_one_out_loss(traversal, labels) if options.estimator == "reinforce-loo" else None
-    return loss if choices is None else loss + (1.0 if weight is None else weight) * choices, baseline
+    return {
+        "images": mean_term(loss, len(labels)),
+        "choices": _weighted(1.0 if weight is None else weight, choices),
+    }
 
 
 def classification_loss(
@@ -210,112 +230,29 @@ def classification_loss(
     return loss
 
 
-def scorer_losses(scorer: Scorer, traversal: Traversal, target_of: TargetOf) -> dict[str, Tensor]:
-    """The scorer's own losses by name, summed over the passes of a traversal.
+def scorer_losses(scorer: Scorer, traversal: Traversal, target_of: TargetOf) -> BatchLoss:
+    """The scorer's own losses by name, of all passes of a traversal.
 
     Args:
         scorer: The scorer.
         traversal: A forward pass.
         target_of: Supervision of regions; see ``targets.scorer_targets``.
     """
-    losses: dict[str, Tensor] = {}
+    loss = BatchLoss([], {}, 0)
     start = 0
-    for scored in traversal.scored:
+    for number, scored in enumerate(traversal.scored):
         rows = slice(start, start := start + len(scored.logits))
         target = target_of(traversal.image[rows], traversal.depth[rows], traversal.region[rows])
+        of_rows = f"rows of pass {number}"
+        loss.sums[of_rows] = (float(len(scored.logits)),)  # also where this part of the batch lacks a loss
         for name, value in scorer.losses(scored, target).items():
-            losses[name] = losses[name] + value if name in losses else value
-    return losses
-
-
-def location_loss(
-    traversal: Traversal, boxes: Sequence[np.ndarray | None], grid: Grid, finest: int
-) -> Tensor | None:
-    """Cross-entropy of the scores with the cells that are on known boxes.
-
-    Args:
-        traversal: A forward pass.
-        boxes: Known targets ``[m 4]``, per image; None = not known.
-        grid: How regions are divided.
-        finest: Side of the smallest region.
-
-    Returns:
-        Mean over the visited regions with boxes, of the mean over the boxes visible there, of -log(probability that a
-        cell on the box is chosen); None if there are none.
-    """
-    rows = np.flatnonzero(expandable(traversal.region, finest))
-    if not len(rows):
-        return None
-    cells = cell_regions(traversal.region[rows], grid, finest)
-    device = traversal.cell_logits.device
-    row_of, target = [], []
-    for at, row in enumerate(rows.tolist()):
-        known = boxes[traversal.image[row]]
-        if known is not None and len(known):
-            on = cells_on_boxes(cells[at : at + 1], known)[0].T  # one row per box
-            row_of += [row] * len(on)
-            target.append(on)
-    if not target:
-        return None
-    source = torch.tensor(row_of, device=device)
-    logits = traversal.cell_logits[source]
-    wanted = torch.from_numpy(np.concatenate(target)).to(device) & logits.detach().isfinite()
-    shown = wanted.any(1)
-    if not shown.any():
-        return None
-    source, logits, wanted = source[shown], logits[shown], wanted[shown]
-    losses = logits.logsumexp(1) - logits.masked_fill(~wanted, -torch.inf).logsumexp(1)
-    per_region = torch.bincount(source)[source]  # boxes that show in the region
-    return (losses / per_region).sum() / len(torch.unique(source))
-
-
-def value_loss(
-    traversal: Traversal,
-    labels: Tensor,
-    boxes: Sequence[np.ndarray | None],
-    finest: int,
-    box_confidence: Sequence[np.ndarray | None] = (),
-) -> Tensor | None:
-    """Cross-entropy of the value head, which predicts whether a region is worth dividing.
-
-    Its target is whether the region holds the centre of a box, where boxes are known (the largest probability of those
-    that it holds, where they are probable only); else the highest probability
-    that a glimpse below it gives to the label, or the mean of that over several labels. Regions of which none below
-    was visited count where boxes are known.
-
-    Args:
-        traversal: A forward pass.
-        labels: Class index per image ``[b]``.
-        boxes: Known targets, per image; None = not known, empty = there are none.
-        finest: Side of the smallest region.
-        box_confidence: Probability that each box shows its class, per image; None, or none at all = certain.
-
-    Returns:
-        Binary cross-entropy over these regions; None if there are none.
-    """
-    with_boxes = np.array([known is not None for known in boxes], bool)[traversal.image]
-    divided = np.union1d(
-        traversal.parent[traversal.parent >= 0],
-        np.flatnonzero(with_boxes & expandable(traversal.region, finest)),
-    )
-    if not len(divided):
-        return None
-    own, counts = label_probabilities(traversal, labels)
-    best = np.zeros_like(own)
-    for row in range(len(own) - 1, -1, -1):
-        if traversal.parent[row] >= 0:
-            parent = traversal.parent[row]
-            best[parent] = np.maximum(best[parent], np.maximum(own[row], best[row]))
-    below = (best * counts).sum(1) / counts.sum(1)
-    for index, known in enumerate(boxes):
-        if known is not None:
-            mine = np.flatnonzero(traversal.image == index)
-            sure = box_confidence[index] if index < len(box_confidence) else None
-            held = centres_within(traversal.region[mine], known)
-            below[mine] = (held * (1 if sure is None else sure)).max(axis=1, initial=0)
-    rows = torch.from_numpy(divided).to(labels.device)
-    target = torch.from_numpy(below).to(labels.device)[rows]
-    return functional.binary_cross_entropy_with_logits(traversal.value[rows], target)
+            if isinstance(value, Tensor):
+                key, term = of_rows, mean_term(value.float(), len(scored.logits))
+            else:
+                key, term = f"{name} of pass {number}", value
+                loss.sums[key] = term.sums
+            loss.terms.append((name, key, term.share))
+    return loss
 
 
 def _full_precision(traversal: Traversal) -> Traversal:

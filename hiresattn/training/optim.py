@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from hiresattn.errors import ConfigError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.training.distributed import BATCH_NORM, Processes
+from hiresattn.training.estimators import reinforce_baseline
 from hiresattn.training.losses import BatchLoss
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
@@ -84,6 +86,17 @@ def check_amp(device: torch.device, options: TrainOptions) -> None:
         raise ConfigError(f"amp computes in bfloat16 on cuda or cpu, not on {device.type}; leave it out")
 
 
+class Step(NamedTuple):
+    """What ``step`` found."""
+
+    loss: float
+    """Of all processes; NaN where nothing could be read."""
+    images: int
+    """Images of all processes that could be read."""
+    parts: dict[str, float]
+    """This process's shares of the loss by name; see ``BatchLoss.joined``."""
+
+
 def step(
     net: GlimpseNet,
     optimizer: torch.optim.Optimizer,
@@ -93,40 +106,42 @@ def step(
     *,
     processes: Processes,
     part: int = 0,
-) -> tuple[float, int]:
+) -> Step:
     """One backward pass, in all processes together; the weights stay as they were if the loss is not finite.
 
-    Each process's loss counts by its images, so that the gradient is that of all their images in one batch; except
-    for terms that are means over regions (boxes, values, sibling rewards), of which processes have unequal numbers.
+    Each process has its share of every term, also of those that are means over regions, of which processes have
+    unequal numbers: the gradient is that of all their images in one batch.
 
     Args:
         net: In training mode.
         optimizer: Of its weights.
-        loss: Of this process's share of the batch; None = none of it could be read.
+        loss: Of this process's part of the batch; None = none of it could be read.
         options: How to train.
         state: Its baseline is updated.
         processes: All of this run.
         part: Which batch of a step's ``options.accumulate`` it is; the weights are updated after the last.
-
-    Returns:
-        The loss and the number of images of all processes; NaN and 0 where nothing could be read.
     """
-    own = 0 if loss is None else loss.images
-    (images,) = processes.sum([own])
+    own = {"": (0.0,)} if loss is None else loss.sums | {"": (float(loss.images),)}
+    sums = processes.sum_all(own)
+    images = round(sums[""][0])
     if not images:
-        return math.nan, 0
-    share = own / images
-    total, state.baseline = processes.sum(
-        [0.0, 0.0] if loss is None else [share * loss.total.item(), share * loss.baseline]
-    )
+        return Step(math.nan, 0, {})
+    share, parts = (None, {}) if loss is None else loss.joined(sums)
+    (total,) = processes.sum([0.0 if share is None else share.item()])
+    if options.estimator == "reinforce":
+        state.baseline = reinforce_baseline(sums["reinforce"], state.baseline, options.image_share)
+    if (
+        next(net.scorer.buffers(), None) is not None
+    ):  # its losses update them: take them from who had all passes
+        processes.take_buffers(net.scorer, processes.first_with_most(len(own)))
     if math.isfinite(total):
         if part == 0:
             optimizer.zero_grad()
-        if loss is not None:
-            (loss.total / options.accumulate * share).backward()  # type: ignore[no-untyped-call]
+        if share is not None and share.requires_grad:
+            (share / options.accumulate).backward()  # type: ignore[no-untyped-call]
         if part == options.accumulate - 1:
             processes.sum_gradients(net)
             if options.clip is not None:
                 torch.nn.utils.clip_grad_norm_(net.parameters(), options.clip)
             optimizer.step()
-    return total, round(images)
+    return Step(total, images, parts)

@@ -74,15 +74,15 @@ def test_the_multiplier_grows_while_the_area_is_over_the_budget_and_shrinks_belo
     scorer = _scorer(area=0.5)
     wide, narrow = (Scored(torch.full((4, 3, 3), value)) for value in (3.0, -6.0))
     before = float(scorer.multiplier)
-    losses = [float(scorer.losses(wide, _target(4))["area"]) for _ in range(300)]
+    losses = [float(scorer.losses(wide, _target(4))["area"].alone()) for _ in range(300)]
     grown = float(scorer.multiplier)
     assert grown > 2 * before
     assert losses[-1] > losses[0] > 0
     for _ in range(600):
-        scorer.losses(narrow, _target(4))
+        scorer.losses(narrow, _target(4))["area"].alone()
     assert float(scorer.multiplier) < grown
     scorer.multiplier.fill_(1e9)
-    scorer.losses(wide, _target(4))
+    scorer.losses(wide, _target(4))["area"].alone()
     assert float(scorer.multiplier) == MOST
     assert {"multiplier", "slack"} <= scorer.state_dict().keys()
 
@@ -92,7 +92,7 @@ def test_the_allowed_area_falls_from_all_to_the_budget():
     slack = []
     for progress in (0.0, 0.25, 0.5, 1.0):
         scorer = _scorer(area=0.2)
-        scorer.losses(Scored(logits), _target(4, progress))
+        scorer.losses(Scored(logits), _target(4, progress))["area"].alone()
         slack.append(float(scorer.slack) / 0.01)
     area = float(open_probability(torch.tensor(2.0)))
     assert slack == pytest.approx([area - 1, area - 0.6, area - 0.2, area - 0.2], abs=1e-5)
@@ -103,14 +103,14 @@ def test_within_the_area_the_loss_is_0():
     for value, pressed in ((-4.0, False), (4.0, True)):
         scorer.slack.zero_()
         logits = torch.full((1, 3, 3), value, requires_grad=True)
-        scorer.losses(Scored(logits), _target(1))["area"].backward()
+        scorer.losses(Scored(logits), _target(1))["area"].alone().backward()
         assert (logits.grad.abs().max() > 0) == pressed
 
 
 def test_only_regions_that_are_divided_count():
     logits = torch.zeros((2, 3, 3), requires_grad=True)
     target = _target(2)._replace(divided=torch.tensor([True, False]))
-    _scorer().losses(Scored(logits), target)["area"].backward()
+    _scorer().losses(Scored(logits), target)["area"].alone().backward()
     assert logits.grad[0].abs().min() > 0
     assert logits.grad[1].abs().max() == 0
     assert _scorer().losses(Scored(logits), target._replace(divided=torch.zeros(2, dtype=torch.bool))) == {}
@@ -164,7 +164,7 @@ def test_the_historical_loss_collapses_where_the_budget_does_not():
         logits = logits + OPEN
         u = torch.rand_like(logits).clamp(1e-6, 1 - 1e-6)
         mask = hard_concrete((u.logit() + logits) / TEMPERATURE)
-        return mask, scorer.losses(Scored(logits), _target(len(logits), progress))["area"]
+        return mask, scorer.losses(Scored(logits), _target(len(logits), progress))["area"].alone()
 
     accuracy, area = _toy(historical, 400)
     assert area == 0
@@ -176,11 +176,11 @@ def test_the_historical_loss_collapses_where_the_budget_does_not():
 
 def test_collapsed_masks_have_no_gradient():
     logits = torch.full((1, 3, 3), -4.0, requires_grad=True)
-    loss = _scorer(sparsity=(0.5, 1.0, 1e-6)).losses(Scored(logits), _target(1))["area"]
+    loss = _scorer(sparsity=(0.5, 1.0, 1e-6)).losses(Scored(logits), _target(1))["area"].alone()
     loss.backward()
     assert logits.grad.abs().max() == 0
     fresh = torch.zeros((1, 3, 3), requires_grad=True)
-    _scorer(sparsity=(0.5, 1.0, 1e-6)).losses(Scored(fresh), _target(1))["area"].backward()
+    _scorer(sparsity=(0.5, 1.0, 1e-6)).losses(Scored(fresh), _target(1))["area"].alone().backward()
     assert fresh.grad.min() > 0  # descent shuts them
 
 

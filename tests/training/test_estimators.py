@@ -23,6 +23,7 @@ from hiresattn.training.epoch import training_selector
 from hiresattn.training.estimators import (
     _without,
     leave_one_out_loss,
+    reinforce_baseline,
     reinforce_loss,
     rewards,
     unordered_set_loss,
@@ -134,7 +135,7 @@ def test_reinforce_of_a_sampled_cell_climbs_the_expected_reward(image_reward, ba
     for cell in range(4):
         glimpses = torch.cat([_answer(0), _answer(glimpse_right[cell])])
         record = _record([cell], logits, _answer(image_right[cell]), glimpses)
-        loss = reinforce_loss(record, LABEL, baseline, weight=2.0, image_reward=image_reward).loss
+        loss = reinforce_loss(record, LABEL, baseline, weight=2.0, image_reward=image_reward).alone()
         mean += chance[cell].detach() * torch.autograd.grad(loss, logits, retain_graph=True)[0]
     reward = image_reward * torch.tensor(image_right) + (1 - image_reward) * torch.tensor(glimpse_right)
     expected = torch.autograd.grad(-2.0 * (chance * reward).sum(), logits)[0]
@@ -153,9 +154,8 @@ def test_the_published_loss_is_its_formula():
     image_term = (1 - 0.5) * -(log_p[1] + log_p[2])
     glimpse_term = ((1 - 0.5) * -log_p[1] + (0 - 0.5) * -log_p[2]) / 2
     expected = 0.3 * image_ce + 0.7 * glimpse_ce + 0.1 * 0.2 * image_term + 0.1 * 0.8 * glimpse_term
-    assert found.loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    assert found.baseline == pytest.approx(0.9 * 0.5 + 0.1 * (0.2 * 1 + 0.8 * 0.5))
-    assert found.reward == 1.0
+    assert found.alone().item() == pytest.approx(expected.item(), abs=1e-6)
+    assert reinforce_baseline(found.sums, 0.5, 0.2) == pytest.approx(0.9 * 0.5 + 0.1 * (0.2 * 1 + 0.8 * 0.5))
 
 
 def test_beyond_the_cap_only_the_image_counts():
@@ -164,9 +164,9 @@ def test_beyond_the_cap_only_the_image_counts():
     right = torch.cat([_answer(1), _answer(1), _answer(1)])
     wrong = torch.cat([_answer(1), _answer(1), _answer(0)])
     a, b = (_record([1, 2], logits, _answer(1), g, **deep) for g in (right, wrong))
-    assert reinforce_loss(a, LABEL, 0.5, depths=2).loss == reinforce_loss(b, LABEL, 0.5, depths=2).loss
-    assert reinforce_loss(a, LABEL, 0.5).loss != reinforce_loss(b, LABEL, 0.5).loss
-    alone = reinforce_loss(b, LABEL, 0.5, depths=2, image_reward=1.0, weight=1.0).loss
+    assert reinforce_loss(a, LABEL, 0.5, depths=2).alone() == reinforce_loss(b, LABEL, 0.5, depths=2).alone()
+    assert reinforce_loss(a, LABEL, 0.5).alone() != reinforce_loss(b, LABEL, 0.5).alone()
+    alone = reinforce_loss(b, LABEL, 0.5, depths=2, image_reward=1.0, weight=1.0).alone()
     gradient = torch.autograd.grad(alone, logits)[0]
     log_p = logits.log_softmax(0)
     expected = torch.autograd.grad(-(1 - 0.5) * (log_p[1] + log_p[2]), logits)[0]
@@ -177,8 +177,8 @@ def test_an_image_that_is_one_glimpse_has_no_location_term():
     logits = torch.tensor([0.3, -0.2], requires_grad=True)
     record = _record([], logits, _answer(1), _answer(1))
     found = reinforce_loss(record, LABEL, 0.5)
-    assert found.loss.isfinite()
-    assert found.baseline == pytest.approx(0.55)
+    assert found.alone().isfinite()
+    assert reinforce_baseline(found.sums, 0.5, 0.3) == pytest.approx(0.55)
 
 
 def _gradients(weight, baseline=0.5, *, sure=False):
@@ -188,7 +188,7 @@ def _gradients(weight, baseline=0.5, *, sure=False):
         torch.nn.init.constant_(net.classifier.bias[:1], 50.0)
     found = net(_fetch, ROOTS * 2, FRAME.repeat(2, 0), select=TopK(), k=(2,), straight_through=False)
     labels = torch.zeros(2, dtype=torch.int64)
-    reinforce_loss(found, labels, baseline, weight=weight).loss.backward()
+    reinforce_loss(found, labels, baseline, weight=weight).alone().backward()
     return {name: p.grad for name, p in net.named_parameters()}
 
 
@@ -370,10 +370,10 @@ def test_the_traversals_loss_is_that_of_its_regions():
         cells = torch.from_numpy(found.cell[rows])[None]
         expected.append(unordered_set_loss(found.cell_logits[parent][None], cells, reward[rows][None])[0])
     assert len(expected) == 4
-    assert leave_one_out_loss(found, LABEL).item() == pytest.approx(
+    assert leave_one_out_loss(found, LABEL).alone().item() == pytest.approx(
         torch.stack(expected).mean().item(), abs=1e-6
     )
-    leave_one_out_loss(found, LABEL).backward()
+    leave_one_out_loss(found, LABEL).alone().backward()
     assert net.scorer.out.weight.grad.abs().max() > 0
     assert net.encoder.layers[0][0].weight.grad is None
 

@@ -16,7 +16,7 @@ from hiresattn.report.curves import LINE_COLOURS
 from hiresattn.training import epoch as epoch_module
 from hiresattn.training.fit import fit
 from hiresattn.training.log import RunningMetrics, curves
-from hiresattn.training.losses import batch_loss
+from hiresattn.training.optim import step
 from hiresattn.training.options import TrainOptions
 
 QUICK = TrainOptions(
@@ -192,8 +192,8 @@ def test_a_loss_that_some_images_have_not_counts_nothing_there(tmp_path, monkeyp
     given = iter([{"a": 1.0}, {"a": 3.0, "b": 4.0}])
     monkeypatch.setattr(
         epoch_module,
-        "batch_loss",
-        lambda *words, **named: batch_loss(*words, **named)._replace(parts=next(given)),
+        "step",
+        lambda *words, **named: step(*words, **named)._replace(parts=next(given)),
     )
     images = _images(6)  # batches of 4 and of 4: the second begins anew
     record = next(fit(images, tmp_path / "model", QUICK))

@@ -143,11 +143,10 @@ def test_an_image_without_label_and_boxes_says_nothing_of_any_class(tmp_path, sc
 
     found, _ = loader.process(samples, work)
     loader.close()
-    of_classes = {
-        name: value for name, value in found.parts.items() if name not in ("area", "value", "evidence")
-    }
+    total, parts = found.joined(found.sums)
+    of_classes = {name: value for name, value in parts.items() if name not in ("area", "value", "evidence")}
     assert not any(of_classes.values())
-    assert found.total.item() == pytest.approx(sum(found.parts.values()), abs=1e-6)
+    assert total.item() == pytest.approx(sum(parts.values()), abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +208,7 @@ def test_without_an_estimator_the_task_does_not_reach_the_scores(tmp_path, estim
         return batch_loss(net, batch, traversal, options, baseline=FIRST_BASELINE)
 
     found, _ = loader.process(samples, work)
-    found.total.backward()
+    found.joined(found.sums)[0].backward()
     moved = [p.grad is not None and bool(p.grad.abs().max() > 0) for p in net.scorer.attend.parameters()]
     assert any(moved) == reaches
     loader.close()

@@ -13,8 +13,8 @@ from hiresattn.inference.classify import classify_all
 from hiresattn.model.select import TopK
 from hiresattn.training.augment import ORIENTATIONS
 from hiresattn.training.fit import fit
-from hiresattn.training.losses import location_loss, value_loss
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.region_losses import location_loss, value_loss
 from hiresattn.training.targets import TargetSelector, glimpse_labels, hits
 
 GRID = Grid(7, 0.25)
@@ -77,7 +77,7 @@ def test_the_location_loss_is_the_surprise_at_a_cell_on_the_target():
     logits = torch.randn((1, 49), generator=torch.Generator().manual_seed(0)).requires_grad_()
     traversal = SimpleNamespace(region=ROOT, image=np.array([0]), cell_logits=logits)
     on = cells_on_target(cell_regions(ROOT, GRID, 64), BOX)[0]
-    loss = location_loss(traversal, [BOX], GRID, 64)
+    loss = location_loss(traversal, [BOX], GRID, 64).alone()
     assert loss.item() == pytest.approx(-np.log(logits.softmax(1)[0].detach().numpy()[on].sum()), abs=1e-5)
     loss.backward()
     assert (logits.grad[0, torch.from_numpy(on)] < 0).all()
@@ -112,13 +112,13 @@ def test_every_box_of_a_region_is_asked_for():
     regions = np.repeat(ROOT, 2, axis=0)
     traversal = SimpleNamespace(region=regions, image=np.array([0, 1]), cell_logits=logits)
     other = np.array([[100, 100, 20, 20]])
-    one, two = (location_loss(traversal, [boxes, None], GRID, 64).item() for boxes in (BOX, other))
-    both = location_loss(traversal, [np.concatenate([BOX, other]), None], GRID, 64).item()
+    one, two = (location_loss(traversal, [boxes, None], GRID, 64).alone().item() for boxes in (BOX, other))
+    both = location_loss(traversal, [np.concatenate([BOX, other]), None], GRID, 64).alone().item()
     assert both == pytest.approx((one + two) / 2, abs=1e-5)
-    second = location_loss(traversal, [None, other], GRID, 64).item()
-    assert location_loss(traversal, [np.concatenate([BOX, other]), other], GRID, 64).item() == pytest.approx(
-        (both + second) / 2, abs=1e-5
-    )
+    second = location_loss(traversal, [None, other], GRID, 64).alone().item()
+    assert location_loss(
+        traversal, [np.concatenate([BOX, other]), other], GRID, 64
+    ).alone().item() == pytest.approx((both + second) / 2, abs=1e-5)
 
 
 def test_a_region_is_worth_what_the_glimpses_below_it_know():
@@ -131,23 +131,23 @@ def test_a_region_is_worth_what_the_glimpses_below_it_know():
         value=value,
     )
     best = 1 / (1 + np.exp(-2))  # what the glimpse in region 1 gives to class 0; also the best below region 0
-    loss = value_loss(traversal, torch.tensor([0]), [None], 64)
+    loss = value_loss(traversal, torch.tensor([0]), [None], 64).alone()
     loss.backward()
     assert value.grad.numpy() == pytest.approx([(0.5 - best) / 2, (0.5 - best) / 2, 0, 0], abs=1e-6)
     value.grad = None
     value_loss(
         traversal, torch.tensor([0]), [BOX], 256
-    ).backward()  # region 0 holds the box, region 1 doesn't
+    ).alone().backward()  # region 0 holds the box, region 1 doesn't
     assert value.grad.numpy() == pytest.approx([-0.25, 0.25, 0, 0], abs=1e-6)
     value.grad = None
     known = [np.array([0.75], np.float32)]
-    value_loss(traversal, torch.tensor([0]), [BOX], 256, known).backward()
+    value_loss(traversal, torch.tensor([0]), [BOX], 256, known).alone().backward()
     assert value.grad.numpy() == pytest.approx([-0.125, 0.25, 0, 0], abs=1e-6)
     traversal.parent = np.full(4, -1)
     value.grad = None
     value_loss(
         traversal, torch.tensor([0]), [BOX], 256
-    ).backward()  # not divided, and it is known what they hold
+    ).alone().backward()  # not divided, and it is known what they hold
     assert value.grad.numpy() == pytest.approx([-0.5, 0, 0, 0], abs=1e-6)
     assert value_loss(traversal, torch.tensor([0]), [None], 64) is None
 

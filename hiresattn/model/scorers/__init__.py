@@ -1,12 +1,14 @@
 """Scorers: the encoder's output → one logit per cell of a region."""
 
 from hiresattn.model.scorers.base import (
+    LossTerm,
     PastedPart,
     Scored,
     Scorer,
     ScorerInput,
     Target,
     VisibleBoxes,
+    mean_term,
     pool_cells,
 )
 from hiresattn.model.scorers.evidence import EvidenceScorer
@@ -33,6 +35,7 @@ __all__ = [
     "ContextScorer",
     "EvidenceScorer",
     "LocationScorer",
+    "LossTerm",
     "LtpaScorer",
     "MaskScorer",
     "OaaScorer",
@@ -44,5 +47,6 @@ __all__ = [
     "ScorerInput",
     "Target",
     "VisibleBoxes",
+    "mean_term",
     "pool_cells",
 ]

@@ -1,7 +1,7 @@
 """The interface of a scorer: what it is given and returns, and what its training losses know."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -90,6 +90,24 @@ class Target(NamedTuple):
     """Boxes, for scorers with ``learns_from_boxes``; None = none are known."""
 
 
+class LossTerm(NamedTuple):
+    """A loss of a batch of which several processes may each have a part: their shares add up to that of all of it."""
+
+    sums: tuple[float, ...]
+    """What it needs summed over all of the batch, such as how many rows it is a mean over: those of this part."""
+    share: Callable[[Sequence[float]], Tensor]
+    """``share(sums of the whole batch)`` → this part's share; called once."""
+
+    def alone(self) -> Tensor:
+        """The loss where this part is the whole batch."""
+        return self.share(self.sums)
+
+
+def mean_term(mean: Tensor, count: int) -> LossTerm:
+    """The term of a loss that is a mean over ``count`` things, above 0, of this part of the batch."""
+    return LossTerm((float(count),), lambda sums: mean * (count / sums[0]))
+
+
 class Scorer(nn.Module):
     """Computes one logit per cell from the encoder's output."""
 
@@ -104,10 +122,11 @@ class Scorer(nn.Module):
     def forward(self, given: ScorerInput) -> Scored:
         """Score the cells. Never sees labels: the same in training and in use."""
 
-    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:  # noqa: ARG002 - most have none
+    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor | LossTerm]:  # noqa: ARG002 - most have none
         """The scorer's own training losses by name, already weighted: the trainer adds them up.
 
-        Called once per depth of a forward pass, in training only.
+        A tensor is a mean over all ``n`` rows; what is a mean over others, or no mean, is a ``LossTerm``. Called once
+        per depth of a forward pass, in training only.
         """
         return {}
 

@@ -1,6 +1,6 @@
 """The evidence scorer: classifies every px of the encoder's map, trained from boxes."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from hiresattn.model.scorers.base import (
+    LossTerm,
     Scored,
     Scorer,
     ScorerInput,
@@ -73,7 +74,7 @@ class EvidenceScorer(Scorer):
         """``evidence``: the probability of each class, px by px."""
         return {"evidence": scored.trace.float().softmax(1)[:, : self.classes]}
 
-    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
+    def losses(self, scored: Scored, target: Target) -> Mapping[str, LossTerm]:
         """``evidence``: cross-entropy of the px; all classes present in the batch have the same total weight."""
         logits = scored.trace.float()
         if target.boxes is None:
@@ -88,9 +89,14 @@ class EvidenceScorer(Scorer):
         share = functional.one_hot(wanted.clamp(min=0), self.classes + 1) * probability[..., None]
         share[..., -1] += 1 - probability
         share = share * counted[..., None]
-        weight = 1 / share.sum((0, 1, 2)).clamp(min=1)
-        loss = -(share * weight * logits.log_softmax(1).permute(0, 2, 3, 1)).sum()
-        return {"evidence": loss / (share * weight).sum()}
+        wrong = -(share * logits.log_softmax(1).permute(0, 2, 3, 1)).sum((0, 1, 2))
+
+        def part(sums: Sequence[float]) -> Tensor:
+            count = torch.tensor(sums).to(wrong)
+            weight = 1 / count.clamp(min=1)
+            return (weight * wrong).sum() / (weight * count).sum()
+
+        return {"evidence": LossTerm(tuple(share.sum((0, 1, 2)).tolist()), part)}
 
 
 def class_map_of(

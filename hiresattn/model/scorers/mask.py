@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from hiresattn.model.scorers.base import Scored, ScorerInput, Target
+from hiresattn.model.scorers.base import LossTerm, Scored, ScorerInput, Target, mean_term
 from hiresattn.model.scorers.location import LocationScorer
 
 #: The hard-concrete distribution: a concrete one of this temperature, stretched from 0..1 to LOW..HIGH and clipped.
@@ -94,21 +94,28 @@ class MaskScorer(LocationScorer):
         scored = super().forward(given)
         return scored if self.sparsity else scored._replace(logits=scored.logits + OPEN)
 
-    def losses(self, scored: Scored, target: Target) -> Mapping[str, Tensor]:
-        """``area``: cost of the open gates, over the regions that are divided. Updates the multiplier."""
+    def losses(self, scored: Scored, target: Target) -> Mapping[str, LossTerm]:
+        """``area``: cost of the open gates, over the regions that are divided. Its share updates the multiplier."""
         logits = scored.logits[target.divided]
         if not len(logits):
             return {}
         if self.sparsity:
             alpha, beta, tiny = self.sparsity
-            return {"area": beta * binary_sparsity(functional.hardsigmoid(logits), alpha, tiny)}
+            cost = beta * binary_sparsity(functional.hardsigmoid(logits), alpha, tiny).float()
+            return {"area": mean_term(cost, logits.numel())}
         return {"area": self._over_budget(logits, target.progress)}
 
-    def _over_budget(self, logits: Tensor, progress: float) -> Tensor:
+    def _over_budget(self, logits: Tensor, progress: float) -> LossTerm:
         allowed = 1 - (1 - self.area) * min(1.0, progress / ANNEALED)
-        over = open_probability(logits).mean() - allowed
-        with torch.no_grad():
-            self.slack.mul_(KEPT).add_((1 - KEPT) * over)
-            multiplier = self.multiplier.clone()
-            self.multiplier.mul_((RATE * self.slack).exp()).clamp_(LEAST, MOST)
-        return multiplier * (over + (self.slack - over).detach()) * (self.slack > 0)
+        mean, count = open_probability(logits).mean().float(), logits.numel()
+
+        def share(sums: Sequence[float]) -> Tensor:
+            part = count / sums[0]
+            own = mean * part
+            with torch.no_grad():
+                self.slack.mul_(KEPT).add_((1 - KEPT) * (sums[1] / sums[0] - allowed))
+                multiplier = self.multiplier.clone()
+                self.multiplier.mul_((RATE * self.slack).exp()).clamp_(LEAST, MOST)
+            return multiplier * (own + (self.slack * part - own).detach()) * (self.slack > 0)
+
+        return LossTerm((float(count), mean.item() * count), share)
