@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.files import make_folder
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options, workers
 from hiresattn_cli.answers import Answers
@@ -15,8 +14,10 @@ from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile, checked_output
 from hiresattn_cli.output import on_terminal
+from hiresattn_cli.pictures import complete, default_overlays, pictures_of
 from hiresattn_cli.progress import progress_bar
-from hiresattn_cli.records import AttentionRasters, Counts, Overlays, as_done, in_order, report
+from hiresattn_cli.records import Counts, as_done, in_order, report
+from hiresattn_cli.results import by_default, file_of
 from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
 
 if TYPE_CHECKING:
@@ -126,6 +127,14 @@ if TYPE_CHECKING:
         help="Draw the visited regions: a PNG for each image.",
     ),
     click.option(
+        "--no-overlays", is_flag=True, help="Of a folder: draw none, as is done for up to 50 images."
+    ),
+    click.option(
+        "--no-qupath",
+        is_flag=True,
+        help="Of a folder: write no objects for QuPath, as is done for up to 100,000 looks.",
+    ),
+    click.option(
         "--attention",
         type=click.Path(file_okay=False),
         metavar="DIR",
@@ -160,6 +169,8 @@ def classify(
     root: str | None,
     label_column: str | None,
     overlay: str | None,
+    no_overlays: bool,
+    no_qupath: bool,
     attention: str | None,
     stop: Any,
     nms: float | None,
@@ -192,14 +203,13 @@ def classify(
         (regions, Places(bbox, bounds, aoi, clip)),
         per_source=per_source,
     )
+    overlays, qupath = by_default(output, shard, overlay, no_overlays=no_overlays, no_qupath=no_qupath)
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.card import read_card
     from hiresattn.inference.classify import classify_all
     from hiresattn.inference.options import ClassifyOptions
-    from hiresattn.inference.records_file import RecordsFile
-    from hiresattn.report.results import ResultsFolder, is_results_folder
 
     loaded = read_card(model, reference=not dry_run)
     if dry_run:
@@ -215,22 +225,23 @@ def classify(
     }
     kept = ClassifyOptions(**chosen)
     _warn_of_sets(loaded, kept)
-    pictures = _pictures(overlay, attention, settings["value_range"], shard)
+    pictures = pictures_of(
+        sources, overlay=overlay, attention=attention, values=settings["value_range"], shard=shard
+    )
     with ExitStack() as stack:
-        file = None
-        if output is not None:
-            opened = ResultsFolder if is_results_folder(output) else RecordsFile
-            file = stack.enter_context(opened(output, loaded, kept, resume=resume, overwrite=overwrite))
+        file = file_of(stack, output, (loaded, kept), resume=resume, overwrite=overwrite, qupath=qupath)
         left = sources if file is None else file.missing(sources)
         if shard is not None and file is not None:
             workers.note_shard(file, shard, everything, len(sources) - len(left), loaded, kept)
-        for one in pictures if len(left) < len(sources) else ():
-            one.keep(sources, left)
+        if overlays:
+            pictures += default_overlays(str(output), sources, settings["value_range"], ctx.obj)
+        if file is not None and len(left) < len(sources):
+            complete(pictures, file.path)
         if cluster is None:
             found = in_order(left, lambda usable: classify_all(usable, loaded, **chosen), loaded, kept)
         else:
             client = stack.enter_context(cluster.connected())
-            ordered = file is None or bool(pictures)
+            ordered = file is None
             work = workers.classifying(client, (model, loaded), kept, cluster, ordered=ordered)
             found = in_order(left, work, loaded, kept) if ordered else as_done(left, work, loaded, kept)
         counts = Counts(there=len(sources) - len(left))
@@ -241,7 +252,7 @@ def classify(
             put(record, source)
             report(record, ctx.obj)
             counts.add(record)
-            for one in pictures if record.status != "error" else ():
+            for one in pictures:
                 one.draw(record)
             said = record.class_name or "|".join(record.labels or ()) or record.status
             update(counts.done, f"{counts.done} of {len(left)}, {said}")
@@ -256,18 +267,6 @@ def _cases(sources: "list[Source]", asked: Any, *, per_source: bool) -> "list[So
 
     sources = windows(sources, *asked)
     return sources if per_source else cases_of(sources)
-
-
-def _pictures(
-    overlay: str | None,
-    attention: str | None,
-    values: tuple[float, float] | None,
-    shard: "Shard | None",
-) -> list[Overlays]:
-    """What is drawn of each record; of a shard in a folder of its own, for names are unique in one process only."""
-    asked = [(Overlays, overlay), (AttentionRasters, attention)]
-    named = [(drawn, shard.folder(folder) if shard else folder) for drawn, folder in asked if folder]
-    return [drawn(make_folder(folder), values) for drawn, folder in named]
 
 
 def _printer(sources: "list[Source]", model: "Card", *, as_json: bool) -> "Callable[[Record, Source], None]":

@@ -1,7 +1,6 @@
-"""What ``classify`` makes of records: their order, counts, messages, overlays."""
+"""What ``classify`` makes of records: their order, counts, messages."""
 
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -106,79 +105,11 @@ def report(record: "Record", verbosity: int) -> None:
         click.echo(f"{level}: {named}", err=True)
 
 
-class Overlays:
-    """Draws overlays into a folder, each under a name of its own."""
-
-    suffix = ".png"
-
-    def __init__(self, folder: Path, values: tuple[float, float] | None) -> None:
-        self._folder = folder
-        self._values = values
-        self._names: set[str] = set()
-
-    def keep(self, sources: "list[Any]", left: "list[Any]") -> None:
-        """Leave the overlays of an earlier run: those of the sources that aren't ``left``."""
-        done = list(sources)
-        for source in left:
-            done.remove(source)
-        for item in done:
-            for source in getattr(item, "examples", (item,)):
-                self._name(str(getattr(source, "source", source)), getattr(source, "region", None))
-
-    def draw(self, record: "Record") -> None:
-        """Draw the overlay of each image of a record; if one fails there is a warning, and the record stays."""
-        from hiresattn.pyramid import open_pyramid
-        from hiresattn.report.overlay import draw_overlay
-
-        for own in record.by_source():
-            path = self._folder / self._name(own.source, own.region)
-            try:
-                with open_pyramid(own.source) as pyramid:
-                    draw_overlay(pyramid, own, path, values=self._values)
-            except (HiresattnError, OSError) as error:
-                click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
-
-    def _name(self, source: str, region: tuple[int, int, int, int] | None) -> str:
-        """A name that no other overlay of this run has."""
-        name = next(name for name in _file_names(source, region, self.suffix) if name not in self._names)
-        self._names.add(name)
-        return name
-
-
-class AttentionRasters(Overlays):
-    """Writes where the model looked into a folder, a GeoTIFF per image."""
-
-    suffix = ".attention.tif"
-
-    def draw(self, record: "Record") -> None:
-        """Write the raster of each image of a record; if one fails there is a warning, and the record stays."""
-        from hiresattn.geo.attention import write_attention
-
-        for own in record.by_source():
-            path = self._folder / self._name(own.source, own.region)
-            try:
-                write_attention(own, path)
-            except (HiresattnError, OSError) as error:
-                click.echo(f"Warning: attention not written: {one_line(error)}", err=True)
-
-
 def is_correct(record: "Record") -> bool:
     """Whether the predicted class is the label; of several labels, all of them and no other."""
     if record.label is None or record.labels is None:
         return record.label is not None and record.label == record.class_name
     return set(record.label) == set(record.labels)
-
-
-def _file_names(source: str, region: tuple[int, int, int, int] | None, suffix: str) -> Iterator[str]:
-    """File names for an overlay, the plain one first."""
-    name = Path(source.split("?", maxsplit=1)[0].rstrip("/")).name or "image"
-    if region:
-        name += "_" + "_".join(str(value) for value in region)
-    yield f"{name}{suffix}"
-    nth = 2
-    while True:
-        yield f"{name}-{nth}{suffix}"
-        nth += 1
 
 
 def _usable(sources: "list[Any]", model: "Card", options: "ClassifyOptions") -> "list[Any]":

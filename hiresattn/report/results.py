@@ -1,6 +1,7 @@
 """A results folder: the records of a run, tables of them, and what made them."""
 
 import json
+import logging
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,14 +16,20 @@ from hiresattn.datasets.cases import examples_of
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write, is_remote, is_zarr, make_folder
 from hiresattn.inference.options import ClassifyOptions
-from hiresattn.inference.read_records import RECORDS
+from hiresattn.inference.read_records import RECORDS, read_records
 from hiresattn.inference.records_file import RecordsFile, options_facts
+from hiresattn.report.qupath import write_qupath
 from hiresattn.report.tables import write_tables
 
 Source = TypeVar("Source")
 
+_log = logging.getLogger(__name__)
+
 #: What a run was made with.
 RUN = "run.json"
+#: The folder of overlays, that of objects for QuPath, and the most looks that are written there unasked.
+OVERLAYS, QUPATH = "overlays", "qupath"
+MOST_LOOKS = 100_000
 #: Packages that decide about pixels and numbers.
 _PACKAGES = ("numpy", "torch", "timm", "openslide-python", "rasterio", "tifffile", "zarr", "imagecodecs")
 
@@ -36,14 +43,17 @@ class ResultsFolder(RecordsFile):
     """A folder of one run's results; a later run with the same model and options goes on with it.
 
     ``records.jsonl`` is written record by record, ``run.json`` at the start, and at the end, whatever ends the run,
-    ``predictions.csv``, ``glimpses.parquet`` (``.csv`` without pyarrow) and ``errors.csv``: see ``write_tables``.
+    ``predictions.csv``, ``glimpses.parquet`` (``.csv`` without pyarrow) and ``errors.csv``: see ``write_tables``; and
+    ``qupath/``, where asked for: see ``write_qupath``.
 
     Args:
         path: The folder; it is made if it is missing.
         model: The model that classifies.
         options: How.
         resume: Ignored: what is there is always gone on with.
-        overwrite: Start anew.
+        overwrite: Start anew; overlays and objects for QuPath that are there go.
+        qupath: Write objects for QuPath, too, of images without a CRS, as long as there are no more than
+            ``MOST_LOOKS``.
 
     Raises:
         ConfigError: If the folder holds another run's results or other things, or another process writes it.
@@ -58,6 +68,7 @@ class ResultsFolder(RecordsFile):
         *,
         resume: bool = False,
         overwrite: bool = False,
+        qupath: bool = False,
     ) -> None:
         if resume and overwrite:
             raise ConfigError("resume keeps what the folder holds and overwrite empties it; give one of them")
@@ -65,9 +76,13 @@ class ResultsFolder(RecordsFile):
         self._facts = run_facts(model, options)
         if not overwrite:
             self._refuse_others()
+        self._qupath = qupath
         self._order: dict[str | None, int] | None = None
         self._classes = tuple(model.config.classes)
         super().__init__(self.folder / RECORDS, model, options, resume=not overwrite, overwrite=overwrite)
+        for name in (f"{OVERLAYS}/*.png", f"{QUPATH}/*.geojson*") if overwrite else ():
+            for earlier in self.folder.glob(name):
+                earlier.unlink()
 
     def missing(self, sources: Iterable[Source]) -> list[Source]:
         """The sources that the folder has no record of, in order."""
@@ -84,9 +99,27 @@ class ResultsFolder(RecordsFile):
         try:
             if self._order is not None and (self.folder / RECORDS).is_file():
                 write_tables(self.folder, self._classes, self._order)
+                if self._qupath:
+                    self._write_qupath()
         finally:
             self._order = None
             super().close()
+
+    def _write_qupath(self) -> None:
+        """Write the objects of QuPath anew, of all records."""
+        folder, kept, looks = self.folder / QUPATH, [], 0
+        for record in read_records(self.folder):
+            if record.regions and not any(one.crs for one in record.sources):
+                looks += len(record.regions)
+                if looks > MOST_LOOKS:
+                    _log.warning(
+                        "no objects for QuPath: there are more than %s looks; `hiresattn export %s --to qupath -o %s` "
+                        "writes them", f"{MOST_LOOKS:,}", self.folder, folder,
+                    )  # fmt: skip
+                    return
+                kept.append(record)
+        if kept:
+            write_qupath(kept, folder, overwrite=True)
 
     def _refuse_others(self) -> None:
         """Refuse a folder of another run, or of other things."""

@@ -219,7 +219,12 @@ def test_resuming_leaves_the_overlays_that_are_there(run, classified, image, tmp
     run("classify", image, *words)
     drawn = (tmp_path / "overlays" / "image.png.png").stat().st_mtime_ns
     assert run("classify", image, second, *words, "--resume").exit_code == 0
-    assert sorted(p.name for p in (tmp_path / "overlays").iterdir()) == ["image.png-2.png", "image.png.png"]
+    first = f"{tmp_path.name}_image.png.png"  # named with its folder, now that there are two
+    assert {p.name for p in (tmp_path / "overlays").iterdir()} == {
+        "image.png.png",
+        first,
+        "second_image.png.png",
+    }
     assert (tmp_path / "overlays" / "image.png.png").stat().st_mtime_ns == drawn
 
 
@@ -228,13 +233,59 @@ def test_a_folder_holds_records_and_tables_and_is_gone_on_with(run, classified, 
     words = ["classify", "a.tif", "bad.tif", "-m", "m", "-o", f"{out}/"]
     result = run(*words)
     assert (result.exit_code, result.stdout) == (3, "")
-    names = ["errors.csv", "glimpses.parquet", "predictions.csv", "records.jsonl", "run.json"]
+    names = [
+        "errors.csv",
+        "glimpses.parquet",
+        "overlays",
+        "predictions.csv",
+        "qupath",
+        "records.jsonl",
+        "run.json",
+    ]
     assert sorted(path.name for path in out.iterdir()) == names
     assert run(*words, "--budget", 8).exit_code == 1
     assert run(*words).exit_code == 3
     assert classified.sources == ["bad.tif"]
     assert len((out / "predictions.csv").read_text().splitlines()) == 3
     assert run("classify", "a.tif", "-m", "m", "-o", out, "--dry-run").exit_code == 2
+
+
+def test_a_folder_gets_pictures_and_objects_unless_told_not_to(run, classified, image, tmp_path):
+    second = shutil.copy(image, tmp_path / "second.png")
+    words = ["classify", image, second, "-m", "m", "-o", f"{tmp_path}/out/"]
+
+    def found():
+        return sorted(str(path.relative_to(tmp_path / "out")) for path in (tmp_path / "out").glob("*/*"))
+
+    assert run(*words, "--no-overlays", "--no-qupath").exit_code == 0
+    assert found() == []
+    every = [
+        "overlays/image.png.png",
+        "overlays/second.png.png",
+        "qupath/image.png.geojson",
+        "qupath/second.png.geojson",
+    ]
+    assert run(*words).exit_code == 0
+    assert (found(), classified.sources) == (every, [])  # of the records that were there
+    before = (tmp_path / "out" / every[1]).stat().st_mtime_ns
+    (tmp_path / "out" / every[0]).unlink()  # as if the run had been ended before it was drawn
+    assert run(*words).exit_code == 0
+    assert (found(), (tmp_path / "out" / every[1]).stat().st_mtime_ns) == (every, before)
+    assert run(*words, "--overwrite", "--no-overlays").exit_code == 0
+    assert found() == every[2:]
+    assert run("classify", image, "-m", "m", "--no-qupath").exit_code == 2
+
+
+def test_of_many_images_a_folder_gets_no_overlays_and_says_so(run, classified, image, tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn_cli.pictures.MOST_OVERLAYS", 1)
+    monkeypatch.setattr("hiresattn.report.results.MOST_LOOKS", 3)
+    second = shutil.copy(image, tmp_path / "second.png")
+    result = run("classify", image, second, "-m", "m", "-o", f"{tmp_path}/out/")
+    assert (
+        f"No overlays of 2 images, which are more than 1; --overlay {tmp_path}/out/overlays" in result.stderr
+    )
+    assert "more than 3 looks; `hiresattn export" in result.stderr
+    assert not {"overlays", "qupath"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_resume_and_overwrite_need_a_file(run, classified):

@@ -55,7 +55,8 @@ def test_what_names_no_shard_is_refused(run, text):
 
 def test_a_job_array_gives_what_one_process_gives(run, images, tmp_path):
     alone = tmp_path / "alone"
-    assert run("classify", images, *HOW, "-o", f"{alone}/").exit_code == 3
+    plain = ("--no-overlays", "--no-qupath")
+    assert run("classify", images, *HOW, *plain, "-o", f"{alone}/").exit_code == 3
     for number in (3, 1, 2):
         run("classify", images, *HOW, "-o", f"{tmp_path}/out/", "--shard", f"{number}/3")
         run("classify", images, *HOW, "-o", tmp_path / f"part-{number}.jsonl", "--shard", f"{number}/3")
