@@ -14,10 +14,10 @@ from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile, checked_output
 from hiresattn_cli.output import on_terminal
-from hiresattn_cli.pictures import complete, default_overlays, pictures_of
+from hiresattn_cli.pictures import complete, default_overlays, images_of, pictures_of, take
 from hiresattn_cli.progress import progress_bar
 from hiresattn_cli.records import Counts, as_done, in_order, report
-from hiresattn_cli.results import by_default, file_of
+from hiresattn_cli.results import extras_of, file_of
 from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
 
 if TYPE_CHECKING:
@@ -134,6 +134,7 @@ if TYPE_CHECKING:
         is_flag=True,
         help="Of a folder: write no objects for QuPath, as is done for up to 100,000 looks.",
     ),
+    options.hide_names,
     click.option(
         "--attention",
         type=click.Path(file_okay=False),
@@ -171,6 +172,7 @@ def classify(
     overlay: str | None,
     no_overlays: bool,
     no_qupath: bool,
+    hide_names: bool,
     attention: str | None,
     stop: Any,
     nms: float | None,
@@ -203,7 +205,9 @@ def classify(
         (regions, Places(bbox, bounds, aoi, clip)),
         per_source=per_source,
     )
-    overlays, qupath = by_default(output, shard, overlay, no_overlays=no_overlays, no_qupath=no_qupath)
+    extras = extras_of(
+        output, shard, overlay, no_overlays=no_overlays, no_qupath=no_qupath, hide_names=hide_names
+    )
     everything, sources = sources, shard.part(sources) if shard else sources
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
@@ -225,16 +229,17 @@ def classify(
     }
     kept = ClassifyOptions(**chosen)
     _warn_of_sets(loaded, kept)
-    pictures = pictures_of(
-        sources, overlay=overlay, attention=attention, values=settings["value_range"], shard=shard
-    )
+    pictures = pictures_of(overlay=overlay, attention=attention, values=settings["value_range"], shard=shard)
     with ExitStack() as stack:
-        file = file_of(stack, output, (loaded, kept), resume=resume, overwrite=overwrite, qupath=qupath)
+        file = file_of(stack, output, (loaded, kept), extras, resume=resume, overwrite=overwrite)
         left = sources if file is None else file.missing(sources)
         if shard is not None and file is not None:
             workers.note_shard(file, shard, everything, len(sources) - len(left), loaded, kept)
-        if overlays:
-            pictures += default_overlays(str(output), sources, settings["value_range"], ctx.obj)
+        if extras.overlays:
+            pictures += default_overlays(
+                str(output), images_of(sources, file), settings["value_range"], ctx.obj
+            )
+        take(pictures, images_of(sources, file))
         if file is not None and len(left) < len(sources):
             complete(pictures, file.path)
         if cluster is None:
@@ -253,7 +258,7 @@ def classify(
             report(record, ctx.obj)
             counts.add(record)
             for one in pictures:
-                one.draw(record)
+                one.draw(record if file is None else file.shown(record, source))
             said = record.class_name or "|".join(record.labels or ()) or record.status
             update(counts.done, f"{counts.done} of {len(left)}, {said}")
         if cluster is not None and file is not None:

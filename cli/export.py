@@ -1,10 +1,17 @@
 """``hiresattn export``: records as layers of geospatial programs, objects of QuPath, or tables."""
 
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
 import click
 
 from hiresattn.errors import counted
+from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES
+
+if TYPE_CHECKING:
+    from hiresattn.inference.record import Record
 
 
 @click.command(
@@ -39,6 +46,7 @@ from hiresattn_cli.layers import SUFFIXES
         metavar="TIME",
         help="For STAC: when scenes were taken that don't say it, ISO 8601.",
     ),
+    options.hide_names,
     click.option("--overwrite", is_flag=True, help="Replace files that are there."),
 )
 @click.pass_context
@@ -51,6 +59,7 @@ def export(
     output: str,
     model_item: str | None,
     acquired: str | None,
+    hide_names: bool,
     overwrite: bool,
 ) -> None:
     """Write records of `classify -o` as layers: scenes, a row per source, and regions, a row per region looked at.
@@ -65,12 +74,12 @@ def export(
     csv, parquet and xlsx are tables of cases, looks and errors; h5 has the corners of the looks, a file per image and
     depth.
     """
-    from hiresattn.inference.read_records import read_records
-
+    if hide_names and to in ("stac", "mlm"):
+        raise click.UsageError(f"--to {to} links to files by their names; without --hide-names")
     if to == "qupath":
         from hiresattn.report.qupath import write_qupath
 
-        read = (record for name in records for record in read_records(name))
+        read = _read(records, hide_names=hide_names)
         written = write_qupath(read, output, overwrite=overwrite)
         if ctx.obj >= 0:
             click.echo(f"{counted(len(written), 'file')} in {output}", err=True)
@@ -78,7 +87,7 @@ def export(
     if to in ("csv", "parquet", "xlsx", "h5"):
         from hiresattn.report.exports import export_tables
 
-        read = (record for name in records for record in read_records(name))
+        read = _read(records, hide_names=hide_names)
         tables = export_tables(read, output, to, overwrite=overwrite)
         if ctx.obj >= 0:
             click.echo(output if to == "xlsx" else f"{counted(len(tables), 'file')} in {output}", err=True)
@@ -95,7 +104,7 @@ def export(
     if to == "stac":
         from hiresattn.geo.items import write_items
 
-        read = (record for name in records for record in read_records(name))
+        read = _read(records, hide_names=hide_names)
         items = write_items(read, output, model=model_item, acquired=acquired, overwrite=overwrite)
         if ctx.obj >= 0:
             click.echo(f"{counted(len(items) - 1, 'item')} in {output}", err=True)
@@ -104,7 +113,16 @@ def export(
     from hiresattn.geo.outputs import export as write
 
     check_layers(output)
-    found = [record for name in records for record in read_records(name)]
+    found = list(_read(records, hide_names=hide_names))
     files = write(found, output, overwrite=overwrite)
     if ctx.obj >= 0:
         click.echo(f"{len(found)} records in {' and '.join(map(str, files))}", err=True)
+
+
+def _read(files: Sequence[str], *, hide_names: bool) -> "Iterator[Record]":
+    """The records of several files or folders."""
+    from hiresattn.inference.read_records import read_records
+    from hiresattn.report.hidden import hide_all
+
+    read = (record for name in files for record in read_records(name))
+    return hide_all(read) if hide_names else read

@@ -242,6 +242,11 @@ value_range = click.option(
     metavar="LO,HI",
     help="Stored values that are darkest and brightest, such as 0,10000. [default: the model's]",
 )
+hide_names = click.option(
+    "--hide-names",
+    is_flag=True,
+    help="Write no names of files and folders: cases are called by case_id, else by number.",
+)
 seed = click.option(
     "--seed", type=click.IntRange(min=0), metavar="N", help="Seed of all random numbers. [default: 0]"
 )

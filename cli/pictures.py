@@ -1,6 +1,6 @@
 """What ``classify`` draws of records: overlays, and rasters of the attention."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from hiresattn_cli.output import one_line
 if TYPE_CHECKING:
     from hiresattn.cluster.shards import Shard
     from hiresattn.inference.record import Record
+    from hiresattn.inference.records_file import RecordsFile
 
 #: Most images of a run whose overlays are drawn without being asked for.
 MOST_OVERLAYS = 50
@@ -23,18 +24,24 @@ class Overlays:
 
     Args:
         folder: The folder.
-        images: The paths or addresses that there are overlays of.
         values: Pixel values to show as black and as white.
+        remote: Whether images on servers are read again.
     """
 
     suffix = ".png"
 
-    def __init__(self, folder: Path, images: Iterable[str], values: tuple[float, float] | None) -> None:
+    def __init__(self, folder: Path, values: tuple[float, float] | None, *, remote: bool = True) -> None:
+        self._folder, self._values, self._remote = folder, values, remote
+        self._images: Mapping[str, str] = {}
+        self._names: dict[str, str] = {}
+
+    def take(self, images: Mapping[str, str]) -> None:
+        """Take note of the images that there will be records of: names in the records, and paths or addresses."""
         from hiresattn.report.names import unique_names
 
-        named = list(dict.fromkeys(images))
-        self._names = dict(zip(named, unique_names(named), strict=True))
-        self._folder, self._values = folder, values
+        images = {name: path for name, path in images.items() if self._remote or not is_remote(path)}
+        self._images = images
+        self._names = dict(zip(images, unique_names(list(images)), strict=True))
 
     def complete(self, records: "Iterable[Record]") -> None:
         """Draw those of an earlier run's records that aren't there: it was ended before, or drew none."""
@@ -66,7 +73,7 @@ class Overlays:
         from hiresattn.report.overlay import draw_overlay
 
         try:
-            with open_pyramid(own.source) as pyramid:
+            with open_pyramid(self._images[own.source]) as pyramid:
                 draw_overlay(pyramid, own, path, values=self._values)
         except (HiresattnError, OSError) as error:
             click.echo(f"Warning: {path}: overlay not drawn: {one_line(error)}", err=True)
@@ -87,7 +94,6 @@ class AttentionRasters(Overlays):
 
 
 def pictures_of(
-    sources: Iterable[Any],
     *,
     overlay: str | None,
     attention: str | None,
@@ -95,19 +101,18 @@ def pictures_of(
     shard: "Shard | None",
 ) -> list[Overlays]:
     """What is drawn of each record, as asked for; of a shard in a folder of its own, for its names are its own."""
-    images = _images(sources)
     asked = [(Overlays, overlay), (AttentionRasters, attention)]
     named = [(drawn, shard.folder(folder) if shard else folder) for drawn, folder in asked if folder]
-    return [drawn(make_folder(folder), images, values) for drawn, folder in named]
+    return [drawn(make_folder(folder), values) for drawn, folder in named]
 
 
 def default_overlays(
-    folder: str, sources: Iterable[Any], values: tuple[float, float] | None, verbosity: int
+    folder: str, images: Mapping[str, str], values: tuple[float, float] | None, verbosity: int
 ) -> list[Overlays]:
     """The overlays of a results folder, where there are few enough; images on servers aren't read again for them."""
     from hiresattn.report.results import OVERLAYS
 
-    images = [image for image in _images(sources) if not is_remote(image)]
+    images = {name: image for name, image in images.items() if not is_remote(image)}
     if len(images) > MOST_OVERLAYS:
         if verbosity >= 0:
             asked = Path(folder) / OVERLAYS
@@ -117,7 +122,13 @@ def default_overlays(
                 err=True,
             )
         return []
-    return [Overlays(make_folder(Path(folder) / OVERLAYS), images, values)] if images else []
+    return [Overlays(make_folder(Path(folder) / OVERLAYS), values, remote=False)] if images else []
+
+
+def take(pictures: Iterable[Overlays], images: Mapping[str, str]) -> None:
+    """Tell what the images are: see ``images_of``."""
+    for one in pictures:
+        one.take(images)
 
 
 def complete(pictures: Iterable[Overlays], records: Path) -> None:
@@ -128,9 +139,13 @@ def complete(pictures: Iterable[Overlays], records: Path) -> None:
         one.complete(read_records(records))
 
 
-def _images(sources: Iterable[Any]) -> list[str]:
-    """The names of the images, as records have them."""
+def images_of(sources: Iterable[Any], file: "RecordsFile | None") -> dict[str, str]:
+    """The paths and addresses of the images, by the names that records have for them."""
     from hiresattn.datasets.cases import examples_of
 
-    named = [getattr(example, "source", example) for source in sources for example in examples_of(source)]
-    return [str(name) for name in named]
+    found: dict[str, str] = {}
+    for source in sources:
+        paths = [str(getattr(example, "source", example)) for example in examples_of(source)]
+        shown = paths if file is None else file.names(source) or paths
+        found |= dict(zip(shown, paths, strict=True))
+    return found

@@ -20,10 +20,13 @@ from hiresattn_cli.progress import progress_bar
     "Options",
     click.option("-o", "--output", required=True, metavar="HTML", help="File to write."),
     options.value_range,
+    options.hide_names,
     click.option("--overwrite", is_flag=True, help="Replace HTML, where it is there."),
 )
 @click.pass_context
-def report(ctx: click.Context, /, results: str, *, output: str, value_range: Any, overwrite: bool) -> None:
+def report(
+    ctx: click.Context, /, results: str, *, output: str, value_range: Any, hide_names: bool, overwrite: bool
+) -> None:
     """Make one HTML file of RESULTS: a results folder of `classify -o DIR/`, or a file of records (.jsonl).
 
     It opens in any browser, without a server or a network: a list of the cases, and for each the answer, where it was
@@ -36,7 +39,12 @@ def report(ctx: click.Context, /, results: str, *, output: str, value_range: Any
         count = sum(1 for _ in file)
     with progress_bar("Reporting", count, wanted=ctx.obj >= 0) as update:
         made = write_report(
-            read_records(results), output, values=value_range, overwrite=overwrite, progress=update
+            read_records(results),
+            output,
+            values=value_range,
+            overwrite=overwrite,
+            hide_names=hide_names,
+            progress=update,
         )
     for note in made.notes:
         if ctx.obj >= 0:

@@ -1,6 +1,7 @@
 """Where ``classify`` writes: a file of records, or a folder of results."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -12,33 +13,52 @@ if TYPE_CHECKING:
     from hiresattn.inference.records_file import RecordsFile
 
 
-def by_default(
-    output: str | None, shard: "Shard | None", overlay: str | None, *, no_overlays: bool, no_qupath: bool
-) -> tuple[bool, bool]:
-    """Whether the output gets overlays, and objects for QuPath, without being asked: a folder, but not a shard's.
+@dataclass(frozen=True)
+class Extras:
+    """What a folder of results gets beside records and tables."""
+
+    overlays: bool
+    qupath: bool
+    hide_names: bool
+
+
+def extras_of(
+    output: str | None,
+    shard: "Shard | None",
+    overlay: str | None,
+    *,
+    no_overlays: bool,
+    no_qupath: bool,
+    hide_names: bool,
+) -> Extras:
+    """What the output gets without being asked: a folder, but not a shard's, overlays and objects for QuPath.
 
     Raises:
-        click.UsageError: If they are turned off where there are none.
+        click.UsageError: If something is asked for that is of folders only.
     """
     from hiresattn.report.results import is_results_folder
 
     folder = output is not None and is_results_folder(output)
-    for name, given in (("overlays", no_overlays), ("qupath", no_qupath)):
+    asked = {"--no-overlays": no_overlays, "--no-qupath": no_qupath, "--hide-names": hide_names}
+    for name, given in asked.items():
         if given and not folder:
-            raise click.UsageError(
-                f"--no-{name} is for a folder of results (-o DIR/); elsewhere there are none"
-            )
-    return folder and not (shard or overlay or no_overlays), folder and not (shard or no_qupath)
+            raise click.UsageError(f"{name} is for a folder of results (-o DIR/)")
+    if shard is not None and hide_names:
+        raise click.UsageError(
+            "--hide-names is for a whole run; give it to report and export of the merged one"
+        )
+    alone = folder and shard is None
+    return Extras(alone and not (overlay or no_overlays), alone and not no_qupath, hide_names)
 
 
 def file_of(
     stack: ExitStack,
     output: str | None,
     run: "tuple[Card, ClassifyOptions]",
+    extras: Extras,
     *,
     resume: bool,
     overwrite: bool,
-    qupath: bool,
 ) -> "RecordsFile | None":
     """The file that records go to, or the folder of results, open until ``stack`` ends; None = to stdout."""
     from hiresattn.inference.records_file import RecordsFile
@@ -47,6 +67,14 @@ def file_of(
     if output is None:
         return None
     if is_results_folder(output):
-        folder = ResultsFolder(output, *run, resume=resume, overwrite=overwrite, qupath=qupath)
-        return stack.enter_context(folder)
+        return stack.enter_context(
+            ResultsFolder(
+                output,
+                *run,
+                resume=resume,
+                overwrite=overwrite,
+                qupath=extras.qupath,
+                hide=extras.hide_names,
+            )
+        )
     return stack.enter_context(RecordsFile(output, *run, resume=resume, overwrite=overwrite))

@@ -88,13 +88,26 @@ class RecordsFile:
         return left
 
     @property
+    def held(self) -> list[dict[str, Any]]:
+        """The records that the file held when it was opened, without those of errors."""
+        return self._lines.held
+
+    @property
     def path(self) -> Path:
         """The file of the lines."""
         return self._lines.path
 
+    def shown(self, record: Record, source: Any) -> Record:  # noqa: ARG002 - for those that hide names
+        """A source's record as it is written."""
+        return record
+
+    def names(self, source: Any) -> list[str] | None:  # noqa: ARG002
+        """What records call the images of a source; None = by their paths and addresses."""
+        return None
+
     def write(self, record: Record, source: Any) -> None:
         """Add the record of a source, which is on disk when this returns."""
-        self._lines.write(record.to_json() | {"key": self.key(source)})
+        self._lines.write(self.shown(record, source).to_json() | {"key": self.key(source)})
 
     def sort(self, sources: Iterable[Any]) -> None:
         """Put the records in the order of their sources, where they came as they were ready; others come last."""

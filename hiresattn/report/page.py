@@ -17,6 +17,7 @@ from hiresattn.files import atomic_write
 from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.report import hidden
 from hiresattn.report.looks import decisive
 from hiresattn.report.template import page_template
 from hiresattn.report.view import display_range, read_view, to_image
@@ -47,6 +48,7 @@ def write_report(
     *,
     values: tuple[float, float] | None = None,
     overwrite: bool = False,
+    hide_names: bool = False,
     progress: Callable[[int, str], None] | None = None,
 ) -> Report:
     """Write records as one HTML file, which opens in any browser and reads nothing else.
@@ -59,6 +61,7 @@ def write_report(
         path: The file.
         values: Pixel values to show as black and as white; see ``draw_overlay``.
         overwrite: Replace what is there.
+        hide_names: Call cases and images by case and number: see ``hiresattn.report.hidden``.
         progress: Called with the number of cases done and the name of the last.
 
     Returns:
@@ -81,8 +84,11 @@ def write_report(
         with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
             file.write(head)
             for record in records:
-                file.write(_script(f"case-{found.cases}", _case(record, values, found.notes)))
-                listed.append(_summary(record))
+                shown = record
+                if hide_names:
+                    shown = hidden.hide_names(record, hidden.hidden_name(record.case, found.cases + 1))
+                file.write(_script(f"case-{found.cases}", _case(record, shown, values, found.notes)))
+                listed.append(_summary(shown))
                 found.cases += 1
                 if progress is not None:
                     progress(found.cases, record.source)
@@ -134,10 +140,16 @@ def case_facts(record: Record) -> dict[str, Any]:
     return facts
 
 
-def _case(record: Record, values: tuple[float, float] | None, notes: list[str]) -> dict[str, Any]:
-    """All that the page shows of a case."""
-    facts = case_facts(record)
+def _case(
+    record: Record, shown: Record, values: tuple[float, float] | None, notes: list[str]
+) -> dict[str, Any]:
+    """All that the page shows of a case; ``shown`` is the record with the names that are shown."""
+    facts = case_facts(shown)
     facts["pictures"], facts["crops"] = _pictures(record, values, notes)
+    for picture in facts["pictures"] if shown is not record else ():
+        picture["name"] = (shown.sources[picture["source"]] if shown.sources else shown).source
+        if "note" in picture:
+            picture["note"] = hidden.LEFT_OUT
     return facts
 
 

@@ -7,17 +7,20 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
 import hiresattn
 from hiresattn.card import Card
-from hiresattn.datasets.cases import examples_of
+from hiresattn.datasets.cases import Case, examples_of
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write, is_remote, is_zarr, make_folder
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.read_records import RECORDS, read_records
+from hiresattn.inference.record import Record
 from hiresattn.inference.records_file import RecordsFile, options_facts
+from hiresattn.report.hidden import hidden_name, hide_names, image_names
 from hiresattn.report.qupath import write_qupath
 from hiresattn.report.tables import write_tables
 
@@ -54,6 +57,7 @@ class ResultsFolder(RecordsFile):
         overwrite: Start anew; overlays and objects for QuPath that are there go.
         qupath: Write objects for QuPath, too, of images without a CRS, as long as there are no more than
             ``MOST_LOOKS``.
+        hide: Call cases and images by case and number, in all that is written: see ``hiresattn.report.hidden``.
 
     Raises:
         ConfigError: If the folder holds another run's results or other things, or another process writes it.
@@ -69,11 +73,13 @@ class ResultsFolder(RecordsFile):
         resume: bool = False,
         overwrite: bool = False,
         qupath: bool = False,
+        hide: bool = False,
     ) -> None:
         if resume and overwrite:
             raise ConfigError("resume keeps what the folder holds and overwrite empties it; give one of them")
         self.folder = make_folder(path)
-        self._facts = run_facts(model, options)
+        self._facts = run_facts(model, options) | ({"names": "hidden"} if hide else {})
+        self._names: dict[str | None, str] | None = {} if hide else None
         if not overwrite:
             self._refuse_others()
         self._qupath = qupath
@@ -91,8 +97,33 @@ class ResultsFolder(RecordsFile):
         self._order = {key: at for at, key in reversed(list(enumerate(keys)))}
         left = super().missing(listed)
         facts = self._facts | start_facts(listed, len(listed) - len(left))
+        if self._names is not None:
+            self._names = self._hidden(listed, keys)
+            facts["inputs"] = []
         write_run(self.folder / RUN, facts)
         return left
+
+    def shown(self, record: Record, source: Any) -> Record:
+        """A source's record as it is written: with other names, where names are hidden."""
+        if self._names is None:
+            return record
+        return hide_names(record, self._names[self.key(source)])
+
+    def names(self, source: Any) -> list[str] | None:
+        """What records call the images of a source; None = by their paths and addresses."""
+        if self._names is None:
+            return None
+        return image_names(self._names[self.key(source)], len(examples_of(source)))
+
+    def _hidden(self, sources: Sequence[Any], keys: Sequence[str | None]) -> dict[str | None, str]:
+        """What each source is called: its case, else its number, which no other record in the folder has."""
+        taken = {line["source"]: line.get("key") for line in self.held}
+        found: dict[str | None, str] = {}
+        for number, (source, key) in enumerate(zip(sources, keys, strict=True), 1):
+            case = source.name if isinstance(source, Case) else getattr(source, "case", None)
+            tries = (hidden_name(case, at) for at in count(number, len(sources)))
+            found[key] = case or next(name for name in tries if taken.get(name, key) == key)
+        return found
 
     def close(self) -> None:
         """Write the tables, and let others write the folder."""
@@ -146,6 +177,9 @@ class ResultsFolder(RecordsFile):
         for name, value in asked["options"].items():
             if options.get(name) != value:
                 other.append(f"{name} {_words(options.get(name))}, not {_words(value)}")
+        if there.get("names") != asked.get("names"):
+            given, wanted = (facts.get("names", "shown") for facts in (there, asked))
+            other.append(f"names {given}, not {wanted}")
         if other:
             raise ConfigError(
                 f"{self.folder}: holds the results of another run ({'; '.join(other)}); give another folder, or "
