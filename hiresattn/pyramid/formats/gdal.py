@@ -13,6 +13,7 @@ from hiresattn.files import PARTS, is_remote
 from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
+from hiresattn.pyramid.formats.vrt import is_vrt, with_coverage
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.pyramid.storage.web import ascii_url
 
@@ -86,6 +87,13 @@ class GdalFile:
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR" if alone else "YES"
             elif virtual and all(elsewhere):
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+        if virtual is None and not self.remote and is_vrt(self._path):
+            xml = with_coverage(self._path)
+            if xml is not None:
+                from rasterio import MemoryFile
+
+                self._covered = MemoryFile(xml.encode(), ext=".vrt")
+                self._path = self._covered.name
         self._quiet = True
 
     def first(self) -> Any:

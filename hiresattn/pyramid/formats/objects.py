@@ -12,6 +12,7 @@ from hiresattn.errors import OpenError
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.gdal import GdalFile
 from hiresattn.pyramid.formats.geotiff import RasterioPyramid
+from hiresattn.pyramid.formats.vrt import with_coverage
 
 #: Name of an image file whose bytes were given.
 _BYTES = "<bytes>"
@@ -130,7 +131,8 @@ def _xml(warped: Any) -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "warped.vrt"
         rasterio.shutil.copy(warped, path, driver="VRT")
-        return path.read_bytes()
+        covered = with_coverage(path)
+        return path.read_bytes() if covered is None else covered.encode()
 
 
 def _is_warped(source: Any) -> bool:

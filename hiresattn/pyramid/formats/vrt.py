@@ -62,6 +62,8 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
 def vrt_places(path: str | os.PathLike[str], bands: Sequence[int]) -> dict[int, np.ndarray] | None:
     """Where the sources of a virtual raster lie; elsewhere it holds no pixel, whatever GDAL returns.
 
+    Of a source that is a virtual raster itself, where the sources of that lie.
+
     Args:
         path: A file that ``vrt_sources`` accepted.
         bands: Numbers of the bands, from 1.
@@ -77,24 +79,81 @@ def vrt_places(path: str | os.PathLike[str], bands: Sequence[int]) -> dict[int, 
     if root.get("subClass"):
         return None
     nodes = dict(enumerate(root.findall("VRTRasterBand"), start=1))
-    whole = [float(root.get(side, "0")) for side in ("rasterYSize", "rasterXSize")]
+    whole = np.array([0.0, 0.0, *(float(root.get(side, "0")) for side in ("rasterYSize", "rasterXSize"))])
     found = {}
     for number in bands:
         node = nodes.get(number)
         if node is None or "Derived" in node.get("subClass", ""):
             return None
-        places = []
-        for source in node:
-            if source.tag.endswith("Source"):
-                at = source.find("DstRect")
-                place = [0.0, 0.0, *whole]
-                if at is not None:
-                    place = [float(at.get(name, "0")) for name in ("yOff", "xOff", "ySize", "xSize")]
-                places.append(place)
-        found[number] = np.array(places, float).reshape(-1, 4)
+        places = [_source_places(path, source, whole) for source in node if source.tag.endswith("Source")]
+        found[number] = np.concatenate([np.zeros((0, 4)), *places])
         if not np.isfinite(found[number]).all():
             raise OpenError(f"{path}: band {number} has a source without a place; build it again")
     return found
+
+
+def _source_places(path: str | os.PathLike[str], source: ET.Element, whole: np.ndarray) -> np.ndarray:
+    """Where the px of one source of a band lie ``[n 4]``."""
+    to = _rectangle(source.find("DstRect"), whole)
+    name = source.find("SourceFilename")
+    text = "" if name is None else (name.text or "").strip()
+    nested = Path(path).parent / text if name is not None and name.get("relativeToVRT") == "1" else Path(text)
+    if not text or not is_vrt(nested):
+        return to[None]
+    number = int(source.findtext("SourceBand", "1"))
+    inner = vrt_places(nested, [number])
+    if inner is None:
+        return to[None]
+    size = ET.fromstring(read_bounded(nested, _MOST_BYTES))  # noqa: S314 - as above
+    everything = np.array(
+        [0.0, 0.0, *(float(size.get(side, "0")) for side in ("rasterYSize", "rasterXSize"))]
+    )
+    of = _rectangle(source.find("SrcRect"), everything)
+    scale = to[2:] / of[2:]
+    start = np.maximum(inner[number][:, :2], of[:2])
+    stop = np.minimum(inner[number][:, :2] + inner[number][:, 2:], of[:2] + of[2:])
+    some = (start < stop).all(axis=1)
+    start, stop = ((edge[some] - of[:2]) * scale + to[:2] for edge in (start, stop))
+    return np.concatenate([start, stop - start], axis=1)
+
+
+def _rectangle(node: ET.Element | None, whole: np.ndarray) -> np.ndarray:
+    """``(y, x, height, width)`` of a rectangle in a virtual raster; the whole where it isn't named."""
+    if node is None:
+        return whole
+    return np.array([float(node.get(name, "0")) for name in ("yOff", "xOff", "ySize", "xSize")])
+
+
+def with_coverage(path: str | os.PathLike[str]) -> str | None:
+    """A warped virtual raster with a band more, in which GDAL says where its source lies: alpha.
+
+    Args:
+        path: The virtual raster.
+
+    Returns:
+        Its XML; None where that is known without: it isn't warped, or has alpha or a nodata value.
+    """
+    try:
+        root = ET.fromstring(read_bounded(path, _MOST_BYTES))  # noqa: S314 - as above
+    except (ET.ParseError, OSError, ValueError):  # which ``vrt_sources`` says
+        return None
+    options, bands = root.find("GDALWarpOptions"), root.findall("VRTRasterBand")
+    if root.get("subClass") != "VRTWarpedDataset" or options is None or not bands:
+        return None
+    told = options.find("DstAlphaBand") is not None or any(
+        band.find("NoDataValue") is not None for band in bands
+    )
+    if told or any(band.findtext("ColorInterp") == "Alpha" for band in bands):
+        return None
+    number = str(len(bands) + 1)
+    band = ET.SubElement(root, "VRTRasterBand", dataType="Byte", band=number, subClass="VRTWarpedRasterBand")
+    ET.SubElement(band, "ColorInterp").text = "Alpha"
+    ET.SubElement(options, "DstAlphaBand").text = number
+    for source in options.iter("SourceDataset"):
+        if source.get("relativeToVRT") == "1":
+            source.set("relativeToVRT", "0")
+            source.text = str(Path(path).resolve().parent / (source.text or "").strip())
+    return ET.tostring(root, encoding="unicode")
 
 
 def covered(places: np.ndarray, window: tuple[int, int, int, int], downsample: float) -> np.ndarray:

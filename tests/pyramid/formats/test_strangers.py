@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import rasterio
 from rasterio.shutil import copy
+from rasterio.vrt import WarpedVRT
 
 from hiresattn.errors import OpenError
 from hiresattn.pyramid import open_pyramid
@@ -74,3 +76,46 @@ def test_where_a_virtual_raster_has_no_source_it_is_not_valid(tmp_path):
     wanted[:, :width] = wanted[:, -width:, 0] = True
     assert np.array_equal(found.valid, wanted)
     assert edge.valid.tolist() == [[True] * 3 + [False] * 3] * 2
+
+
+def test_where_the_source_of_a_source_has_no_source_it_is_not_valid(tmp_path):
+    write_geotiff(tmp_path / "a.tif")
+    with open_pyramid(tmp_path / "a.tif") as truth:
+        height, width = truth.height, truth.width
+        whole = truth.read(0, 0, 0, height, width)
+
+    def vrt(name, source, size, of, to):
+        rectangles = "".join(
+            f'<{kind} xOff="{x}" yOff="{y}" xSize="{w}" ySize="{h}"/>'
+            for kind, (y, x, h, w) in (("SrcRect", of), ("DstRect", to))
+        )
+        (tmp_path / name).write_text(
+            f'<VRTDataset rasterXSize="{size[1]}" rasterYSize="{size[0]}"><VRTRasterBand dataType="Byte" band="1">'
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{source}</SourceFilename><SourceBand>1</SourceBand>'
+            f"{rectangles}</SimpleSource></VRTRasterBand></VRTDataset>"
+        )
+
+    vrt("inner.vrt", "a.tif", (height, 2 * width), (0, 0, height, width), (0, width, height, width))
+    vrt("outer.vrt", "inner.vrt", (height, 2 * width), (0, width // 2, height, width), (0, 8, height, width))
+    with open_pyramid(tmp_path / "outer.vrt") as pyramid:
+        found = pyramid.read_masked(0, 0, 0, height, 2 * width)
+    wanted = np.zeros((height, 2 * width), bool)
+    wanted[:, 8 + width - width // 2 : 8 + width] = True
+    assert np.array_equal(found.valid, wanted)
+    assert np.array_equal(found.data[wanted][:, 0], whole[:, : width // 2, 0].ravel())
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_where_the_source_of_a_warped_raster_does_not_reach_it_is_not_valid(tmp_path, as_object):
+    utm = {"crs": "EPSG:32633", "transform": rasterio.transform.from_origin(200_000, 5_400_000, 10, 10)}
+    shape = {"driver": "GTiff", "width": 256, "height": 256, "count": 2, "dtype": "uint16"}
+    with rasterio.open(tmp_path / "a.tif", "w", **shape, **utm) as file:
+        file.write(np.full((2, 256, 256), 900, np.uint16))
+    with rasterio.open(tmp_path / "a.tif") as source, WarpedVRT(source, crs="EPSG:4326") as warped:
+        copy(warped, tmp_path / "warped.vrt", driver="VRT")
+        with open_pyramid(warped if as_object else tmp_path / "warped.vrt") as pyramid:
+            found = pyramid.read_masked(0, 0, 0, pyramid.height, pyramid.width)
+            assert pyramid.channels == 2
+    assert found.valid is not None
+    assert np.array_equal(found.valid, (found.data > 0).all(axis=2))
+    assert 0.8 < found.valid.mean() < 0.95
