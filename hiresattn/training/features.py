@@ -4,9 +4,9 @@ import copy
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +15,18 @@ from torch import Tensor, nn
 from hiresattn.card import CARD, Domain
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
-from hiresattn.datasets.cases import cases_of, examples_of
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import Features, find_features, read_features
-from hiresattn.errors import CheckpointError, ConfigError, DomainError, HiresattnError
+from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.encoders import load_encoder
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.traversal import Rows
+from hiresattn.training.bags import Bag, Standard, common_facts, read_bags
 from hiresattn.training.estimators import correctness, row_cross_entropy
 from hiresattn.training.log import EpochRecord, write_metrics
 from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
 from hiresattn.training.options import TrainOptions, model_config
-from hiresattn.training.samples import Sample, label_index
+from hiresattn.training.samples import Sample
 from hiresattn.training.setup import class_counts, split_examples, warn_of_training_set
 from hiresattn.training.state import check_folder
 
@@ -35,48 +34,6 @@ from hiresattn.training.state import check_folder
 MOST_REGIONS = 4096
 #: Seconds between writes of the model and the metrics.
 WRITTEN_EVERY = 10.0
-
-
-@dataclass(frozen=True, eq=False)
-class _Bag:
-    """The features of one case, and its label."""
-
-    vectors: Tensor
-    """float16 ``[n d]``."""
-    label: Any
-
-
-class _Standard(NamedTuple):
-    """Features less their mean, over their standard deviation: a head learns from them whatever an encoder's scale."""
-
-    mean: Tensor
-    spread: Tensor
-
-    @classmethod
-    def of(cls, bags: Sequence[_Bag]) -> "_Standard":
-        """That of the training images' features, each image counting alike."""
-        means = torch.stack([bag.vectors.float().mean(0) for bag in bags])
-        squares = torch.stack([bag.vectors.float().square().mean(0) for bag in bags])
-        mean = means.mean(0)
-        spread = (squares.mean(0) - mean.square()).clamp(min=0).sqrt()
-        return cls(mean, torch.where(spread > 1e-6 * spread.amax().clamp(min=1e-30), spread, 1))
-
-    def __call__(self, vectors: Tensor) -> Tensor:
-        """Standardised vectors, float16."""
-        return ((vectors.float() - self.mean) / self.spread).half()
-
-    def folded(self, net: GlimpseNet) -> GlimpseNet:
-        """A network trained on standardised features, changed into one of features as the encoder gives them.
-
-        All that sees them first is linear, so that this is exact.
-        """
-        aggregator: Any = net.aggregator
-        with torch.no_grad():
-            for layer in (net.classifier, *(getattr(aggregator, name, None) for name in ("content", "gate"))):
-                if isinstance(layer, nn.Linear):
-                    layer.weight.div_(self.spread)
-                    layer.bias.sub_(layer.weight @ self.mean)
-        return net
 
 
 def fit_features(
@@ -116,11 +73,11 @@ def fit_features(
     train, held_out, options = split_examples(examples, options)
     warn_of_training_set(train, options, on_message)
     classes = tuple(sorted(class_counts(train)))
-    bags, of_each = _bags(train, classes, options, on_message)
-    val, of_val = _bags(held_out, classes, options, on_message)
+    bags, of_each = read_bags(train, classes, options, on_message)
+    val, of_val = read_bags(held_out, classes, options, on_message)
     if not bags:
         raise ConfigError(f"{options.features}: none of the training images has features there")
-    facts = _common([*of_each, *of_val])
+    facts = common_facts([*of_each, *of_val])
     torch.manual_seed(options.seed)
     model = _model(classes, facts, options, folder)
     net = model.net
@@ -130,7 +87,7 @@ def fit_features(
             f"{options.features}: the features are {found} numbers each, and the encoder {model.config.encoder} gives "
             f"{width}; name the one that computed them with encoder"
         )
-    scale = _Standard.of(bags)
+    scale = Standard.of(bags)
     bags, val = ([replace(bag, vectors=scale(bag.vectors)) for bag in part] for part in (bags, val))
     optimizer = optimizer_of(net, options)
     weights = class_weights([_sample(bag) for bag in bags], len(classes), options)
@@ -169,7 +126,7 @@ def fit_features(
 def _epoch(
     net: GlimpseNet,
     optimizer: torch.optim.Optimizer,
-    bags: Sequence[_Bag],
+    bags: Sequence[Bag],
     weights: Tensor | None,
     options: TrainOptions,
     epoch: int,
@@ -211,59 +168,6 @@ def _training(record: EpochRecord, facts: dict[str, Any], options: TrainOptions)
         "features": {name: facts.get(name) for name in ("encoder", "encoder_sha256", "asked", "side")},
         "options": asdict(replace(options, device="auto", name=None)),
     }
-
-
-def _bags(
-    examples: Sequence[Example],
-    classes: Sequence[str],
-    options: TrainOptions,
-    on_message: Callable[[str], None],
-) -> tuple[list[_Bag], list[dict[str, Any]]]:
-    """The features of cases, in memory, and what is known of each image."""
-    index = {name: number for number, name in enumerate(classes)}
-    bags, facts = [], []
-    for item in examples if options.per_source else cases_of(examples):
-        own = []
-        for example in examples_of(item):
-            try:
-                path = find_features(str(options.features), str(example.source))
-                found = _within(read_features(path), example)
-                if not len(found.vectors):
-                    raise DomainError(f"{path}: no region has features, so there is nothing to learn from")
-            except HiresattnError as error:
-                if options.on_error == "raise":
-                    raise
-                on_message(f"Skipped: {error}")
-                continue
-            own.append(found.vectors)
-            facts.append({**found.facts, "path": str(path)})
-        if own:
-            label = label_index(examples_of(item)[0], index)
-            bags.append(_Bag(torch.from_numpy(np.concatenate(own)), label))
-    return bags, facts
-
-
-def _within(found: Features, example: Example) -> Features:
-    """The features of an example's window: of the regions whose centre it holds."""
-    if example.region is None:
-        return found
-    y, x, height, width = example.region
-    centre = found.regions[:, :2] + found.regions[:, 2:] // 2 - [y, x]
-    inside = ((centre >= 0) & (centre < [height, width])).all(1)
-    return replace(found, vectors=found.vectors[inside], regions=found.regions[inside])
-
-
-def _common(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all features have in common; those of several encoders or scales don't go together."""
-    first = facts[0]
-    for name in ("encoder_sha256", "encoder", "asked", "size"):
-        for other in facts:
-            if other.get(name) != first.get(name):
-                raise ConfigError(
-                    f"{other['path']}: its features have {name} {other.get(name)!r}, those of {first['path']} "
-                    f"{first.get(name)!r}; extract all alike"
-                )
-    return first
 
 
 def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOptions, folder: Path) -> Model:
@@ -312,7 +216,7 @@ def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
     return replace(rule, bands=bands, low=low, high=high)
 
 
-def _predicted(net: GlimpseNet, bags: Sequence[_Bag], rng: np.random.Generator | None = None) -> Tensor:
+def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | None = None) -> Tensor:
     """Logits of images, pooled as in a traversal in which all regions are finest root regions."""
     parts = []
     for bag in bags:
@@ -332,15 +236,15 @@ def _predicted(net: GlimpseNet, bags: Sequence[_Bag], rng: np.random.Generator |
     return net.predict(table, len(parts))[0]
 
 
-def _labels(bags: Sequence[_Bag]) -> Tensor:
+def _labels(bags: Sequence[Bag]) -> Tensor:
     return torch.tensor([bag.label for bag in bags])
 
 
-def _sample(bag: _Bag) -> Sample:
+def _sample(bag: Bag) -> Sample:
     return Sample(Example(""), bag.label, (0, 0, 1, 1), 1, 1)
 
 
-def _accuracy(net: GlimpseNet, bags: Sequence[_Bag]) -> float | None:
+def _accuracy(net: GlimpseNet, bags: Sequence[Bag]) -> float | None:
     """Share of images that are classified rightly; None without any."""
     if not bags:
         return None
