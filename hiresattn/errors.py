@@ -21,6 +21,10 @@ class OpenError(HiresattnError, OSError):
     """A source exists but can't be opened as an image: unknown format, damaged header, truncated file."""
 
 
+class UnknownFormatError(OpenError):
+    """A source is of no format that a reader knows."""
+
+
 class NotFoundError(OpenError, FileNotFoundError):
     """A source does not exist."""
 

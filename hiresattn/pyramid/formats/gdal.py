@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from hiresattn.errors import NotFoundError, OpenError
+from hiresattn.errors import NotFoundError, OpenError, UnknownFormatError
 from hiresattn.files import PARTS, is_remote
 from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
@@ -110,9 +110,11 @@ class GdalFile:
             said = message.replace(self.source, "")  # a name may have any words and numbers
             if ("404" in said and self.remote) or "No such file" in said or "does not exist" in said:
                 raise NotFoundError(f"{self.source}: there is no such file ({message}); {CHECK}") from error
-            remedy = "convert it to a tiled GeoTIFF or OME-TIFF"
-            if self.remote and "supported file format" not in message:
-                remedy = CHECK
+            if "supported file format" in said:
+                raise UnknownFormatError(
+                    f"{self.source}: no raster that GDAL knows; convert it to a tiled GeoTIFF or OME-TIFF"
+                ) from error
+            remedy = CHECK if self.remote else "copy it anew, or convert it to a tiled GeoTIFF or OME-TIFF"
             raise OpenError(f"{self.source}: GDAL can't open it ({message}); {remedy}") from error
         self._quiet = raster.transform.is_identity
         return raster

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import OpenError, ReadError
+from hiresattn.errors import OpenError, ReadError, UnknownFormatError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.formats.quiet import quiet
@@ -170,7 +170,9 @@ def _opened(source: str) -> Any:
             return Image.open(source)
     except Image.DecompressionBombError as error:
         raise OpenError(f"{source}: {_TOO_BIG}") from error
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
+    except UnidentifiedImageError as error:
+        raise UnknownFormatError(f"{source}: no image that Pillow knows") from error
+    except (OSError, ValueError, SyntaxError) as error:
         raise OpenError(f"{source}: Pillow can't open it ({error})") from error
 
 

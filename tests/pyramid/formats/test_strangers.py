@@ -18,7 +18,7 @@ WMS = """<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/${z}</Serve
 <TileLevel>2</TileLevel></DataWindow><BandsCount>3</BandsCount></GDAL_WMS>"""
 
 
-@pytest.mark.parametrize(("text", "said"), [(RAW, "raw bands"), (WMS, "not recognized")])
+@pytest.mark.parametrize(("text", "said"), [(RAW, "raw bands"), (WMS, "no reader knows this file")])
 @pytest.mark.parametrize("name", ["a.vrt", "a.xml", "a.tif"])
 def test_descriptions_of_raw_bytes_or_of_servers_are_refused_whatever_their_suffix(
     tmp_path, text, said, name
