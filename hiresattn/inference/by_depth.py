@@ -52,7 +52,7 @@ def by_depth(
     Returns:
         The traversal of one image.
     """
-    facts, table, pool = engine.facts, GlimpseTable(), pool_for(engine.facts)
+    facts, table, pool = engine.facts, GlimpseTable(), pool_for(engine.facts, len(frames))
     none, zero = np.full(len(roots), -1), np.zeros(len(roots))
     front = _Front(roots, np.zeros((len(roots), 3), np.int64), none, none, zero.astype(np.float32), zero)
     depth = 0

@@ -51,7 +51,7 @@ def everywhere(
     if holds is not None:
         held = holds(regions)
         regions = regions[held] if held.any() else regions[:1]
-    table, pool = GlimpseTable(), pool_for(facts)
+    table, pool = GlimpseTable(), pool_for(facts, len(frames))
     for start in range(0, len(regions), MOST_AT_ONCE):
         part = regions[start : start + MOST_AT_ONCE]
         at = np.zeros(len(part), np.int64)

@@ -90,7 +90,7 @@ class ImageSearch:
         self._all_roots = roots
         self._root_count = len(roots)
         self._started, self._bytes_read, self._holds = started, bytes_read, holds
-        self._table, self._pool = GlimpseTable(), pool_for(facts)
+        self._table, self._pool = GlimpseTable(), pool_for(facts, len(self.frames))
         self._open_cells, self._visited = OpenCells(facts.grid.size), Visited(policy.max_overlap)
         self._opened: list[
             tuple[OpenRegion, float]

@@ -98,16 +98,18 @@ class WeightedMean(Pool):
 class EvidenceSum(Pool):
     """The sum over finest glimpses of prior x p(glimpse | class) / p(glimpse | background), as a logarithm.
 
-    As long as there is no finest glimpse, all count (see ``model.aggregators.pool_evidence``).
+    As long as there is no finest glimpse, all count (see ``model.aggregators.pool_evidence``). Of a case it is the mean
+    over its images: what decides may lie in any of them.
 
     Args:
         background: Index of the background class.
         prior_weight: What a glimpse's log prior is multiplied by.
+        images: Images of the case.
     """
 
-    def __init__(self, background: int, prior_weight: float) -> None:
+    def __init__(self, background: int, prior_weight: float, images: int) -> None:
         super().__init__()
-        self._background, self._prior_weight = background, prior_weight
+        self._background, self._prior_weight, self._log_images = background, prior_weight, math.log(images)
         self._any_finest = False
         self._sum: np.ndarray | float = -math.inf
 
@@ -136,13 +138,13 @@ class EvidenceSum(Pool):
         """Log of the evidence for each class over that for the background."""
         logits = logits.astype(np.float64)
         background = logits[..., self._background, None]
-        return np.asarray(logits - background + self._prior_weight * log_prior)
+        return np.asarray(logits - background + self._prior_weight * log_prior - self._log_images)
 
 
-def pool_for(facts: NetFacts) -> Pool:
-    """An empty pool, as the network pools."""
+def pool_for(facts: NetFacts, images: int) -> Pool:
+    """An empty pool for a case of so many images, as the network pools."""
     if facts.background is not None:
-        return EvidenceSum(facts.background, facts.prior_weight)
+        return EvidenceSum(facts.background, facts.prior_weight, images)
     return WeightedMean(scorer_head=facts.head == "scorer", pool_finest=facts.pool_finest)
 
 

@@ -198,12 +198,16 @@ class GlimpseNet(nn.Module):
         )
 
     def predict(
-        self, table: Rows, count: int, *, straight_through: bool = False
+        self, table: Rows, images: Sequence[int], *, straight_through: bool = False
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
-        """Pool the glimpses of ``count`` images and classify: logits per image, weight per glimpse.
+        """Pool the glimpses of cases and classify: logits per case, weight per glimpse.
 
-        Where evidence is pooled, ``straight_through`` lets the gradient reach the choices.
+        Args:
+            table: The glimpses; their ``image`` is the index of the case.
+            images: Images of each case. Evidence is the mean over them: what decides may lie in any.
+            straight_through: Whether the gradient reaches the choices, where evidence is pooled.
         """
+        count = len(images)
         image = torch.from_numpy(table.image).to(table.features.device)
         finest = torch.from_numpy(~expandable(table.region, self.finest)).to(image.device)
         if self.background is None or self.prior_weight is None:
@@ -214,8 +218,9 @@ class GlimpseNet(nn.Module):
                 return log_mean_prob(table.class_log_prob[rows], weights, image[rows], count), spread
             return self.classifier(pooled), spread
         prior = log_priors(table) if straight_through else log_priors(table).detach()
+        share = torch.tensor(images, dtype=prior.dtype, device=prior.device).log()[image]
         logits = self.classifier(table.features)
-        return pool_evidence(logits, image, finest, count, self.background, self.prior_weight * prior)
+        return pool_evidence(logits, image, finest, count, self.background, self.prior_weight * prior - share)
 
     def forward(
         self,
@@ -267,12 +272,13 @@ class GlimpseNet(nn.Module):
             step = Division(self.grid, self.finest, select, k[min(depth, len(k) - 1)])
             frontier = frontier.divided(found, step, first_row=visited)
             visited += len(image)
-        return self.record(steps, len(roots), tuple(scored), straight_through=straight_through)
+        images = [len(np.reshape(frame, (-1, 4))) for frame in frames]
+        return self.record(steps, images, tuple(scored), straight_through=straight_through)
 
     def record(
         self,
         steps: Sequence[Rows],
-        count: int,
+        images: Sequence[int],
         scored: tuple[Scored, ...] = (),
         *,
         straight_through: bool = False,
@@ -281,7 +287,7 @@ class GlimpseNet(nn.Module):
 
         Args:
             steps: The glimpses of each pass, in order.
-            count: Number of images.
+            images: Images of each case.
             scored: The scorer's output of each pass.
             straight_through: Whether the prediction's gradient reaches the choices where evidence is pooled.
 
@@ -289,7 +295,7 @@ class GlimpseNet(nn.Module):
             The traversal.
         """
         table = joined(steps)
-        logits, weight = self.predict(table, count, straight_through=straight_through)
+        logits, weight = self.predict(table, images, straight_through=straight_through)
         columns = table._asdict() | {"coverage": table.coverage.detach().cpu().numpy()}
         del columns["class_log_prob"]
         return Traversal(

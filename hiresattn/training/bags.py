@@ -24,6 +24,8 @@ class Bag:
     vectors: Tensor
     """float16 ``[n d]``."""
     label: Any
+    images: int
+    """That they are of."""
 
 
 class Standard(NamedTuple):
@@ -85,7 +87,7 @@ def read_bags(
             facts.append({**found.facts, "path": str(path)})
         if own:
             label = label_index(examples_of(item)[0], index)
-            bags.append(Bag(torch.from_numpy(np.concatenate(own)), label))
+            bags.append(Bag(torch.from_numpy(np.concatenate(own)), label, len(own)))
     return bags, facts
 
 

@@ -233,7 +233,7 @@ def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | 
         image, np.zeros(count, np.int64), nowhere, nowhere, region, zeros, zeros, zeros, zeros[:, None],
         features, zeros[:, None][:, :0],
     )  # fmt: skip
-    return net.predict(table, len(parts))[0]
+    return net.predict(table, [bag.images for bag in bags])[0]
 
 
 def _labels(bags: Sequence[Bag]) -> Tensor:

@@ -110,6 +110,23 @@ def test_the_answer_of_a_case_is_pooled_over_its_images(model, files):
     assert pooled[1] - pooled[0] == pytest.approx((gap * by_source).sum(), abs=1e-5)
 
 
+@pytest.mark.parametrize("policy", ["lowres", "top-k", "exhaustive"])
+def test_the_evidence_of_a_case_is_the_mean_over_its_images(files, policy):
+    torch.manual_seed(1)
+    rule = InputConfig(bands=(0,), low=(0.0,), high=(255.0,), dtype="uint8")
+    config = ModelConfig(classes=("none", "a", "b"), background="none", input=rule)
+    model = Model(build_model(config).eval(), config, "test", "abc", Domain())
+    options = {"policy": policy, **ONE}
+    ratios = []
+    for record in [
+        *(classify(path, model, **options) for path in files),
+        classify(Case("P1", files), model, **options),
+    ]:
+        none, *others = record.scores.values()
+        ratios.append(np.array(others) / none)
+    assert np.allclose(ratios[-1], np.mean(ratios[:-1], axis=0), rtol=1e-4)
+
+
 @pytest.mark.parametrize("policy", ["best-first", "random", "top-k", "exhaustive"])
 def test_every_policy_looks_at_all_images_of_a_case(model, files, policy):
     found = classify(Case("P1", files), model, policy=policy, budget=12, **ONE)

@@ -190,6 +190,9 @@ def test_with_a_background_the_finest_glimpses_give_the_prediction():
     assert found.logits[0, 1] == 0
     assert found.weight[0] == 0
     assert found.weight.sum().item() == pytest.approx(1)
+    elsewhere = frames[0] + np.array([0, 10_000, 0, 0])
+    of_two = net(_fetch, roots, [np.stack([frames[0], elsewhere])], select=TopK(), k=(3,))
+    assert torch.allclose(of_two.logits[0, ::2], expected[::2] - np.log(2), atol=1e-5)
     with pytest.raises(ConfigError, match="none of the classes"):
         build_model(ModelConfig(classes=("a", "b"), input=rule, background="bb"))
 
