@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.datasets.example import SPLITS, Example
+from hiresattn.datasets.outlines import rectangles
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.datasets.splits import drawn_splits, rarest_labels
 from hiresattn.datasets.write import write_manifest
@@ -86,7 +87,8 @@ def manifest_of_polygons(
 ) -> PolygonManifest:
     """Make a manifest of scenes and of polygons that say what lies where.
 
-    Each polygon is the rectangle of px around it, on every scene that it lies on, whatever its CRS. What is closer
+    Each polygon is the rectangle of px around it (with ``boxes`` as many as follow its outline), on every scene that it
+    lies on, whatever its CRS. What is closer
     together than ``distance`` is one group, so that no place is trained and tested on.
 
     Args:
@@ -114,7 +116,7 @@ def manifest_of_polygons(
     areas, classes, left_out = _labelled(polygons, chosen.class_column)
     sources = [one for one in sources_of(str(scenes)) if isinstance(one, str | Unusable)]
     windows = []
-    for one in windows_of(sources, areas):
+    for one in windows_of(sources, areas, clip=chosen.boxes):
         if isinstance(one, Unusable):
             left_out.append(one.error)
         else:
@@ -228,19 +230,37 @@ def _split(windows: Sequence[Example], groups: Sequence[int], options: PolygonOp
 
 
 def _boxed(examples: Sequence[Example]) -> list[Example]:
-    """A row per scene, with the windows on it as boxes."""
+    """A row per scene, with what lies on it as boxes along the outlines."""
     scenes: Mapping[str, list[Example]] = defaultdict(list)
     for one in examples:
         scenes[str(one.source)].append(one)
     shown = {name: [*dict.fromkeys(str(one.label) for one in own)] for name, own in scenes.items()}
     several = any(len(labels) > 1 for labels in shown.values())
-    return [
-        replace(
-            own[0],
-            region=None,
-            label=tuple(shown[name]) if several else shown[name][0],
-            boxes=tuple(one.region for one in own if one.region is not None),
-            box_labels=tuple(str(one.label) for one in own),
+    rows = []
+    for name, own in scenes.items():
+        boxes = [(box, str(one.label)) for one in own for box in _along(one)]
+        rows.append(
+            replace(
+                own[0],
+                region=None,
+                outline=None,
+                label=tuple(shown[name]) if several else shown[name][0],
+                boxes=tuple(box for box, _ in boxes),
+                box_labels=tuple(label for _, label in boxes),
+            )
         )
-        for name, own in scenes.items()
-    ]
+    return rows
+
+
+def _along(window: Example) -> list[tuple[int, int, int, int]]:
+    """The boxes along an outline, within its window."""
+    assert window.region is not None  # noqa: S101 - windows have one
+    top, left, height, width = window.region
+    found = []
+    for polygon in window.outline or ():
+        for y, x, rows, columns in rectangles(tuple(tuple((x, y) for y, x in ring) for ring in polygon)):
+            start = max(y, top), max(x, left)
+            end = min(y + rows, top + height), min(x + columns, left + width)
+            if start[0] < end[0] and start[1] < end[1]:
+                found.append((*start, end[0] - start[0], end[1] - start[1]))
+    return found or [window.region]

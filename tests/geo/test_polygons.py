@@ -99,6 +99,19 @@ def test_polygons_are_boxes_of_their_scene(tmp_path, scenes):
     assert set(examples[0].label) == {"rye", "wheat"}
 
 
+def test_boxes_follow_the_outline_of_a_polygon(tmp_path, scenes):
+    x, y = 400_000 + 1000, 5_000_000 - 2000
+    corners = [(0, 0), (800, 0), (800, -200), (200, -200), (200, -800), (0, -800)]
+    bent = shapely.Polygon([(x + right, y + up) for right, up in corners])
+    frame = geopandas.GeoDataFrame({"use": ["rye"]}, geometry=[bent], crs=CRS)
+    frame.to_file(tmp_path / "labels.gpkg")
+    how = {"class_column": "use", "boxes": True, "val": 0, "test": 0}
+    manifest_of_polygons(scenes, tmp_path / "labels.gpkg", tmp_path / "manifest.csv", **how)
+    (example,) = hiresattn.read_manifest(tmp_path / "manifest.csv")
+    assert example.boxes == ((200, 100, 20, 80), (220, 100, 60, 20))
+    assert example.box_labels == ("rye", "rye")
+
+
 def test_a_polygon_on_two_scenes_is_in_one_split(tmp_path):
     folder = tmp_path / "dates"
     folder.mkdir()
