@@ -45,6 +45,13 @@ class Processes:
         self._all_reduce(total)
         return total.tolist()
 
+    def summed(self, values: Tensor) -> Tensor:
+        """A tensor that all processes have, of one shape, added up; without a gradient."""
+        total = values.detach().clone()
+        if self.world_size > 1:
+            self._all_reduce(total)
+        return total
+
     def sum_named(self, values: Mapping[_K, float]) -> dict[_K, float]:
         """The values of all processes, added up by name; a process need not have every name."""
         total: dict[_K, float] = {}

@@ -29,6 +29,7 @@ from hiresattn.training.optim import set_learning_rate, step
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 from hiresattn.training.state import State
+from hiresattn.training.sync_norms import SyncNorms
 from hiresattn.training.targets import TargetSelector
 
 #: Share of batches that come from earlier stages of the curriculum.
@@ -52,6 +53,8 @@ class Run:
     class_weights: Tensor | None
     state: State
     memory: AttentionMemory
+    norms: SyncNorms | None = None
+    """What makes batch norms see all processes' crops; None = each sees its own."""
 
 
 @dataclass
@@ -102,8 +105,9 @@ def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
             upcoming=processes.shard(run.curriculum.upcoming(state.stage, state.drawn)),
         )
         loss = None if found is None else found[2]
+        extra = None if run.norms is None else run.norms.finish(None if found is None else found[1])
         total, read, parts = step(
-            run.net, run.optimizer, loss, options, state, processes=processes, part=part
+            run.net, run.optimizer, loss, options, state, processes=processes, part=part, extra=extra
         )
         totals.skipped += len(drawn) - read
         done += len(drawn)
@@ -184,7 +188,11 @@ def _forward(
     """What is done with a batch before the step."""
 
     def forward(batch: Batch) -> tuple[Batch, Traversal, BatchLoss]:
-        traversal = traverse(run.net, batch, TargetSelector(select, batch.sure_boxes, rng), k, run.options)
+        choose = TargetSelector(select, batch.sure_boxes, rng)
+        if run.norms is None:
+            traversal = traverse(run.net, batch, choose, k, run.options)
+        else:
+            traversal = run.norms.traversed(batch, lambda met: traverse(run.net, met, choose, k, run.options))
         loss = batch_loss(
             run.net,
             batch,

@@ -52,6 +52,7 @@ from hiresattn.training.state import (
     load_state,
     save_state,
 )
+from hiresattn.training.sync_norms import sync_norms
 
 
 def _ignore(_: Any) -> None:
@@ -193,6 +194,7 @@ def _fit(
             class_weights=class_weights(samples, len(config.classes), options),
             state=state,
             memory=memory,
+            norms=sync_norms(processes, net, options, size=config.input.size, bands=len(config.input.bands)),
         )
         while state.epoch < options.epochs:
             record = run_epoch(run, progress)

@@ -106,6 +106,7 @@ def step(
     *,
     processes: Processes,
     part: int = 0,
+    extra: Tensor | None = None,
 ) -> Step:
     """One backward pass, in all processes together; the weights stay as they were if the loss is not finite.
 
@@ -120,6 +121,7 @@ def step(
         state: Its baseline is updated.
         processes: All of this run.
         part: Which batch of a step's ``options.accumulate`` it is; the weights are updated after the last.
+        extra: A further part of this process's loss; also where it has no image.
     """
     own = {"": (0.0,)} if loss is None else loss.sums | {"": (float(loss.images),)}
     sums = processes.sum_all(own)
@@ -137,6 +139,8 @@ def step(
     if math.isfinite(total):
         if part == 0:
             optimizer.zero_grad()
+        if extra is not None:
+            share = extra if share is None else share + extra
         if share is not None and share.requires_grad:
             (share / options.accumulate).backward()  # type: ignore[no-untyped-call]
         if part == options.accumulate - 1:

@@ -212,6 +212,8 @@ class TrainOptions:
     """Images per batch; more where an image is one glimpse, fewer where it has many root regions."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one step."""
+    sync_batch_norms: bool = False
+    """Let batch norms see the crops of all processes, in place of their own process's."""
     optimizer: str = "adamw"
     """``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
     lr: float = 2e-3

@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 
 from hiresattn.errors import ConfigError
 from hiresattn.training.distributed import Processes, join_processes
+from hiresattn.training.options import TrainOptions
+from hiresattn.training.sync_norms import sync_norms
 
 ROOT = Path(__file__).parents[2]
 #: One step of two processes, or of one, on the same images: gradients, what the weights became, and the rest.
@@ -36,6 +38,7 @@ from hiresattn.training.state import State
 from hiresattn.training.losses import batch_loss, traverse
 from hiresattn.training.optim import optimizer_of, step
 from hiresattn.training.distributed import join_processes
+from hiresattn.training.sync_norms import sync_norms
 from safetensors.torch import save_file
 
 torch.set_num_threads(1)
@@ -62,26 +65,36 @@ cases["reinforce uneven"] = (replace(quiet, estimator="reinforce"), images(64, 1
 cases["siblings"] = (replace(quiet, estimator="reinforce-loo", k=(1,)), images(64, 16, 64, 64, 32))
 for scorer in ("mask", "evidence", "saol", "ltpa", "oaa"):
     cases[scorer] = (replace(quiet, scorer=scorer, cutmix=0.4 * (scorer == "saol")), boxed(some))
+cases["norms"] = (replace(quiet, encoder="small-bn", sync_batch_norms=True), boxed(some))
+cases["norms few"] = (cases["norms"][0], images(32))
 cases["few"] = (TrainOptions(threads=0), images(32))  # one process has no image at all
 out, said = {}, {}
 with join_processes("cpu") as processes:
     for name, (options, examples) in cases.items():
         torch.manual_seed(7 + processes.rank)  # the second process begins with other weights, and takes the first's
-        net = build_model(replace(config, scorer=options.scorer)).train()
+        net = build_model(replace(config, scorer=options.scorer, encoder=options.encoder)).train()
         processes.broadcast_weights(net)
         loader = Loader(rule, config.grid, threads=0)
         samples, state, optimizer = loader.measure(examples, "ab"), State(), optimizer_of(net, options)
         for part in range(options.accumulate):
             k = options.k if name == "siblings" else (2,)
-            work = lambda batch: batch_loss(
-                net, batch, traverse(net, batch, TopK(), k, options), options, baseline=state.baseline, progress=0.9
-            )
+            norms = sync_norms(processes, net, options, size=16, bands=1)
+            look = lambda batch: traverse(net, batch, TopK(), k, options)
+
+            def work(batch):
+                seen = norms.traversed(batch, look) if norms else look(batch)
+                return seen, batch_loss(net, batch, seen, options, baseline=state.baseline, progress=0.9)
+
             augmentations = draw_augmentations(samples, 1, options, np.random.default_rng(1))
             if name == "saol":  # pasted into images of one process only
                 assert {i % 2 for i, one in enumerate(augmentations) if one.cutmix is not None} == {0}
-            own, _ = loader.process(processes.shard(samples), work, processes.shard(augmentations))
-            loss, count, parts = step(net, optimizer, own, options, state, processes=processes, part=part)
-        for key, buffer in net.scorer.named_buffers():
+            found, _ = loader.process(processes.shard(samples), work, processes.shard(augmentations))
+            seen, own = found or (None, None)
+            extra = norms.finish(seen) if norms else None
+            loss, count, parts = step(
+                net, optimizer, own, options, state, processes=processes, part=part, extra=extra
+            )
+        for key, buffer in net.named_buffers() if options.sync_batch_norms else net.scorer.named_buffers():
             out[f"{name}.moved.{key}"] = buffer.clone()
         for key, weight in net.named_parameters():
             out[f"{name}.moved.{key}"] = weight.detach().clone()
@@ -142,7 +155,7 @@ def steps(tmp_path_factory):
 
 
 JOINT = ["straight-through", "reinforce", "reinforce-loo", "accumulate", "few", "boxes", "reinforce uneven", "siblings",
-         "mask", "evidence", "saol", "ltpa", "oaa"]  # fmt: skip
+         "mask", "evidence", "saol", "ltpa", "oaa", "norms", "norms few"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", JOINT)
@@ -158,6 +171,8 @@ def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(steps, nam
     assert max(float(one[key].abs().max()) for key in keys) > 1e-2
     for key in (key for key in one if key.startswith(f"{name}.moved.")):
         assert torch.equal(first[key], second[key])
+        if "running_" in key:
+            assert torch.allclose(one[key], first[key], atol=1e-5), key
     for _, found in steps[1:]:
         assert found[name] == pytest.approx(said[name], abs=1e-5)
         assert found[f"{name} parts"] == pytest.approx(said[f"{name} parts"], abs=1e-5)
@@ -169,7 +184,7 @@ def test_two_processes_have_the_gradients_of_one_with_the_joint_batch(steps, nam
         "oaa": "hybrid",
     }
     assert said[f"{name} parts"].get(wanted.get(name, ""), 1) > 0
-    assert said[name][1] == (1 if name == "few" else 5)
+    assert said[name][1] == (1 if "few" in name else 5)
 
 
 def test_looks_that_end_at_different_depths_hold_nobody_up(steps):
@@ -186,6 +201,13 @@ def test_what_is_summed_or_averaged_is_of_all_processes(steps):
         assert said["sum"] == [2.0, 1.0]
         assert list(said["named"].items()) == [("both", 3.0), ("of 0", 3.0), ("of 1", 3.0)]
         assert said["norm"] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("bad", [{"coarse_encoder": True}, {"on_error": "skip"}])
+def test_batch_norms_of_all_processes_need_equal_passes(bad):
+    options = TrainOptions(sync_batch_norms=True, **bad)
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        sync_norms(Processes(torch.device("cpu")), None, options, size=16, bands=1)
 
 
 def test_without_torchrun_there_is_one_process(monkeypatch):
