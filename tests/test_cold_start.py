@@ -1,5 +1,6 @@
 """What a run doesn't need is not imported: by what is loaded, not by how long it takes."""
 
+import shutil
 import subprocess
 import sys
 
@@ -49,3 +50,21 @@ def test_a_model_with_a_built_in_encoder_loads_no_other_encoders(image):
     found = loaded_by("classify", image, "-m", DEMO, "--engine", "torch", "--policy", "lowres")
     assert "torch" in found
     assert found & {"torchvision", "timm", "jaxtyping", "dask", "huggingface_hub"} == set()
+
+
+def test_onnx_on_a_small_image_loads_no_torch_and_no_compiler(image, tmp_path):
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    model = tmp_path / "model"
+    shutil.copytree(DEMO, model)
+    export = [
+        sys.executable,
+        "-c",
+        CODE,
+        "export-model",
+        str(model),
+    ]  # apart: torch's tracer and checked shapes
+    subprocess.run(export, check=True, capture_output=True)  # noqa: S603 - this interpreter
+    found = loaded_by("classify", image, "-m", model, "--engine", "onnx")
+    assert "onnxruntime" in found
+    assert found & HEAVY == set()

@@ -5,6 +5,7 @@ from typing import Protocol
 
 import numpy as np
 
+from hiresattn.config import ModelConfig
 from hiresattn.geometry import Grid
 from hiresattn.shapes import Float, Float32, Int64
 
@@ -84,3 +85,11 @@ class Engine(Protocol):
             paths: Row, column and depth of the cells that led there (``geometry.child_paths``).
             appearance: Whether the cells' appearance is wanted.
         """
+
+
+def threads_for(config: ModelConfig, asked: int | None) -> int | None:
+    """Threads that compute on the CPU: as asked for, else what the encoder is fastest with; None = as many as cores.
+
+    A built-in encoder's pass takes a millisecond or two: less than threads take to meet, where other programs run.
+    """
+    return 1 if asked is None and config.encoder.startswith("small") else asked

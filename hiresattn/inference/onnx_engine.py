@@ -12,7 +12,7 @@ from hiresattn.card import COARSE_NETWORK, NETWORK, PROBE, Card, local_files, sh
 from hiresattn.config import ModelConfig
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError, reason
 from hiresattn.geometry import cell_regions, expandable, locations
-from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.inference.engine import NetFacts, Outputs, threads_for
 from hiresattn.option_types import did_you_mean
 
 #: Largest difference from torch that is put down to rounding: absolute, or as a share of the value.
@@ -33,7 +33,7 @@ class OnnxEngine:
         card: Of the model; it names the network.
         device: ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
         provider: Name of an execution provider of ONNX Runtime, such as ``openvino``, in place of the device's.
-        threads: That compute; None = ONNX Runtime's own choice.
+        threads: That compute; None = chosen by the encoder.
 
     Raises:
         ConfigError: If there is no such provider here.
@@ -55,6 +55,7 @@ class OnnxEngine:
             "cpu" if providers[0] in ("CPUExecutionProvider", "OpenVINOExecutionProvider") else "gpu"
         )
         self._by_path = bool(facts["by_path"])
+        threads = threads_for(card.config, threads)
         self._sessions = {
             name: _session(runtime, folder / name, facts["files"][name], providers, threads)
             for name in (NETWORK, COARSE_NETWORK)

@@ -1,6 +1,8 @@
 """The engine that runs a network with torch."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +11,7 @@ import torch
 from hiresattn.card import Card
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.errors import ConfigError
-from hiresattn.inference.engine import NetFacts, Outputs
+from hiresattn.inference.engine import NetFacts, Outputs, threads_for
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.model.aggregators import MeanPooling
 from hiresattn.model.device import pick_device
@@ -24,10 +26,12 @@ class TorchEngine:
 
     Args:
         net: In evaluation mode; its weights must not change while a search runs.
+        threads: That compute on the CPU; None = as torch is set.
     """
 
-    def __init__(self, net: GlimpseNet) -> None:
+    def __init__(self, net: GlimpseNet, threads: int | None = None) -> None:
         self.net = net
+        self._threads = threads
         self.facts = NetFacts(
             grid=net.grid,
             finest=net.finest,
@@ -52,6 +56,19 @@ class TorchEngine:
         appearance: bool = False,
     ) -> Outputs:
         """Encode and score crops; see ``Engine.look``."""
+        with _threads(self._threads):
+            return self._look(pixels, coverage, regions, frames, paths, appearance=appearance)
+
+    def _look(
+        self,
+        pixels: np.ndarray,
+        coverage: np.ndarray,
+        regions: np.ndarray,
+        frames: np.ndarray,
+        paths: np.ndarray,
+        *,
+        appearance: bool,
+    ) -> Outputs:
         net = self.net
         found = net.glimpse(Crops(pixels, coverage), regions, frames, paths)
         outputs = outputs_of(
@@ -70,6 +87,20 @@ class TorchEngine:
         return self.net.device.type
 
 
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Let torch compute with as many threads, and then as before; None = as it is set."""
+    before = torch.get_num_threads()
+    if count is None or count == before:
+        yield
+        return
+    torch.set_num_threads(max(count, 1))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def start_torch(model: Card, options: ClassifyOptions) -> tuple[Card, TorchEngine]:
     """A model, loaded where it is not, with another scorer where one is asked for; and an engine for it.
 
@@ -80,7 +111,7 @@ def start_torch(model: Card, options: ClassifyOptions) -> tuple[Card, TorchEngin
     device = pick_device(options.device)
     loaded = model if isinstance(model, Model) else load_model(model.path)
     loaded = with_scorer(loaded, options.scorer, options.seed)
-    return loaded, TorchEngine(ready_net(loaded.net, device))
+    return loaded, TorchEngine(ready_net(loaded.net, device), threads_for(loaded.config, options.threads))
 
 
 def ready_net(net: GlimpseNet, device: torch.device) -> GlimpseNet:

@@ -5,10 +5,11 @@ px that were not measured don't count.
 """
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
-from hiresattn.pyramid.kernel import kernel
+from hiresattn.pyramid.kernel import kernel_or
 
 #: Overlaps up to this many source px are rounding noise.
 NOISE = 1e-6
@@ -64,7 +65,58 @@ def computable(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if dtype == np.float16 else dtype.newbyteorder("=")
 
 
-@kernel
+def _accumulate_numpy(
+    data: np.ndarray,
+    valid: np.ndarray,
+    tile_y: int,
+    tile_x: int,
+    rows: np.ndarray,
+    columns: np.ndarray,
+    total: np.ndarray,
+    weight: np.ndarray,
+) -> None:
+    """As ``accumulate``: the same sums in the same order."""
+    height, width, channels = data.shape
+    left, right = (
+        max(math.floor(columns[0] - tile_x), 0),
+        min(math.ceil(columns[-1] - tile_x), width),
+    )
+    if right <= left:
+        return
+    part = data[:, left:right]
+    known = valid[:, left:right] if valid.size else None
+    summed = np.zeros((len(rows) - 1, right - left, channels))
+    covered = np.zeros(summed.shape[:2])
+    for at, share in _pieces(rows - tile_y, height):
+        here = at >= 0
+        lines, shares = part[at[here]], share[here, None]
+        if known is not None:
+            lines = np.where(known[at[here]][:, :, None], lines, 0)
+            shares = shares * known[at[here]]
+        summed[here] += share[here, None, None] * lines.astype(np.float64)
+        covered[here] += shares
+    for at, share in _pieces(columns - tile_x, width):
+        here = at >= 0
+        weight[:, here] += share[here] * covered[:, at[here] - left]
+        total[:, here] += share[here, None] * summed[:, at[here] - left]
+
+
+def _pieces(edges: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Where intervals of a grid and px of a tile meet: of each interval its first px, then its second, and so on.
+
+    Yields the px, int ``[m]`` (-1 = no more), and the lengths, float64 ``[m]``.
+    """
+    first, last = np.maximum(edges[:-1], 0.0), np.minimum(edges[1:], float(size))
+    start = first.astype(np.int64)
+    start += (
+        np.minimum(last, start + 1.0) - np.maximum(first, start) <= NOISE
+    )  # rounding noise: the next is the first
+    for at in start + np.arange(int(np.ceil(last - start).max(initial=0)))[:, None]:
+        share = np.minimum(last, at + 1.0) - np.maximum(first, at)
+        yield np.where((share > NOISE) & (at < size), at, -1), share
+
+
+@kernel_or(_accumulate_numpy)
 def accumulate(  # noqa: PLR0912 - one loop nest: numbers in, and all of the specification
     data: np.ndarray,
     valid: np.ndarray,

@@ -2,10 +2,11 @@
 
 import numpy as np
 
-from hiresattn.pyramid.kernel import kernel
+from hiresattn.pyramid.kernel import kernel_or
+from hiresattn.reading import plain
 
 
-@kernel
+@kernel_or(plain.finish)
 def finish(
     total: np.ndarray,
     weight: np.ndarray,
@@ -42,7 +43,7 @@ def finish(
                     pixels[channel, i, j] = 0
 
 
-@kernel
+@kernel_or(plain.copy_uint8)
 def copy_uint8(
     data: np.ndarray,
     tile_y: int,
@@ -89,7 +90,7 @@ def copy_uint8(
                 cover[x] = 1.0
 
 
-@kernel
+@kernel_or(plain.copy_planes)
 def copy_planes(
     data: np.ndarray,
     tile_y: int,
@@ -117,7 +118,7 @@ def copy_planes(
                 cover[x] = 1.0
 
 
-@kernel
+@kernel_or(plain.blank)
 def blank(
     valid: np.ndarray,
     tile_y: int,
@@ -144,7 +145,7 @@ def blank(
                         pixels[crop, channel, y, x] = 0.0
 
 
-@kernel
+@kernel_or(plain.copy_scaled)
 def copy_scaled(
     data: np.ndarray,
     valid: np.ndarray,

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
@@ -16,6 +17,7 @@ from hiresattn.card import NETWORK, PROBE, read_card
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError
+from hiresattn.inference.engine import threads_for
 from hiresattn.inference.onnx_engine import OnnxEngine, chosen_providers, difference
 from hiresattn.inference.onnx_export import export_onnx
 from hiresattn.inference.options import ClassifyOptions
@@ -240,3 +242,20 @@ def test_the_command_says_that_it_agrees(model, monkeypatch):
     done = CliRunner().invoke(cli, ["export-model", str(model), "--to", "onnx"])
     assert done.exit_code == 0, done.output
     assert done.stderr == f"{model}/model.onnx: agrees with PyTorch\n"
+
+
+def test_a_built_in_encoder_computes_in_one_thread_and_torchs_number_stays(exported, image, monkeypatch):
+    loaded, before, seen = load_model(exported), torch.get_num_threads(), set()
+    assert threads_for(loaded.config, 3) == 3
+    assert threads_for(replace(loaded.config, encoder="efficientnet_b0"), None) is None
+    monkeypatch.setattr(loaded.net.encoder, "forward", _watched(loaded.net.encoder.forward, seen))
+    torch.set_num_threads(2)
+    try:
+        classify(image, loaded, stop=None, budget=4, device="cpu")
+        assert (seen, torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _watched(forward, seen):
+    return lambda *given: seen.add(torch.get_num_threads()) or forward(*given)

@@ -30,16 +30,16 @@ def edges_of(window, size):
     return [start + edges * (side / size) for start, side in zip(window[:2], window[2:], strict=True)]
 
 
-def summed(data, window, size, valid=ALL, tile=(0, 0), run=accumulate):
+def summed(data, window, size, valid=ALL, tile=(0, 0), run=None):
     total, weight = np.zeros((size, size, data.shape[2])), np.zeros((size, size))
-    run(data, valid, *tile, *edges_of(window, size), total, weight)
+    (run or accumulate.machine_code)(data, valid, *tile, *edges_of(window, size), total, weight)
     return total, weight
 
 
 def finished(total, weight, area, low, high):
     size, _, channels = total.shape
     pixels, coverage = np.full((channels, size, size), 9, np.float32), np.full((size, size), 9, np.float32)
-    finish(total, weight, area, low, high, pixels, coverage)
+    finish.machine_code(total, weight, area, low, high, pixels, coverage)
     return pixels, coverage
 
 
@@ -63,6 +63,9 @@ def test_sums_equal_matrix_products_and_the_specification(window, size, channels
     spelled_out = summed(data, window, size, valid, run=accumulate.py_func)
     np.testing.assert_allclose(total, spelled_out[0], rtol=1e-12, atol=1e-9)
     np.testing.assert_allclose(weight, spelled_out[1], rtol=1e-12, atol=1e-15)
+    in_numpy = summed(data, window, size, valid, run=accumulate.numpy)
+    assert np.array_equal(total, in_numpy[0])
+    assert np.array_equal(weight, in_numpy[1])
 
 
 @given(windows(), st.integers(1, 9), st.integers(1, 23), st.integers(1, 23))
@@ -142,10 +145,11 @@ def test_finish_scales_and_leaves_zero_where_nothing_was_measured():
     expected = np.where(weight[..., None] > 0, 2 * (mean - low) / (high - low) - 1, 0).transpose(2, 0, 1)
     np.testing.assert_allclose(pixels, expected, rtol=1e-6)
     np.testing.assert_allclose(coverage, weight / 1.25, rtol=1e-6)
-    again = np.empty_like(pixels), np.empty_like(coverage)
-    finish.py_func(total, weight, 1.25, low, high, *again)
-    assert np.array_equal(again[0], pixels)
-    assert np.array_equal(again[1], coverage)
+    for run in (finish.py_func, finish.numpy):
+        again = np.empty_like(pixels), np.empty_like(coverage)
+        run(total, weight, 1.25, low, high, *again)
+        assert np.array_equal(again[0], pixels)
+        assert np.array_equal(again[1], coverage)
 
 
 @pytest.mark.parametrize("masked", [False, True])
@@ -159,18 +163,19 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
     table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
     fed = np.array([4, 0, 1, 2, 3])
     out = [np.full((6, 3, size, size), 7, np.float32), np.full((6, size, size), 7, np.float32)]
-    runs = [(copy_scaled, (low, high)), (copy_scaled.py_func, (low, high))]
+    kinds = ["machine_code", "py_func", "numpy"]
+    runs = [(getattr(copy_scaled, kind), (low, high), None) for kind in kinds]
     if dtype == "uint8":
-        runs += [(copy_uint8, (table,)), (copy_uint8.py_func, (table,))]
+        runs += [(getattr(copy_uint8, kind), (table,), getattr(blank, kind)) for kind in kinds]
     at = 100, 200, corners + np.array([100, 200]), fed
-    for run, scale in runs:
+    for run, scale, rub_out in runs:
         pixels, coverage = (part.copy() for part in out)
         if len(scale) == 2:
             run(data, valid, *at, *scale, pixels, coverage)
         else:
             run(data, *at, *scale, pixels, coverage)
             if masked:
-                blank(valid, *at, pixels, coverage)
+                rub_out(valid, *at, pixels, coverage)
         assert (pixels[5] == 7).all()
         assert (coverage[5] == 7).all()
         for crop in fed.tolist():
@@ -200,9 +205,11 @@ def test_bands_stored_as_planes_and_indices_give_the_same_crops():
         looked_up[band, index[:, :, 0]] = table[band, data[:, :, band]]
     found = []
     for run, tile, values in (
-        (copy_uint8, data, table),
-        (copy_planes, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
-        (copy_uint8, index, looked_up),
+        (copy_uint8.machine_code, data, table),
+        (copy_planes.machine_code, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
+        (copy_uint8.machine_code, index, looked_up),
+        (copy_uint8.numpy, index, looked_up),
+        (copy_planes.numpy, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
     ):
         pixels, coverage = np.full((3, 3, 16, 16), -9, np.float32), np.full((3, 16, 16), -9, np.float32)
         run(tile, 100, 200, corners, np.array([0, 1, 2]), values, pixels, coverage)
