@@ -139,11 +139,13 @@ def _table(facts: dict[str, Any]) -> Iterator[str]:
     if facts["bounds"]:
         y, x, height, width = facts["bounds"]
         yield f"  scanned    {width} x {height} px from column {x}, row {y}"
-    if facts["gcps"] or facts["rpcs"]:
-        found = ([counted(facts["gcps"], "ground control point")] if facts["gcps"] else []) + [
-            "RPCs"
-        ] * facts["rpcs"]
-        yield f"  not used   {' and '.join(found)}: warp the image first where positions matter"
+    points = counted(facts["gcps"], "ground control point")
+    placing = facts["gcps"] and not facts["transform"]
+    if placing:
+        yield f"  placed by  {points}"
+    unused = [points] * bool(facts["gcps"] and not placing) + ["RPCs"] * facts["rpcs"]
+    if unused:
+        yield f"  not used   {' and '.join(unused)}: warp the image first where positions matter"
     yield "  level      width x height      downsample      tile      tiles"
     count = 0
     for nth, level in enumerate(levels):

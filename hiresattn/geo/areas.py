@@ -174,7 +174,7 @@ def _windows(
     """The window of each area on a scene, and its outline where it is clipped to it; None = it isn't on it."""
     source = example.source
     with nullcontext(source) if isinstance(source, Pyramid) else open_pyramid(source) as image:
-        if image.crs is None or image.transform is None:
+        if image.place_crs is None:
             raise ConfigError(
                 f"{image.source}: it has no coordinate system, so that areas have no place on it; give a region in px"
             )
@@ -183,10 +183,10 @@ def _windows(
         if boxes:
             around = [_box(image, box, (y, x, height, width)) for box in boxes]
             return [None if window is None else (window, None) for window in around]
-        frame = corners([(y, x, height, width)], image.transform)
+        frame = corners([(y, x, height, width)], image.place)
         shapely = needed("shapely")
         try:
-            (scene,) = shapely.buffer(lon_lat_polygons(frame, image.crs), _WIDER, join_style="mitre")
+            (scene,) = shapely.buffer(lon_lat_polygons(frame, image.place_crs), _WIDER, join_style="mitre")
         except HiresattnError as error:
             raise ConfigError(f"{image.source}: {error}") from error
         return [
@@ -200,7 +200,7 @@ def _window(
     image: Pyramid, area: Area, scene: Any, within: tuple[int, int, int, int], *, clip: bool
 ) -> tuple[tuple[int, int, int, int], Outline | None] | None:
     """The px around what of an area lies on a scene (its polygon in degrees), and its outline."""
-    assert image.crs is not None  # noqa: S101 - it was asked before
+    assert image.place_crs is not None  # noqa: S101 - it was asked before
     shapely = needed("shapely")
     outline = _outline(image, shapely.intersection(scene, area.shape), LON_LAT)
     points = [np.array(ring) for rings in outline for ring in rings]
@@ -210,16 +210,16 @@ def _window(
     window = _around(low, high, within)
     if window is None or not clip:
         return None if window is None else (window, None)
-    if area.own is not None and crs_code(area.crs) == image.crs:  # as it was given, to the last digit
+    if area.own is not None and crs_code(area.crs) == image.place_crs:  # as it was given, to the last digit
         y, x, height, width = window
-        (frame,) = corners([(y - 1, x - 1, height + 2, width + 2)], image.transform)
-        outline = _outline(image, shapely.intersection(area.own, shapely.Polygon(frame)), image.crs)
+        (frame,) = corners([(y - 1, x - 1, height + 2, width + 2)], image.place)
+        outline = _outline(image, shapely.intersection(area.own, shapely.Polygon(frame)), image.place_crs)
     return window, outline
 
 
 def _outline(image: Pyramid, shape: Any, crs: str) -> Outline:
     """The polygons of a geometry in px of an image: rings of points (y, x)."""
-    assert image.crs is not None  # noqa: S101 - it was asked before
+    assert image.place_crs is not None  # noqa: S101 - it was asked before
     shapely, turn = needed("shapely"), _turn(image)
     found = []
     for one in shapely.get_parts(shapely.get_parts(shape)):
@@ -227,8 +227,10 @@ def _outline(image: Pyramid, shape: Any, crs: str) -> Outline:
             continue
         rings, shift = [], None
         for ring in (one.exterior, *one.interiors):
-            x, y = shapely.get_coordinates(ring if crs == image.crs else _finely(ring)).T
-            rows, columns = image.rowcol(*((x, y) if crs == image.crs else transformed(crs, image.crs, x, y)))
+            x, y = shapely.get_coordinates(ring if crs == image.place_crs else _finely(ring)).T
+            rows, columns = image.rowcol(
+                *((x, y) if crs == image.place_crs else transformed(crs, image.place_crs, x, y))
+            )
             if turn is not None:  # the scene's longitudes may go on beyond 180
                 shift = turn * np.rint((image.width / 2 - columns.mean()) / turn) if shift is None else shift
                 columns = columns + shift
@@ -262,9 +264,10 @@ def _turn(image: Pyramid) -> float | None:
     """Columns that 360 degrees have on an image in degrees, north up; None = it is no such image."""
     from rasterio.crs import CRS
 
-    assert image.transform is not None  # noqa: S101 - it was asked before
+    if image.transform is None:
+        return None
     a, b, _, d, _, _ = image.transform
-    return 360 / abs(a) if not b and not d and CRS.from_user_input(image.crs).is_geographic else None
+    return 360 / abs(a) if not b and not d and CRS.from_user_input(image.place_crs).is_geographic else None
 
 
 def _on_earth(shape: Any, crs: str) -> Any:

@@ -8,7 +8,9 @@ import numpy as np
 
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write
+from hiresattn.geo.outlines import place_of
 from hiresattn.inference.record import CaseSource, Record
+from hiresattn.pyramid.placed import ControlPoints
 from hiresattn.shapes import Float32
 
 #: Px of the raster that the finest region's side has at least, unless the raster had more than ``_LONGEST`` then.
@@ -51,8 +53,8 @@ def attention_raster(record: Record) -> tuple[Float32[np.ndarray, "h w"], int]:
 def write_attention(record: Record, path: str | os.PathLike[str]) -> None:
     """Write where a model looked as a cloud-optimised GeoTIFF on the scene's own grid; see ``attention_raster``.
 
-    One float32 band ``attention``, nodata NaN, in the scene's CRS; its px are whole level-0 px. Of an image without a
-    CRS it has none either. Tags name the source and the model.
+    One float32 band ``attention``, nodata NaN, in the scene's CRS; its px are whole level-0 px. Of an image that lies
+    by ground control points it has those; of an image without a CRS it has none either. Tags name source and model.
 
     Args:
         record: Of one image.
@@ -80,6 +82,8 @@ def write_attention(record: Record, path: str | os.PathLike[str]) -> None:
         corner = a * x + b * y + c, d * x + e * y + f
         place = {"transform": rasterio.Affine(a * step, b * step, corner[0], d * step, e * step, corner[1])}
         place |= {"crs": source.crs}
+    elif isinstance(points := place_of(source), ControlPoints):
+        place = {"gcps": points.moved(y, x, 1 / step).gdal(), "crs": points.crs}
     shape = {"height": values.shape[0], "width": values.shape[1], "count": 1, "dtype": "float32"}
     tags = {"SOURCE": source.source, "MODEL": record.model.get("name", ""), "VERSION": record.version}
     tags |= {"MODEL_SHA256": record.model.get("sha256", ""), "STEP": str(step)}

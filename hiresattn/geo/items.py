@@ -14,7 +14,7 @@ from hiresattn.geo.attention import write_attention
 from hiresattn.geo.extras import needed
 from hiresattn.geo.layers import frames
 from hiresattn.geo.mlm import identifier
-from hiresattn.geo.outlines import corners, lon_lat_polygons
+from hiresattn.geo.outlines import corners, lon_lat_polygons, place_of
 from hiresattn.inference.record import CaseSource, Record
 from hiresattn.report.names import unique_names
 
@@ -90,7 +90,7 @@ def _item(record: Record, name: str, model: str | None, acquired: str | None) ->
     """The item of a record of one source."""
     (source,) = record.sources
     taken = source.acquired or acquired
-    if source.crs is None or source.transform is None:
+    if source.crs is None or place_of(source) is None:
         raise ConfigError(
             f"{source.source}: it has no coordinate system, so that no item can say where it lies"
         )
@@ -99,7 +99,7 @@ def _item(record: Record, name: str, model: str | None, acquired: str | None) ->
             f"{source.source}: it doesn't say when it was taken, as items must; give the time, as 2020-01-31T10:00:00Z"
         )
     window = source.region or (0, 0, source.height or 0, source.width or 0)
-    (outline,) = lon_lat_polygons(corners([window], source.transform), source.crs)
+    (outline,) = lon_lat_polygons(corners([window], place_of(source)), source.crs)
     west, south, east, north = outline.bounds
     if (
         outline.geom_type == "MultiPolygon"
@@ -139,13 +139,15 @@ def _item(record: Record, name: str, model: str | None, acquired: str | None) ->
 def _projection(source: CaseSource, window: tuple[int, int, int, int]) -> dict[str, Any]:
     """Where the window lies, as the projection extension says it."""
     y, x, height, width = window
-    a, b, c, d, e, f = source.transform or (1, 0, 0, 0, 1, 0)
     crs = str(source.crs)
-    code = {"proj:code": crs} if ":" in crs and len(crs) < 40 else {"proj:code": None, "proj:wkt2": crs}
-    return code | {
-        "proj:shape": [height, width],
-        "proj:transform": [a, b, a * x + b * y + c, d, e, d * x + e * y + f],
-    }
+    code: dict[str, Any] = (
+        {"proj:code": crs} if ":" in crs and len(crs) < 40 else {"proj:code": None, "proj:wkt2": crs}
+    )
+    code["proj:shape"] = [height, width]
+    if source.transform is None:
+        return code
+    a, b, c, d, e, f = source.transform
+    return code | {"proj:transform": [a, b, a * x + b * y + c, d, e, d * x + e * y + f]}
 
 
 def _answer(record: Record, source: CaseSource, model: str | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from hiresattn.errors import HiresattnError
 from hiresattn.geo.extras import needed
-from hiresattn.geo.outlines import LON_LAT, corners, lon_lat_polygons, polygons
+from hiresattn.geo.outlines import LON_LAT, corners, lon_lat_polygons, place_of, polygons
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 
 _log = logging.getLogger(__name__)
@@ -101,8 +101,8 @@ def layers_of(records: Iterable[Record]) -> Layers:
 
 def _add(found: Layers, record: Record, source: CaseSource, regions: Sequence[VisitedRegion]) -> None:
     """The rows of one source of a record."""
-    placed = source.crs is not None and source.transform is not None
-    crs = source.crs if placed else None
+    place = place_of(source)
+    crs = None if place is None else source.crs
     window = source.region
     if window is None and source.height is not None and source.width is not None:
         window = (0, 0, source.height, source.width)
@@ -119,10 +119,9 @@ def _add(found: Layers, record: Record, source: CaseSource, regions: Sequence[Vi
         row = vars(region) | shared | {"region_id": region.id, "parent_id": region.parent}
         for name, column in found.regions.items():
             column.append(row[name])
-    transform = source.transform if placed else None
     boxes = [(region.y, region.x, region.height, region.width) for region in regions]
-    footprint = None if source.height is None else corners([window], transform)
-    found.places.append(_Place(source.source, crs, footprint, corners(boxes, transform)))
+    footprint = None if source.height is None else corners([window], place)
+    found.places.append(_Place(source.source, crs, footprint, corners(boxes, place)))
 
 
 def _scene(record: Record, source: CaseSource, window: tuple[int, int, int, int] | None) -> dict[str, Any]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from hiresattn.errors import HiresattnError
 from hiresattn.geo.extras import needed
-from hiresattn.pyramid.placed import crs_name, transformed
+from hiresattn.inference.record import CaseSource
+from hiresattn.pyramid.placed import ControlPoints, crs_name, transformed
 from hiresattn.shapes import Float64
 
 LON_LAT = "EPSG:4326"
@@ -17,19 +18,32 @@ _PARTS = (16, 256)
 _NEAR = 1e-6
 
 
-def corners(regions: Any, transform: tuple[float, ...] | list[float] | None) -> Float64[np.ndarray, "n 4 2"]:
+#: What places px: an affine transform, or ground control points; None = nothing does.
+Place = tuple[float, ...] | ControlPoints | None
+
+
+def place_of(source: CaseSource) -> Place:
+    """What places the px of an image of a record in its CRS."""
+    if source.crs is None or source.transform is not None:
+        return None if source.crs is None else source.transform
+    return ControlPoints(source.gcps, source.crs) if source.gcps else None
+
+
+def corners(regions: Any, place: Place) -> Float64[np.ndarray, "n 4 2"]:
     """The corners (x, y) of regions: top left, bottom left, bottom right, top right, as the image is stored.
 
     Args:
         regions: ``(y, x, height, width)`` each, level-0 px.
-        transform: Affine transform of px (column, row) to coordinates; None = px stay px.
+        place: What brings px to coordinates; None = px stay px.
     """
     y, x, height, width = np.asarray(regions, np.float64).reshape(-1, 4).T
     columns = np.stack([x, x, x + width, x + width], axis=1)
     rows = np.stack([y, y + height, y + height, y], axis=1)
-    if transform is None:
+    if place is None:
         return np.stack([columns, rows], axis=2)
-    a, b, c, d, e, f = transform
+    if isinstance(place, ControlPoints):
+        return np.stack(place.xy(rows, columns), axis=2)
+    a, b, c, d, e, f = place
     return np.stack([a * columns + b * rows + c, d * columns + e * rows + f], axis=2)
 
 

@@ -61,6 +61,8 @@ class CaseSource:
     """Coordinate reference system: an authority code such as ``EPSG:32618``, else WKT."""
     transform: tuple[float, float, float, float, float, float] | None = None
     """Affine transform (a, b, c, d, e, f) of level-0 px (column, row) to coordinates of the CRS."""
+    gcps: tuple[tuple[float, float, float, float], ...] | None = None
+    """Ground control points of an image without a transform: row, column (level-0 px), x, y (in its CRS)."""
     bounds: tuple[int, int, int, int] | None = None
     """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
     acquired: str | None = None

@@ -192,12 +192,14 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
     if pyramid is None:
         return facts
     image = stored_image(pyramid)
+    control = image.control
     return replace(
         facts,
         height=image.height,
         width=image.width,
-        crs=image.crs,
+        crs=image.crs if control is None else control.crs,
         transform=image.transform,
+        gcps=None if control is None else control.points,
         bounds=image.bounds,
         acquired=image.meta.acquired,
         fraction_read=0.0 if stats is None else stats.pixels / _stored_area(source),

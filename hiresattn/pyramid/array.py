@@ -152,4 +152,5 @@ def _stated(label: Labelled) -> dict[str, Any]:
         "scales": scales,
         "offsets": offsets,
         "gcps": grid.gcps,
+        "control": grid.control,
     }

@@ -14,7 +14,7 @@ from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, re
 from hiresattn.geometry import Level, check_region, extent
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.pixels import Pixels, measured, measured_by_band, missing
-from hiresattn.pyramid.placed import Placed
+from hiresattn.pyramid.placed import ControlPoints, Placed
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.ranges import RequestStats
@@ -56,7 +56,9 @@ class Metadata:
     bounds: tuple[int, int, int, int] | None = None
     """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
     gcps: int = 0
-    """How many ground control points the file has. They are not applied."""
+    """How many ground control points the file has."""
+    control: ControlPoints | None = None
+    """They themselves, where they say where an image without a transform lies."""
     rpcs: bool = False
     """Whether the file has rational polynomial coefficients of its sensor. They are not applied."""
     acquired: str | None = None

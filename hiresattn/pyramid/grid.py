@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.errors import OpenError
-from hiresattn.pyramid.placed import crs_code
+from hiresattn.pyramid.placed import ControlPoints, crs_code
 
 _Affine = tuple[float, float, float, float, float, float]
 
@@ -35,6 +35,10 @@ def spatial_dims(array: Any) -> tuple[Any, ...]:
 
 def _standard_name(array: Any, dim: Any) -> str:
     return str(array.coords[dim].attrs.get("standard_name", "")) if dim in array.coords else ""
+
+
+#: The transform of what lies in px.
+_PX: _Affine = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -104,14 +108,40 @@ class Grid:
     @property
     def gcps(self) -> int:
         """How many ground control points it has."""
+        return len(self._points)
+
+    @property
+    def control(self) -> ControlPoints | None:
+        """The ground control points that place an image without a transform."""
+        crs = self.crs if self._points and self.transform is None else None
+        _, _, x, _, _, y = self._spaced or _PX
+        return None if crs is None else ControlPoints(tuple(self._points), crs).moved(y, x, 1)
+
+    @cached_property
+    def _points(self) -> list[tuple[float, float, float, float]]:
+        """Ground control points as rioxarray keeps them: GeoJSON."""
         try:
-            return len(json.loads(self._grid_mapping["gcps"])["features"])
+            found = json.loads(self._grid_mapping["gcps"])["features"]
+            return [
+                (one["properties"]["row"], one["properties"]["col"], *one["geometry"]["coordinates"][:2])
+                for one in found
+            ]
         except (KeyError, TypeError, ValueError):
-            return 0
+            return []
 
     @property
     def transform(self) -> _Affine | None:
         """Affine transform of px (column, row) to coordinates; None = it has none, or its coordinates are uneven.
+
+        Of an image with ground control points coordinates may be px: no transform.
+        """
+        found = self._spaced
+        a, b, _, d, e, _ = found or _PX
+        return None if self._points and (a, b, d, e) == (1, 0, 0, 1) else found
+
+    @property
+    def _spaced(self) -> _Affine | None:
+        """Affine transform by coordinates, and by what is stated.
 
         Coordinates say where middles of px lie; those of stackstac, corners, unless it was told otherwise. Of an array
         without coordinates (rotated, say) the transform that is stated is taken as it is.

@@ -69,6 +69,8 @@ class Rescaled(Pyramid):
             a, b, c, d, e, f = transform
             transform = (a / ratio, b / ratio, c, d / ratio, e / ratio, f)
         meta = replace(image.meta, levels=levels, mpp=at, mpp_source=scale.source, transform=transform)
+        if meta.control is not None:
+            meta = replace(meta, control=meta.control.moved(0, 0, ratio))
         if image.bounds is not None:
             (bounds,) = _converted(np.array([image.bounds]), ratio, extent(levels)).tolist()
             meta = replace(meta, bounds=tuple(bounds))

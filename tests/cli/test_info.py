@@ -184,4 +184,4 @@ def test_what_a_file_states_of_its_bands_is_shown(run, tmp_path):
     assert (facts["bounds"], facts["gcps"], facts["rpcs"]) == (None, 4, False)
     shown = run("info", path).stdout
     assert "bands      B04, B08\n" in shown
-    assert "not used   4 ground control points" in shown
+    assert "placed by  4 ground control points\n" in shown

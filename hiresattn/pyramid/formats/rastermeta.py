@@ -10,7 +10,7 @@ from hiresattn.errors import OpenError
 from hiresattn.geometry import Level
 from hiresattn.pyramid.base import Metadata
 from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
-from hiresattn.pyramid.placed import crs_code
+from hiresattn.pyramid.placed import ControlPoints, crs_code
 
 
 def metadata(
@@ -67,8 +67,17 @@ def _fields(raster: Any, bands: list[int]) -> dict[str, Any]:
         "scales": scales if scaled else None,
         "offsets": offsets if scaled else None,
         "gcps": len(raster.gcps[0]),
+        "control": _control(raster),
         "rpcs": raster.rpcs is not None,
     }
+
+
+def _control(raster: Any) -> ControlPoints | None:
+    """The ground control points that place a raster without a transform."""
+    points, crs = raster.gcps
+    if not points or crs is None or not raster.transform.is_identity:
+        return None
+    return ControlPoints(tuple((p.row, p.col, p.x, p.y) for p in points), crs_code(crs))
 
 
 def _acquired(raster: Any) -> str | None:
