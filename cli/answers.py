@@ -1,14 +1,16 @@
 """Answers in words: a line for each case, on a terminal."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hiresattn.errors import counted
 from hiresattn.report.units import human_share
 from hiresattn_cli.output import one_line
-from hiresattn_cli.records import is_correct
+from hiresattn_cli.progress import Update
+from hiresattn_cli.records import Counts, is_correct
 
 if TYPE_CHECKING:
+    from hiresattn.inference.progress import SoFar
     from hiresattn.inference.record import Record
 
 #: Widest column of names and of answers, characters.
@@ -41,6 +43,20 @@ class Answers:
             columns += [counted(cost.glimpses, "look").rjust(_LOOKS)]
             columns += [f"{human_share(cost.fraction_read)} read".rjust(_SHARE)]
         return "  ".join([*columns, *flags(record)]).rstrip()
+
+
+def telling(update: Update, counts: Counts, total: int) -> "Callable[[SoFar], None] | None":
+    """What shows on a bar how far the case is that comes next; None where nobody sees it."""
+
+    def tell(so_far: "SoFar") -> None:
+        known = so_far.budget is not None
+        looks = f"{so_far.looks} of {so_far.budget} looks" if known else counted(so_far.looks, "look")
+        share = min(so_far.looks / so_far.budget, 1.0) if so_far.budget else 0.0
+        name = _shortened(one_line(so_far.case), _NAME)
+        done = f"{counts.done} of {total}; " if total > 1 else ""
+        update(counts.done + share, f"{done}{name}: {looks}, {human_share(so_far.fraction_read)} read")
+
+    return tell if update.shown else None
 
 
 def answer(record: "Record") -> str:

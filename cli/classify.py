@@ -2,20 +2,20 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options, workers
-from hiresattn_cli.answers import Answers
+from hiresattn_cli.answers import Answers, telling
 from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile, checked_output
 from hiresattn_cli.output import on_terminal
 from hiresattn_cli.pictures import complete, default_overlays, images_of, pictures_of, take
-from hiresattn_cli.progress import progress_bar
+from hiresattn_cli.progress import Update, progress_bar
 from hiresattn_cli.records import Counts, as_done, in_order, report
 from hiresattn_cli.results import extras_of, file_of
 from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
@@ -242,17 +242,18 @@ def classify(
         take(pictures, images_of(sources, file))
         if file is not None and len(left) < len(sources):
             complete(pictures, file.path)
+        counts = Counts(there=len(sources) - len(left))
+        update = stack.enter_context(progress_bar("Classifying", len(left), wanted=ctx.obj >= 0))
         if cluster is None:
-            found = in_order(left, lambda usable: classify_all(usable, loaded, **chosen), loaded, kept)
+            tell = telling(update, counts, len(left))
+            found = in_order(
+                left, lambda usable: classify_all(usable, loaded, progress=tell, **chosen), loaded, kept
+            )
         else:
             client = stack.enter_context(cluster.connected())
-            ordered = file is None
-            work = workers.classifying(client, (model, loaded), kept, cluster, ordered=ordered)
-            found = in_order(left, work, loaded, kept) if ordered else as_done(left, work, loaded, kept)
-        counts = Counts(there=len(sources) - len(left))
-        put = _printer(left, loaded, as_json=as_json) if file is None else file.write
-        wanted = ctx.obj >= 0 and not (file is None and on_terminal())
-        update = stack.enter_context(progress_bar("Classifying", len(left), wanted=wanted))
+            work = workers.classifying(client, (model, loaded), kept, cluster, ordered=file is None)
+            found = (in_order if file is None else as_done)(left, work, loaded, kept)
+        put = _printer(left, loaded, update, as_json=as_json) if file is None else file.write
         for source, record in found:
             put(record, source)
             report(record, ctx.obj)
@@ -274,14 +275,17 @@ def _cases(sources: "list[Source]", asked: Any, *, per_source: bool) -> "list[So
     return sources if per_source else cases_of(sources)
 
 
-def _printer(sources: "list[Source]", model: "Card", *, as_json: bool) -> "Callable[[Record, Source], None]":
+def _printer(
+    sources: "list[Source]", model: "Card", update: Update, *, as_json: bool
+) -> "Callable[[Record, Source], None]":
     """What writes a record to stdout: as JSON, on a terminal in words."""
     words = Answers(sources, model.config.classes) if on_terminal() and not as_json else None
 
     def put(record: "Record", _: "Source") -> None:
         line = json_line(record.to_json()) if words is None else words.line(record)
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
+        with update.above() if on_terminal() else nullcontext():
+            sys.stdout.write(line + "\n")
+            sys.stdout.flush()
 
     return put
 

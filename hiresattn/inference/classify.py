@@ -8,6 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hiresattn.card import Card
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
@@ -19,6 +21,7 @@ from hiresattn.inference.by_depth import by_depth
 from hiresattn.inference.exhaustive import everywhere
 from hiresattn.inference.opened import CaseReader, OpenedCase, open_case
 from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.progress import Told, Watch
 from hiresattn.inference.record import Record
 from hiresattn.inference.search import Search
 from hiresattn.inference.session import Session, start_session
@@ -26,7 +29,8 @@ from hiresattn.inference.sources import Opener, all_of, is_one
 from hiresattn.inference.to_record import case_error, to_record
 from hiresattn.model.traversal import Traversal
 from hiresattn.option_types import changed
-from hiresattn.reading.fetch import CropFetcher
+from hiresattn.reading.decode import FetchStats
+from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.prefetch import prepared_ahead
 
 #: Cases that may wait for an earlier one to end, as a multiple of those searched side by side.
@@ -66,6 +70,8 @@ def classify_all(
     sources: Iterable[Any] | str | Path,
     model: Card | str | Path,
     options: ClassifyOptions | None = None,
+    *,
+    progress: Told | None = None,
     **changes: Any,
 ) -> Iterator[Record]:
     """Classify images, several side by side, by looking at a fraction of each.
@@ -74,6 +80,7 @@ def classify_all(
         sources: As ``classify`` takes one, several; or a manifest (``.csv``, ``.parquet``), a folder or a glob.
         model: A model directory, a hub name (``hf:owner/name``) or a loaded model, which stays as it is.
         options: How; None = the defaults.
+        progress: Called a few times a second with how far the case is that comes next (``SoFar``).
         changes: Single options, in place of those of ``options``.
 
     Returns:
@@ -95,7 +102,7 @@ def classify_all(
     session = start_session(model, chosen)
     if chosen.on_error == "raise" and isinstance(listed, Sized) and len(listed) > 1:
         listed = with_scales(listed, session.model.config.input.mpp, chosen.mpp, chosen.assume_mpp)
-    return classify_in(session, listed)
+    return classify_in(session, listed, progress)
 
 
 @dataclass
@@ -111,7 +118,7 @@ class _Turn:
         return self.record is not None or self.error is not None
 
 
-def classify_in(session: Session, sources: Iterable[Any]) -> Iterator[Record]:
+def classify_in(session: Session, sources: Iterable[Any], progress: Told | None = None) -> Iterator[Record]:
     """Classify images with a session that was started: see ``classify_all``."""
     options = session.options
     if isinstance(sources, Sequence) and not options.per_source:
@@ -136,7 +143,7 @@ def classify_in(session: Session, sources: Iterable[Any]) -> Iterator[Record]:
     named = (_checked(one, most) for one in sources)
     try:
         with closing(prepared_ahead(enumerate(named), opened, let_go, most=width)) as coming:
-            run = _Run(session, opener, let_go)
+            run = _Run(session, opener, let_go, progress)
             turns = run.side_by_side(coming, width) if options.searches else run.one_by_one(coming)
             with closing(turns):
                 for turn in turns:
@@ -170,8 +177,15 @@ def _most_images(sources: Iterable[Any]) -> int:
 class _Run:
     """From opened cases to their records."""
 
-    def __init__(self, session: Session, opener: Opener, let_go: Callable[[OpenedCase], None]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        opener: Opener,
+        let_go: Callable[[OpenedCase], None],
+        progress: Told | None,
+    ) -> None:
         self._session = session
+        self._watch = Watch(progress, self._stats)
         self._opener = opener
         self._let_go = let_go
 
@@ -211,6 +225,8 @@ class _Run:
                 if running:
                     with reader.shared_out():
                         ended = search.step()
+                    first = next(iter(running))
+                    self._watch.looked(running[first].case, partial(search.so_far, first))
                     for number in ended:
                         turn = running.pop(number)
                         if self._finish(turn, partial(search.take, number)):
@@ -243,7 +259,7 @@ class _Run:
         case = turn.case
         try:
             traversal, reason, notes = take()
-            stats = [self._opener.stats(source) for source in case.seen]
+            stats = self._stats(case)
             turn.record = to_record(
                 case, self._session, traversal, stop_reason=reason, notes=notes, stats=stats
             )
@@ -254,8 +270,12 @@ class _Run:
         self._let_go(case)
         return True
 
+    def _stats(self, case: OpenedCase) -> list[FetchStats]:
+        """What was read of each image of a case that was looked at."""
+        return [self._opener.stats(source) for source in case.seen]
+
     def _bytes_read(self, case: OpenedCase) -> int:
-        return sum(self._opener.stats(source).bytes for source in case.seen)
+        return sum(one.bytes for one in self._stats(case))
 
     def _looked_at(self, case: OpenedCase) -> tuple[Traversal, str, tuple[str, ...]]:
         """Look at one case by a policy that doesn't search."""
@@ -263,6 +283,15 @@ class _Run:
         exhaustive = session.options.policy == "exhaustive"
         reader = CaseReader(every_mean=exhaustive)
         reader.cases[0] = case
+        looks = 0
+
+        def fetch(index: np.ndarray, regions: np.ndarray) -> Crops:
+            nonlocal looks
+            looks += len(regions)
+            crops = reader(index, regions)
+            self._watch.looked(case, lambda: (looks, None))
+            return crops
+
         frames = case.canvas.frames
         holds = case.holds if case.has_foreground else None
         with reader.shared_out():
@@ -270,12 +299,12 @@ class _Run:
             if not exhaustive or holds is not None:
                 deeper = session.model.k if session.options.policy == "top-k" else (0,)
                 found = by_depth(
-                    session.engine, reader, case.roots, frames, k=deeper, nms=session.options.nms, holds=holds
+                    session.engine, fetch, case.roots, frames, k=deeper, nms=session.options.nms, holds=holds
                 )
             empty = holds is not None and not holds(case.roots).any()
             if found is None or (exhaustive and not empty):
                 overlap = session.model.config.overlap
-                found = everywhere(session.engine, reader, frames, overlap=overlap, holds=holds)
+                found = everywhere(session.engine, fetch, frames, overlap=overlap, holds=holds)
         if not found.coverage.any():
             return found, "no_valid_pixels", ()
         return found, "no_foreground" if empty else "depth", ()

@@ -111,6 +111,11 @@ class ImageSearch:
         """Crops looked at so far."""
         return len(self._table)
 
+    @property
+    def most(self) -> int | None:
+        """Crops that it may look at; None = its budget is none of glimpses."""
+        return self._budget.glimpses
+
     def choose(self) -> list[Choice]:
         """What is looked at next; nothing where the search ends, which sets its reason."""
         looked, spent = len(self._table), self._spent()

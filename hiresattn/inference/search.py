@@ -93,6 +93,10 @@ class Search:
             del self._running[index]
         return ended
 
+    def so_far(self, index: int) -> tuple[int, int | None]:
+        """Glimpses of an image until now, and those that it may cost; None = its budget is none of glimpses."""
+        return self._images[index].glimpses, self._images[index].most
+
     def take(self, index: int) -> tuple[Traversal, str, tuple[str, ...]]:
         """Hand over an image whose search ended, and forget it.
 

@@ -202,7 +202,7 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
         gcps=None if control is None else control.points,
         bounds=image.bounds,
         acquired=image.meta.acquired,
-        fraction_read=0.0 if stats is None else stats.pixels / _stored_area(source),
+        fraction_read=0.0 if stats is None else stats.pixels / stored_area(source),
     )
 
 
@@ -228,7 +228,7 @@ def _cost(
     opened, read, computed = (
         sum(getattr(source, name) for source in case.sources) for name in ("opened", "read", "computed")
     )
-    pixels, area = sum(one.pixels for one in stats), sum(map(_stored_area, case.seen))
+    pixels, area = sum(one.pixels for one in stats), sum(map(stored_area, case.seen))
     return Cost(
         glimpses=len(traversal.image),
         tiles=sum(one.tiles for one in stats),
@@ -255,7 +255,8 @@ def _stored_region(source: Source) -> list[int]:
     return region
 
 
-def _stored_area(source: Source) -> int:
+def stored_area(source: Source) -> int:
+    """Level-0 px of what is classified of an image that was opened."""
     return math.prod(_stored_region(source)[2:])
 
 

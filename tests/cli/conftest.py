@@ -64,7 +64,7 @@ def classified(monkeypatch):
             name=name, sha256="0" * 64, config=config, k=(4, 2), temperature=1.0, conformal=None
         )
 
-    def classify_all(sources, model, **options):
+    def classify_all(sources, model, *, progress=None, **options):
         calls.sources, calls.model, calls.options = list(sources), model.name, options
         return answers(calls.sources)
 

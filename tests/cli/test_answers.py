@@ -3,12 +3,16 @@
 import json
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from hiresattn.datasets.cases import Case
+from hiresattn.inference.progress import SoFar
 from hiresattn.inference.record import CaseSource, Cost
-from hiresattn_cli.answers import Answers, flags
+from hiresattn_cli.answers import Answers, flags, telling
+from hiresattn_cli.progress import Update
+from hiresattn_cli.records import Counts
 from tests.cli.conftest import prediction
 
 
@@ -86,3 +90,29 @@ def test_control_characters_in_names_are_escaped():
     line = Answers(["a\x1b[2J.tif"], ["sea"]).line(prediction("a\x1b[2J.tif", class_name="s\ne\x07a"))
     assert line.startswith("a\\x1b[2J.tif")
     assert "s e\\x07a" in line
+
+
+def test_a_bar_says_how_far_the_next_case_is_and_nobody_is_told_where_there_is_none():
+    shown = []
+    counts = Counts()
+    tell = telling(Update(lambda *said: shown.append(said)), counts, 4)
+    tell(SoFar("slides/1.svs", 16, 64, 0.0123))
+    counts.add(prediction("slides/1.svs"))
+    tell(SoFar("slides/2.svs", 300, None, 0.5))
+    tell(SoFar("slides/2.svs", 80, 64, 0.5))  # the first step may be larger than the budget
+    assert shown == [
+        (0.25, "0 of 4; slides/1.svs: 16 of 64 looks, 1.2 % read"),
+        (1.0, "1 of 4; slides/2.svs: 300 looks, 50 % read"),
+        (2.0, "1 of 4; slides/2.svs: 80 of 64 looks, 50 % read"),
+    ]
+    assert telling(Update(), counts, 4) is None
+
+
+def test_an_answer_is_written_without_the_bar():
+    calls = []
+    bar = SimpleNamespace(stop=lambda: calls.append("stop"), start=lambda: calls.append("start"))
+    with Update(print, bar).above():
+        calls.append("written")
+    with Update().above():
+        calls.append("without a bar")
+    assert calls == ["stop", "written", "start", "without a bar"]

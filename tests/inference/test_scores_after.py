@@ -1,4 +1,6 @@
-"""The probabilities after each look are those of a search that ended there."""
+"""What a search tells of its way: the probabilities after each look, and how far it is."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import torch
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.cases import Case
-from hiresattn.inference.classify import classify
+from hiresattn.inference.classify import classify, classify_all
 from hiresattn.inference.record import MOST_FOLLOWED
 from hiresattn.model.build import build_model
 
@@ -84,3 +86,22 @@ def test_each_image_of_a_case_has_those_after_its_own_regions():
 def test_an_image_of_nodata_has_none():
     found = classify(np.zeros((100, 100, 1), np.uint8), model(), **ONE, nodata=0)
     assert (found.status, found.scores_after) == ("no_valid_pixels", {})
+
+
+@pytest.mark.parametrize("policy", ["best-first", "exhaustive"])
+def test_who_asks_is_told_how_far_each_search_is(monkeypatch, policy):
+    monkeypatch.setattr("hiresattn.inference.progress._PAUSE", 0.0)
+    told = []
+    pixels = [image(0, 800), image(1, 800)]
+    how = ONE | {"budget": 12, "policy": policy, "batch_images": 1}
+    records = list(classify_all(pixels, model(), progress=told.append, **how))
+    for number, one in enumerate(records):
+        own = told[: len(told) // 2] if number == 0 else told[len(told) // 2 :]
+        assert len(own) > 1
+        assert own[-1].looks == one.cost.glimpses
+        assert [step.looks for step in own] == sorted(step.looks for step in own)
+        assert own[-1].budget == (12 if policy == "best-first" else None)
+        assert own[-1].fraction_read == pytest.approx(one.cost.fraction_read)
+    assert records == [
+        replace(one, cost=records[at].cost) for at, one in enumerate(classify_all(pixels, model(), **how))
+    ]
