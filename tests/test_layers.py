@@ -3,6 +3,8 @@
 import ast
 import subprocess
 import sys
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -40,8 +42,6 @@ LAYERS = {
 }
 #: Layers with one number that may still know each other, in this direction.
 ALLOWED: set[tuple[str, str]] = {("hiresattn.checkpoint", "hiresattn.card")}
-#: Import cycles that are still there; may only get shorter.
-CYCLES: list[set[str]] = []
 NO_TORCH = (
     "hiresattn.files",
     "hiresattn.pyramid",
@@ -65,23 +65,30 @@ def layer(name):
     return max(known, key=len)
 
 
+@cache
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+@cache
 def imports(path):
     """Every module that a file imports, also inside functions; not what only the type checker sees."""
-    tree = ast.parse(path.read_text())
-    checked = [
+    tree, found = parsed(path), []
+    checked = {
         child
         for node in ast.walk(tree)
         if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         for child in ast.walk(node)
-    ]
+    }
     for node in ast.walk(tree):
         if node in checked:
             continue
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: a relative import hides the layer"
-            yield from (_origin(node.module, alias.name) for alias in node.names)
+            found += [_origin(node.module, alias.name) for alias in node.names]
+    return found
 
 
 def _origin(module, name):
@@ -92,23 +99,21 @@ def _origin(module, name):
     return f"{module}.{name}" if submodule.with_suffix(".py").exists() or submodule.is_dir() else module
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_imports_go_down_only(path):
-    here = layer(dotted(path))
-    if here == "hiresattn":
-        return
-    for name in imports(path):
-        if not name.startswith("hiresattn") or name == "hiresattn":
-            continue
-        there = layer(name)
-        assert there != "hiresattn", f"{dotted(path)} imports {name}: name its layer in tests/test_layers.py"
-        fine = LAYERS[there] < LAYERS[here] or there == here or (here, there) in ALLOWED
-        assert fine, f"{dotted(path)} imports {name}, which is not below it"
+def test_imports_go_down_only():
+    for path in modules():
+        here = layer(dotted(path))
+        for name in imports(path) if here != "hiresattn" else ():
+            if not name.startswith("hiresattn") or name == "hiresattn":
+                continue
+            there = layer(name)
+            assert there != "hiresattn", f"{dotted(path)} imports {name}: name its layer in {__file__}"
+            fine = LAYERS[there] < LAYERS[here] or there == here or (here, there) in ALLOWED
+            assert fine, f"{dotted(path)} imports {name}, which is not below it"
 
 
 def imported_modules(path, known):
     """The modules that a file imports anywhere in it, also what only the type checker sees."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom):
@@ -121,55 +126,57 @@ def test_no_modules_import_each_other():
     known = {dotted(path): path for path in modules()}
     del known["hiresattn"]  # the public names are loaded on first use
     below = {name: set(imported_modules(path, known)) & known.keys() for name, path in known.items()}
-    for _ in range(len(known).bit_length()):  # transitive closure: paths double in length
-        below = {name: direct.union(*(below[one] for one in direct)) for name, direct in below.items()}
-    cycles = {frozenset(other for other in below[name] if name in below[other]) for name in known}
-    found = sorted(map(sorted, cycles - {frozenset()}))
-    assert found == sorted(map(sorted, CYCLES))
+    TopologicalSorter(below).prepare()  # a CycleError names the modules
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_every_module_has_a_layer(path):
-    name = dotted(path)
-    assert name == "hiresattn" or layer(name) != "hiresattn", f"name the layer of {name} in LAYERS"
+def test_every_module_has_a_layer():
+    names = map(dotted, modules())
+    without = [name for name in names if name != "hiresattn" and layer(name) == "hiresattn"]
+    assert without == []  # name theirs in LAYERS
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_reading_datasets_and_the_network_do_not_know_each_other(path):
+def importing(paths, packages):
+    """The modules that import one of these packages, and what."""
+    found = {
+        dotted(path): [name for name in imports(path) if name.split(".")[0] in packages] for path in paths
+    }
+    return {name: met for name, met in found.items() if met}
+
+
+def test_reading_datasets_and_the_network_do_not_know_each_other():
     pillars = {"hiresattn.datasets", "hiresattn.reading", "hiresattn.model"}
-    here = layer(dotted(path))
-    if here in pillars:
-        others = pillars - {here}
-        met = [name for name in imports(path) if name.startswith("hiresattn.") and layer(name) in others]
-        assert met == []
+    for path in modules():
+        if (here := layer(dotted(path))) in pillars:
+            met = [name for name in imports(path) if name.startswith("hiresattn.")]
+            assert [name for name in met if layer(name) in pillars - {here}] == [], path
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_pyramids_datasets_and_reading_import_no_torch(path):
-    if layer(dotted(path)) in NO_TORCH:
-        assert [name for name in imports(path) if name.split(".")[0] in ("torch", "timm")] == []
+def test_pyramids_datasets_and_reading_import_no_torch():
+    paths = [path for path in modules() if layer(dotted(path)) in NO_TORCH]
+    assert paths
+    assert importing(paths, ("torch", "timm")) == {}
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_the_library_knows_no_command_line_and_prints_nothing(path):
-    assert [name for name in imports(path) if name.split(".")[0] in ("click", "rich", "hiresattn_cli")] == []
-    calls = [node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
-    assert [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"] == []
+def test_the_library_knows_no_command_line_and_prints_nothing():
+    assert importing(modules(), ("click", "rich", "hiresattn_cli")) == {}
+    for path in modules():
+        calls = [node.func for node in ast.walk(parsed(path)) if isinstance(node, ast.Call)]
+        assert [call.lineno for call in calls if isinstance(call, ast.Name) and call.id == "print"] == [], (
+            path
+        )
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_no_module_is_named_after_nothing(path):
-    assert path.stem not in ("utils", "helpers", "common", "misc")
+def test_no_module_is_named_after_nothing():
+    assert {path.stem for path in modules()} & {"utils", "helpers", "common", "misc"} == set()
 
 
 #: What of ``inference`` needs torch: the engine, and what loads or runs models in other ways than by a search.
 WITH_TORCH = {"torch_engine", "onnx_export"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "hiresattn/inference").glob("*.py")), ids=dotted)
-def test_a_search_imports_no_torch(path):
-    if path.stem not in WITH_TORCH:
-        assert [name for name in imports(path) if name.split(".")[0] == "torch"] == []
+def test_a_search_imports_no_torch():
+    paths = [path for path in (ROOT / "hiresattn/inference").glob("*.py") if path.stem not in WITH_TORCH]
+    assert importing(paths, ("torch",)) == {}
 
 
 def loaded_by(statement):
@@ -204,6 +211,6 @@ def test_a_name_that_comes_from_above_is_seen(tmp_path, line):
     assert all(layer(name) == "hiresattn.training" for name in imports(file))
 
 
-@pytest.mark.parametrize("path", modules(), ids=dotted)
-def test_no_file_is_longer_than_350_lines(path):
-    assert len(path.read_text().splitlines()) <= 350
+def test_no_file_is_longer_than_350_lines():
+    lines = {dotted(path): len(path.read_text().splitlines()) for path in modules()}
+    assert {name: count for name, count in lines.items() if count > 350} == {}
