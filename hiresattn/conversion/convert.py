@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hiresattn.conversion import geotiff, omezarr
+from hiresattn.conversion import geotiff, jpegcog, omezarr
 from hiresattn.conversion.image import Image
 from hiresattn.conversion.levels import level_sizes, make_levels
 from hiresattn.conversion.target import beside, checked_target, writing
@@ -28,6 +28,8 @@ _COARSEST = 256
 
 #: Largest side of a block, px, and bytes of one where none is asked for.
 _SIDE, _BLOCK_BYTES = 2048, 1 << 24
+#: Of one whose tiles are encoded by themselves: it may be smaller.
+_TILES_BYTES = 1 << 22
 
 #: Smallest and largest side of a chunk or shard, px.
 _SMALLEST, _LARGEST = 16, 1 << 14
@@ -167,7 +169,7 @@ def convert(
     with _opened(source, asked.mpp, asked.nodata) as pyramid:
         image = Image.of(pyramid, asked.region, masked=lossy)
         count = _level_count(image, asked.levels)
-        side = asked.shard or _block_side(image, asked.chunk)
+        side = asked.shard or _block_side(image, asked.chunk, _TILES_BYTES if lossy else _BLOCK_BYTES)
         sizes = level_sizes(image.height, image.width, count)
         with beside(path, overwrite=asked.overwrite) as part:
             progress(0.0, "reading and averaging")
@@ -176,6 +178,10 @@ def convert(
                 if chosen == "zarr":
                     writer = omezarr.OmeZarrWriter(
                         part, image, sizes, chunk=asked.chunk, shard=side, compression=compression
+                    )
+                elif lossy:
+                    writer = jpegcog.JpegCogWriter(
+                        part, image, sizes, chunk=asked.chunk, quality=asked.quality
                     )
                 else:
                     writer = geotiff.CogWriter(
@@ -261,10 +267,10 @@ def _level_count(image: Image, asked: int | None) -> int:
     return asked
 
 
-def _block_side(image: Image, chunk: int) -> int:
-    """Side of a block or shard that holds at most 16 MB."""
+def _block_side(image: Image, chunk: int, most: int) -> int:
+    """Side of a block or shard that holds at most so many bytes."""
     side = _SIDE
-    while side > chunk and side * side * image.channels * image.dtype.itemsize > _BLOCK_BYTES:
+    while side > chunk and side * side * image.channels * image.dtype.itemsize > most:
         side //= 2
     return max(side, chunk)
 

@@ -43,6 +43,7 @@ class CogWriter:
         chunk: Side of a tile, px.
         compression: One of ``COMPRESSIONS``.
         quality: Of JPEG, 1 to 100.
+        sparse: Whether the intermediate files are to hold no px.
 
     Raises:
         ConfigError: If a COG can't hold pixels of this type, or JPEG can't.
@@ -57,6 +58,7 @@ class CogWriter:
         chunk: int,
         compression: str,
         quality: int,
+        sparse: bool = False,
     ) -> None:
         _check(image, compression)
         self._path = path
@@ -73,11 +75,12 @@ class CogWriter:
         self._levels: list[Any] = []
         self._valid: list[Any] = []
         for k, size in enumerate(sizes):
-            profile = {} if k else _profile(image)
+            empty = {"sparse_ok": True} if sparse else {}
+            profile = empty if k else _profile(image) | empty
             self._levels.append(
                 _file(path.with_name(f"level{k}.tif"), size, image.channels, image.dtype, profile)
             )
-            self._valid.append(_file(path.with_name(f"valid{k}.tif"), size, 1, np.dtype(np.uint8), {}))
+            self._valid.append(_file(path.with_name(f"valid{k}.tif"), size, 1, np.dtype(np.uint8), empty))
         with environment():
             _describe(self._levels[0], image)
 
@@ -97,19 +100,26 @@ class CogWriter:
 
     def finish(self) -> None:
         """Write the COG."""
+        self._copy()
+        if self._masked and not self._placed:
+            _hide_masks_of_overviews(self._path)
+
+    def _copy(self) -> None:
+        """Copy the intermediate files to the COG."""
         import rasterio.shutil
 
-        self.close()
+        self._close_files()
         with environment():
             for level, valid in zip(self._levels, self._valid, strict=True):
                 rasterio.shutil.copy(level.name, _virtual(level), driver="VRT")
                 self._join(_virtual(level), valid)
             rasterio.shutil.copy(_virtual(self._levels[0]), self._path, driver="COG", **self._options)
-        if self._masked and not self._placed:
-            _hide_masks_of_overviews(self._path)
 
     def close(self) -> None:
         """Let go of the intermediate files."""
+        self._close_files()
+
+    def _close_files(self) -> None:
         with environment():
             for file in (*self._levels, *self._valid):
                 file.close()

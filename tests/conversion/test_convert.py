@@ -317,6 +317,45 @@ def test_jpeg_is_smaller_and_masks_stay_exact(tmp_path):
         assert np.abs(data[valid].astype(int) - smooth[valid]).mean() < 3
 
 
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize(
+    ("bands", "holes", "placed"), [(3, False, True), (1, False, False), (3, True, True), (3, True, False)]
+)
+def test_a_jpeg_cog_has_the_levels_and_the_layout_that_gdal_would_write(tmp_path, bands, holes, placed):
+    y, x = np.mgrid[:700, :1100]
+    image = np.stack([y // 3, x // 5, (x + y) // 8], axis=2)[..., :bands].astype(np.uint8)
+    valid = ~((y > 200) & (y < 460) & (x % 300 < 90)) if holes else np.ones(y.shape, bool)
+    source = Masked(image, valid)
+    if placed:
+        source = tmp_path / "placed.tif"
+        place = {"crs": "EPSG:32633", "transform": rasterio.Affine(2, 0, 500000, 0, -2, 5000000)}
+        with (
+            rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+            rasterio.open(
+                source, "w", driver="GTiff", width=1100, height=700, count=bands, dtype="uint8", **place
+            ) as file,
+        ):
+            file.write(image.transpose(2, 0, 1))
+            file.write_mask(valid)
+    convert(source, tmp_path / "plain.tif")
+    convert(source, tmp_path / "jpeg.tif", compression="jpeg", quality=95)
+    with open_pyramid(tmp_path / "plain.tif") as plain, open_pyramid(tmp_path / "jpeg.tif") as jpeg:
+        assert (plain.levels, plain.crs, plain.transform) == (jpeg.levels, jpeg.crs, jpeg.transform)
+        for level, has in enumerate(plain.levels):
+            exact, lossy = (one.read_masked(level, 0, 0, has.height, has.width) for one in (plain, jpeg))
+            known = np.ones((has.height, has.width), bool) if exact.valid is None else exact.valid
+            assert np.array_equal(known, np.ones_like(known) if lossy.valid is None else lossy.valid)
+            assert np.abs(exact.data[known].astype(int) - lossy.data[known]).mean() < 1.5
+    with rasterio.open(tmp_path / "jpeg.tif") as file:  # GDAL reads every tile, and its mask
+        assert np.abs(file.read()[:, valid].astype(int) - image[valid].T).mean() < 1.5
+        assert np.array_equal(file.dataset_mask() > 0, valid)
+        assert not placed or file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+    assert set(left_in(tmp_path)) <= {"jpeg.tif", "placed.tif", "plain.tif"}
+    cogeo = pytest.importorskip("rio_cogeo")
+    found = cogeo.cog_validate(tmp_path / "jpeg.tif", strict=True)
+    assert found[0] or not placed, found
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_scale_survives_a_mask(tmp_path, masked, target):
     convert(masked(mpp=0.25), tmp_path / target)
