@@ -134,7 +134,7 @@ def evaluate(
     settings |= {"budgets": budgets or (), "policies": tuple(policies.split(",")), "seed": seed or 0}
     with ExitStack() as stack:
         if cluster is not None:
-            settings["classify"] = stack.enter_context(cluster.classifier())
+            settings["classify"] = stack.enter_context(cluster.working("classifier"))
         update = stack.enter_context(progress_bar("Evaluating", 1.0, wanted=ctx.obj >= 0))
         found = evaluate_model(model, manifest, output, progress=update, threads=threads, **settings)
     for failure in found.failures:

@@ -1,10 +1,11 @@
 """``hiresattn extract``: an encoder's features of all regions of images, for training heads."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
 
-from hiresattn_cli import options
+from hiresattn_cli import options, workers
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
@@ -72,6 +73,7 @@ from hiresattn_cli.sources import expand_sources
     options.as_json,
 )
 @click.pass_context
+@workers.cluster
 def extract(
     ctx: click.Context,
     /,
@@ -82,6 +84,7 @@ def extract(
     root: str | None,
     label_column: str | None,
     as_json: bool,
+    cluster: workers.Cluster | None,
     **settings: Any,
 ) -> None:
     """Encode all regions of images at one scale, and keep the features: `train --features DIR` reads no image.
@@ -94,7 +97,10 @@ def extract(
 
     counts = dict.fromkeys(("ok", "held", "elsewhere", "error"), 0)
     regions = 0
-    with progress_bar("Extracting", 1.0, wanted=ctx.obj >= 0) as update:
+    with ExitStack() as stack:
+        update = stack.enter_context(progress_bar("Extracting", 1.0, wanted=ctx.obj >= 0))
+        if cluster is not None:
+            settings["work"] = stack.enter_context(cluster.working("extractor"))
         sources = expand_sources(names, root=root, label_column=label_column)
         for record in extract_features(sources, encoder, output, progress=update, **settings):
             counts[record.status] += 1

@@ -1,10 +1,11 @@
 """``hiresattn locate``: boxes from image labels, for training."""
 
+from contextlib import ExitStack
 from typing import Any
 
 import click
 
-from hiresattn_cli import options
+from hiresattn_cli import options, workers
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
@@ -48,6 +49,7 @@ from hiresattn_cli.records import exit_status
     click.option("--overwrite", is_flag=True, help="Replace CSV, and start anew."),
 )
 @click.pass_context
+@workers.cluster
 def locate(
     ctx: click.Context,
     /,
@@ -57,6 +59,7 @@ def locate(
     output: str,
     resume: bool,
     overwrite: bool,
+    cluster: workers.Cluster | None,
     **settings: Any,
 ) -> None:
     """Write boxes around what shows the label of each of MANIFEST's training images.
@@ -69,7 +72,10 @@ def locate(
     """
     from hiresattn.inference.locate import locate as locate_boxes
 
-    with progress_bar("Locating", 1.0, wanted=ctx.obj >= 0) as update:
+    with ExitStack() as stack:
+        update = stack.enter_context(progress_bar("Locating", 1.0, wanted=ctx.obj >= 0))
+        if cluster is not None:
+            settings["work"] = stack.enter_context(cluster.working("locator"))
         found = locate_boxes(
             manifest, model, output, resume=resume, overwrite=overwrite, progress=update, **settings
         )

@@ -131,12 +131,12 @@ class Cluster:
         return connected(self.scheduler, scheduler_file=self.scheduler_file, workers=self.workers)
 
     @contextmanager
-    def classifier(self) -> "Iterator[Callable[..., Any]]":
-        """What classifies on it, in order."""
-        from hiresattn.cluster.run import classifier
+    def working(self, make: str) -> "Iterator[Callable[..., Any]]":
+        """What works on it, in order: ``classifier``, ``extractor`` or ``locator`` of ``hiresattn.cluster``."""
+        import hiresattn.cluster
 
         with self.connected() as client:
-            yield classifier(client, **vars(self.care))
+            yield getattr(hiresattn.cluster, make)(client, **vars(self.care))
 
 
 def cluster(function: F) -> F:

@@ -175,6 +175,11 @@ def _model(client: Any, model: Any, card: "Card | None") -> "tuple[ModelName, Ca
     return ModelName(None, sent[model]), model
 
 
+def sent_model(client: Any, model: "Card") -> ModelName:
+    """What workers know a loaded model by, which is sent to them once."""
+    return _model(client, model, None)[0]
+
+
 def lost_record(case: Any, model: "Card", why: str) -> Record:
     """The record of a case that no worker answered for."""
     from hiresattn.inference.opened import OpenedCase

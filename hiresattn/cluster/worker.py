@@ -2,13 +2,14 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hiresattn.errors import CheckpointError
 from hiresattn.inference.options import ClassifyOptions
 
-#: Sessions that a process keeps.
+#: Sessions, encoders and models that a process keeps.
 _KEPT = 2
 _sessions: "OrderedDict[Any, Any]" = OrderedDict()
 _models: dict[str, Any] = {}
@@ -72,18 +73,22 @@ def tell(topic: str | None) -> None:
         worker.log_event(topic, {"key": worker.get_current_task(), "worker": worker.address})
 
 
-def session_of(name: ModelName, options: ClassifyOptions) -> Any:
-    """The session of a model and options in this process."""
-    from hiresattn.inference.session import start_session
-
-    key = (name, options)
+def kept(key: Any, make: Callable[[], Any]) -> Any:
+    """What this process made for a key; of the last few."""
     with _lock:
         if key not in _sessions:
-            _sessions[key] = start_session(model_of(name), options)
+            _sessions[key] = make()
         _sessions.move_to_end(key)
         while len(_sessions) > _KEPT:
             _sessions.popitem(last=False)
         return _sessions[key]
+
+
+def session_of(name: ModelName, options: ClassifyOptions) -> Any:
+    """The session of a model and options in this process."""
+    from hiresattn.inference.session import start_session
+
+    return kept((name, options), lambda: start_session(model_of(name), options))
 
 
 def model_of(name: ModelName) -> Any:

@@ -1,7 +1,7 @@
 """Extract features: an encoder's vectors of all regions of images at one scale, each image once."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,9 @@ class Extracted:
 
 
 @dataclass(frozen=True, eq=False)
-class _Encoder:
+class Encoder:
+    """An encoder, and how its input is made."""
+
     module: Any
     rule: InputConfig
     sha256: str
@@ -122,6 +124,7 @@ def extract(
     options: ExtractOptions | None = None,
     *,
     progress: Callable[[float, str], None] = lambda _share, _name: None,
+    work: "Callable[[Sequence[Any], str, Path, ExtractOptions], Iterator[Extracted]] | None" = None,
     **changes: Any,
 ) -> Iterator[Extracted]:
     """Extract the features of images into a folder, one file per image, each whole or not at all.
@@ -136,6 +139,7 @@ def extract(
         output: The folder; made if missing.
         options: How; None = the defaults.
         progress: Called with the share of the images done, 0 to 1, and the name of the next.
+        work: What extracts, such as ``hiresattn.cluster.extractor(client)``; None = this process.
         changes: Single options, in place of those of ``options``.
 
     Yields:
@@ -152,21 +156,40 @@ def extract(
     """
     chosen = changed(options, changes, ExtractOptions)
     given = read_manifest(manifest) if isinstance(manifest, str | Path) else manifest
-    images = list({_name(one): one for one in given}.values())
-    chosen, loaded = _loaded(str(encoder), chosen)
+    images = list({image_name(one): one for one in given}.values())
+    if work is not None:
+        for number, record in enumerate(work(images, absolute(str(encoder)), make_folder(output), chosen), 1):
+            yield record
+            progress(number / len(images), Path(record.source).name)
+        return
+    loaded = ready_encoder(str(encoder), chosen)
     folder = make_folder(output)
     for number, image in enumerate(images):
-        progress(number / len(images), Path(_name(image)).name)
+        progress(number / len(images), Path(image_name(image)).name)
 
-        def update(share: float, number: int = number, name: str = Path(_name(image)).name) -> None:
+        def update(share: float, number: int = number, name: str = Path(image_name(image)).name) -> None:
             progress((number + share) / len(images), name)
 
-        yield _extract_one(image, folder, loaded, chosen, update)
+        yield extract_one(image, folder, loaded, update)
     progress(1.0, "")
 
 
-def _loaded(name: str, options: ExtractOptions) -> tuple[ExtractOptions, _Encoder]:
-    """The options, with a model's scale; the encoder, how its input is made, and the side of its regions."""
+def absolute(name: str) -> str:
+    """An encoder's name; a path in it is made one that other processes can use."""
+    if Path(name).exists():
+        return str(Path(name).absolute())
+    kind, colon, path = name.partition(":")
+    is_path = colon and not kind.startswith("hf") and Path(path).exists()
+    return f"{kind}:{Path(path).absolute()}" if is_path else name
+
+
+def ready_encoder(name: str, options: ExtractOptions) -> tuple[ExtractOptions, Encoder]:
+    """The options, with a model's scale; the encoder, how its input is made, and the side of its regions.
+
+    Raises:
+        ConfigError: If an option doesn't fit it.
+        HiresattnError: If it can't be loaded.
+    """
     named = None if options.bands is None else tuple(band - 1 for band in options.bands)
     if (Path(name) / CARD).is_file() or name.startswith("hf:"):
         model = load_model(name)
@@ -190,20 +213,34 @@ def _loaded(name: str, options: ExtractOptions) -> tuple[ExtractOptions, _Encode
         low, high = options.value_range
         rule = replace(rule, low=(low,) * len(rule.bands), high=(high,) * len(rule.bands))
     device = pick_device(options.device)
-    where = str(Path(name).absolute()) if Path(name).exists() else name
-    return options, _Encoder(module.to(device).eval(), rule, sha256, options.side or side, where, tissue)
+    module = module.to(device).eval()
+    return options, Encoder(module, rule, sha256, options.side or side, absolute(name), tissue)
 
 
-def _name(image: Any) -> str:
+def image_name(image: Any) -> str:
+    """Path or address of an image."""
     source = image.source if isinstance(image, Example | Unusable) else image
     return str(source)
 
 
-def _extract_one(
-    image: Any, folder: Path, encoder: _Encoder, options: ExtractOptions, progress: Callable[[float], None]
+def extract_one(
+    image: Any,
+    folder: Path,
+    ready: tuple[ExtractOptions, Encoder],
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> Extracted:
-    """One image; whatever is wrong with it is its record."""
-    started, name = time.perf_counter(), _name(image)
+    """Extract the features of one image; whatever is wrong with it is its record.
+
+    Args:
+        image: Path, address or example.
+        folder: Where its file goes.
+        ready: What ``ready_encoder`` made.
+        progress: Called with the share of it that is done, 0 to 1.
+
+    Raises:
+        WriteError: If the folder can't be written to.
+    """
+    (options, encoder), started, name = ready, time.perf_counter(), image_name(image)
     try:
         if isinstance(image, Unusable):
             raise OpenError(image.error)  # noqa: TRY301 - as the rest
@@ -232,7 +269,7 @@ def _extract_one(
         return Extracted(name, "error", error=str(error) or type(error).__name__)
 
 
-def _asked(encoder: _Encoder, options: ExtractOptions) -> dict[str, Any]:
+def _asked(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     """What features must have in common with those asked for, to be the same."""
     rule = encoder.rule
     return {
@@ -259,7 +296,7 @@ def _held(path: Path, asked: dict[str, Any]) -> Features | None:
 
 def _features(
     example: Example,
-    encoder: _Encoder,
+    encoder: Encoder,
     options: ExtractOptions,
     asked: dict[str, Any],
     progress: Callable[[float], None],
@@ -300,7 +337,7 @@ def _features(
     )
 
 
-def _side(pyramid: Pyramid, scale: Scale, encoder: _Encoder, options: ExtractOptions) -> int:
+def _side(pyramid: Pyramid, scale: Scale, encoder: Encoder, options: ExtractOptions) -> int:
     """Side of a region, level-0 px."""
     if options.mpp is None:
         return encoder.side

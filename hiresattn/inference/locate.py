@@ -1,46 +1,30 @@
 """Boxes from image labels: visit every finest region, and keep those that explain the label."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from hiresattn.checkpoint import Model, load_model
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
-from hiresattn.datasets.scales import opened, with_scales
+from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.write import write_manifest
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.inference.attention_regions import (
     RegionScores,
     calibrated_boxes,
     kept_scores,
-    region_scores,
 )
-from hiresattn.inference.bands import input_for
-from hiresattn.inference.image_search import Holds
-from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.lines import LinesFile, refuse_filled
+from hiresattn.inference.locator import Locator, check
 from hiresattn.inference.options import LocateOptions
 from hiresattn.inference.records_file import source_key
-from hiresattn.inference.torch_engine import TorchEngine, ready_net
-from hiresattn.model.device import pick_device
 from hiresattn.option_types import changed
-from hiresattn.pyramid import Pyramid
-from hiresattn.pyramid.rescaled import to_stored, window_of
-from hiresattn.reading.fetch import CropFetcher
-from hiresattn.reading.foreground import overview
 
 _log = logging.getLogger(__name__)
-_Opened = tuple[Pyramid, CropFetcher, np.ndarray, Holds | None]
-
-#: Least probability of some region to show a class, for an image without a label to be no background.
-SURE = 0.5
 
 
 @dataclass(frozen=True)
@@ -66,6 +50,7 @@ def locate(
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[float, str], None] = lambda _share, _step: None,
+    work: "Callable[[Sequence[Example], Model, LocateOptions], Iterator[Any]] | None" = None,
     **changes: Any,
 ) -> Located:
     """Find boxes around what shows the label of each training image, by reading every finest region.
@@ -82,6 +67,7 @@ def locate(
         resume: Go on from ``OUTPUT.part``: only images that aren't in it are read.
         overwrite: Replace ``output``, and start anew. Without either, what is there is refused.
         progress: Called with the share done, 0 to 1, and the image's name.
+        work: What searches images, such as ``hiresattn.cluster.locator(client)``; None = this process.
         changes: Single options, in place of those of ``options``.
 
     Returns:
@@ -104,7 +90,6 @@ def locate(
     check(loaded, wanted := [rows[n] for n in searched])  # before anything is read
     with_scales(wanted, loaded.config.input.mpp, assumed=chosen.assume_mpp)
     _warn_of_unlabelled(rows)
-    engine = TorchEngine(ready_net(loaded.net, pick_device(chosen.device)))
     scores: dict[int, RegionScores] = {}
     failures: list[tuple[str, str]] = []
     with ExitStack() as stack:
@@ -112,15 +97,17 @@ def locate(
         if output is not None:
             file = stack.enter_context(LinesFile(_part(output), resume=resume, overwrite=overwrite))
         done = {} if file is None else {line.get("key"): line for line in file.held}
+        run = [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp]
+        keys = {row: _key(rows[row], run) for row in searched}
+        left = [rows[row] for row in searched if done.get(keys[row]) is None]
+        results = (work or _search_here)(left, loaded, chosen)
         for count, row in enumerate(searched, 1):
-            key = _key(rows[row], [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp])
+            line, write = done.get(keys[row]), _writer(file, keys[row], rows[row])
             try:
                 if loaded.net.background is None:
-                    compute = partial(_scores, rows[row], engine, loaded, chosen)
-                    scores[row] = kept_scores(done.get(key), compute, _writer(file, key, rows[row]))
+                    scores[row] = kept_scores(line, lambda: _next(results), write)
                 else:
-                    compute_one = partial(_locate_one, rows[row], engine, loaded, chosen)
-                    rows[row] = _kept(rows[row], done.get(key), compute_one, _writer(file, key, rows[row]))
+                    rows[row] = _kept(rows[row], line, lambda: _next(results), write)
             except WriteError:
                 raise
             except Exception as error:
@@ -167,23 +154,31 @@ def located(
         HiresattnError: If an image can't be read.
     """
     chosen = changed(options, changes, LocateOptions)
-    engine = TorchEngine(ready_net(model.net, pick_device(chosen.device)))
-    check(model, ())
+    locator = Locator(model, chosen)
     if model.net.background is not None:
-        for example in examples:
-            yield _locate_one(example, engine, model, chosen)
+        yield from map(locator.find, examples)
         return
-    seen = {row: (example, _scores(example, engine, model, chosen)) for row, example in enumerate(examples)}
+    seen = {row: (example, locator.find(example)) for row, example in enumerate(examples)}
     for _, example in calibrated_boxes(seen, model.classes):
         yield example
 
 
-def _scores(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> RegionScores:
-    """How far the finest regions of one image speak for each class."""
-    check(model, (example,))
-    with _opened(example, model, options) as (pyramid, fetch, frame, holds):
-        found = region_scores(engine, fetch, frame, holds)
-        return found._replace(region=to_stored(pyramid, found.region))
+def _search_here(examples: Sequence[Example], model: Model, options: LocateOptions) -> Iterator[Any]:
+    """What is found in images, or the error that one has."""
+    locator = Locator(model, options)
+    for example in examples:
+        try:
+            yield locator.find(example)
+        except Exception as error:  # noqa: BLE001 - raised where it is asked for
+            yield error
+
+
+def _next(results: Iterator[Any]) -> Any:
+    """What was found in the next image; raises the error that it has."""
+    found = next(results)
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _kept(
@@ -208,63 +203,6 @@ def _writer(file: LinesFile | None, key: str | None, example: Example) -> Callab
             file.write({"key": key, "source": str(example.source)} | found)
 
     return write
-
-
-@contextmanager
-def _opened(example: Example, model: Model, options: LocateOptions) -> Iterator[_Opened]:
-    """An image at the model's scale, what reads it, the rectangle searched, and which regions hold foreground."""
-    rule = model.config.input
-    with opened(example, rule.mpp, nodata=rule.nodata, assumed=options.assume_mpp) as pyramid:
-        config = input_for(rule, pyramid, options.bands, options.value_range)
-        window = window_of(pyramid, example.region)
-        seen = config.foreground and overview(pyramid, window, config, threads=options.threads)
-        with CropFetcher([pyramid], config, threads=options.threads) as fetch:
-            yield pyramid, fetch, np.array(window, np.int64), seen.holds if seen else None
-
-
-def _locate_one(example: Example, engine: TorchEngine, model: Model, options: LocateOptions) -> Example:
-    """One image with its boxes. That one of a case's images shows the label doesn't tell which."""
-    background, known = check(model, (example,)), example.label is not None and example.case is None
-    others = [i for i in range(len(model.classes)) if i != background]
-    classes = others if example.label is None else [model.classes.index(str(example.label))]
-    if classes == [background]:
-        return replace(example, boxes=())
-    with _opened(example, model, options) as (pyramid, fetch, frame, holds):
-        found = label_regions(engine, fetch, frame, classes, known=known, holds=holds)
-    if found is None:
-        return replace(example, boxes=None)
-    boxes: Any = tuple(map(tuple, to_stored(pyramid, found.region).tolist()))
-    confidence = tuple(np.round(found.probability.astype(np.float64), 3).tolist())
-    if example.label is not None:
-        return replace(example, boxes=boxes or None, box_confidence=confidence or None)
-    if boxes and max(confidence) >= SURE:
-        names = tuple(model.classes[index] for index in found.class_index.tolist())
-        return replace(example, boxes=boxes, box_labels=names, box_confidence=confidence)
-    return replace(example, label=model.config.background, boxes=())
-
-
-def check(model: Model, examples: Iterable[Example]) -> int | None:
-    """Refuse what can't be located; the index of the model's background class, if it has one.
-
-    Raises:
-        ConfigError: If a label is several or none of its classes, or missing where there is no background class.
-    """
-    for example in examples:
-        if isinstance(example.label, tuple):
-            raise ConfigError(
-                f"{example.source}: it has several labels; boxes are found for one label per image"
-            )
-        if example.label is None and model.net.background is None:
-            raise ConfigError(
-                f"{example.source}: it has no label, which a model with a background class can do without, and "
-                f"{model.name!r} has none"
-            )
-        if example.label is not None and example.label not in model.classes:
-            known = ", ".join(model.classes)
-            raise ConfigError(
-                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
-            )
-    return model.net.background
 
 
 def _warn_of_unlabelled(rows: list[Example]) -> None:

@@ -119,15 +119,15 @@ def test_labels_that_the_model_does_not_know_are_refused(run, work):
 
 
 def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatch):
-    from hiresattn.inference import locate
+    from hiresattn.inference.locator import Locator
 
     out, seen = tmp_path / "boxes.csv", []
     (tmp_path / "broken.png").write_bytes(b"no image")
     (tmp_path / "scenes.csv").write_text(
         f"path,label\n{work}/scene.png,bright\nbroken.png,bright\n{work}/later.png,bright\n"
     )
-    one = locate._locate_one
-    monkeypatch.setattr(locate, "_locate_one", lambda example, *more: seen.append(1) or one(example, *more))
+    one = Locator.find
+    monkeypatch.setattr(Locator, "find", lambda locator, example: seen.append(1) or one(locator, example))
     words = ["locate", tmp_path / "scenes.csv", "-m", work / "model", "-o", out]
     stopped = run(*words)
     assert (stopped.exit_code, len(seen), out.exists()) == (1, 2, False)

@@ -9,6 +9,9 @@ import pytest
 from PIL import Image
 
 import hiresattn
+from hiresattn.card import read_card
+from hiresattn.datasets.features import feature_file, read_features
+from tests.encoders import write_encoder
 
 MODEL = Path(hiresattn.__file__).parent / "demo" / "model"
 HOW = ("-m", MODEL, "--budget", "2", "--batch-images", "1", "--threads", "1")
@@ -55,6 +58,43 @@ def test_the_environment_names_a_scheduler_unless_workers_are_asked_for(run, ima
     monkeypatch.setattr("hiresattn.cluster.connect._WAIT", 0.2)
     result = run("classify", images[0], *HOW)
     assert (result.exit_code, "tcp://127.0.0.1:9: no scheduler answers" in result.stderr) == (1, True)
+
+
+def test_extract_and_locate_write_what_one_process_writes(run, images, scheduler, tmp_path):
+    write_encoder(tmp_path / "encoder", "test_resnet", size=32)
+    given = ["--encoder", f"local-dir:{tmp_path / 'encoder'}", "--threads", "1"]
+    one, two, colour = (tmp_path / name for name in ("one", "two", "colour"))
+    colour.mkdir()
+    for path in images[:5]:
+        if path.name != "3.png":
+            Image.open(path).convert("RGB").save(colour / path.name)
+    (colour / "3.png").write_bytes(b"no image")
+    ran = [
+        run("extract", *sorted(colour.iterdir()), *given, "-o", out, *more)
+        for out, more in ((one, ()), (two, ("--scheduler", scheduler)))
+    ]
+    assert [result.exit_code for result in ran] == [3, 3]
+    assert "4 images extracted" in ran[1].stderr
+    assert ran[0].stderr.splitlines()[:1] == ran[1].stderr.splitlines()[:1]  # which image failed, and why
+    for path in images[:3]:
+        name = str(colour / path.name)
+        found, wanted = (read_features(feature_file(folder, name, "zarr")) for folder in (two, one))
+        assert found.facts == wanted.facts
+        assert np.allclose(found.vectors, wanted.vectors, atol=1e-2)  # of 16 bits
+        assert np.array_equal(found.regions, wanted.regions)
+
+    classes = read_card(MODEL).config.classes
+    rows = [f"{path},{classes[number % 2]}" for number, path in enumerate(images[:5])]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label", *rows]) + "\n")
+    words = ["locate", tmp_path / "m.csv", "-m", MODEL, "--threads", "1", "--on-error", "skip", "-o"]
+    ran = [
+        run(*words, tmp_path / name, *more)
+        for name, more in (("a.csv", ()), ("b.csv", ("--scheduler", scheduler)))
+    ]
+    assert [result.exit_code for result in ran] == [3, 3]
+    assert ran[1].stderr == ran[0].stderr.replace("a.csv", "b.csv")
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "b.csv").read_text()
+    assert "[[" in (tmp_path / "b.csv").read_text()
 
 
 @pytest.mark.parametrize(
