@@ -150,6 +150,7 @@ if TYPE_CHECKING:
 @group("Run", options.batch_images, options.threads, workers.shard)
 @click.pass_context
 @workers.cluster
+@workers.shared
 def classify(
     ctx: click.Context,
     /,

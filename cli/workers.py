@@ -11,9 +11,11 @@ from click.core import ParameterSource
 
 from hiresattn.errors import ConfigError
 from hiresattn_cli.help import group
+from hiresattn_cli.records import ALL_FAILED, SOME_FAILED
 
 if TYPE_CHECKING:
     from hiresattn.card import Card
+    from hiresattn.cluster.claims import AnyShard
     from hiresattn.cluster.shards import Shard
     from hiresattn.cluster.tasks import Care
     from hiresattn.inference.options import ClassifyOptions
@@ -22,15 +24,20 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class _Shard(click.ParamType["Shard"]):
+class _Shard(click.ParamType[Any]):
     name = "shard"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> "Shard":
-        """The shard of ``2/16``."""
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> "Shard | AnyShard":
+        """The shard of ``2/16``; or any of 16, of ``any/16``."""
+        from hiresattn.cluster.claims import AnyShard
         from hiresattn.cluster.shards import Shard
 
         try:
-            return value if isinstance(value, Shard) else Shard.parse(value)
+            if isinstance(value, Shard | AnyShard):
+                return value
+            return AnyShard.parse(value) or Shard.parse(value)
         except ConfigError as error:
             self.fail(str(error), param, ctx)
 
@@ -39,8 +46,39 @@ shard = click.option(
     "--shard",
     type=_Shard(),
     metavar="I/N",
-    help="Do the I-th of N equal shards only, I from 1, as a job of a job array; `hiresattn merge` joins them.",
+    help="Do the I-th of N equal shards only, I from 1, as a job of a job array; any/N: those that no other "
+    "process does. `hiresattn merge` joins them.",
 )
+
+
+def shared(function: F) -> F:
+    """Decorate a command, so that ``--shard any/N`` calls it for each shard that no other process does."""
+
+    @wraps(function)
+    def wrapped(ctx: click.Context, /, *args: Any, **values: Any) -> Any:
+        from hiresattn.cluster.claims import AnyShard, claimed
+
+        asked, output = values["shard"], values["output"]
+        if not isinstance(asked, AnyShard):
+            return function(ctx, *args, **values)
+        if values["dry_run"] or values["overwrite"] or "-" in values["names"]:
+            raise click.UsageError(
+                f"--shard any/{asked.of} can't go with --dry-run, --overwrite or paths on stdin"
+            )
+        if not str(output or "").endswith("/"):
+            raise click.UsageError(f"--shard any/{asked.of} needs a folder that all processes share: -o DIR/")
+        codes = []
+        for one in claimed(f"{output}/claims", asked.of):
+            try:
+                function(ctx, *args, **values | {"shard": one})
+            except click.exceptions.Exit as ended:
+                codes.append(ended.exit_code)
+                if ended.exit_code not in (0, SOME_FAILED, ALL_FAILED):
+                    raise
+        failed = SOME_FAILED if set(codes) != {ALL_FAILED} else ALL_FAILED
+        return ctx.exit(failed if any(codes) else 0)
+
+    return wrapped  # type: ignore[return-value]
 
 
 class _Resources(click.ParamType[Any]):

@@ -1,7 +1,12 @@
 """Shards of a run: dealt out, and put together again as one process would have written them."""
 
 import json
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,7 @@ import pytest
 from PIL import Image
 
 import hiresattn
+from hiresattn.cluster.claims import claimed
 from hiresattn.cluster.merge import merge
 from hiresattn.cluster.shards import Shard
 from hiresattn.errors import ConfigError, NotFoundError
@@ -46,7 +52,63 @@ def test_every_case_is_in_one_shard():
     assert Shard(7, 1000).folder("out") == Path("out/shard-0007-of-1000")
 
 
-@pytest.mark.parametrize("text", ["0/16", "17/16", "3", "-1/3", "1/0", "a/b"])
+def _sharing(images, output):
+    """A process that does shards of a run as they are free."""
+    words = ["classify", images, *HOW, "-o", f"{output}/", "--shard", "any/5"]
+    return subprocess.Popen(  # noqa: S603 - our own words
+        [sys.executable, "-m", "hiresattn_cli.main", *map(str, words)], stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_processes_share_shards_and_take_over_those_of_a_killed_one(run, images, tmp_path):
+    alone, shared, merged = (tmp_path / name for name in ("alone", "shared", "merged"))
+    assert run("classify", images, *HOW, "-o", f"{alone}/").exit_code == 3
+    killed = _sharing(images, shared)
+    claims = shared / "claims"
+    while not list(claims.glob("shard-*.0")):
+        time.sleep(0.02)
+        assert killed.poll() is None
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    (left,) = {path.stem for path in claims.glob("shard-*.0")} - {path.stem for path in claims.glob("*.done")}
+    assert len(list(claims.glob("*.done"))) < 5
+    os.utime(claims / f"{left}.0", (time.time() - 3600,) * 2)  # an hour ago
+    both = [_sharing(images, shared) for _ in range(2)]
+    assert {process.wait(timeout=200) for process in both} <= {0, 3}
+    assert (claims / f"{left}.1").exists()
+    assert len(list(claims.glob("*.done"))) == 5
+    result = run("merge", shared, "-o", f"{merged}/")
+    assert "missing" not in result.stderr
+    assert same(alone / "records.jsonl", merged / "records.jsonl")
+
+
+def test_a_shard_is_claimed_by_one_at_a_time_and_taken_over_when_its_claim_is_old(tmp_path, monkeypatch):
+    monkeypatch.setattr("hiresattn.cluster.claims.BEAT", 0.01)
+    first, second = claimed(tmp_path, 3), claimed(tmp_path, 3)
+    assert [next(first).number, next(second).number] == [1, 2]
+    assert next(second).number == 3  # and its first is done
+    first.close()  # ended before it was done
+    assert [shard.number for shard in second] == [1]
+    assert list(claimed(tmp_path, 3)) == []
+    old, later = claimed(tmp_path / "b", 1), claimed(tmp_path / "b", 1)
+    monkeypatch.setattr("hiresattn.cluster.claims.BEAT", 30.0)  # a process that hangs
+    assert next(old).number == 1
+    os.utime(tmp_path / "b" / "shard-01-of-1.0", (1, 1))
+    assert next(later).number == 1
+    assert (tmp_path / "b" / "shard-01-of-1.1").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [(("-o", "x.jsonl"), "-o DIR/"), (("-o", "x/", "--overwrite"), "can't go with")]
+)
+def test_sharing_needs_a_folder_that_is_gone_on_with(run, words, said):
+    result = run("classify", "a.png", *HOW, "--shard", "any/4", *words)
+    assert (result.exit_code, said in result.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["any/0", "0/16", "17/16", "3", "-1/3", "1/0", "a/b"])
 def test_what_names_no_shard_is_refused(run, text):
     result = run("classify", "a.png", *HOW, "-o", "x.jsonl", f"--shard={text}")
     assert result.exit_code == 2
