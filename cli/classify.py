@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from hiresattn.inference.lines import json_line
-from hiresattn_cli import options, workers
+from hiresattn_cli import options, store, workers
 from hiresattn_cli.answers import Answers, telling
 from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
@@ -113,6 +113,7 @@ if TYPE_CHECKING:
         help=f"File of the JSON lines, .jsonl; or a folder: the lines, tables, and what made them; or layers with the "
         f"lines beside them: {SUFFIXES}. [default: stdout]",
     ),
+    store.option,
     click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal, too."),
     click.option(
         "--resume",
@@ -184,6 +185,7 @@ def classify(
     overwrite: bool,
     per_source: bool,
     shard: "Shard | None",
+    stored: str | None,
     cluster: workers.Cluster | None,
     **settings: Any,
 ) -> None:
@@ -255,6 +257,7 @@ def classify(
             work = workers.classifying(client, (model, loaded), kept, cluster, ordered=file is None)
             found = (in_order if file is None else as_done)(left, work, loaded, kept)
         put = _printer(left, loaded, update, as_json=as_json) if file is None else file.write
+        put = store.adding(put, stack, stored, file, (loaded, kept), everything)
         for source, record in found:
             put(record, source)
             report(record, ctx.obj)

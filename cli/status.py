@@ -21,12 +21,14 @@ if TYPE_CHECKING:
 )
 @click.argument("results", metavar="RESULTS")
 @group(
-    "Options", click.option("--json", "as_json", is_flag=True, help="JSON lines: the whole, then each shard.")
+    "Options",
+    click.option("--json", "as_json", is_flag=True, help="JSON lines: the whole, then each shard or run."),
 )
 def status(results: str, *, as_json: bool) -> None:
     """Say how far a run is, while it works or after.
 
-    RESULTS is a results folder, the folder of a job array (classify --shard), or a file of records (.jsonl).
+    RESULTS is a results folder, the folder of a job array (classify --shard), a file of records
+    (.jsonl), or a Parquet data set (classify --store).
     """
     from hiresattn.cluster.status import status as progress
 

@@ -85,16 +85,22 @@ def write_shard(
         WriteError: If it can't be written.
     """
     own = shard.part(cases)
-    names = [[(str(getattr(one, "source", one)), getattr(one, "region", None)) for one in examples_of(case)]
-             for case in cases]  # fmt: skip
     part = {
         "shard": [shard.number, shard.of],
         "all": len(cases),
-        "list": hash_of(names),
+        "list": hash_of(names_of(cases)),
         "keys": [file.key(case) for case in own],
         "images": [len(examples_of(case)) for case in own],
     }
     write_run(shard_file(file.path), {**facts, **part, **start_facts(own, there)})
+
+
+def names_of(cases: Sequence[Any]) -> list[list[Any]]:
+    """What a list of cases is told by: path or address, and window, of each image of each case."""
+    return [
+        [(str(getattr(one, "source", one)), getattr(one, "region", None)) for one in examples_of(case)]
+        for case in cases
+    ]
 
 
 def shard_file(records: Path) -> Path:

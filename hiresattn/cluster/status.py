@@ -1,11 +1,14 @@
 """How far runs are: read from what they write, while they write it."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from hiresattn.cluster.merge import Part, parts_of, whole_lines
+from hiresattn.cluster.store import counted_rows, run_facts, runs_of
 from hiresattn.inference.read_records import RECORDS
 
 #: A run whose last record is older is taken to have ended when it was written, s: its rate falls no further.
@@ -44,17 +47,19 @@ def status(
     """How far a run is; a last line that is being written doesn't count.
 
     Args:
-        path: A results folder, a folder with one for each shard, or a file of records.
+        path: A results folder, a folder with one for each shard, a file of records, or a Parquet data set of them.
         now: The time; None = the clock's.
 
     Returns:
-        The whole; and each of its shards that is there.
+        The whole; and each of its shards, or runs, that is there.
 
     Raises:
         NotFoundError: If there are no records.
         ConfigError: If what is there can't be read.
     """
     now = now or datetime.now(UTC)
+    if runs := runs_of(path):
+        return _stored(path, runs, now)
     parts = list(parts_of(path))
     found = [_progress(part, now) for part in parts]
     if len(found) == 1 and found[0].shard is None:
@@ -78,6 +83,43 @@ def status(
     return whole, tuple(found)
 
 
+def _stored(
+    path: str | os.PathLike[str], runs: list[Path], now: datetime
+) -> tuple[Progress, tuple[Progress, ...]]:
+    """How far the runs of a Parquet data set are."""
+    found = []
+    for run in runs:
+        facts, (done, errors, last) = run_facts(run), counted_rows(run)
+        rate = _rate(facts, done, last, now)
+        found.append(
+            Progress(
+                name=run.name,
+                shard=None,
+                done=done,
+                cases=facts["cases"],
+                errors=errors,
+                rate=rate,
+                seconds_left=0.0
+                if done == facts["cases"]
+                else (facts["cases"] - done) / rate
+                if rate
+                else None,
+                last=None if last is None else last.isoformat(timespec="seconds"),
+            )
+        )
+    whole = Progress(
+        name=os.fspath(path),
+        shard=None,
+        done=sum(one.done for one in found),
+        cases=sum(one.cases or 0 for one in found),
+        errors=sum(one.errors for one in found),
+        rate=None,
+        seconds_left=None,
+        last=max((one.last for one in found if one.last), default=None),
+    )
+    return whole, tuple(found)
+
+
 def _progress(part: Part, now: datetime) -> Progress:
     """How far one file of records is."""
     keys = set(part.facts["keys"]) if "keys" in part.facts else None
@@ -87,7 +129,7 @@ def _progress(part: Part, now: datetime) -> Progress:
             done += 1
             errors += line.get("status") == "error"
     last = datetime.fromtimestamp(part.records.stat().st_mtime, UTC) if done else None
-    rate = _rate(part, done, last, now)
+    rate = _rate(part.facts, done, last, now)
     left = None if cases is None or not rate else (cases - done) / rate
     return Progress(
         name=str(part.records.parent if part.records.name == RECORDS else part.records),
@@ -101,12 +143,12 @@ def _progress(part: Part, now: datetime) -> Progress:
     )
 
 
-def _rate(part: Part, done: int, last: datetime | None, now: datetime) -> float | None:
+def _rate(facts: Mapping[str, Any], done: int, last: datetime | None, now: datetime) -> float | None:
     """Cases a second since the run was last started."""
-    if last is None or "started" not in part.facts:
+    if last is None or "started" not in facts:
         return None
-    started = datetime.fromisoformat(part.facts["started"])
-    new = done - part.facts.get("there", 0)
-    ended = done == part.facts.get("cases") or (now - last).total_seconds() > _STILL
+    started = datetime.fromisoformat(facts["started"])
+    new = done - facts.get("there", 0)
+    ended = done == facts.get("cases") or (now - last).total_seconds() > _STILL
     seconds = ((last if ended else now) - started).total_seconds()
     return new / seconds if new > 0 and seconds > 0 else None
