@@ -47,4 +47,9 @@ def cohort_notes(counts: Mapping[str, Mapping[str, int]], case_column: str | Non
             yield f"No {what} is in {split}"
     few = [f"{counted(total[split], what)} in {split}" for split in SPLITS[1:] if 0 < total[split] < FEW]
     if few:
-        yield f"{' and '.join(few)}: what is measured on fewer than {FEW} is rough"
+        more = (
+            f"; `evaluate --calibrate` takes {FEW} in val: --val gives it more"
+            if 0 < total["val"] < FEW
+            else ""
+        )
+        yield f"{' and '.join(few)}: what is measured on fewer than {FEW} is rough{more}"

@@ -219,10 +219,11 @@ def test_small_cohorts_are_told_what_they_can_not_say(tmp_path, make):
     labels = [*"aaaa", *"bb", "c", "d"]
     notes = make([["slide", "label"], *([str(n), label] for n, label in enumerate(labels))]).notes
     assert "No column names the patients, so each slide counts as one" in notes[0]
+    rough = "2 slides in val and 1 slide in test: what is measured on fewer than 30 is rough"
     assert notes[1:] == (
         "No slide of 'b' is in test: how well that is recognised stays unknown there",
         "No slide of 'c', 'd' is in val or test: how well that is recognised stays unknown there",
-        "2 slides in val and 1 slide in test: what is measured on fewer than 30 is rough",
+        f"{rough}; `evaluate --calibrate` takes 30 in val: --val gives it more",
     )
 
 
