@@ -1,12 +1,14 @@
 """``hiresattn train``: a manifest in, a model directory out."""
 
 import os
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
@@ -60,8 +62,8 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @click.command(
     cls=Command,
     short_help="Train a model on labelled images.",
-    help="Train on MANIFEST, a CSV or Parquet file with columns path, label (or labels, with | between) [, split or "
-    "fold] [, y,x,height,width] [, boxes]; or on a folder of CLASS/ or {train,val,test}/CLASS/.",
+    help="Train on MANIFEST: a table with path, label (or labels: a|b) [, split or fold] [, y,x,height,width] "
+    "[, boxes]; or a folder of [SPLIT/]CLASS/.",
     example="hiresattn train slides.csv -o model --encoder small --epochs 30",
 )
 @click.argument("manifest", metavar="MANIFEST")
@@ -152,6 +154,9 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     click.option("--resume", is_flag=True, help="Continue the run that DIR holds."),
     click.option("--overwrite", is_flag=True, help="Train anew in a directory that is not empty."),
     click.option(
+        "--onnx/--no-onnx", default=None, help="A network for ONNX too. [default: if installed]"
+    ),
+    click.option(
         "--help-all", is_flag=True, is_eager=True, expose_value=False, callback=_help_all,
         help="Show this and every key of --config.",
     ),
@@ -168,6 +173,7 @@ def train(
     config: str | None,
     resume: bool,
     overwrite: bool,
+    onnx: bool | None,
     **given: Any,
 ) -> None:
     """Train a model on labelled images."""
@@ -201,6 +207,8 @@ def train(
             last = record
             if leads:
                 report(_epoch_line(record, "cases" if cases else "images"))
+    if leads:
+        _write_onnx(folder, report, asked=onnx)
     if ctx.obj < 0 or not leads:
         return
     if last is None:
@@ -213,6 +221,30 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
+
+
+def _write_onnx(folder: Path, report: Callable[[str], None], *, asked: bool | None) -> None:
+    """The network for ONNX Runtime, beside the weights; where none was asked for, what stands in the way is only told.
+
+    It is there already where nothing was left to train.
+    """
+    if asked is False or (asked is None and not onnx_installed()):
+        return
+    from hiresattn.card import read_card
+    from hiresattn.inference.onnx_export import export_onnx
+
+    try:
+        if read_card(folder).onnx is None:
+            export_onnx(folder)
+    except HiresattnError as error:
+        if asked:
+            raise
+        report(f"No network for ONNX Runtime: {error}")
+
+
+def onnx_installed() -> bool:
+    """Whether a network can be written for ONNX Runtime; neither package is imported."""
+    return all(find_spec(package) is not None for package in ("onnx", "onnxruntime"))
 
 
 def _settings(config: str | None) -> dict[str, Any]:

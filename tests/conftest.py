@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).parents[1]
@@ -16,3 +17,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing depends on how fast the machine is, or on whether the tree can be written to.
 settings.register_profile("suite", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")
+
+
+@pytest.fixture(autouse=True)
+def no_network_for_onnx(monkeypatch):
+    """`train` writes one only where a test asks for it: seconds each, and shapes are checked here, tracers included."""
+    monkeypatch.setattr("hiresattn_cli.train.onnx_installed", lambda: False)

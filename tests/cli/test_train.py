@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from hiresattn.datasets.example import Example
+from hiresattn.errors import ConfigError
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.presets import PRESETS
 
@@ -141,7 +142,7 @@ def test_every_option_is_one_that_the_library_knows():
     from hiresattn.training.options import TrainOptions
     from hiresattn_cli.train import train
 
-    own = {"manifest", "output", "preset", "recipe", "config", "resume", "overwrite", "help_all"}
+    own = {"manifest", "output", "preset", "recipe", "config", "resume", "overwrite", "onnx", "help_all"}
     offered = {parameter.name for parameter in train.params} - own
     assert offered <= {field.name for field in fields(TrainOptions)}
 
@@ -186,3 +187,31 @@ def test_threads_are_also_those_that_compute(run, trained, manifest, tmp_path, c
 def test_quiet_says_nothing_of_a_training_that_works(run, trained, manifest, tmp_path):
     result = run("-q", "train", manifest, "-o", tmp_path / "model")
     assert (result.exit_code, result.output) == (0, "")
+
+
+def test_the_network_for_onnx_runtime_is_written_where_it_can_be_and_asked_for_or_not(
+    run, trained, manifest, tmp_path, monkeypatch
+):
+    written, card = [], SimpleNamespace(onnx=None)
+    monkeypatch.setattr("hiresattn.card.read_card", lambda _: card)
+    monkeypatch.setattr("hiresattn.inference.onnx_export.export_onnx", written.append)
+    words = ["train", manifest, "-o", tmp_path / "model"]
+    assert run(*words).exit_code == 0
+    assert written == []  # not installed, as the tests have it
+    monkeypatch.setattr("hiresattn_cli.train.onnx_installed", lambda: True)
+    assert run(*words, "--no-onnx").exit_code == 0
+    assert written == []
+    assert run(*words).exit_code == 0
+    assert written == [tmp_path / "model"]
+    card.onnx = {"files": {}}
+    assert run(*words).exit_code == 0
+    assert len(written) == 1
+
+    def refused(_):
+        raise ConfigError("random scores")
+
+    card.onnx = None
+    monkeypatch.setattr("hiresattn.inference.onnx_export.export_onnx", refused)
+    told = run(*words)
+    assert (told.exit_code, "No network for ONNX Runtime: random scores" in told.stderr) == (0, True)
+    assert run(*words, "--onnx").exit_code == 1
