@@ -59,7 +59,7 @@ from hiresattn_cli.sources import expand_sources
     ),
     options.root,
     options.label_column,
-    options.band_numbers,
+    options.bands,
     options.value_range,
     options.device,
     click.option(

@@ -26,7 +26,7 @@ from hiresattn_cli.records import exit_status
     click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write, with boxes."),
     options.root,
     options.label_column,
-    options.band_numbers,
+    options.bands,
     options.value_range,
     options.assume_mpp,
     options.device,

@@ -230,12 +230,6 @@ bands = click.option(
     metavar="1,2,3|NAMES",
     help="Bands of the image, counted from 1, or by name: B04,B03,B02; red,green,blue. [default: the model's]",
 )
-band_numbers = click.option(
-    "--bands",
-    type=BANDS,
-    metavar="1,2,3",
-    help="Bands of the image, counted from 1. [default: the model's]",
-)
 value_range = click.option(
     "--value-range",
     type=VALUE_RANGE,

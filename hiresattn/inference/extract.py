@@ -19,8 +19,9 @@ from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError, OpenError, ReadError, WriteError
 from hiresattn.files import Lock, make_folder
 from hiresattn.geometry import root_regions
+from hiresattn.inference.bands import input_for
 from hiresattn.inference.cover import finest_count
-from hiresattn.inference.options import check_value_range
+from hiresattn.inference.options import check_value_range, names_bands
 from hiresattn.model.device import pick_device
 from hiresattn.model.embed import encode
 from hiresattn.model.encoders import load_encoder
@@ -54,8 +55,9 @@ class ExtractOptions:
     foreground: str | None = None
     """Which regions: ``tissue``, those that hold some; ``none``, all. None = as the model was trained; of other
     encoders, tissue of slides (three bands of uint8, a known size of a px below 20 µm, no coordinate system)."""
-    bands: tuple[int, ...] | None = None
-    """Bands that the encoder is given, counted from 1; None = 1, 2, 3, or the model's."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands that the encoder is given, counted from 1, or their names, or STAC's common names; None = 1, 2, 3, or the
+    model's."""
     value_range: tuple[float, float] | None = None
     """Stored values that become -1 and +1; None = as in the encoder's training."""
     device: str = "auto"
@@ -77,7 +79,7 @@ class ExtractOptions:
             raise ConfigError("mpp and side are above 0")
         if self.batch_size < 1 or self.threads < 0:
             raise ConfigError("batch_size is at least 1, and threads 0 or more")
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+        if self.bands is not None and not names_bands(self.bands):
             raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
@@ -190,7 +192,6 @@ def ready_encoder(name: str, options: ExtractOptions) -> tuple[ExtractOptions, E
         ConfigError: If an option doesn't fit it.
         HiresattnError: If it can't be loaded.
     """
-    named = None if options.bands is None else tuple(band - 1 for band in options.bands)
     if (Path(name) / CARD).is_file() or name.startswith("hf:"):
         model = load_model(name)
         rule, side = model.config.input, model.config.finest_side
@@ -200,20 +201,14 @@ def ready_encoder(name: str, options: ExtractOptions) -> tuple[ExtractOptions, E
         rule = replace(rule, mpp=None)  # the side of a region says it
         tissue = rule.foreground is not None
     else:
-        loaded = load_encoder(name, bands=options.bands or (1, 2, 3))
+        loaded = load_encoder(name, bands=tuple(range(1, len(options.bands or "RGB") + 1)))
         module, rule, sha256, side = loaded.module, loaded.input, loaded.sha256, loaded.input.size
         tissue = None
     if options.foreground is not None:
         tissue = options.foreground == "tissue"
-    if named is not None:
-        if len(named) != len(rule.bands):
-            raise ConfigError(f"the encoder takes {len(rule.bands)} bands; {len(named)} are named")
-        rule = replace(rule, bands=named, channels=None)
-    if options.value_range is not None:
-        low, high = options.value_range
-        rule = replace(rule, low=(low,) * len(rule.bands), high=(high,) * len(rule.bands))
-    device = pick_device(options.device)
-    module = module.to(device).eval()
+    if options.bands is not None and len(options.bands) != len(rule.bands):
+        raise ConfigError(f"the encoder takes {len(rule.bands)} bands; {len(options.bands)} are named")
+    module = module.to(pick_device(options.device)).eval()
     return options, Encoder(module, rule, sha256, options.side or side, absolute(name), tissue)
 
 
@@ -272,13 +267,18 @@ def extract_one(
 def _asked(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     """What features must have in common with those asked for, to be the same."""
     rule = encoder.rule
+    low, high = ([end] * len(rule.bands) for end in options.value_range or (0, 0))
     return {
         "encoder_sha256": encoder.sha256,
         "size": rule.size,
-        "bands": [band + 1 for band in rule.bands],
-        "low": list(rule.low),
-        "high": list(rule.high),
-        **({} if rule.scales is None else {"scales": list(rule.scales), "offsets": list(rule.offsets or ())}),
+        "bands": list(options.bands or (band + 1 for band in rule.bands)),
+        "low": low if options.value_range else list(rule.low),
+        "high": high if options.value_range else list(rule.high),
+        **(
+            {}
+            if options.value_range or rule.scales is None
+            else {"scaling": [*rule.scales, *(rule.offsets or ())]}
+        ),
         "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",
         "foreground": {None: "auto", True: "tissue", False: "none"}[encoder.tissue],
     }
@@ -302,6 +302,7 @@ def _features(
     progress: Callable[[float], None],
 ) -> Features:
     with open_pyramid(example.source, mpp=example.mpp, nodata=encoder.rule.nodata) as pyramid:
+        rule = input_for(encoder.rule, pyramid, options.bands, options.value_range)
         scale = scale_of(pyramid, example)
         side = _side(pyramid, scale, encoder, options)
         if (count := finest_count(pyramid.height, pyramid.width, side)) > MOST_REGIONS:
@@ -311,9 +312,9 @@ def _features(
         regions = root_regions(pyramid.height, pyramid.width, root_size=side)
         if encoder.tissue or (encoder.tissue is None and is_slide(pyramid)):
             whole = (0, 0, pyramid.height, pyramid.width)
-            regions = regions[overview(pyramid, whole, encoder.rule, threads=options.threads).holds(regions)]
+            regions = regions[overview(pyramid, whole, rule, threads=options.threads).holds(regions)]
         vectors, kept = [], []
-        with CropFetcher([pyramid], encoder.rule, threads=options.threads) as fetch:
+        with CropFetcher([pyramid], rule, threads=options.threads) as fetch:
             for start in range(0, len(regions), options.batch_size):
                 part = regions[start : start + options.batch_size]
                 crops = fetch(np.zeros(len(part), np.int64), part)

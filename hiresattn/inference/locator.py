@@ -12,7 +12,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError
 from hiresattn.inference.attention_regions import RegionScores, region_scores
-from hiresattn.inference.bands import input_for
+from hiresattn.inference.bands import chosen, input_for
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.options import LocateOptions
@@ -80,8 +80,9 @@ def check(model: Model, examples: Iterable[Example]) -> int | None:
 def _opened(example: Example, model: Model, options: LocateOptions) -> Iterator[_Opened]:
     """An image at the model's scale, what reads it, the rectangle searched, and which regions hold foreground."""
     rule = model.config.input
+    example, bands = chosen(example, options.bands, model)
     with opened(example, rule.mpp, nodata=rule.nodata, assumed=options.assume_mpp) as pyramid:
-        config = input_for(rule, pyramid, options.bands, options.value_range)
+        config = input_for(rule, pyramid, bands, options.value_range)
         window = window_of(pyramid, example.region)
         seen = config.foreground and overview(pyramid, window, config, threads=options.threads)
         with CropFetcher([pyramid], config, threads=options.threads) as fetch:

@@ -185,8 +185,8 @@ class LocateOptions:
         ConfigError: If a value can't be used.
     """
 
-    bands: tuple[int, ...] | None = None
-    """Bands to feed the model, counted from 1; None = the model's own."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands to feed the model, counted from 1, or their names, or STAC's common names; None = the model's own."""
     value_range: tuple[float, float] | None = None
     """Native values that stand for the model's darkest and brightest; None = the model's own."""
     assume_mpp: float | None = None
@@ -206,7 +206,7 @@ class LocateOptions:
         check_types(self)
         if self.threads < 0:
             raise ConfigError(f"threads must be 0 or more; got {self.threads}")
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
+        if self.bands is not None and not names_bands(self.bands):
             raise ConfigError(f"bands are counted from 1; got {self.bands}")
         if self.value_range is not None:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))

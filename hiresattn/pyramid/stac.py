@@ -16,6 +16,8 @@ from hiresattn.pyramid.storage.web import start_of
 
 #: Bytes that a file of items may have.
 _MOST_BYTES = 256 << 20
+#: What names of files with an item a line end in.
+_LINES = (".ndjson", ".geojsonl")
 #: Media types of rasters.
 _RASTERS = ("image/tiff", "image/vnd.stac.geotiff", "image/jp2", "image/vnd.cog", "image/png", "image/jpeg")
 #: Roles of assets that aren't the image.
@@ -36,7 +38,8 @@ def stac_sources(
     counts as 0 where the item says that it was applied (``earthsearch:boa_offset_applied``).
 
     Args:
-        items: A path or address of an item or item collection, an item (of pystac, or its JSON types), or several.
+        items: A path or address of an item, an item collection or items line by line (``.ndjson``); an item
+            (of pystac, or its JSON types); or several.
         assets: Names of the assets that are the image, in order; or of bands, or their common names (``red``). None =
             the only raster of the item; of several, those are taken that are named where it is used.
         patch_url: Called with each address when it is opened, to sign it, such as ``planetary_computer.sign``.
@@ -72,9 +75,16 @@ def is_item(source: Any) -> bool:
 def may_hold_items(name: str) -> bool:
     """Whether a name is that of a file of STAC items, or the address of an item as APIs have it."""
     if not is_remote(name):
-        return name.lower().endswith(".json")
+        return name.lower().endswith((".json", *_LINES))
     path = name.partition("?")[0].partition("#")[0].lower()
-    return path.endswith(".json") or ("/items/" in path and Path(path).suffix not in IMAGE_SUFFIXES)
+    return path.endswith((".json", *_LINES)) or (
+        "/items/" in path and Path(path).suffix not in IMAGE_SUFFIXES
+    )
+
+
+def _is_lines(name: str) -> bool:
+    """Whether a file has an item a line, by its name."""
+    return name.partition("?")[0].partition("#")[0].lower().endswith(_LINES)
 
 
 def _items(source: Any, base: str) -> Iterable[tuple[dict[str, Any], str]]:
@@ -122,6 +132,8 @@ def _read(name: str) -> Any:
             raise OpenError(f"{name}: items are read from files and over http; copy it to one of those")
         else:
             body = read_bounded(name, _MOST_BYTES)
+        if _is_lines(name):
+            return [json.loads(line) for line in body.splitlines() if line.strip()]
         return json.loads(body)
     except FileNotFoundError as error:
         raise NotFoundError(f"{name}: there is no such file; check the path") from error

@@ -12,6 +12,7 @@ from hiresattn.pyramid.base import Metadata, Pyramid
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.placed import crs_name
 from hiresattn.pyramid.stack import Layer, Stack
+from hiresattn.pyramid.storage.ranges import RequestStats
 
 #: By how much the edges of images may lie apart and still be the same, px of the finer one.
 _SAME = 0.01
@@ -115,6 +116,14 @@ class StackedPyramid(Pyramid):
         rows, columns = (rows - top)[:, None], columns - left
         valid = None if pixels.valid is None else pixels.valid[rows, columns]
         return replace(pixels, data=pixels.data[rows, columns], valid=valid)
+
+    @property
+    def requests(self) -> RequestStats | None:  # type: ignore[override]
+        """What was asked of servers, where that is counted for all files that lie on one."""
+        asked = [image.requests for image in self._images if image.requests is not None]
+        return (
+            RequestStats(sum(one.count for one in asked), sum(one.bytes for one in asked)) if asked else None
+        )
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """Stored bytes of a tile, of all images; see ``exact_bytes``."""

@@ -65,6 +65,23 @@ def test_an_image_is_extracted_once_whatever_rows_name_it_and_not_again(tmp_path
     assert (other.status, other.side) == ("ok", 64)
 
 
+@pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
+def test_bands_may_be_named_in_the_order_of_each_file(tmp_path):
+    values = {"near": 20, "green": 60, "red": 120}
+    for number, order in enumerate((("near", "green", "red"), ("red", "near", "green"))):
+        path = tmp_path / f"{number}.tif"
+        shape = {"height": 64, "width": 64, "count": 3, "dtype": "uint8"}
+        with rasterio.open(path, "w", driver="GTiff", **shape) as file:
+            file.write(np.stack([np.full((64, 64), values[name], np.uint8) for name in order]))
+            file.descriptions = order
+        how = {"side": 32, "value_range": (0, 200), "bands": ("red", "near", "green")}
+        (record,) = extract([str(path)], "corner", tmp_path / "features", **how)
+        found = (read_features(record.file).vectors.astype(float) + 1) * 100
+        assert found[:, :3] == pytest.approx(np.tile([120, 20, 60], (len(found), 1)), abs=0.2)
+    (record,) = extract([str(path)], "corner", tmp_path / "none", side=32, bands=("red", "near", "swir"))
+    assert "no band is called 'swir'" in record.error
+
+
 def test_a_scale_in_micrometres_is_the_same_for_slides_of_any_resolution(tmp_path):
     path = place(tmp_path)
     for mpp, side in ((0.5, 64), (0.25, 128), (1.0, 32)):

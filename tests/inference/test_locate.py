@@ -129,6 +129,10 @@ def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):
     (found,) = located([example], model, threads=0, device="cpu", bands=(2,), value_range=(0, 2550))
     assert _regions(found) == [(16, 32)]
     assert opened == [{"mpp": 0.5, "nodata": None}]
+    named = open_pyramid(10 * image.astype(np.uint16)).named("array", channel_names=("dust", "light"))
+    example = Example(named, "bright", mpp=0.5)
+    (found,) = located([example], model, threads=0, device="cpu", bands=("light",), value_range=(0, 2550))
+    assert _regions(found) == [(16, 32)]
     for wrong in ({"bands": (0,)}, {"value_range": (1.0, 0.0)}, {"device": "nosuch"}):
         with pytest.raises(ConfigError):
             list(located([example], model, **wrong))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 
 from hiresattn.checkpoint import Model
@@ -74,6 +75,28 @@ def test_files_of_any_resolution_have_the_same_looks_and_answers(model, mpp, win
     assert (found.mpp, found.region) == (mpp, window and px(window, mpp))
     warned = [words for words in found.warnings if "upsampled" in words]
     assert bool(warned) == (mpp > AT)
+
+
+@pytest.mark.parametrize("metres", [0.3, 1.0])
+def test_scenes_of_any_ground_scale_have_the_same_regions(model, metres, tmp_path):
+    """A model that works at 0.5 m; the scale is that of the CRS."""
+    rule = replace(model.config.input, mpp=AT * 1e6)
+    on_ground = replace(model, config=replace(model.config, input=rule))
+    answers = []
+    for own in (AT, metres):
+        (pixels,) = scene(own, (1,))._arrays
+        place = {"crs": "EPSG:32633", "transform": rasterio.Affine(own, 0, 5e5, 0, -own, 5e6)}
+        shape = dict(zip(("height", "width", "count"), pixels.shape, strict=True)) | {"dtype": "uint8"}
+        path = tmp_path / f"{own:g}.tif"
+        with rasterio.open(path, "w", driver="GTiff", tiled=True, **shape, **place) as file:
+            file.write(pixels[:, :, 0], 1)
+            file.build_overviews([2, 4], rasterio.enums.Resampling.average)
+        source = Example(str(path), region=px(SQUARE, own))
+        answers.append(classify(source, on_ground, stop=None, device="cpu", budget=64))
+    wanted, found = answers
+    assert len(wanted.regions) == len(found.regions) > 49
+    gap = micrometres(found, metres) - micrometres(wanted, AT)  # metres here
+    assert np.abs(gap).max() <= max(metres, AT)
 
 
 def test_of_a_coarse_level_of_a_finer_file_the_same_px_are_read(model):

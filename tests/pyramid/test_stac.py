@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import hiresattn
+from hiresattn.config import InputConfig
 from hiresattn.datasets.sources import images_of
 from hiresattn.errors import ConfigError, HiresattnError, NotFoundError, OpenError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.stac import stac_sources
+from hiresattn.reading.fetch import CropFetcher
 from tests.pyramid import serve
 from tests.pyramid.test_stacked import MODEL, write
 
@@ -128,6 +130,13 @@ def test_items_on_a_server_name_files_beside_them(folder):
             assert open_pyramid(stack).channels == 2
             with pytest.raises(NotFoundError):
                 stac_sources(f"{url}/none.json")
+            (folder / "log").write_text("")
+            rule = InputConfig(bands=(0, 1), low=(0, 0), high=(255, 255), size=32)
+            with open_pyramid(stack) as image, CropFetcher([image], rule, threads=1) as fetch:
+                fetch(np.zeros(1, np.int64), np.array([[0, 0, 96, 96]]))
+                asked = (folder / "log").read_text().splitlines()
+                assert image.requests.count == len(asked)
+                assert len(asked) <= 3 * len(stack.layers)
         finally:
             server.terminate()
 
@@ -171,3 +180,14 @@ def test_what_is_no_item_is_an_error_that_names_the_file(tmp_path, text):
         open_pyramid(path)
     (wrong,) = images_of(str(path))
     assert "items.json" in wrong.error
+
+
+def test_items_may_come_a_line_each(folder):
+    lines = [json.dumps(item(id=name)) for name in ("first", "second")]
+    (folder / "found.ndjson").write_text("\n".join([*lines, ""]))
+    stacks = stac_sources(folder / "found.ndjson", ["red"])
+    assert [open_pyramid(stack).channels for stack in stacks] == [1, 1]
+    assert len(list(images_of(str(folder / "found.ndjson")))) == 2
+    (folder / "bad.ndjson").write_text(lines[0] + "\n{")
+    with pytest.raises(OpenError, match=r"bad\.ndjson"):
+        stac_sources(folder / "bad.ndjson")
