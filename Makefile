@@ -11,12 +11,13 @@ export PIP_ROOT_USER_ACTION := ignore
 # Waiting threads that spin take the cores from those that work.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help demo test test-slow test-gpu test-browser lint docs bench
+.PHONY: help demo test test-slow faults test-gpu test-browser lint docs bench
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo       classify a gigapixel scene (made on the spot) and draw where the model looked"
 	@echo "make test       the tests;  make test-slow, make test-gpu, make test-browser: those that need time, a GPU, Chromium"
+	@echo "make faults     what goes wrong on a cluster, each 20 times (an hour)"
 	@echo "make lint       ruff and mypy"
 	@echo "make docs       the documentation, strictly, into build/site"
 	@echo "make bench      the benchmarks, and the tables of README and docs from them (long)"
@@ -29,6 +30,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	$(RUN) pytest -q -m slow
+
+faults: $(READY)
+	FAULT_TIMES=20 $(RUN) pytest -q -m slow tests/cluster/test_faults.py
 
 test-gpu: $(READY)
 	$(RUN) pytest -q -m gpu

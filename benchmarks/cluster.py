@@ -1,6 +1,7 @@
 """What a cluster costs and gains: cases a second of 1, 2 and 4 local processes, and Dask's part of a case.
 
-    python benchmarks/cluster.py --output benchmarks/results/cluster.json
+    python benchmarks/cluster.py           # a few minutes, on an idle machine
+    python benchmarks/cluster.py --check   # does it run? nothing is stored
 
 Small images of noise, one task each, classified with the model of ``hiresattn demo``; every process has one thread. The
 overhead is what a case of 25 ms takes longer on one worker, where all that it does is wait.
@@ -20,6 +21,7 @@ import hiresattn
 from hiresattn.cluster.connect import connected
 from hiresattn.cluster.run import classify
 from hiresattn.cluster.tasks import Care, Tasks
+from store import store
 
 MODEL = Path(hiresattn.__file__).parent / "demo" / "model"
 PROCESSES = (1, 2, 4)
@@ -73,12 +75,14 @@ def rate(paths: list[str], processes: int, budget: int) -> float:
 def main() -> None:
     """Measure, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--check", action="store_true", help="few cases; print only")
     parser.add_argument("--cases", type=int, default=200, help="images classified")
     parser.add_argument("--empty", type=int, default=1000, help="cases that wait")
     parser.add_argument("--side", type=int, default=1024, help="side of an image, px")
     parser.add_argument("--budget", type=int, default=32)
     asked = parser.parse_args()
+    if asked.check:
+        asked.cases, asked.empty, asked.budget = 8, 40, 4
     result = {"cores": os.cpu_count(), "cases": asked.cases, "empty": asked.empty, "side": asked.side}
     result |= {"budget": asked.budget, "overhead_ms": round(overhead(asked.empty), 3), "rate": {}}
     with tempfile.TemporaryDirectory() as folder:
@@ -86,8 +90,8 @@ def main() -> None:
         for processes in PROCESSES:
             result["rate"][str(processes)] = round(rate(paths, processes, asked.budget), 3)
     print(json.dumps(result, indent=1))
-    if asked.output:
-        asked.output.write_text(json.dumps(result, indent=1) + "\n")
+    if not asked.check:
+        store("cluster", **result)
 
 
 if __name__ == "__main__":

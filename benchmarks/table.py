@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from store import load
-from tables import learning, needle, scenes, speed
+from tables import clusters, learning, needle, scenes, speed
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +45,9 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "remote": ("remote", speed.remote),
     "conversion": ("conversion", speed.conversion),
     "tnet_speed": ("tnet_speed", speed.tnet_speed),
+    "cluster": ("cluster", clusters.cluster),
+    "cluster_model": ("cluster_model", clusters.cluster_model),
+    "soak": ("soak", clusters.soak),
 }
 
 

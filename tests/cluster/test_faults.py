@@ -1,4 +1,4 @@
-"""What goes wrong on a cluster, twenty times each: nothing is lost, nothing doubled, and the rest is as without it."""
+"""What goes wrong on a cluster, several times each: nothing is lost, nothing doubled, and the rest is as without it."""
 
 import os
 import resource
@@ -26,7 +26,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 MODEL = Path(hiresattn.__file__).parent / "demo" / "model"
 OPTIONS = ClassifyOptions(budget=2, batch_images=1, threads=1, on_error="record")
-CASES, TIMES = 8, 20
+CASES = 8
+#: How often each fault is made; `make faults` makes each 20 times.
+TIMES = int(os.environ.get("FAULT_TIMES", "3"))
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +121,9 @@ def test_a_source_ends_its_reader(client, images, clean, time_):
 def test_a_source_hangs(client, images, clean, time_):
     last(run(client, images, work()))  # models are loaded
     guilty = time_ % CASES
-    found = last(run(client, images, work(lambda: time.sleep(3600), images[guilty]), timeout=20))
+    found = last(run(client, images, work(lambda: time.sleep(3600), images[guilty]), timeout=30))
     check(found, clean, guilty)
-    assert "took more than 20 s" in found[guilty].error
+    assert "took more than 30 s" in found[guilty].error
     client.wait_for_workers(2, timeout=120)
 
 
