@@ -42,6 +42,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "engines": ("engines", speed.engines),
     "search": ("search", speed.search),
     "viewer": ("viewer", speed.viewer),
+    "report": ("report", speed.report),
     "remote": ("remote", speed.remote),
     "conversion": ("conversion", speed.conversion),
     "tnet_speed": ("tnet_speed", speed.tnet_speed),

@@ -33,6 +33,21 @@ def viewer(result: dict[str, Any]) -> str:
     return table(head, rows) + source(result, "viewer.py")
 
 
+def report(result: dict[str, Any]) -> str:
+    """Size of a report, and the time to open it."""
+    rows = [
+        [
+            f"{r['cases']}",
+            f"{r['bytes'] / 1e6:.1f} MB, {r['bytes'] / r['cases'] / 1e3:.0f} kB a case",
+            f"{r['shown_ms'] / 1e3:.2f} s",
+            f"{r['screenshot_s']:.2f} s ({r['empty_screenshot_s']:.2f} s)",
+        ]
+        for r in result["rows"]
+    ]
+    head = ["cases", "file", "until the first case is shown", "browser started, page drawn (an empty one)"]
+    return table(head, rows) + source(result, "report.py")
+
+
 def reading(result: dict[str, Any]) -> str:
     """CPU ms per crop, pattern by pattern, beside the other readers."""
     shown = [row for row in result["rows"] if row["file"] == "slide"]
