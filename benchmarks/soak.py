@@ -59,7 +59,7 @@ def started(folder: Path) -> tuple[str, list[subprocess.Popen[bytes]]]:
         port = free.getsockname()[1]
     address = f"tcp://127.0.0.1:{port}"
     words = [["scheduler", "--port", str(port)]]
-    words += [["worker", address, "--nthreads", "1", "--no-nanny"]] * WORKERS
+    words += [["worker", address, "--nthreads", "1", "--no-nanny", "--death-timeout", "60"]] * WORKERS
     found = []
     for number, (what, *more) in enumerate(words):
         command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *more, "--no-dashboard"]
