@@ -73,9 +73,7 @@ def listed_examples(given: Any) -> list[Example]:
 
 def classes_in(example: Example) -> set[str]:
     """Every class that an image is known to show: its label or labels, and those of its boxes."""
-    label = example.label
-    own = label if isinstance(label, tuple) else () if label is None else (label,)
-    return {*own, *(example.box_labels or ())}
+    return {*labels_of(example), *(example.box_labels or ())}
 
 
 def unlabelled(examples: Sequence[Example]) -> list[int]:
@@ -99,6 +97,12 @@ def names_of(label: Label | None) -> tuple[str, ...] | None:
     if isinstance(label, str):
         return split_names(label)
     return label
+
+
+def labels_of(example: Example) -> tuple[str, ...]:
+    """The labels of an example, one or several; empty where none is known, or it has none."""
+    label = example.label
+    return label if isinstance(label, tuple) else () if label is None else (label,)
 
 
 def split_names(text: str, where: str = "") -> tuple[str, ...]:

@@ -1,12 +1,12 @@
 """Which regions show an image's label, by a model that pools by attention: calibrated over a data set. NumPy only."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.example import Example, labels_of
 from hiresattn.inference.engine import Engine
 from hiresattn.inference.exhaustive import everywhere
 from hiresattn.inference.image_search import Holds
@@ -38,7 +38,10 @@ def region_scores(
     found = everywhere(engine, fetch, frame[None], holds=holds)
     measured = np.flatnonzero(found.coverage > 0)
     logits = found.glimpse_logits[measured].astype(np.float64)
-    log_prob = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
+    if engine.facts.multi_label:
+        log_prob = -np.logaddexp(0, -logits)
+    else:
+        log_prob = logits - np.logaddexp.reduce(logits, axis=1, keepdims=True)
     attention = np.log(np.maximum(found.weight[measured] * len(measured), 1e-12))
     return RegionScores(found.region[measured], attention[:, None] + log_prob)
 
@@ -64,12 +67,12 @@ class Calibration:
         self._present: list[list[np.ndarray]] = [[] for _ in range(classes)]
         self._absent: list[list[np.ndarray]] = [[] for _ in range(classes)]
 
-    def add(self, score: Float[np.ndarray, "n K"], label: int) -> None:
-        """Take in the regions of an image with a label."""
+    def add(self, score: Float[np.ndarray, "n K"], labels: Collection[int]) -> None:
+        """Take in the regions of an image with these labels."""
         count = len(score)
         rows = self._rng.choice(count, SAMPLED, replace=False) if count > SAMPLED else np.arange(count)
         for index, values in enumerate(score[rows].T):
-            (self._present if index == label else self._absent)[index].append(values)
+            (self._present if index in labels else self._absent)[index].append(values)
 
     def probability(self, score: Float[np.ndarray, " n"], label: int) -> Float[np.ndarray, " n"]:
         """Of regions in images with a label to show it, from their scores for it."""
@@ -113,11 +116,18 @@ def calibrated_boxes(
     """
     calibration = Calibration(len(classes))
     for example, scores in seen.values():
-        calibration.add(scores.score, classes.index(str(example.label)))
+        calibration.add(scores.score, [classes.index(label) for label in labels_of(example)])
     for row, (example, scores) in seen.items():
-        label = classes.index(str(example.label))
-        probability = calibration.probability(scores.score[:, label], label)
-        likely = np.flatnonzero(probability >= LEAST)
-        boxes: Any = tuple(map(tuple, scores.region[likely].tolist()))
-        sure = tuple(np.round(probability[likely], 3).tolist())
-        yield row, replace(example, boxes=boxes or None, box_confidence=sure or None)
+        found = []
+        for label in labels_of(example):
+            index = classes.index(label)
+            probability = calibration.probability(scores.score[:, index], index)
+            found += [
+                (tuple(scores.region[at].tolist()), label, round(float(probability[at]), 3))
+                for at in np.flatnonzero(probability >= LEAST).tolist()
+            ]
+        boxes, labels, sure = zip(*found, strict=True) if found else (None, None, None)
+        several = isinstance(example.label, tuple)
+        if example.label == ():
+            boxes = labels = ()
+        yield row, replace(example, boxes=boxes, box_labels=labels if several else None, box_confidence=sure)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.checkpoint import Model
-from hiresattn.datasets.example import Example
+from hiresattn.datasets.example import Example, labels_of
 from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError
 from hiresattn.inference.attention_regions import RegionScores, region_scores
@@ -56,23 +56,26 @@ def check(model: Model, examples: Iterable[Example]) -> int | None:
     """Refuse what can't be located; the index of the model's background class, if it has one.
 
     Raises:
-        ConfigError: If a label is several or none of its classes, or missing where there is no background class.
+        ConfigError: If a label is none of its classes, several where it knows one, or missing where there is no
+            background class.
     """
     for example in examples:
-        if isinstance(example.label, tuple):
+        if isinstance(example.label, tuple) and not model.config.multi_label:
             raise ConfigError(
-                f"{example.source}: it has several labels; boxes are found for one label per image"
+                f"{example.source}: it has several labels, and {model.name!r} knows one per image; train it with "
+                "multi_label"
             )
         if example.label is None and model.net.background is None:
             raise ConfigError(
                 f"{example.source}: it has no label, which a model with a background class can do without, and "
                 f"{model.name!r} has none"
             )
-        if example.label is not None and example.label not in model.classes:
-            known = ", ".join(model.classes)
-            raise ConfigError(
-                f"{example.source}: label {example.label!r} is none of the model's classes ({known})"
-            )
+        for label in labels_of(example):
+            if label not in model.classes:
+                known = ", ".join(model.classes)
+                raise ConfigError(
+                    f"{example.source}: label {label!r} is none of the model's classes ({known})"
+                )
     return model.net.background
 
 

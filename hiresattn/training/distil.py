@@ -98,10 +98,6 @@ def distil(
     """
     folder = Path(output)
     train, held_out, options = split_examples(examples, options)
-    if options.multi_label:
-        raise ConfigError(
-            "the recipe distil is for images with one label each; train with boxes, or scorer oaa"
-        )
     check_folder(folder, resume=resume, overwrite=overwrite)
     steps = folder / STEPS
     if overwrite and not resume and steps.is_dir():

@@ -167,6 +167,7 @@ def _task_loss(
         if not len(finest):  # a loss without a graph: no weight decays for it
             return {"images": mean_term(traversal.logits.new_zeros(()), len(labels))}
         unseen = torch.from_numpy(np.bincount(finest, minlength=len(labels)) == 0)
+        unseen = unseen.view(-1, *[1] * (labels.ndim - 1))
         labels = labels.masked_fill(unseen.to(labels.device), -1)
     loss = classification_loss(
         traversal,

@@ -102,7 +102,7 @@ def box_class_indices(
     example: Example, label: int | tuple[int, ...], index: Mapping[str, int]
 ) -> np.ndarray | None:
     """Class index of each box; see ``Sample.box_classes``."""
-    if example.boxes is None or isinstance(label, tuple):
+    if example.boxes is None or (isinstance(label, tuple) and example.box_labels is None):
         return None
     if example.box_labels is None:
         return np.full(len(example.boxes), label)

@@ -115,10 +115,10 @@ def _check_box_labels(train: Sequence[Example], held_out: Sequence[Example], opt
     with_classes = [e for e in train if e.box_labels is not None]
     if not with_classes:
         return
-    if options.multi_label or options.cutmix or any(isinstance(e.label, tuple) for e in train):
+    if options.cutmix:
         raise ConfigError(
-            f"{with_classes[0].source}: its boxes have classes; that goes neither with several labels per image nor "
-            "with cutmix: leave the classes of the boxes out"
+            f"{with_classes[0].source}: its boxes have classes, which doesn't go with cutmix: leave the classes of the "
+            "boxes out, or cutmix"
         )
     unnamed = next((e for e in with_classes if e.label is None), None)
     if unnamed and options.estimator.startswith("reinforce"):

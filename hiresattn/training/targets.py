@@ -118,7 +118,7 @@ def glimpse_labels(
 
     Args:
         traversal: A forward pass.
-        labels: Class index per image ``[b]``, -1 = not known.
+        labels: Class index per image ``[b]``, -1 = not known; or of several labels 1 where an image has it ``[b c]``.
         boxes: Known targets, per image; None or empty = not known.
         finest: Side of the smallest region.
         background: Index of the background class, if there is one.
@@ -129,8 +129,9 @@ def glimpse_labels(
         Class index per glimpse, -1 = none. Without a background: the image's label, except below depth 0 where boxes
         are known and the glimpse holds the centre of none. With one: only finest glimpses have a class, the label
         where they hold the centre of a box, the background where boxes are known and they touch none. Where boxes
-        have classes of their own: that of the boxes whose centres a glimpse holds; none if they differ. Boxes that
-        are probable at best are not all there are: elsewhere in their image a glimpse has no class.
+        have classes of their own: that of the boxes whose centres a glimpse holds; none if they differ, of several
+        labels all of them. Boxes that are probable at best are not all there are: elsewhere in their image a glimpse
+        has no class.
     """
     answers = labels[traversal.image].copy()
     if background is not None:
@@ -154,7 +155,11 @@ def glimpse_labels(
             answers[rows[holds_centre(traversal.region[rows], known)]] = labels[index]
         own = box_classes[index] if index < len(box_classes) else None
         own = None if own is None else own[sure]
-        if own is not None and (own != labels[index]).any():
+        if own is not None and labels.ndim == 2:
+            held = centres_within(traversal.region[mine], known)
+            shown = (held[:, :, None] & (own[None, :, None] == np.arange(labels.shape[1]))).any(axis=1)
+            answers[mine] = np.where(held.any(axis=1, keepdims=True), shown, -1)
+        elif own is not None and (own != labels[index]).any():
             rows = rows[holds_centre(traversal.region[rows], known)]
             answers[rows] = _class_within(traversal.region[rows], known, own)
     return answers

@@ -154,3 +154,29 @@ def test_what_cannot_be_taught_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="nothing to search"):
         next(distil(small, tmp_path / "m", OPTIONS))
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.slow
+def test_images_may_have_several_labels(tmp_path):
+    rng, labels = np.random.default_rng(0), [(), ("bright",), ("dark",), ("bright", "dark")]
+
+    def scene(side, shown):
+        found = rng.integers(90, 110, (side, side, 3)).astype(np.uint8)
+        for cell, name in zip(rng.choice((side // 16) ** 2, len(shown), replace=False), shown, strict=True):
+            y, x = (16 * at for at in divmod(int(cell), side // 16))
+            found[y : y + 16, x : x + 16] = 230 if name == "bright" else 10
+        return found
+
+    counts = (("train", 32, 80), ("train", 128, 24), ("val", 32, 12), ("val", 128, 12))
+    examples = [
+        Example(scene(side, labels[n % 4]), labels[n % 4], split)
+        for split, side, count in counts
+        for n in range(count)
+    ]
+    options = replace(OPTIONS, background=None, epochs=10)
+    assert list(distil(examples, tmp_path / "model", options))
+    model = load_model(tmp_path / "model")
+    assert model.config.multi_label
+    facts = model.training["distilled"]
+    assert facts["teacher"]["accuracy"] > 0.9
+    assert facts["student"]["accuracy"] > 0.7

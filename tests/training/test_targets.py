@@ -49,6 +49,14 @@ def test_a_glimpse_answers_for_the_boxes_whose_centres_it_holds(background):
     assert of_image.tolist() == [1, 1, rest, rest]
 
 
+def test_of_several_labels_a_glimpse_answers_for_all_whose_boxes_it_holds():
+    regions = np.array([[0, 0, 64, 64], [64, 0, 64, 64], [0, 64, 64, 64]])
+    traversal = SimpleNamespace(image=np.zeros(3, int), depth=np.ones(3, int), region=regions)
+    boxes = np.array([[8, 8, 20, 20], [70, 8, 20, 20], [100, 30, 20, 20]])
+    found = glimpse_labels(traversal, np.array([[1, 1, 1]]), [boxes], 64, None, [np.array([1, 0, 2])])
+    assert found.tolist() == [[0, 1, 0], [1, 0, 1], [-1, -1, -1]]
+
+
 def test_probable_boxes_give_their_class_and_nothing_elsewhere():
     regions = np.array([[0, 0, 64, 64], [64, 0, 64, 64], [0, 64, 64, 64]])
     traversal = SimpleNamespace(image=np.zeros(3, int), depth=np.ones(3, int), region=regions)
