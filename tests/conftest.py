@@ -19,7 +19,9 @@ settings.register_profile("suite", deadline=None, database=None, suppress_health
 settings.load_profile("suite")
 
 
-@pytest.fixture(autouse=True)
-def no_network_for_onnx(monkeypatch):
-    """`train` writes one only where a test asks for it: seconds each, and shapes are checked here, tracers included."""
-    monkeypatch.setattr("hiresattn_cli.train.onnx_installed", lambda: False)
+@pytest.fixture(autouse=True, scope="session")
+def no_network_for_onnx():
+    """`train` writes one only where a test asks for it: it takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("hiresattn_cli.train.onnx_installed", lambda: False)
+        yield

@@ -171,7 +171,7 @@ def pool_cells(features: Float[Tensor, "n c h w"], grid: int, fraction: Float[Te
         ``[n c grid grid]``; exact area averages, also where a cell's edge lies inside a map px.
     """
     height, width = features.shape[2:]
-    rows, columns = (_cell_weights(grid, side, fraction).to(features) for side in (height, width))
+    rows, columns = (_cell_weights(grid, int(side), fraction).to(features) for side in (height, width))
     return torch.einsum("ngh,nchw,nkw->ncgk", rows, features, columns)
 
 
