@@ -310,7 +310,8 @@ def _features(
                 f"{count:,} regions of {side} px, and at most {MOST_REGIONS:,} are extracted; choose a larger side"
             )
         regions = root_regions(pyramid.height, pyramid.width, root_size=side)
-        if encoder.tissue or (encoder.tissue is None and is_slide(pyramid)):
+        tissue = encoder.tissue or (encoder.tissue is None and is_slide(pyramid))
+        if tissue:
             whole = (0, 0, pyramid.height, pyramid.width)
             regions = regions[overview(pyramid, whole, rule, threads=options.threads).holds(regions)]
         vectors, kept = [], []
@@ -326,6 +327,7 @@ def _features(
         width = int(encoder.module.feature_width)
         facts = {
             "source": str(example.source),
+            "tissue": tissue,
             "width": pyramid.width,
             "height": pyramid.height,
             "side": side,

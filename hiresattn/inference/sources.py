@@ -20,7 +20,7 @@ from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.errors import ConfigError, OpenError
-from hiresattn.geometry import root_regions
+from hiresattn.geometry import expandable, root_regions
 from hiresattn.inference.bands import chosen, input_for
 from hiresattn.inference.session import Session
 from hiresattn.option_types import did_you_mean
@@ -33,7 +33,7 @@ from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
-from hiresattn.reading.foreground import Foreground, read_mask
+from hiresattn.reading.foreground import Foreground, overview, read_mask
 from hiresattn.reading.prefetch import SharedImages
 from hiresattn.reading.squash import SquashFetcher
 
@@ -113,7 +113,11 @@ class Opener:
                 check_label(example, pyramid, model)
                 source.config = config = input_for(model.config.input, pyramid, bands, options.value_range)
                 source.region, source.frame, source.roots = frame_of(pyramid, example, config.squash, model)
-                source.foreground = foreground_of(source, options.foreground)
+                flat = config.squash is None and not expandable(source.roots, model.config.finest_side).any()
+                source.foreground = foreground_of(source, options.foreground, flat=flat)
+                if flat and source.foreground is not None:
+                    held = source.foreground.holds(source.roots)
+                    source.roots = source.roots[held] if held.any() else source.roots[:1]
                 source.inside = inside_of(source)
                 if self._fetcher is None:
                     source.fetch = SquashFetcher(pyramid, config, example.region, strict=options.strict)
@@ -154,7 +158,8 @@ class Opener:
         if isinstance(source.fetch, SquashFetcher):
             return source.fetch.stats[0]
         assert self._fetcher is not None  # noqa: S101 - all others have it
-        return self._fetcher.stats[source.number]
+        own, apart = self._fetcher.stats[source.number], source.foreground and source.foreground.read
+        return own + apart if apart else own
 
     def let_go(self, source: Source) -> None:
         """Close a source, unless it is the caller's or in use."""
@@ -190,16 +195,17 @@ def frame_of(
     return region, np.array(seen, np.int64), roots
 
 
-def foreground_of(source: Source, asked: str | None) -> Foreground | None:
-    """Where a source's foreground will be known from; None = all of it is.
+def foreground_of(source: Source, asked: str | None, *, flat: bool) -> Foreground | None:
+    """Where a source's foreground is known from; None = all of it is.
 
     Args:
         source: With its pyramid, frame and root regions.
         asked: ``tissue``, ``none``, or the path of a mask; None = as the model was trained.
+        flat: Whether its root regions are finest ones: a coarse view is read for it then.
 
     Raises:
         ConfigError: If the mask can't be that of the image.
-        HiresattnError: If the mask can't be read.
+        HiresattnError: If the mask, or the image, can't be read.
     """
     pyramid, config = source.pyramid, source.config
     assert pyramid is not None  # noqa: S101 - it is open
@@ -208,7 +214,7 @@ def foreground_of(source: Source, asked: str | None) -> Foreground | None:
     if asked == "none":
         return None
     if asked == "tissue":
-        return Foreground(source.roots, config)
+        return overview(pyramid, source.region, config) if flat else Foreground(source.roots, config)
     y, x, height, width = source.region
     down, across = source.frame[2] / height, source.frame[3] / width
     whole = (

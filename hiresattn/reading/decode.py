@@ -4,7 +4,7 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import NamedTuple
 
 import numpy as np
@@ -38,6 +38,11 @@ class FetchStats:
     """Tiles read that the file leaves out."""
     seconds: float = 0.0
     """Wall time spent reading and decoding, summed over threads."""
+
+    def __add__(self, other: "FetchStats") -> "FetchStats":
+        """What was read by two fetchers, their tiles taken for different ones."""
+        total = {one.name: getattr(self, one.name) + getattr(other, one.name) for one in fields(self)}
+        return FetchStats(**total | {"bytes_exact": self.bytes_exact and other.bytes_exact})
 
 
 class Decoded(NamedTuple):

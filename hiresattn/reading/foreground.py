@@ -10,6 +10,7 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import root_regions
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.reading.tissue import tissue_mask
@@ -52,6 +53,8 @@ class Foreground:
         self._valid: list[np.ndarray] = []
         self._map: _Map | None = None
         self._least = 1.0
+        self.read: FetchStats | None = None
+        """What was read for it alone."""
 
     @classmethod
     def of_mask(
@@ -244,6 +247,7 @@ def overview(
     with CropFetcher([pyramid], rule, threads=threads) as fetch:
         for root in roots:
             found.add(root[None], fetch(np.zeros(1, np.int64), root[None]))
+        found.read = fetch.stats[0]
     return found
 
 

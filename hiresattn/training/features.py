@@ -77,7 +77,8 @@ def fit_features(
     val, of_val = read_bags(held_out, classes, options, on_message)
     if not bags:
         raise ConfigError(f"{options.features}: none of the training images has features there")
-    facts = common_facts([*of_each, *of_val])
+    every = [*of_each, *of_val]
+    facts = common_facts(every) | {"tissue": any(one.get("tissue") for one in every)}
     torch.manual_seed(options.seed)
     model = _model(classes, facts, options, folder)
     net = model.net
@@ -208,7 +209,9 @@ def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOption
 
 
 def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
-    """How pixels become input, as the features were computed."""
+    """How pixels become input, and where is looked at, as the features were computed."""
+    if facts.get("tissue"):
+        rule = replace(rule, foreground="tissue")
     if "low" not in facts:
         return rule
     bands = tuple(int(band) - 1 for band in facts["bands"])

@@ -89,6 +89,20 @@ def test_an_exhaustive_look_is_at_the_tissue_alone_and_sees_all_of_it():
     )
 
 
+def test_where_root_regions_are_finest_ones_only_those_with_tissue_are_looked_at():
+    model, slide = _model(root_size=32, finest=32), _slide(TISSUE)
+    found, everywhere = (_one(slide, model, budget=10_000, foreground=asked) for asked in (None, "none"))
+    seen, every = ({(r.y, r.x) for r in one.regions} for one in (found, everywhere))
+    exhaustive = {(r.y, r.x) for r in _one(slide, model, policy="exhaustive").regions}
+    assert seen == exhaustive
+    assert len(every) == 15 * 20
+    assert 8 <= len(seen) < 40
+    assert found.cost.foreground_seen > 0.97
+    assert found.cost.pixels_decoded > len(seen) * 32**2  # the coarse view costs, too
+    empty = _one(_slide(), model, budget=10_000)
+    assert (empty.status, empty.cost.glimpses) == ("no_foreground", 1)
+
+
 def test_a_search_without_limit_ends_when_the_tissue_was_seen():
     found = _one(_slide(TISSUE), budget=10_000)
     assert found.cost.stop_reason == "exhausted"

@@ -10,6 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from hiresattn import classify, evaluate, load_model, register_encoder, train
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.features import read_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.inference.extract import extract
@@ -73,6 +74,29 @@ def test_a_head_learns_from_features_and_the_model_looks_at_images_alike(cohort,
         (where,) = located([held_out[1]], model, threads=0)
         assert where.boxes
     assert last.epochs == 50
+
+
+def test_a_head_on_features_of_tissue_looks_at_tissue(tmp_path):
+    register_encoder("means", Means)
+    rng, examples = np.random.default_rng(0), []
+    for number in range(8):
+        image = rng.integers(238, 250, (256, 256, 3)).astype(np.uint8)
+        image[64:128, 96:224] = rng.normal(
+            (190, 120, 170) if number % 2 else (120, 60, 150), 12, (64, 128, 3)
+        ).clip(0, 255)
+        Image.fromarray(image).save(tmp_path / f"{number}.png")
+        examples.append(Example(str(tmp_path / f"{number}.png"), "ab"[number % 2], "train"))
+    extracted = list(
+        extract(examples, "means", tmp_path / "features", side=32, foreground="tissue", threads=0)
+    )
+    options = replace(OPTIONS, epochs=1, features=str(tmp_path / "features"))
+    assert list(fit_features(examples, tmp_path / "model", options))
+    model = load_model(tmp_path / "model")
+    assert model.config.input.foreground == "tissue"
+    found = classify(examples[0].source, model, budget=1000, stop=None, **CPU)
+    kept = read_features(extracted[0].file).regions
+    assert {(r.y, r.x, r.height, r.width) for r in found.regions} == set(map(tuple, kept.tolist()))
+    assert len(kept) < 20
 
 
 def test_images_of_a_case_are_one_bag(cohort, tmp_path):
