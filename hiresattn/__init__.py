@@ -29,10 +29,10 @@ if TYPE_CHECKING:
     from hiresattn.inference.budget import Budget as Budget
     from hiresattn.inference.classify import classify as classify
     from hiresattn.inference.classify import classify_all as classify_all
-    from hiresattn.inference.extract import ExtractOptions as ExtractOptions
     from hiresattn.inference.extract import extract as extract
     from hiresattn.inference.locate import locate as locate
     from hiresattn.inference.options import ClassifyOptions as ClassifyOptions
+    from hiresattn.inference.options import ExtractOptions as ExtractOptions
     from hiresattn.inference.options import LocateOptions as LocateOptions
     from hiresattn.inference.record import Record as Record
     from hiresattn.inference.records_file import write_records as write_records
@@ -56,7 +56,7 @@ _HOME = {
     "ConvertOptions": "hiresattn.conversion.convert",
     "EvaluateOptions": "hiresattn.evaluation.run",
     "Example": "hiresattn.datasets.example",
-    "ExtractOptions": "hiresattn.inference.extract",
+    "ExtractOptions": "hiresattn.inference.options",
     "LocateOptions": "hiresattn.inference.options",
     "Model": "hiresattn.checkpoint",
     "Pyramid": "hiresattn.pyramid",

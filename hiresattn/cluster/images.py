@@ -1,7 +1,7 @@
 """Features and boxes on a cluster: one task an image, over ``dask.distributed``."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,8 @@ from hiresattn.errors import HiresattnError
 if TYPE_CHECKING:
     from hiresattn.checkpoint import Model
     from hiresattn.datasets.example import Example
-    from hiresattn.inference.extract import Extracted, ExtractOptions
-    from hiresattn.inference.options import LocateOptions
+    from hiresattn.inference.extract import Extracted
+    from hiresattn.inference.options import ExtractOptions, LocateOptions
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def locator(
     care = Care(retries=retries, timeout=timeout, resources=resources)
 
     def work(examples: "Sequence[Example]", model: "Model", options: "LocateOptions") -> Iterator[Any]:
-        function = LocateImage(sent_model(client, model), options)
+        function = LocateImage(sent_model(client, model), replace(options, work=None))
         for number, result in Tasks(client, function, care).run(examples, ordered=True):
             lost = isinstance(result, Lost)
             yield HiresattnError(f"{examples[number].source}: {result.why}") if lost else result

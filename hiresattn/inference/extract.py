@@ -12,7 +12,7 @@ from hiresattn.card import CARD
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import FORMATS, Features, feature_file, read_features, write_features
+from hiresattn.datasets.features import Features, feature_file, read_features, write_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable
@@ -21,11 +21,11 @@ from hiresattn.files import Lock, make_folder
 from hiresattn.geometry import root_regions
 from hiresattn.inference.bands import input_for
 from hiresattn.inference.cover import finest_count
-from hiresattn.inference.options import check_value_range, names_bands
+from hiresattn.inference.options import ExtractOptions
 from hiresattn.model.device import pick_device
 from hiresattn.model.embed import encode
 from hiresattn.model.encoders import load_encoder
-from hiresattn.option_types import changed, check_types, did_you_mean
+from hiresattn.option_types import changed
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.rescaled import Scale
 from hiresattn.reading.fetch import CropFetcher
@@ -33,56 +33,6 @@ from hiresattn.reading.foreground import is_slide, overview
 
 #: Most regions of one image: a slide of 100,000 x 100,000 px at 0.25 µm/px has 200,000 of 224 px.
 MOST_REGIONS = 1_000_000
-FOREGROUND = ("tissue", "none")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractOptions:
-    """How features are extracted.
-
-    Raises:
-        ConfigError: If a value can't be used.
-    """
-
-    mpp: float | None = None
-    """Micrometres per px of a crop; None = ``side``."""
-    side: int | None = None
-    """Side of a region, level-0 px; None = as ``mpp`` says, else a crop's side (native resolution), or a model's."""
-    format: str = "zarr"
-    """``zarr``, or ``h5`` as CLAM and TRIDENT have it."""
-    batch_size: int = 64
-    """Crops that are read and encoded at once."""
-    foreground: str | None = None
-    """Which regions: ``tissue``, those that hold some; ``none``, all. None = as the model was trained; of other
-    encoders, tissue of slides (three bands of uint8, a known size of a px below 20 µm, no coordinate system)."""
-    bands: tuple[int | str, ...] | None = None
-    """Bands that the encoder is given, counted from 1, or their names, or STAC's common names; None = 1, 2, 3, or the
-    model's."""
-    value_range: tuple[float, float] | None = None
-    """Stored values that become -1 and +1; None = as in the encoder's training."""
-    device: str = "auto"
-    """Where the encoder runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
-    threads: int = 2
-    """Threads that read."""
-
-    def __post_init__(self) -> None:
-        check_types(self)
-        if self.format not in FORMATS:
-            raise ConfigError(f"unknown format {self.format!r}{did_you_mean(self.format, FORMATS)}")
-        if self.foreground not in (None, *FOREGROUND):
-            raise ConfigError(
-                f"unknown foreground {self.foreground!r}{did_you_mean(str(self.foreground), FOREGROUND)}"
-            )
-        if self.mpp is not None and self.side is not None:
-            raise ConfigError("mpp and side both say how large a region is; give one of them")
-        if not (self.mpp is None or self.mpp > 0) or not (self.side is None or self.side > 0):
-            raise ConfigError("mpp and side are above 0")
-        if self.batch_size < 1 or self.threads < 0:
-            raise ConfigError("batch_size is at least 1, and threads 0 or more")
-        if self.bands is not None and not names_bands(self.bands):
-            raise ConfigError(f"bands are counted from 1; got {self.bands}")
-        if self.value_range is not None:
-            object.__setattr__(self, "value_range", check_value_range(self.value_range))
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,6 @@ def locate(
     resume: bool = False,
     overwrite: bool = False,
     progress: Callable[[float, str], None] = lambda _share, _step: None,
-    work: "Callable[[Sequence[Example], Model, LocateOptions], Iterator[Any]] | None" = None,
     **changes: Any,
 ) -> Located:
     """Find boxes around what shows the label of each training image, by reading every finest region.
@@ -67,7 +66,6 @@ def locate(
         resume: Go on from ``OUTPUT.part``: only images that aren't in it are read.
         overwrite: Replace ``output``, and start anew. Without either, what is there is refused.
         progress: Called with the share done, 0 to 1, and the image's name.
-        work: What searches images, such as ``hiresattn.cluster.locator(client)``; None = this process.
         changes: Single options, in place of those of ``options``.
 
     Returns:
@@ -100,7 +98,7 @@ def locate(
         run = [loaded.sha256, chosen.bands, chosen.value_range, chosen.assume_mpp]
         keys = {row: _key(rows[row], run) for row in searched}
         left = [rows[row] for row in searched if done.get(keys[row]) is None]
-        results = (work or _search_here)(left, loaded, chosen)
+        results = (chosen.work or _search_here)(left, loaded, chosen)
         for count, row in enumerate(searched, 1):
             line, write = done.get(keys[row]), _writer(file, keys[row], rows[row])
             try:

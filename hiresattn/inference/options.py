@@ -1,10 +1,12 @@
-"""How images are classified: the options of ``classify`` and ``classify_all``, checked in one place."""
+"""The options of ``classify``, ``locate`` and ``extract``, checked in one place."""
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hiresattn.datasets.features import FORMATS
 from hiresattn.errors import ConfigError
 from hiresattn.files import is_remote
 from hiresattn.inference.budget import Budget
@@ -12,6 +14,7 @@ from hiresattn.option_types import check_types, did_you_mean
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
 ENGINES = ("auto", "torch", "onnx")
+FOREGROUND = ("tissue", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,6 +204,8 @@ class LocateOptions:
     """Threads that read."""
     on_error: str = "raise"
     """Unreadable image: ``raise``, or ``skip``: its row is copied as it is."""
+    work: Callable[..., Any] | None = field(default=None, compare=False)
+    """What searches images, such as ``hiresattn.cluster.locator(client)``; None = this process."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -212,3 +217,52 @@ class LocateOptions:
             object.__setattr__(self, "value_range", check_value_range(self.value_range))
         if self.on_error not in ("raise", "skip"):
             raise ConfigError(f"on_error must be 'raise' or 'skip'; got {self.on_error!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractOptions:
+    """How features are extracted.
+
+    Raises:
+        ConfigError: If a value can't be used.
+    """
+
+    mpp: float | None = None
+    """Micrometres per px of a crop; None = ``side``."""
+    side: int | None = None
+    """Side of a region, level-0 px; None = as ``mpp`` says, else a crop's side (native resolution), or a model's."""
+    format: str = "zarr"
+    """``zarr``, or ``h5`` as CLAM and TRIDENT have it."""
+    batch_size: int = 64
+    """Crops that are read and encoded at once."""
+    foreground: str | None = None
+    """Which regions: ``tissue``, those that hold some; ``none``, all. None = as the model was trained; of other
+    encoders, tissue of slides (three bands of uint8, a known size of a px below 20 µm, no coordinate system)."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands that the encoder is given, counted from 1, or their names, or STAC's common names; None = 1, 2, 3, or the
+    model's."""
+    value_range: tuple[float, float] | None = None
+    """Stored values that become -1 and +1; None = as in the encoder's training."""
+    device: str = "auto"
+    """Where the encoder runs: ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``."""
+    threads: int = 2
+    """Threads that read."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        if self.format not in FORMATS:
+            raise ConfigError(f"unknown format {self.format!r}{did_you_mean(self.format, FORMATS)}")
+        if self.foreground not in (None, *FOREGROUND):
+            raise ConfigError(
+                f"unknown foreground {self.foreground!r}{did_you_mean(str(self.foreground), FOREGROUND)}"
+            )
+        if self.mpp is not None and self.side is not None:
+            raise ConfigError("mpp and side both say how large a region is; give one of them")
+        if not (self.mpp is None or self.mpp > 0) or not (self.side is None or self.side > 0):
+            raise ConfigError("mpp and side are above 0")
+        if self.batch_size < 1 or self.threads < 0:
+            raise ConfigError("batch_size is at least 1, and threads 0 or more")
+        if self.bands is not None and not names_bands(self.bands):
+            raise ConfigError(f"bands are counted from 1; got {self.bands}")
+        if self.value_range is not None:
+            object.__setattr__(self, "value_range", check_value_range(self.value_range))
