@@ -100,7 +100,7 @@ def test_a_classifier_of_patches_says_where_the_label_of_a_scene_shows(run, work
     ("table", "message"),
     [
         ("path,label\nscene.png,bright\nempty.png,plian\n", "'plian' is none of the model's classes"),
-        ("path,labels\nscene.png,bright|plain\n", "one label per image"),
+        ("path,labels\nscene.png,bright|plain\n", "knows one per image"),
     ],
 )
 def test_what_can_not_be_located_is_refused_before_anything_is_read(run, work, table, message):
