@@ -26,6 +26,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "foreground": ("foreground", scenes.foreground),
     "oddcell": ("oddcell", scenes.oddcell),
     "scale": ("scale", scenes.scale),
+    "by_case": ("by_case", scenes.by_case),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
     "confidence": ("confidence", scenes.confidence),

@@ -156,6 +156,29 @@ def foreground(result: dict[str, Any]) -> str:
     return table(head, body) + words + source(result, "foreground.py")
 
 
+def by_case(result: dict[str, Any]) -> str:
+    """Cases of several slides, beside a search that is told which slide has the finding."""
+    rows, body = result["rows"], []
+    for kind in dict.fromkeys(row["slides_are"] for row in rows):
+        alone = mean(
+            [r for r in rows if (r["slides_are"], r["way"]) == (kind, "told which slide")], "glimpses"
+        )
+        for way in ("told which slide", "as a case", "per source"):
+            mine = [row for row in rows if (row["slides_are"], row["way"]) == (kind, way)]
+            found = [span(mine, key) for key in ("accuracy", "sensitivity", "specificity")]
+            looks = mean(mine, "glimpses")
+            body.append([f"{kind}, {way}", *found, f"{looks:.1f}", f"{looks / alone:.1f}", str(len(mine))])
+    head = ["", "accuracy", "sensitivity", "specificity", "looks", "times those of one slide", "seeds"]
+    cases = max(row["cases"] for row in rows)
+    each = max(row["slides"] for row in rows) / cases
+    words = (
+        f"\n\n{cases} cases of 1 to 8 slides ({each:.1f} on average; per source: the first 40); of half of them one "
+        "slide has the finding; mean (lowest to highest). Sensitivity: the right class, of cases with "
+        "a finding. Looks: mean over these, one for each root region included."
+    )
+    return table(head, body) + words + source(result, "by_case.py")
+
+
 def megamnist(result: dict[str, Any]) -> str:
     """Megapixel-MNIST: the search, beside all windows, random regions and every digit shown."""
     body = []
