@@ -94,10 +94,11 @@ def soak(count: int, side: int, budget: int) -> dict[str, Any]:
                 seconds = time.perf_counter() - began
                 assert seen == set(paths)
         finally:
-            for process in processes:
-                process.terminate()
-            for process in processes:
-                process.wait(60)
+            for process in reversed(
+                processes
+            ):  # all was measured; a worker that waits for its scheduler would hang
+                process.kill()
+                process.wait()
     rows = []
     for name, taken in samples.items():
         memory, files = ([one[at] for one in taken] for at in (0, 1))
