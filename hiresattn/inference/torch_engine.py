@@ -111,7 +111,7 @@ def start_torch(model: Card, options: ClassifyOptions) -> tuple[Card, TorchEngin
     device = pick_device(options.device)
     loaded = model if isinstance(model, Model) else load_model(model.path)
     loaded = with_scorer(loaded, options.scorer, options.seed)
-    return loaded, TorchEngine(ready_net(loaded.net, device), threads_for(loaded.config, options.threads))
+    return loaded, TorchEngine(ready_net(loaded.net, device), threads_for(loaded.config, None))
 
 
 def ready_net(net: GlimpseNet, device: torch.device) -> GlimpseNet:

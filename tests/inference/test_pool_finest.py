@@ -40,7 +40,7 @@ def test_torch_and_numpy_pool_alike(k):
         found = net(fetch, [frame], frame, select=TopK(), k=(k,))
     finest = ~expandable(found.region, net.finest)
     assert finest.any() == (k > 0)
-    pool, table = pool_for(TorchEngine(net).facts), GlimpseTable()
+    pool, table = pool_for(TorchEngine(net).facts, 1), GlimpseTable()
     weight_logits = net.aggregator.weight_logits(found.features.detach()).detach().numpy()
     logits = found.glimpse_logits.numpy()
     nothing = np.zeros((len(finest), 1), np.float32)

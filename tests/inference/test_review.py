@@ -60,7 +60,7 @@ def test_sufficient_glimpses_are_those_that_pooling_subsets_one_by_one_finds(bac
         def fresh():
             if background is None:
                 return WeightedMean(pool_finest=finest_only)
-            return EvidenceSum(background, 0.5)
+            return EvidenceSum(background, 0.5, 1)
 
         whole = pooled(fresh(), found, range(count), table)
         weights = whole.weights(table)

@@ -292,9 +292,11 @@ def test_a_virtual_raster_reads_its_sources_and_a_lost_one_is_a_read_error(tmp_p
     copy(path, tmp_path / "scene.vrt", driver="VRT")
     with open_pyramid(tmp_path / "scene.vrt") as pyramid:
         assert np.array_equal(pyramid.read(0, 100, 200, 50, 60), coded(dtype="uint16")[100:150, 200:260])
-    path.unlink()
+    lost = path.rename(tmp_path / "lost.tif")  # another: GDAL keeps sources open while any virtual raster is
+    copy(lost, tmp_path / "lost.vrt", driver="VRT")
+    lost.unlink()
     with (
-        open_pyramid(tmp_path / "scene.vrt") as pyramid,
+        open_pyramid(tmp_path / "lost.vrt") as pyramid,
         pytest.raises(ReadError, match="GDAL can't read it"),
     ):
         pyramid.read(0, 100, 200, 50, 60)
