@@ -56,9 +56,11 @@ def shared(function: F) -> F:
 
     @wraps(function)
     def wrapped(ctx: click.Context, /, *args: Any, **values: Any) -> Any:
+        asked, output = values["shard"], values["output"]
+        if asked is None:
+            return function(ctx, *args, **values)
         from hiresattn.cluster.claims import AnyShard, claimed
 
-        asked, output = values["shard"], values["output"]
         if not isinstance(asked, AnyShard):
             return function(ctx, *args, **values)
         if values["dry_run"] or values["overwrite"] or "-" in values["names"]:

@@ -35,7 +35,18 @@ def image(tmp_path_factory):
 
 
 #: Takes a tenth of a second or more, and serves training, compiling or whole levels.
-HEAVY = {"torch", "torchvision", "timm", "jaxtyping", "numba", "dask", "pandas", "huggingface_hub"}
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "jaxtyping",
+    "numba",
+    "dask",
+    "distributed",
+    "zarr",
+    "pandas",
+    "huggingface_hub",
+}
 
 
 def test_info_loads_no_network_and_no_compiler(image):

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import zarr
 
 from hiresattn.errors import BackendMissingError, NotFoundError, ReadError, WriteError
 from hiresattn.files import atomic_write, is_remote
@@ -89,6 +88,8 @@ def write_features(path: str | Path, features: Features) -> None:
                 file["coords"].attrs.update(_clam_attributes(features))
                 file.attrs.update(facts)
             return
+        import zarr
+
         with atomic_write(path, over_directory=True) as part:
             group = zarr.open_group(part, mode="w", attributes=facts)
             for name, values in (("features", vectors), ("regions", features.regions)):
@@ -115,6 +116,8 @@ def read_features(path: str | Path) -> Features:
     with _own_errors(path):
         if path.suffix == FORMATS["h5"]:
             return _read_hdf5(path)
+        import zarr
+
         group = zarr.open_group(path, mode="r")
         vectors, regions = (np.asarray(group[name][:]) for name in ("features", "regions"))  # type: ignore[index]
         return _checked(Features(vectors, regions.astype(np.int64), dict(group.attrs)), path)
