@@ -10,6 +10,8 @@ from hiresattn.errors import BackendMissingError, ClusterError, ConfigError
 
 #: Wait for a scheduler, and for its first worker, s.
 _WAIT = 60
+#: How often worker processes that are gone for good are replaced, s.
+_REPLACED = 5
 #: How often workers are looked for, s.
 _TICK = 0.2
 
@@ -74,8 +76,24 @@ def connected(
         # A worker that is lost is reported at once: `Tasks` counts, and tells the guilty case from its neighbours.
         scheduler_kwargs={"allowed_failures": 0, "dashboard": False, "dashboard_address": ":0"},
     )
-    with cluster, package.Client(cluster) as client:
+    with cluster, package.Client(cluster) as client, _replaced(cluster, workers):
         yield client
+
+
+@contextmanager
+def _replaced(cluster: Any, workers: int) -> Iterator[None]:
+    """Within this, worker processes that can't be started again by those that watch them are replaced.
+
+    One that ends while it is still being started is given up by its nanny.
+    """
+    from tornado.ioloop import PeriodicCallback
+
+    again = PeriodicCallback(lambda: cluster.scale(workers), 1000 * _REPLACED)
+    cluster.loop.add_callback(again.start)
+    try:
+        yield
+    finally:
+        cluster.loop.add_callback(again.stop)
 
 
 def check_workers(client: Any, resources: Mapping[str, float] | None) -> None:
