@@ -24,6 +24,8 @@ _WAITING = 8
 _TICK = 0.5
 #: Wait for a scheduler that was lost, s.
 _LOST = 60.0
+#: How often a case is tried alone: a worker may still end from what ran on it before.
+_ALONE = 2
 #: Wait for a worker to be started again, s.
 _RESTART = 30
 
@@ -70,15 +72,15 @@ class _Task:
     future: Any = None
     started: float | None = None
     worker: str = ""
-    alone: bool = False
-    """Whether nothing else runs beside it."""
+    alone: int = 0
+    """How often it was tried while nothing else ran beside it."""
 
 
 class Tasks:
     """The tasks of one run.
 
-    A case whose worker was lost is submitted again, up to ``retries`` times; after that once more while nothing else
-    runs, so that a case that ends its worker is told from those that were beside it.
+    A case whose worker was lost is submitted again, up to ``retries`` times; after that while nothing else runs, twice,
+    so that a case that ends its worker is told from those that were beside it.
 
     Args:
         client: Of the scheduler.
@@ -154,7 +156,7 @@ class Tasks:
                 self._submit(_Task(*item))
             if not self._running and self._suspects:
                 task = self._suspects.popleft()
-                task.alone = True
+                task.alone += 1
                 self._submit(task)
             for number, result in self._next():
                 undone.discard(number)
@@ -237,15 +239,15 @@ class Tasks:
             raise error
         task.deaths += error.allowed_failures + 1
         task.future.release()
-        if task.alone:
+        if task.alone >= _ALONE:
             yield (
                 task.number,
                 Lost(
-                    f"its worker ended {task.deaths} times while it was worked on, at last alone: "
+                    f"its worker ended {task.deaths} times while it was worked on, at last {task.alone} times alone: "
                     "the memory ran out, or a reader crashed; look at the worker's log, or try it without a cluster"
                 ),
             )
-        elif task.deaths > self._care.retries:
+        elif task.alone or task.deaths > self._care.retries:
             self._suspects.append(task)
         else:
             self._again.append(task)

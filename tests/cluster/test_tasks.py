@@ -149,8 +149,8 @@ def test_a_case_that_ends_its_workers_is_named_and_those_beside_it_are_not_lost(
     }
     for number in (3, 4):
         assert "its worker ended" in done[number].why
-        assert "at last alone" in done[number].why
-    assert client.tried.count(BAD) == (6 if allowed == 0 else 4)
+        assert "alone: " in done[number].why
+    assert client.tried.count(BAD) == (8 if allowed == 0 else 6)
 
 
 def test_a_case_that_takes_too_long_is_given_up_and_its_worker_started_again():
