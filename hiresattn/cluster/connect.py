@@ -86,14 +86,18 @@ def _replaced(cluster: Any, workers: int) -> Iterator[None]:
 
     One that ends while it is still being started is given up by its nanny.
     """
-    from tornado.ioloop import PeriodicCallback
+    over = False
 
-    again = PeriodicCallback(lambda: cluster.scale(workers), 1000 * _REPLACED)
-    cluster.loop.add_callback(again.start)
+    def replace() -> None:
+        if not over:
+            cluster.scale(workers)
+            cluster.loop.call_later(_REPLACED, replace)
+
+    cluster.loop.add_callback(replace)
     try:
         yield
     finally:
-        cluster.loop.add_callback(again.stop)
+        over = True
 
 
 def check_workers(client: Any, resources: Mapping[str, float] | None) -> None:

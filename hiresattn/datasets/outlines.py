@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from hiresattn.pyramid.formats.quiet import quiet
+
 #: Corners (x, y) of one ring, or the points of a line.
 Outline = tuple[tuple[float, float], ...]
 #: The ring around a polygon, then its holes; a line or a point as its only ring.
@@ -57,6 +59,7 @@ def rectangles(shape: Shape) -> tuple[Box, ...]:
 
 def _raster(shape: Shape, whole: Box) -> np.ndarray:
     """Which of the cells of a raster over a rectangle the polygon touches: bool, at least one."""
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.features import rasterize
     from rasterio.transform import from_bounds
 
@@ -66,7 +69,8 @@ def _raster(shape: Shape, whole: Box) -> np.ndarray:
     rings = [[*ring, ring[0]] for ring in shape if len(ring) > 2]
     polygon: dict[str, Any] = {"type": "Polygon", "coordinates": rings}
     place = from_bounds(x, y + height, x + width, y, size[1], size[0])
-    found = rasterize([polygon], out_shape=size, transform=place, all_touched=True, dtype=np.uint8)
+    with quiet(NotGeoreferencedWarning):  # where a step is a px
+        found = rasterize([polygon], out_shape=size, transform=place, all_touched=True, dtype=np.uint8)
     return np.asarray(found.astype(bool) if found.any() else np.ones(size, bool))
 
 

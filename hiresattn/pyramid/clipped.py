@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.pixels import Pixels, both_valid
 from hiresattn.shapes import Bool
 
@@ -84,6 +85,7 @@ def inside_px(
         sides: Its rows and columns.
     """
     from rasterio import Affine
+    from rasterio.errors import NotGeoreferencedWarning
     from rasterio.features import rasterize
 
     shapes = [
@@ -92,4 +94,5 @@ def inside_px(
     if not shapes:
         return np.zeros(sides, bool)
     grid = Affine(step[1], 0, start[1], 0, step[0], start[0])
-    return np.asarray(rasterize(shapes, out_shape=sides, transform=grid, dtype="uint8") > 0)
+    with quiet(NotGeoreferencedWarning):  # where this is the grid of level 0
+        return np.asarray(rasterize(shapes, out_shape=sides, transform=grid, dtype="uint8") > 0)
