@@ -34,7 +34,7 @@ SERVED = {
     "auth": "401",
     "auth403": "403",
     "auth404": "no such file",
-    "login": "can't open it",
+    "login": "no raster that GDAL knows; check the address",
 }
 #: Names that a file has on the server.
 NAMES = (

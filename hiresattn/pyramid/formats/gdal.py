@@ -110,11 +110,9 @@ class GdalFile:
             said = message.replace(self.source, "")  # a name may have any words and numbers
             if ("404" in said and self.remote) or "No such file" in said or "does not exist" in said:
                 raise NotFoundError(f"{self.source}: there is no such file ({message}); {CHECK}") from error
-            if "supported file format" in said:
-                raise UnknownFormatError(
-                    f"{self.source}: no raster that GDAL knows; convert it to a tiled GeoTIFF or OME-TIFF"
-                ) from error
             remedy = CHECK if self.remote else "copy it anew, or convert it to a tiled GeoTIFF or OME-TIFF"
+            if "supported file format" in said:
+                raise UnknownFormatError(f"{self.source}: no raster that GDAL knows; {remedy}") from error
             raise OpenError(f"{self.source}: GDAL can't open it ({message}); {remedy}") from error
         self._quiet = raster.transform.is_identity
         return raster
