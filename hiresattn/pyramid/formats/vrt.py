@@ -52,6 +52,10 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
                 f"{path}: a virtual raster whose source {name!r} doesn't lie beside it; move it there, or set "
                 f"{ANYWHERE}=1 where you trust the file"
             )
+        if ":" not in name and not source.exists():  # GDAL may return zeros for it
+            raise OpenError(
+                f"{path}: a virtual raster whose source {name!r} is missing; put it beside, or build it again"
+            )
         if source not in found:
             found.append(source)
             if is_vrt(source):
