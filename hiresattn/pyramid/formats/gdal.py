@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError, UnknownFormatError
@@ -13,7 +14,7 @@ from hiresattn.files import PARTS, is_remote
 from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
-from hiresattn.pyramid.formats.vrt import is_vrt, with_coverage
+from hiresattn.pyramid.formats.vrt import is_vrt, vrt_sources, with_coverage
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.pyramid.storage.web import ascii_url
 
@@ -55,6 +56,25 @@ _VSI = {
     "s3://": "/vsis3/",
     "gs://": "/vsigs/",
 }
+
+
+def checked_sources(path: str) -> list[Path]:
+    """The local files that a virtual raster reads (see ``vrt_sources``), each of which was opened once.
+
+    For one that can't be opened, GDAL raises an error the first time only, and returns zeros from then on (3.10).
+
+    Raises:
+        OpenError: If one can't be opened, or as of ``vrt_sources``.
+    """
+    sources = vrt_sources(path)
+    for source in sources:
+        if ":" in source.name:  # a variable of a file
+            continue
+        try:
+            GdalFile(str(source)).first().close()
+        except OpenError as error:
+            raise OpenError(f"{path}: a virtual raster whose source can't be opened: {error}") from error
+    return sources
 
 
 class GdalFile:

@@ -11,12 +11,12 @@ import numpy as np
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.formats.gdal import GdalFile, has_credentials, reason, strict
+from hiresattn.pyramid.formats.gdal import GdalFile, checked_sources, has_credentials, reason, strict
 from hiresattn.pyramid.formats.gdalmask import GdalMask, StripMasks, whole_nodata
 from hiresattn.pyramid.formats.gdaltiles import GdalTiles, native_tiles
 from hiresattn.pyramid.formats.rastermeta import metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
-from hiresattn.pyramid.formats.vrt import is_vrt, vrt_places, vrt_sources
+from hiresattn.pyramid.formats.vrt import is_vrt, vrt_places
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
@@ -81,7 +81,7 @@ class RasterioPyramid(Pyramid):
         # A mask that isn't of an overview is level 0's.
         masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in self._ifds if ifd.mask}
         virtual = is_vrt(self._file.source)
-        sources = vrt_sources(self._file.source) if virtual else []
+        sources = checked_sources(self._file.source) if virtual else []
         with self._file.first() as raster:
             self._bands = _image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from hiresattn.errors import OpenError
-from hiresattn.files import read_bounded
+from hiresattn.files import is_remote, read_bounded
 
 #: Set to 1, virtual rasters may name sources anywhere.
 ANYWHERE = "HIRESATTN_VRT_ANYWHERE"
@@ -40,21 +40,18 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
         raise OpenError(
             f"{path}: a virtual raster with raw bands, which read any bytes of any file; build it of images"
         )
-    if os.environ.get(ANYWHERE) == "1":
-        return []
+    anywhere = os.environ.get(ANYWHERE) == "1"
     folder = Path(path).resolve().parent
     found: list[Path] = []
     for node in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
         name = (node.text or "").strip()
+        if anywhere and is_remote(name):
+            continue
         source = folder / name if node.get("relativeToVRT") == "1" else Path(os.path.abspath(name))  # noqa: PTH100
-        if depth >= _DEEPEST or not source.resolve().is_relative_to(folder):
+        if depth >= _DEEPEST or not (anywhere or source.resolve().is_relative_to(folder)):
             raise OpenError(
                 f"{path}: a virtual raster whose source {name!r} doesn't lie beside it; move it there, or set "
                 f"{ANYWHERE}=1 where you trust the file"
-            )
-        if ":" not in name and not source.exists():  # GDAL may return zeros for it
-            raise OpenError(
-                f"{path}: a virtual raster whose source {name!r} is missing; put it beside, or build it again"
             )
         if source not in found:
             found.append(source)
