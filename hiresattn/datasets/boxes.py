@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hiresattn.datasets.georeferenced import in_px, may_be_georeferenced
-from hiresattn.datasets.outlines import Shape, rectangles
+from hiresattn.datasets.rectangles import Polygon, rectangles
 from hiresattn.errors import ConfigError
 from hiresattn.files import is_remote, read_bounded
 
@@ -31,7 +31,7 @@ class Boxes(NamedTuple):
     cropped: bool = False
     """Whether they count from the corner of a slide's scanned part, as QuPath does, rather than from its own."""
 
-    shapes: tuple[tuple[Shape, ...], ...] = ()
+    polygons: tuple[tuple[Polygon, ...], ...] = ()
     """Polygons of each of a GeoJSON's features, where they may be other than px."""
     crs: str | None = None
     """Their CRS, where the file names it."""
@@ -42,8 +42,8 @@ class Boxes(NamedTuple):
         Raises:
             ConfigError: If they can't be placed on it.
         """
-        if self.shapes:
-            return _of_shapes(in_px(self.shapes, self.crs, source), self.labels)
+        if self.polygons:
+            return _of_polygons(in_px(self.polygons, self.crs, source), self.labels)
         down, right = _scanned_corner(source) if self.cropped else (0, 0)
         moved = tuple((y + down, x + right, height, width) for y, x, height, width in self.boxes)
         return Boxes(moved, self.labels)
@@ -62,7 +62,7 @@ def read_boxes(
     """Read boxes: JSON ``[[y, x, height, width(, "class")(, confidence)], …]``, or the name of a GeoJSON file.
 
     The coordinates of a GeoJSON are (x, y): px, or of a CRS where the image has one; see ``georeferenced.in_px``. A
-    polygon is as many boxes as it takes to follow its outline; see ``outlines.rectangles``. QuPath's ignored classes,
+    polygon is as many boxes as it takes to follow its outline; see ``rectangles.rectangles``. QuPath's ignored classes,
     whose names end in ``*``, are left out; objects within objects count.
 
     Args:
@@ -91,7 +91,7 @@ def read_boxes(
             boxes = known[text, named, strict]
             if boxes is None:
                 return None
-            if boxes.cropped or boxes.shapes:
+            if boxes.cropped or boxes.polygons:
                 key = text, named, strict, source
                 boxes = known[key] = known.get(key) or boxes.placed(source)
             return boxes
@@ -144,7 +144,7 @@ def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes
         )  # fmt: skip
         if not (features or named):
             return None
-    shapes = tuple(tuple(_shapes(feature.get("geometry", feature))) for feature in features)
+    polygons = tuple(tuple(_polygons(feature.get("geometry", feature))) for feature in features)
     labels = [_class_of(feature.get("properties") or {}) for feature in features] if named else []
     if not all(labels) and any(labels) and strict:
         raise ValueError(
@@ -153,14 +153,14 @@ def _geojson_boxes(found: Any, name: str, *, named: bool, strict: bool) -> Boxes
     names = tuple(map(_name, labels)) if labels and all(labels) else None
     by_qupath = any(map(_by_qupath, features))
     crs = None if isinstance(found, list) else _crs(found.get("crs"))
-    if crs is not None or (not by_qupath and may_be_georeferenced(shapes, None)):
-        return Boxes((), names, shapes=shapes, crs=crs)
-    return _of_shapes(shapes, names)._replace(cropped=by_qupath)
+    if crs is not None or (not by_qupath and may_be_georeferenced(polygons, None)):
+        return Boxes((), names, polygons=polygons, crs=crs)
+    return _of_polygons(polygons, names)._replace(cropped=by_qupath)
 
 
-def _of_shapes(shapes: Sequence[Sequence[Shape]], labels: Sequence[str] | None) -> Boxes:
+def _of_polygons(polygons: Sequence[Sequence[Polygon]], labels: Sequence[str] | None) -> Boxes:
     """The boxes of features, px; a feature's class is that of each of its boxes."""
-    parts = [[box for shape in feature for box in rectangles(shape)] for feature in shapes]
+    parts = [[box for polygon in feature for box in rectangles(polygon)] for feature in polygons]
     names = None if labels is None else [name for name, own in zip(labels, parts, strict=True) for _ in own]
     return Boxes(tuple(box for own in parts for box in own), None if names is None else tuple(names))
 
@@ -213,11 +213,11 @@ def _name(label: Any) -> str:
     return name
 
 
-def _shapes(geometry: Any) -> Iterator[Shape]:
+def _polygons(geometry: Any) -> Iterator[Polygon]:
     """The polygons of a GeoJSON geometry; of lines and points the rectangle around them."""
     if geometry.get("type") == "GeometryCollection":
         for part in geometry["geometries"]:
-            yield from _shapes(part)
+            yield from _polygons(part)
     elif geometry.get("type") in ("Polygon", "MultiPolygon"):
         found = geometry["coordinates"]
         for rings in [found] if geometry["type"] == "Polygon" else found:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from hiresattn.datasets.example import SPLITS, Example
-from hiresattn.datasets.outlines import rectangles
+from hiresattn.datasets.rectangles import rectangles
 from hiresattn.datasets.sources import Unusable, sources_of
 from hiresattn.datasets.splits import drawn_splits, rarest_labels
 from hiresattn.datasets.write import write_manifest

@@ -1,4 +1,4 @@
-"""Outlines as rectangles that follow them."""
+"""Polygons as rectangles that follow their outlines."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ import numpy as np
 
 from hiresattn.pyramid.formats.quiet import quiet
 
-#: Corners (x, y) of one ring, or the points of a line.
-Outline = tuple[tuple[float, float], ...]
-#: The ring around a polygon, then its holes; a line or a point as its only ring.
-Shape = tuple[Outline, ...]
+#: Corners (x, y) of one ring, as GeoJSON has them.
+Ring = tuple[tuple[float, float], ...]
+#: The outer ring, then those of holes.
+Polygon = tuple[Ring, ...]
 Box = tuple[int, int, int, int]
 
 #: Least share of a rectangle that lies within the polygon; a circle fills .79 of the rectangle around it.
@@ -22,30 +22,30 @@ _MOST = 16
 _STEPS = 128
 
 
-def around(outline: Outline) -> Box:
+def _around(ring: Ring) -> Box:
     """The rectangle of whole px around corners (x, y): ``(y, x, height, width)``."""
-    left, top = (math.floor(min(point[i] for point in outline)) for i in (0, 1))
-    right, bottom = (math.ceil(max(point[i] for point in outline)) for i in (0, 1))
+    left, top = (math.floor(min(point[i] for point in ring)) for i in (0, 1))
+    right, bottom = (math.ceil(max(point[i] for point in ring)) for i in (0, 1))
     return top, left, max(bottom - top, 1), max(right - left, 1)
 
 
-def rectangles(shape: Shape) -> tuple[Box, ...]:
+def rectangles(polygon: Polygon) -> tuple[Box, ...]:
     """Cover a polygon with rectangles, and little beside it.
 
     The rectangle around it, where most of that lies within; else this is divided where the parts are smallest, time and
     again, to 1/128 of its longer side. Holes are not covered.
 
     Args:
-        shape: Its rings, px.
+        polygon: Its rings, px.
 
     Returns:
         ``(y, x, height, width)`` each, px; they don't overlap.
     """
-    whole = around(shape[0])
+    whole = _around(polygon[0])
     _, _, height, width = whole
-    if len(shape[0]) < 4 or min(height, width) < 4 or _area(shape) >= _FILLED * height * width:
+    if len(polygon[0]) < 4 or min(height, width) < 4 or _area(polygon) >= _FILLED * height * width:
         return (whole,)
-    inside = _raster(shape, whole)
+    inside = _raster(polygon, whole)
     parts = [_tight(inside, (0, 0, *inside.shape))]
     while len(parts) < _MOST:
         empty = [_size(part) - int(_cut(inside, part).sum()) for part in parts]
@@ -57,7 +57,7 @@ def rectangles(shape: Shape) -> tuple[Box, ...]:
     return tuple(_in_px(part, inside.shape, whole) for part in parts)
 
 
-def _raster(shape: Shape, whole: Box) -> np.ndarray:
+def _raster(polygon: Polygon, whole: Box) -> np.ndarray:
     """Which of the cells of a raster over a rectangle the polygon touches: bool, at least one."""
     from rasterio.errors import NotGeoreferencedWarning
     from rasterio.features import rasterize
@@ -66,11 +66,11 @@ def _raster(shape: Shape, whole: Box) -> np.ndarray:
     y, x, height, width = whole
     step = max(height, width, _STEPS) / _STEPS
     size = max(1, round(height / step)), max(1, round(width / step))
-    rings = [[*ring, ring[0]] for ring in shape if len(ring) > 2]
-    polygon: dict[str, Any] = {"type": "Polygon", "coordinates": rings}
+    rings = [[*ring, ring[0]] for ring in polygon if len(ring) > 2]
+    geometry: dict[str, Any] = {"type": "Polygon", "coordinates": rings}
     place = from_bounds(x, y + height, x + width, y, size[1], size[0])
     with quiet(NotGeoreferencedWarning):  # where a step is a px
-        found = rasterize([polygon], out_shape=size, transform=place, all_touched=True, dtype=np.uint8)
+        found = rasterize([geometry], out_shape=size, transform=place, all_touched=True, dtype=np.uint8)
     return np.asarray(found.astype(bool) if found.any() else np.ones(size, bool))
 
 
@@ -132,10 +132,10 @@ def _in_px(part: Box, size: Sequence[int], whole: Box) -> Box:
     return top, left, max(bottom - top, 1), max(right - left, 1)
 
 
-def _area(shape: Shape) -> float:
+def _area(polygon: Polygon) -> float:
     """Area of a polygon without its holes, by the shoelace formula."""
     found = []
-    for ring in shape:
+    for ring in polygon:
         x, y = np.array(ring, np.float64).T
         found.append(abs(float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))) / 2)
     return found[0] - sum(found[1:])

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from rasterio.features import rasterize
 
-from hiresattn.datasets.outlines import rectangles
+from hiresattn.datasets.rectangles import rectangles
 from hiresattn.geometry import cells_on_target
 
 L = ((0, 0), (1000, 0), (1000, 300), (300, 300), (300, 1000), (0, 1000), (0, 0))
