@@ -40,8 +40,8 @@ _groundtruth = click.option(
     metavar="FILE|DIR",
     help="groundtruth.tar.bz2, or unpacked. [default: ROOT's]",
 )
-_kind = click.option(
-    "--kind",
+_imagery = click.option(
+    "--imagery",
     type=click.Choice(["rgb", "msrgb", "ms"]),
     default="rgb",
     show_default=True,
@@ -105,7 +105,7 @@ def score(ctx: click.Context, *, predictions: str, truth: str, as_json: bool) ->
     "Files",
     click.option("-o", "--output", required=True, metavar="CSV", help="The manifest to write."),
     _splits,
-    _kind,
+    _imagery,
     _images,
     _groundtruth,
 )
@@ -183,7 +183,7 @@ def index(
     click.option("-o", "--output", required=True, metavar="DIR", help="Folder of the new tree."),
     click.option("--overwrite", is_flag=True, help="Convert again what DIR already has."),
     _splits,
-    _kind,
+    _imagery,
     _images,
     _groundtruth,
 )

@@ -131,7 +131,7 @@ class AttentionMemory:
                 Key(str(names[i]), c, (y, x, h, w))
                 for i, c, (y, x, h, w) in zip(image.tolist(), label.tolist(), region.tolist(), strict=True)
             ]
-        except Exception as error:  # the zip reader raises many kinds
+        except Exception as error:  # the zip reader raises errors of many types
             raise ValueError(f"no attention memory ({error})") from error
         if maps.dtype != np.uint8 or maps.ndim != 3 or len(maps) != len(keys):
             raise ValueError(f"no attention memory (maps {maps.shape} {maps.dtype} for {len(keys)} keys)")

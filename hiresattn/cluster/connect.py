@@ -118,11 +118,13 @@ def check_workers(client: Any, resources: Mapping[str, float] | None) -> None:
     if not resources:
         return
     offered = [one.get("resources") or {} for one in found.values()]
-    if not any(all(has.get(name, 0) >= amount for name, amount in resources.items()) for has in offered):
+    if not any(all(one.get(name, 0) >= amount for name, amount in resources.items()) for one in offered):
         asked = " and ".join(f"{name}={amount:g}" for name, amount in resources.items())
-        kinds = sorted({", ".join(f"{k}={v:g}" for k, v in has.items()) or "nothing" for has in offered})
+        offers = sorted(
+            {", ".join(f"{name}={amount:g}" for name, amount in has.items()) or "nothing" for has in offered}
+        )
         raise ConfigError(
-            f"resources {asked}: none of {len(offered)} workers has that; they offer {'; '.join(kinds)}. Start workers "
+            f"resources {asked}: none of {len(offered)} workers has that; they offer {offers}. Start workers "
             f'with `dask worker {client.scheduler.address} --nthreads 1 --resources "{asked.replace(" and ", " ")}"`, '
             "or leave resources out"
         )

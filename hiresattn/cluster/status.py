@@ -99,11 +99,7 @@ def _stored(
                 cases=facts["cases"],
                 errors=errors,
                 rate=rate,
-                seconds_left=0.0
-                if done == facts["cases"]
-                else (facts["cases"] - done) / rate
-                if rate
-                else None,
+                seconds_left=_left(facts["cases"], done, rate),
                 last=None if last is None else last.isoformat(timespec="seconds"),
             )
         )
@@ -130,7 +126,6 @@ def _progress(part: Part, now: datetime) -> Progress:
             errors += line.get("status") == "error"
     last = datetime.fromtimestamp(part.records.stat().st_mtime, UTC) if done else None
     rate = _rate(part.facts, done, last, now)
-    left = None if cases is None or not rate else (cases - done) / rate
     return Progress(
         name=str(part.records.parent if part.records.name == RECORDS else part.records),
         shard=f"{part.number}/{part.of}" if "shard" in part.facts else None,
@@ -138,9 +133,16 @@ def _progress(part: Part, now: datetime) -> Progress:
         cases=cases,
         errors=errors,
         rate=rate,
-        seconds_left=0.0 if done == cases else left,
+        seconds_left=_left(cases, done, rate),
         last=None if last is None else last.isoformat(timespec="seconds"),
     )
+
+
+def _left(cases: int | None, done: int, rate: float | None) -> float | None:
+    """Seconds until all cases are done; None = it isn't known."""
+    if done == cases:
+        return 0.0
+    return (cases - done) / rate if cases is not None and rate else None
 
 
 def _rate(facts: Mapping[str, Any], done: int, last: datetime | None, now: datetime) -> float | None:

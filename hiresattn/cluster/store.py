@@ -10,17 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from hiresattn.errors import BackendMissingError, ConfigError, NotFoundError, WriteError
+from hiresattn.errors import BackendMissingError, ConfigError, ReadError, WriteError
 from hiresattn.files import atomic_write, make_folder
 from hiresattn.inference.record import Record
 from hiresattn.inference.records_file import hash_of
 
-#: Columns with their types; a record's own row, and what it was known by.
-COLUMNS = {
-    "key": "string", "case": "string", "source": "string", "region": "string", "status": "string", "label": "string",
-    "prediction": "string", "score": "double", "scores": "scores", "needs_review": "bool", "out_of_domain": "bool",
-    "looks": "int64", "fraction_read": "double", "seconds": "double", "error": "string", "written": "time",
-}  # fmt: skip
 #: Beside the files of a run: what it is of.
 FACTS = "_run.json"
 #: Rows of a file, and how long they wait for more at most, s.
@@ -36,6 +30,23 @@ def _pyarrow() -> Any:
             f"a Parquet data set needs pyarrow, which can't be imported ({error}); pip install 'hiresattn[parquet]'"
         ) from error
     return pa
+
+
+def _schema(pa: Any) -> Any:
+    """The columns: a record's row in ``predictions``, what it was known by, and when it was written."""
+    text, number, flag = pa.string(), pa.float64(), pa.bool_()
+    return pa.schema(
+        {
+            **dict.fromkeys(("key", "case", "source", "region", "status", "label", "prediction"), text),
+            "score": number,
+            "scores": pa.map_(text, number),
+            **dict.fromkeys(("needs_review", "out_of_domain"), flag),
+            "looks": pa.int64(),
+            **dict.fromkeys(("fraction_read", "seconds"), number),
+            "error": text,
+            "written": pa.timestamp("us", tz="UTC"),
+        }
+    )
 
 
 class Store:
@@ -98,11 +109,7 @@ class Store:
         if not self._rows:
             return
         pa = self._pa
-        kinds = {"scores": pa.map_(pa.string(), pa.float64()), "time": pa.timestamp("us", tz="UTC")}
-        schema = pa.schema(
-            [(name, kinds.get(kind) or getattr(pa, _TYPES[kind])()) for name, kind in COLUMNS.items()]
-        )
-        table = pa.Table.from_pylist(self._rows, schema=schema)
+        table = pa.Table.from_pylist(self._rows, schema=_schema(pa))
         self._write(
             self.folder / f"{uuid.uuid4().hex}.parquet", lambda part: pa.parquet.write_table(table, part)
         )
@@ -130,9 +137,6 @@ class Store:
         self.close()
 
 
-_TYPES = {"string": "string", "double": "float64", "int64": "int64", "bool": "bool_"}
-
-
 def _row(record: Record, key: str | None) -> dict[str, Any]:
     from hiresattn.report.tables import PREDICTIONS, prediction_row
 
@@ -144,7 +148,7 @@ def _row(record: Record, key: str | None) -> dict[str, Any]:
         "error": record.error,
         "written": datetime.now(UTC),
     }
-    return {name: more[name] if name in more else row[name] for name in COLUMNS}
+    return row | more
 
 
 def runs_of(folder: str | os.PathLike[str]) -> list[Path]:
@@ -184,7 +188,7 @@ def _latest(run: Path) -> dict[Any, tuple[datetime, str]]:
         try:
             table = pa.parquet.read_table(file, columns=["key", "status", "written"], partitioning=None)
         except (OSError, pa.ArrowInvalid) as error:
-            raise NotFoundError(f"{file}: can't be read ({error}); remove it") from error
+            raise ReadError(f"{file}: can't be read ({error}); remove it") from error
         for number, row in enumerate(table.to_pylist()):
             key = row["key"] or (file.name, number)
             found[key] = max(found.get(key, (row["written"], "")), (row["written"], row["status"]))

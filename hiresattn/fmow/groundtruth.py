@@ -15,19 +15,19 @@ ARCHIVE = "groundtruth.tar.bz2"
 _FOLDER = "groundtruth"
 _MAPPING = re.compile(r"(?P<split>test|seq)_gt_mapping\.json")
 #: Category names hold underscores: a name is read from its end.
-_NAME = re.compile(r".+_(?P<frame>\d+)_(?P<kind>[a-z]+)(?P<suffix>\.[a-z]+)")
+_NAME = re.compile(r".+_(?P<frame>\d+)_(?P<imagery>[a-z]+)(?P<suffix>\.[a-z]+)")
 
 #: Metadata, a file that holds it, or the error that reading it gave.
 Entry = Metadata | str | ConfigError
 
 
-def frames_below(folder: Path, kind: str, suffixes: tuple[str, ...]) -> dict[str, dict[int, str]]:
+def frames_below(folder: Path, imagery: str, suffixes: tuple[str, ...]) -> dict[str, dict[int, str]]:
     """The files of views below a folder: relative folder → frame → file. A GeoTIFF goes before a JPEG."""
     found: dict[str, dict[int, str]] = {}
     for here, _, names in os.walk(folder):
         for name in sorted(names):
             match = _NAME.fullmatch(name)
-            if match and match["kind"] == kind and match["suffix"] in suffixes:
+            if match and match["imagery"] == imagery and match["suffix"] in suffixes:
                 below = Path(here).relative_to(folder).as_posix()
                 found.setdefault(below, {})[int(match["frame"])] = os.path.join(here, name)  # noqa: PTH118
     return found
@@ -58,7 +58,7 @@ class Truth:
         self._places: dict[str, dict[str, str]] = {}
 
     @classmethod
-    def find(cls, root: Path, given: str | Path | None, splits: tuple[str, ...], kind: str) -> "Truth":
+    def find(cls, root: Path, given: str | Path | None, splits: tuple[str, ...], imagery: str) -> "Truth":
         """Open the ground truth that was given, or that lies in the tree; see ``scan``."""
         truth = cls()
         if given is not None and not Path(given).exists():
@@ -68,9 +68,9 @@ class Truth:
         tried = (root / _FOLDER, root / ARCHIVE, root) if given is None else (Path(given),)
         source = next((path for path in tried if path.exists()), root)
         if source.is_file():
-            truth._read_archive(source, splits, kind)
+            truth._read_archive(source, splits, imagery)
         else:
-            truth._read_folder(source, root, splits, kind)
+            truth._read_folder(source, root, splits, imagery)
         return truth
 
     def place(self, split: str, folder: str) -> str | None:
@@ -87,23 +87,23 @@ class Truth:
             if whose == split:
                 yield from ((place, frame) for frame in frames if (place, frame) not in used)
 
-    def _read_folder(self, base: Path, root: Path, splits: tuple[str, ...], kind: str) -> None:
+    def _read_folder(self, base: Path, root: Path, splits: tuple[str, ...], imagery: str) -> None:
         for split in splits:
             # In the release's own folder, `train` holds the images and their metadata, not the truth.
             names = [f"{split}_gt"] if base.resolve() == root.resolve() else [f"{split}_gt", split]
             for name in names:
-                for place, frames in frames_below(base / name, kind, (".json",)).items():
+                for place, frames in frames_below(base / name, imagery, (".json",)).items():
                     entries = self._entries.setdefault((split, place), {})
                     entries.update(frames.items())
             mapping = base / f"{split}_gt_mapping.json"
             if mapping.is_file():
                 self._read_mapping(split, mapping.read_bytes(), str(mapping))
 
-    def _read_archive(self, path: Path, splits: tuple[str, ...], kind: str) -> None:
+    def _read_archive(self, path: Path, splits: tuple[str, ...], imagery: str) -> None:
         try:
             with tarfile.open(path, "r|*") as archive:
                 for member in archive:
-                    self._read_member(archive, member, path, splits, kind)
+                    self._read_member(archive, member, path, splits, imagery)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise OpenError(
                 f"{path}: damaged or cut short, it can't be unpacked ({error}); fetch it again"
@@ -115,7 +115,7 @@ class Truth:
         member: tarfile.TarInfo,
         path: Path,
         splits: tuple[str, ...],
-        kind: str,
+        imagery: str,
     ) -> None:
         parts = member.name.split("/")
         file, where = None, f"{path}: {member.name}"
@@ -124,7 +124,7 @@ class Truth:
             file = archive.extractfile(member)
             if file is not None:
                 self._read_mapping(mapping["split"], file.read(), where)
-        elif name and (name["kind"], name["suffix"]) == (kind, ".json") and len(parts) >= 4:
+        elif name and (name["imagery"], name["suffix"]) == (imagery, ".json") and len(parts) >= 4:
             split = parts[-4].removesuffix("_gt")
             file = archive.extractfile(member) if split in splits else None
             if file is not None:

@@ -11,7 +11,7 @@ from hiresattn.fmow.metadata import CROWD, Box, Metadata
 
 SPLITS = ("train", "val", "test", "seq")
 #: A view's images: pan-sharpened, multispectral (as RGB; in fMoW-full with all bands).
-KINDS = ("rgb", "msrgb", "ms")
+IMAGERY = ("rgb", "msrgb", "ms")
 
 _IMAGES = (".jpg", ".jpeg", ".tif", ".tiff")
 _NO_IMAGE = "metadata without an image"
@@ -55,9 +55,9 @@ def scan(
     images: str | Path | None = None,
     groundtruth: str | Path | None = None,
     splits: tuple[str, ...] = ("train", "val", "test"),
-    kind: str = "rgb",
+    imagery: str = "rgb",
 ) -> Iterator[View | Skipped]:
-    """Yield the views of a release: ``<split>/<category>/<sequence>/<sequence>_<frame>_<kind>.jpg`` and ``.json``.
+    """Yield the views of a release: ``<split>/<category>/<sequence>/<sequence>_<frame>_<imagery>.jpg`` and ``.json``.
 
     Test images lie in folders named by numbers; the ground truth's ``test_gt_mapping.json`` says which is
     which. Test images sorted into folders by category, as TNet does, are taken too.
@@ -68,7 +68,7 @@ def scan(
         groundtruth: ``groundtruth.tar.bz2`` or the folder it was unpacked to; None = looked for in ``root``. The
             whole archive takes minutes to go through and 1 GB of memory; unpacked it takes neither.
         splits: Which to go through, in order.
-        kind: ``rgb``, ``msrgb``, or fMoW-full's ``ms``.
+        imagery: ``rgb``, ``msrgb``, or fMoW-full's ``ms``.
 
     Yields:
         Views by split, folder and frame, and what was left out: images whose metadata is damaged, metadata
@@ -76,10 +76,10 @@ def scan(
 
     Raises:
         NotFoundError: If ``root`` or ``images`` has none of the splits, or there is no such ground truth.
-        ConfigError: If a split or kind is unknown, or a mapping can't be used.
+        ConfigError: If a split or imagery is unknown, or a mapping can't be used.
         OpenError: If the ground truth's archive is damaged.
     """
-    for names, known, what in ((splits, SPLITS, "split"), ((kind,), KINDS, "kind of image")):
+    for names, known, what in ((splits, SPLITS, "split"), ((imagery,), IMAGERY, "imagery")):
         for name in names:
             if name not in known:
                 raise ConfigError(f"{name!r} is no {what} of fMoW; possible are {', '.join(known)}")
@@ -91,14 +91,16 @@ def scan(
                 f"{base}: none of the folders {', '.join(splits)} in it; give the folder of the release, such as "
                 "fmow-rgb"
             )
-    truth = Truth.find(root, groundtruth, splits, kind)
+    truth = Truth.find(root, groundtruth, splits, imagery)
     for split in splits:
-        yield from _split(root / split, pictures / split, split, kind, truth)
+        yield from _split(root / split, pictures / split, split, imagery, truth)
 
 
-def _split(metadata: Path, pictures: Path, split: str, kind: str, truth: Truth) -> Iterator[View | Skipped]:
-    images = frames_below(pictures, kind, _IMAGES)
-    loose = frames_below(metadata, kind, (".json",))
+def _split(
+    metadata: Path, pictures: Path, split: str, imagery: str, truth: Truth
+) -> Iterator[View | Skipped]:
+    images = frames_below(pictures, imagery, _IMAGES)
+    loose = frames_below(metadata, imagery, (".json",))
     used = set()
     for folder in sorted(images.keys() | loose.keys(), key=_natural):
         place = folder if "/" in folder else truth.place(split, folder)

@@ -218,17 +218,14 @@ def _asked(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     """What features must have in common with those asked for, to be the same."""
     rule = encoder.rule
     low, high = ([end] * len(rule.bands) for end in options.value_range or (0, 0))
-    return {
+    scaled = rule.scales is not None and not options.value_range
+    scaling = {"scaling": [*(rule.scales or ()), *(rule.offsets or ())]} if scaled else {}
+    return scaling | {
         "encoder_sha256": encoder.sha256,
         "size": rule.size,
         "bands": list(options.bands or (band + 1 for band in rule.bands)),
         "low": low if options.value_range else list(rule.low),
         "high": high if options.value_range else list(rule.high),
-        **(
-            {}
-            if options.value_range or rule.scales is None
-            else {"scaling": [*rule.scales, *(rule.offsets or ())]}
-        ),
         "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",
         "foreground": {None: "auto", True: "tissue", False: "none"}[encoder.tissue],
     }

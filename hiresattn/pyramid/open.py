@@ -75,9 +75,10 @@ def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None 
         except NotFoundError:
             raise
         except OpenError as error:
-            if reader is readers[-1] and (not isinstance(error, UnknownFormatError) or len(readers) == 1):
+            if len(readers) == 1:
                 raise
-            said = said if isinstance(error, UnknownFormatError) else str(error)
+            if not isinstance(error, UnknownFormatError):  # the last one that knows the format knows most
+                said = str(error)
     if said:
         raise OpenError(said)
     raise UnknownFormatError(

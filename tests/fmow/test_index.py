@@ -54,8 +54,8 @@ def test_categories_with_underscores_and_dashes_are_read_from_the_end(tree):
 
 def test_the_one_msrgb_that_is_missing_is_no_view(tree):
     rgb, msrgb = (
-        {(view.folder, view.frame) for view in views(tree.root, splits=("val",), kind=kind)}
-        for kind in ("rgb", "msrgb")
+        {(view.folder, view.frame) for view in views(tree.root, splits=("val",), imagery=imagery)}
+        for imagery in ("rgb", "msrgb")
     )
     assert rgb - msrgb == {("airport/airport_61", 3)}
 
@@ -65,7 +65,7 @@ def test_the_full_release_has_tiff_files_and_another_name_for_all_bands(copy):
         path.rename(
             path.with_name(path.name.replace("_msrgb.jpg", "_ms.tif").replace("_msrgb.json", "_ms.json"))
         )
-    found = views(copy, splits=("val",), kind="ms")
+    found = views(copy, splits=("val",), imagery="ms")
     assert {view.image.name.rsplit("_", 1)[1] for view in found} == {"ms.tif"}
     assert len(found) == len(views(copy, splits=("val",))) - 1
 
