@@ -120,9 +120,8 @@ def check_workers(client: Any, resources: Mapping[str, float] | None) -> None:
     offered = [one.get("resources") or {} for one in found.values()]
     if not any(all(one.get(name, 0) >= amount for name, amount in resources.items()) for one in offered):
         asked = " and ".join(f"{name}={amount:g}" for name, amount in resources.items())
-        offers = sorted(
-            {", ".join(f"{name}={amount:g}" for name, amount in has.items()) or "nothing" for has in offered}
-        )
+        each = [", ".join(f"{name}={amount:g}" for name, amount in one.items()) for one in offered]
+        offers = "; ".join(sorted({words or "nothing" for words in each}))
         raise ConfigError(
             f"resources {asked}: none of {len(offered)} workers has that; they offer {offers}. Start workers "
             f'with `dask worker {client.scheduler.address} --nthreads 1 --resources "{asked.replace(" and ", " ")}"`, '

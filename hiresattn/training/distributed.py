@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_reduce
 
 from hiresattn.errors import ConfigError
 from hiresattn.model.device import pick_device
@@ -46,10 +47,11 @@ class Processes:
         return total.tolist()
 
     def summed(self, values: Tensor) -> Tensor:
-        """A tensor that all processes have, of one shape, added up; without a gradient."""
-        total = values.detach().clone()
-        if self.world_size > 1:
-            self._all_reduce(total)
+        """A tensor that all processes have, of one shape, added up; its gradient is that of all of them."""
+        if self.world_size == 1:
+            return values
+        with _explained():
+            total: Tensor = all_reduce(values)  # type: ignore[no-untyped-call]
         return total
 
     def sum_named(self, values: Mapping[_K, float]) -> dict[_K, float]:

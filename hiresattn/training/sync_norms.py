@@ -103,10 +103,10 @@ class _JointStatistics(TorchFunctionMode):
         values = input.float()
         over = (0, *range(2, values.ndim))
         (count,) = self._processes.sum([values.numel() / values.shape[1]])
-        mean = _summed(values.sum(over), self._processes) / count
+        mean = self._processes.summed(values.sum(over)) / count
         shape = (1, -1, *[1] * (values.ndim - 2))
         centred = values - mean.view(shape)
-        var = _summed(centred.square().sum(over), self._processes) / count
+        var = self._processes.summed(centred.square().sum(over)) / count
         with torch.no_grad():
             if running_mean is not None and running_var is not None:
                 running_mean.lerp_(mean.to(running_mean), momentum)
@@ -114,24 +114,6 @@ class _JointStatistics(TorchFunctionMode):
         scale = (var + eps).rsqrt() * (1 if weight is None else weight)
         out = centred * scale.view(shape)
         return (out if bias is None else out + bias.view(shape)).to(input.dtype)
-
-
-class _Sum(torch.autograd.Function):
-    """The sum over all processes; its gradient is that of all of them."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, processes: Processes) -> Tensor:
-        ctx.processes = processes
-        return processes.summed(values)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.processes.summed(gradients[0]), None
-
-
-def _summed(values: Tensor, processes: Processes) -> Tensor:
-    total: Tensor = _Sum.apply(values, processes)
-    return total
 
 
 def sync_norms(
