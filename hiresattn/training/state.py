@@ -278,15 +278,15 @@ def _frozen_state(net: GlimpseNet, folder: Path) -> dict[str, Tensor]:
 
 def _difference(folder: Path, options: TrainOptions) -> str:
     """What a run that can't be resumed differs in, by the card that it left, and what to do."""
-    here = json.loads(json.dumps(asdict(options)))
+    here, plain = (json.loads(json.dumps(asdict(one))) for one in (options, type(options)()))
     try:
         there = json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
     except (OSError, ValueError, KeyError, TypeError):  # a copy without the model
         return "other images or options; resume with the same manifest and options"
     differing = [
-        f"{name} is {there.get(name)!r} there and {value!r} here"
+        f"{name} is {there.get(name, plain[name])!r} there and {value!r} here"
         for name, value in here.items()
-        if repr(there.get(name)) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
+        if repr(there.get(name, plain[name])) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
     ]
     if differing:
         return f"other options: {'; '.join(differing)}. Resume with the same"
@@ -306,5 +306,7 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
             digest.update(f"{sample.example.box_labels}\n".encode())
         if sample.example.case is not None:
             digest.update(f"{sample.example.case}\n".encode())
-    digest.update(json.dumps(asdict(replace(options, **PASSING)), sort_keys=True).encode())
+    plain = asdict(type(options)())  # options that a later version adds, at their defaults, change nothing
+    given = {name: value for name, value in asdict(replace(options, **PASSING)).items() if value != plain[name]}
+    digest.update(json.dumps(given, sort_keys=True).encode())
     return digest.hexdigest()

@@ -4,7 +4,7 @@ import csv
 import json
 import resource
 import sys
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pytest
@@ -23,6 +23,11 @@ from hiresattn.training.optim import learning_rate
 from hiresattn.training.options import TrainOptions
 
 QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", crop_size=32, k=(2,))
+
+
+@dataclass(frozen=True)
+class _Later(TrainOptions):
+    later: int = 0
 
 
 def _spots(count, side=128, split="train", seed=0):
@@ -290,6 +295,15 @@ def test_resuming_other_images_or_options_is_refused(tmp_path):
     (tmp_path / "model" / "state.safetensors").write_bytes(b"half a file")
     with pytest.raises(CheckpointError, match="damaged"):
         _run(spots, tmp_path, resume=True)
+
+
+def test_a_run_goes_on_after_a_later_version_added_an_option(tmp_path):
+    spots = _spots(8)
+    _run(spots, tmp_path)
+    first = replace(QUICK, epochs=QUICK.epochs + 1)
+    assert len(list(fit(spots, tmp_path / "model", _Later(**asdict(first)), resume=True))) == 1
+    with pytest.raises(CheckpointError, match="later is 0 there and 1 here"):
+        _run(spots, tmp_path, _Later(**asdict(first), later=1), resume=True)
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
