@@ -6,7 +6,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 #: Languages of blocks that are run.
-RUN = ("console", "bash", "python")
+RUN = ("console", "bash", "python", "sh")  # of sh the whole, as a script
 _FENCE = re.compile(r"^```(\S*)\n(.*?)^```\n(?:<!-- (.+?) -->\n)?", re.MULTILINE | re.DOTALL)
 _NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?")
 _ANY_NUMBER = r"(?:-?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?|-)"  # a lone - is a number that isn't defined
