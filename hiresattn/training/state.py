@@ -286,7 +286,8 @@ def _difference(folder: Path, options: TrainOptions) -> str:
     differing = [
         f"{name} is {there.get(name, plain[name])!r} there and {value!r} here"
         for name, value in here.items()
-        if repr(there.get(name, plain[name])) != repr(value) and name not in PASSING  # the fingerprint tells 2 from 2.0
+        if repr(there.get(name, plain[name])) != repr(value)
+        and name not in PASSING  # the fingerprint tells 2 from 2.0
     ]
     if differing:
         return f"other options: {'; '.join(differing)}. Resume with the same"
@@ -307,6 +308,8 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
         if sample.example.case is not None:
             digest.update(f"{sample.example.case}\n".encode())
     plain = asdict(type(options)())  # options that a later version adds, at their defaults, change nothing
-    given = {name: value for name, value in asdict(replace(options, **PASSING)).items() if value != plain[name]}
+    given = {
+        name: value for name, value in asdict(replace(options, **PASSING)).items() if value != plain[name]
+    }
     digest.update(json.dumps(given, sort_keys=True).encode())
     return digest.hexdigest()
