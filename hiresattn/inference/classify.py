@@ -261,7 +261,13 @@ class _Run:
             traversal, reason, notes = take()
             stats = self._stats(case)
             turn.record = to_record(
-                case, self._session, traversal, stop_reason=reason, notes=notes, stats=stats
+                case,
+                self._session,
+                traversal,
+                stop_reason=reason,
+                notes=notes,
+                stats=stats,
+                asked=self._opener.asked(case.sources),
             )
         except Exception as error:  # noqa: BLE001 - raised or recorded when it is this case's turn
             if self._session.options.on_error == "record" and case.drop(error):

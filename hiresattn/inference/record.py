@@ -99,6 +99,10 @@ class Cost:
     """Stored bytes of the tiles decoded."""
     bytes_estimated: bool = False
     """True where the format doesn't tell: the file's size shared out over its pixels."""
+    requests: int | None = None
+    """Requests to servers; None = none, or they aren't counted."""
+    bytes_received: int | None = None
+    """Bytes of the servers' responses, headers of files and what lies beside them included."""
     fraction_read: float = 0.0
     """Pixels decoded over the level-0 pixels classified."""
     foreground_seen: float | None = None

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from hiresattn.pyramid.clipped import Clipped, inside_px
 from hiresattn.pyramid.rescaled import UNKNOWN, Scale, at_scale, stored_image, window_of
 from hiresattn.pyramid.stac import is_item
 from hiresattn.pyramid.stack import Stack
-from hiresattn.pyramid.storage.ranges import MOST_SECONDS
+from hiresattn.pyramid.storage.ranges import MOST_SECONDS, RequestStats
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.estimate import check_first_look
 from hiresattn.reading.fetch import CropFetcher, Crops
@@ -47,7 +48,10 @@ class Source:
     """A source that was opened, or what went wrong with it; and what it has cost so far."""
 
     example: Example
+    image: Pyramid | None = None
+    """As it was opened; its windows share it."""
     pyramid: Pyramid | None = None
+    """As its model sees it: at a scale, and clipped."""
     scale: Scale = UNKNOWN
     """Micrometres per level-0 px, and where they are from."""
     config: InputConfig | None = None
@@ -89,6 +93,7 @@ class Opener:
         self._fetcher = fetcher
         self._images = SharedImages(session.nodata)
         self._numbers = count()
+        self._told: WeakKeyDictionary[Pyramid, RequestStats] = WeakKeyDictionary()
 
     def open(self, example: Example | Unusable) -> Source:
         """Open a source. Errors are kept with it. May run in another thread."""
@@ -104,7 +109,7 @@ class Opener:
             try:
                 example, bands = chosen(example, options.bands, model)
                 source.example = example
-                image = self._images.acquire(_key(example))
+                source.image = image = self._images.acquire(_key(example))
                 if example.outline is not None:
                     image = Clipped(image, example.outline)
                 at = model.config.input.mpp
@@ -160,6 +165,16 @@ class Opener:
         assert self._fetcher is not None  # noqa: S101 - all others have it
         own, apart = self._fetcher.stats[source.number], source.foreground and source.foreground.read
         return own + apart if apart else own
+
+    def asked(self, sources: Iterable[Source]) -> RequestStats | None:
+        """What servers were asked for some sources, less what this said before; None = nothing, or it isn't counted."""
+        found = []
+        for image in {id(one.image): one.image for one in sources if one.image is not None}.values():
+            if (now := image.requests) is not None:
+                before = self._told.get(image, RequestStats())
+                self._told[image] = replace(now)
+                found.append((now.count - before.count, now.bytes - before.bytes))
+        return RequestStats(*map(sum, zip(*found, strict=True))) if found else None
 
     def let_go(self, source: Source) -> None:
         """Close a source, unless it is the caller's or in use."""

@@ -27,6 +27,7 @@ from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
 from hiresattn.model.traversal import Traversal
 from hiresattn.pyramid.rescaled import stored_image, to_stored
+from hiresattn.pyramid.storage.ranges import RequestStats
 from hiresattn.reading.decode import FetchStats
 from hiresattn.reading.squash import unsquashed
 
@@ -93,6 +94,7 @@ def to_record(
     stop_reason: str,
     notes: tuple[str, ...],
     stats: Sequence[FetchStats],
+    asked: RequestStats | None,
 ) -> Record:
     """What was found in a case.
 
@@ -103,6 +105,7 @@ def to_record(
         stop_reason: Why it ended.
         notes: What the user should know of the search.
         stats: What was read of each image that was looked at.
+        asked: What servers were asked for it; None = nothing, or it isn't counted.
 
     Returns:
         The record; its ``status`` is ``no_valid_pixels`` where nothing was measured, ``no_foreground`` where nothing is
@@ -123,7 +126,11 @@ def to_record(
     record = replace(
         _blank_case(case, model),
         sources=facts,
-        cost=_cost(case, traversal, stop_reason, stats, model.config.finest_side),
+        cost=replace(
+            _cost(case, traversal, stop_reason, stats, model.config.finest_side),
+            requests=None if asked is None else asked.count,
+            bytes_received=None if asked is None else asked.bytes,
+        ),
         regions=_visited(traversal, case, numbers[which], regions, scorer),
         mpp=facts[0].mpp if len(facts) == 1 else None,
         mpp_source=facts[0].mpp_source if len(facts) == 1 else None,

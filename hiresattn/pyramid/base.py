@@ -92,7 +92,7 @@ class Pyramid(Placed, ABC):
     by_window: bool = False
     """Whether its library cuts windows out of tiles faster than it returns the tiles themselves."""
     requests: "RequestStats | None" = None
-    """What was asked of a server, where that is counted."""
+    """What was asked of servers so far; None = nothing, or it isn't counted."""
     kept: Any = None
     """What must live as long as the image, such as a file in memory that is the caller's."""
     exact_bytes: bool = False

@@ -7,6 +7,7 @@ import numpy as np
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.pixels import Pixels, both_valid
+from hiresattn.pyramid.storage.ranges import RequestStats
 from hiresattn.shapes import Bool
 
 #: Polygons in level-0 px: of each its rings, the outer one and those of its holes, of points (y, x).
@@ -29,7 +30,6 @@ class Clipped(Pyramid):
         super().__init__(image.source, image.meta)
         self.by_tile, self.by_window = image.by_tile, image.by_window
         self.native_tiles, self.exact_bytes = image.native_tiles, image.exact_bytes
-        self.requests = image.requests
         self._image, self._outline = image, outline
 
     def read_masked(self, level: int, y: int, x: int, height: int, width: int, bands: Any = None) -> Pixels:
@@ -45,6 +45,11 @@ class Clipped(Pyramid):
         """As the image's own, less what lies outside."""
         y, x, _, _ = self.tile_window(level, row, column)
         return self._inside(self._image.read_tile(level, row, column, buffer, bands), level, y, x)
+
+    @property
+    def requests(self) -> RequestStats | None:  # type: ignore[override]
+        """As the image's own."""
+        return self._image.requests
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """As the image's own."""

@@ -14,6 +14,7 @@ from hiresattn.geometry import check_region, extent
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.mpp import ground_mpp, implausible, scale_words
 from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.storage.ranges import RequestStats
 from hiresattn.shapes import Int64
 
 #: Scales that differ by less than this factor are the same: scanners write 0.2520 and 0.2528 for 0.25.
@@ -77,7 +78,6 @@ class Rescaled(Pyramid):
         super().__init__(image.source, meta)
         self.by_tile, self.by_window = image.by_tile, image.by_window
         self.native_tiles, self.exact_bytes = image.native_tiles, image.exact_bytes
-        self.requests = image.requests
         self._image, self._at, self._scale = image, at, scale
 
     @property
@@ -96,6 +96,11 @@ class Rescaled(Pyramid):
     def read_tile(self, *tile: Any, **how: Any) -> Pixels:
         """As the image's own."""
         return self._image.read_tile(*tile, **how)
+
+    @property
+    def requests(self) -> RequestStats | None:  # type: ignore[override]
+        """As the image's own."""
+        return self._image.requests
 
     def tile_bytes(self, level: int, row: int, column: int) -> int:
         """As the image's own."""

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves byte ranges; each path asked for is a line of the log."""
+    """Serves byte ranges; each path asked for is a line of the log, with the bytes of the answer."""
 
     log = Path()
 
@@ -24,19 +24,17 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.answer(body=False)
 
     def answer(self, *, body):
-        with self.log.open("a") as log:
-            log.write(f"{self.path}\n")
         path = Path(self.translate_path(self.path))
-        if not path.is_file():
-            self.send_error(404)
-            return
-        content = path.read_bytes()
+        there = path.is_file()
+        content = path.read_bytes() if there else b"there is no such file"
         start, stop = 0, len(content)
-        ranged = self.headers.get("Range")
+        ranged = there and self.headers.get("Range")
         if ranged:
             first, last = ranged.removeprefix("bytes=").split("-")
             start, stop = int(first), min(int(last or stop) + 1, stop)
-        self.send_response(206 if ranged else 200)
+        with self.log.open("a") as log:
+            log.write(f"{self.path}\t{(stop - start) * body}\n")
+        self.send_response(404 if not there else 206 if ranged else 200)
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
         if ranged:

@@ -14,7 +14,7 @@ from hiresattn.files import PARTS, is_remote
 from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
-from hiresattn.pyramid.formats.vrt import is_vrt, vrt_sources, with_coverage
+from hiresattn.pyramid.formats.vrt import is_vrt, vrt_addresses, vrt_sources, with_coverage
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS
 from hiresattn.pyramid.storage.web import ascii_url
 
@@ -58,6 +58,23 @@ _VSI = {
 }
 
 
+def _scheme(source: str) -> str:
+    return next((scheme for scheme in _VSI if source.startswith(scheme)), "")
+
+
+def vsi_path(source: str) -> str:
+    """What GDAL calls a file: of an address a path in one of its own file systems."""
+    scheme = _scheme(source)
+    if scheme.startswith("http"):
+        source = ascii_url(source)
+    return _VSI.get(scheme, "") + source.removeprefix(scheme)
+
+
+def remote_names(sources: Sequence[str]) -> list[str]:
+    """Those of some files that GDAL asks servers for, as it calls them."""
+    return [vsi_path(one) for one in sources if is_remote(one) and not one.startswith("/vsimem/")]
+
+
 def checked_sources(path: str) -> list[Path]:
     """The local files that a virtual raster reads (see ``vrt_sources``), each of which was opened once.
 
@@ -88,10 +105,8 @@ class GdalFile:
 
     def __init__(self, source: str, *, alone: bool = False, virtual: Sequence[str] | None = None) -> None:
         self.source = source
-        scheme = next((scheme for scheme in _VSI if source.startswith(scheme)), "")
-        if scheme.startswith("http"):
-            source = ascii_url(source)
-        self._path = _VSI.get(scheme, "") + source.removeprefix(scheme)
+        scheme = _scheme(source)
+        self._path = vsi_path(source)
         self.remote = self._path.startswith("/vsi")
         """Whether GDAL reads it through one of its own file systems."""
         self.part = source.lower().startswith(PARTS)
@@ -99,7 +114,10 @@ class GdalFile:
         self._callers = callers_settings()
         self._settings = dict(_ALWAYS)
         self._drivers = allowed_drivers(self._path) if virtual is None else (*DRIVERS, "VRT")
-        elsewhere = [is_remote(one) and not one.startswith("/vsimem/") for one in (virtual or [self._path])]
+        reads = [*virtual] if virtual else [self._path]
+        if virtual is None and not self.remote and is_vrt(self._path):
+            reads += vrt_addresses(self._path)
+        elsewhere = [is_remote(one) and not one.startswith("/vsimem/") for one in reads]
         if any(elsewhere):
             seconds = str(math.ceil(MOST_SECONDS.get()))
             self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
@@ -107,6 +125,8 @@ class GdalFile:
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR" if alone else "YES"
             elif virtual and all(elsewhere):
                 self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+            elif virtual is None and not self.remote:  # whatever lies beside it, or beside a source of it
+                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
         if virtual is None and not self.remote and is_vrt(self._path):
             xml = with_coverage(self._path)
             if xml is not None:

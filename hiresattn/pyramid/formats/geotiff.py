@@ -1,6 +1,6 @@
 """GeoTIFF and whatever else GDAL reads, local or remote, by rasterio."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -8,20 +8,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from hiresattn.errors import NotFoundError, OpenError, ReadError
+from hiresattn.errors import NotFoundError, ReadError
 from hiresattn.geometry import Level, level_downsamples
 from hiresattn.pyramid.base import Metadata, Pyramid
-from hiresattn.pyramid.formats.gdal import GdalFile, checked_sources, has_credentials, reason, strict
+from hiresattn.pyramid.formats.gdal import (
+    GdalFile,
+    checked_sources,
+    has_credentials,
+    reason,
+    remote_names,
+    strict,
+)
+from hiresattn.pyramid.formats.gdalcount import Requests
 from hiresattn.pyramid.formats.gdalmask import GdalMask, StripMasks, whole_nodata
 from hiresattn.pyramid.formats.gdaltiles import GdalTiles, native_tiles
-from hiresattn.pyramid.formats.rastermeta import metadata, white
+from hiresattn.pyramid.formats.rastermeta import image_bands, is_by_band, is_one_strip, metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
-from hiresattn.pyramid.formats.vrt import is_vrt, vrt_places
+from hiresattn.pyramid.formats.vrt import is_vrt, vrt_addresses, vrt_places
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
-from hiresattn.pyramid.storage.ranges import RangeFile, cloud_optimised
+from hiresattn.pyramid.storage.ranges import RangeFile, RequestStats, cloud_optimised
 from hiresattn.pyramid.storage.strips import Strips
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tiles import agrees
@@ -60,7 +68,8 @@ class RasterioPyramid(Pyramid):
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         self._ifds: list[Ifd] = []
-        ranges = _ranges(source) if source.startswith(("http://", "https://")) else None
+        self._requests = Requests()
+        ranges = _ranges(source, self._requests.own) if source.startswith(("http://", "https://")) else None
         try:
             if ranges is None or not self._described(source, ranges, mpp, nodata):
                 self._described(source, None, mpp, nodata)
@@ -73,6 +82,8 @@ class RasterioPyramid(Pyramid):
         self, source: str, ranges: RangeFile | None, mpp: float | None, nodata: float | None
     ) -> bool:
         """Read the header; False if it isn't enough to read the file by ranges."""
+        if ranges is None:
+            self._requests.watch(remote_names(self._names(source)))
         self._file = GdalFile(str(ranges.mirror())) if ranges is not None else self._gdal_file(source)
         if not (self._file.remote or self._file.part):  # of a remote file, in the start of it that is here
             self._ifds = check_tiff(self._file.source) or []
@@ -83,7 +94,7 @@ class RasterioPyramid(Pyramid):
         virtual = is_vrt(self._file.source)
         sources = checked_sources(self._file.source) if virtual else []
         with self._file.first() as raster:
-            self._bands = _image_bands(raster, source)
+            self._bands = image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
             native = raster.driver == "GTiff" and not self._file.remote
             empty = nodata
@@ -99,7 +110,7 @@ class RasterioPyramid(Pyramid):
             )
             if virtual and (places := vrt_places(self._file.source, self._bands)):
                 self._mask = replace(self._mask, places=tuple(places.values()))
-            self._planes = self._bands if len(self._bands) > 1 and _by_band(raster) else self._bands[:1]
+            self._planes = self._bands if len(self._bands) > 1 and is_by_band(raster) else self._bands[:1]
             placed = is_placed(raster)
             lossy = any(name in str(raster.compression).upper() for name in _LOSSY)
             self._white = white(raster, source)
@@ -119,7 +130,6 @@ class RasterioPyramid(Pyramid):
         self._handles = [
             PerThread(partial(self._file.open, overview), _close) for overview in self._overviews
         ]
-        self.requests = None
         if ranges is not None:
             enough = self._tiles is not None and not self._mask
             if not enough or may_have_sidecar(
@@ -127,7 +137,6 @@ class RasterioPyramid(Pyramid):
             ):
                 ranges.close()
                 return False
-            self.requests = ranges.requests
         elif self._tiles is not None and not agrees(self._tiles, self._by_gdal, lossy=lossy):
             self._tiles = None
         self._in_strips(meta)
@@ -136,9 +145,18 @@ class RasterioPyramid(Pyramid):
         self.by_window = isinstance(self.native_tiles, GdalTiles) and self.native_tiles.whole
         return True
 
+    def _names(self, path: str) -> Sequence[str]:
+        """The files that GDAL reads px from."""
+        return vrt_addresses(path) if is_vrt(path) else [path]
+
     def _gdal_file(self, path: str) -> GdalFile:
         """How GDAL opens the image."""
-        return gdal_file(path)
+        return gdal_file(path, self._requests.own)
+
+    @property
+    def requests(self) -> RequestStats | None:  # type: ignore[override]
+        """What was asked of servers so far, the sources of a virtual raster included."""
+        return self._requests.so_far()
 
     def _in_strips(self, meta: Metadata) -> None:
         """Where tiles are several strips, the levels say so."""
@@ -251,7 +269,7 @@ class RasterioPyramid(Pyramid):
     def _levels(self, raster: Any) -> tuple[list[int | None], tuple[Level, ...], bool]:
         """Overview number of each level (None: the image), the levels, whether tiles are stored blocks."""
         found: list[tuple[int | None, tuple[int, int], tuple[int, int]]] = [
-            (None, raster.shape, raster.shape if _one_strip(raster) else raster.block_shapes[0])
+            (None, raster.shape, raster.shape if is_one_strip(raster) else raster.block_shapes[0])
         ]
         for k in range(len(raster.overviews(1))):
             with self._file.open(k) as reduced:
@@ -268,7 +286,7 @@ class RasterioPyramid(Pyramid):
             for (_, size, block), downsample in zip(found, downsamples, strict=True)
         )
         blocks = [(level.tile_height, level.tile_width) for level in levels]
-        stored = is_tiff and blocks == [block for _, _, block in found] and not _one_strip(raster)
+        stored = is_tiff and blocks == [block for _, _, block in found] and not is_one_strip(raster)
         return [k for k, _, _ in found], levels, stored
 
     @contextmanager
@@ -285,10 +303,10 @@ class RasterioPyramid(Pyramid):
             ) from error
 
 
-def _ranges(source: str) -> RangeFile | None:
+def _ranges(source: str, requests: RequestStats) -> RangeFile | None:
     """The file by ranges; None if only GDAL can read it, perhaps because it knows who may."""
     try:
-        return cloud_optimised(source)
+        return cloud_optimised(source, requests)
     except NotFoundError:
         if not has_credentials():
             raise
@@ -297,41 +315,6 @@ def _ranges(source: str) -> RangeFile | None:
 
 def _close(handle: Any) -> None:
     handle.close()
-
-
-def _by_band(raster: Any) -> bool:
-    return getattr(raster.interleaving, "value", None) == "BAND"
-
-
-def _image_bands(raster: Any, source: str) -> list[int]:
-    """Numbers of the bands that aren't alpha, from 1."""
-    from rasterio.enums import ColorInterp
-
-    bands = [i + 1 for i, meaning in enumerate(raster.colorinterp) if meaning != ColorInterp.alpha]
-    if not bands:
-        parts = ", ".join(raster.subdatasets[:20])
-        if parts:
-            raise OpenError(f"{source}: {len(raster.subdatasets)} variables; give the name of one: {parts}")
-        raise OpenError(f"{source}: it has no bands; give an image")
-    if ColorInterp.cyan in raster.colorinterp:
-        raise OpenError(
-            f"{source}: colours as inks (CMYK); possible are grey, RGB and palettes; convert the file to RGB"
-        )
-    dtypes = {raster.dtypes[band - 1] for band in bands}
-    if len(dtypes) > 1 or any("complex" in dtype or np.dtype(dtype).kind not in "uif" for dtype in dtypes):
-        raise OpenError(
-            f"{source}: bands of type {', '.join(sorted(dtypes))}; possible is one type for all, of whole "
-            "numbers or floats; convert it with gdal_translate -ot"
-        )
-    return bands
-
-
-def _one_strip(raster: Any) -> bool:
-    """Whether a TIFF is stored as one strip, which GDAL shows as rows."""
-    if raster.driver != "GTiff" or raster.block_shapes[0][0] > 1 or raster.height == 1:
-        return False
-    first, second = (raster.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
-    return first is not None and second is None
 
 
 def _level(downsample: float, size: tuple[int, int], block: tuple[int, int], *, is_tiff: bool) -> Level:

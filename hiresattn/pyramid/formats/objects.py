@@ -117,6 +117,9 @@ class MemoryPyramid(RasterioPyramid):
             raise OpenError(str(error).replace(path, name)) from error
         self.source = name
 
+    def _names(self, path: str) -> Sequence[str]:
+        return self._virtual or [path]
+
     def _gdal_file(self, path: str) -> GdalFile:
         return GdalFile(path, virtual=self._virtual)
 

@@ -110,3 +110,39 @@ def white(raster: Any, source: str) -> int | None:
         )
     bits = raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * dtype.itemsize)
     return (1 << int(bits)) - 1
+
+
+def image_bands(raster: Any, source: str) -> list[int]:
+    """Numbers of the bands that aren't alpha, from 1."""
+    from rasterio.enums import ColorInterp
+
+    bands = [i + 1 for i, meaning in enumerate(raster.colorinterp) if meaning != ColorInterp.alpha]
+    if not bands:
+        parts = ", ".join(raster.subdatasets[:20])
+        if parts:
+            raise OpenError(f"{source}: {len(raster.subdatasets)} variables; give the name of one: {parts}")
+        raise OpenError(f"{source}: it has no bands; give an image")
+    if ColorInterp.cyan in raster.colorinterp:
+        raise OpenError(
+            f"{source}: colours as inks (CMYK); possible are grey, RGB and palettes; convert the file to RGB"
+        )
+    dtypes = {raster.dtypes[band - 1] for band in bands}
+    if len(dtypes) > 1 or any("complex" in dtype or np.dtype(dtype).kind not in "uif" for dtype in dtypes):
+        raise OpenError(
+            f"{source}: bands of type {', '.join(sorted(dtypes))}; possible is one type for all, of whole "
+            "numbers or floats; convert it with gdal_translate -ot"
+        )
+    return bands
+
+
+def is_one_strip(raster: Any) -> bool:
+    """Whether a TIFF is stored as one strip, which GDAL shows as rows."""
+    if raster.driver != "GTiff" or raster.block_shapes[0][0] > 1 or raster.height == 1:
+        return False
+    first, second = (raster.get_tag_item(f"BLOCK_OFFSET_0_{row}", "TIFF", bidx=1) for row in (0, 1))
+    return first is not None and second is None
+
+
+def is_by_band(raster: Any) -> bool:
+    """Whether blocks hold one band each."""
+    return getattr(raster.interleaving, "value", None) == "BAND"

@@ -69,12 +69,15 @@ def may_have_sidecar(
             status, head = start_of(parts._replace(path=name).geturl(), count, deadline)
         except (OSError, http.client.HTTPException):
             return True
-        if requests is not None:
-            requests.count, requests.bytes = requests.count + 1, requests.bytes + len(head)
+        asked.append(len(head))
         return status >= _SERVER_ERROR or (status in (200, 206) and _is_sidecar(name, head))
 
+    asked: list[int] = []
     with ThreadPoolExecutor(len(names)) as pool:
-        return any(list(pool.map(there, names)))
+        found = any(list(pool.map(there, names)))
+    if requests is not None:
+        requests.count, requests.bytes = requests.count + len(asked), requests.bytes + sum(asked)
+    return found
 
 
 def _is_sidecar(name: str, head: bytes) -> bool:
@@ -86,14 +89,18 @@ def _is_sidecar(name: str, head: bytes) -> bool:
     return head.lstrip()[:1] in b"+-.0123456789"
 
 
-def gdal_file(source: str) -> GdalFile:
-    """A file as GDAL opens it, with what lies beside it; a web server is asked for that first, all of it at once."""
+def gdal_file(source: str, requests: RequestStats | None = None) -> GdalFile:
+    """A file as GDAL opens it, with what lies beside it; a web server is asked for that first, all of it at once.
+
+    ``requests`` is where that is counted.
+    """
     if not source.startswith(("http://", "https://")):
         return GdalFile(source)
     file = GdalFile(source, alone=True)
     with file.first() as raster:
         placed, overviews = is_placed(raster), bool(raster.overviews(1))
-    return GdalFile(source) if may_have_sidecar(source, placed=placed, overviews=overviews) else file
+    more = may_have_sidecar(source, placed=placed, overviews=overviews, requests=requests)
+    return GdalFile(source) if more else file
 
 
 def is_placed(raster: Any) -> bool:

@@ -47,7 +47,7 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
         name = (node.text or "").strip()
         if anywhere and is_remote(name):
             continue
-        source = folder / name if node.get("relativeToVRT") == "1" else Path(os.path.abspath(name))  # noqa: PTH100
+        source = _local(node, folder)
         if depth >= _DEEPEST or not (anywhere or source.resolve().is_relative_to(folder)):
             raise OpenError(
                 f"{path}: a virtual raster whose source {name!r} doesn't lie beside it; move it there, or set "
@@ -58,6 +58,31 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
             if is_vrt(source):
                 found += vrt_sources(source, depth=depth + 1)
     return found
+
+
+def vrt_addresses(path: str | os.PathLike[str], *, depth: int = 0) -> list[str]:
+    """The files on servers that a virtual raster reads, as it calls them, those of its sources included."""
+    if os.environ.get(ANYWHERE) != "1":
+        return []
+    try:
+        root = ET.fromstring(read_bounded(path, _MOST_BYTES))  # noqa: S314 - as above
+    except (ET.ParseError, OSError, ValueError):  # which ``vrt_sources`` says
+        return []
+    found: dict[str, None] = {}
+    for node in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
+        name = (node.text or "").strip()
+        source = _local(node, Path(path).resolve().parent)
+        if is_remote(name):
+            found[name] = None
+        elif depth < _DEEPEST and is_vrt(source):
+            found |= dict.fromkeys(vrt_addresses(source, depth=depth + 1))
+    return list(found)
+
+
+def _local(node: ET.Element, folder: Path) -> Path:
+    """The file on this machine that a node of a virtual raster in a folder names."""
+    name = (node.text or "").strip()
+    return folder / name if node.get("relativeToVRT") == "1" else Path(os.path.abspath(name))  # noqa: PTH100
 
 
 def vrt_places(path: str | os.PathLike[str], bands: Sequence[int]) -> dict[int, np.ndarray] | None:

@@ -65,6 +65,7 @@ class RangeFile:
 
     Args:
         url: Its address.
+        requests: Where what is asked is counted; None = in a count of its own.
 
     Raises:
         NotFoundError: If the server says that there is no such file.
@@ -72,9 +73,9 @@ class RangeFile:
         RefusedError: If it refuses, or doesn't serve ranges.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, requests: RequestStats | None = None) -> None:
         self.url = url
-        self.requests = RequestStats()
+        self.requests = RequestStats() if requests is None else requests
         self._at = url
         self._seconds = MOST_SECONDS.get()
         self._tag: str | None = None
@@ -271,10 +272,10 @@ class RangeFile:
         return body
 
 
-def cloud_optimised(url: str) -> RangeFile | None:
+def cloud_optimised(url: str, requests: RequestStats | None = None) -> RangeFile | None:
     """A TIFF file behind an address, its directories at its start and checked; None if it isn't that.
 
-    None also where the server refuses: GDAL may have been told how to ask.
+    None also where the server refuses: GDAL may have been told how to ask. ``requests`` is as of ``RangeFile``.
 
     Raises:
         NotFoundError: If there is no such file.
@@ -282,7 +283,7 @@ def cloud_optimised(url: str) -> RangeFile | None:
     """
     file = None
     try:
-        file = RangeFile(url)
+        file = RangeFile(url, requests)
         if check_tiff_at(url, file.size, file.header) is not None:
             return file
     except (RefusedError, _FarError):
