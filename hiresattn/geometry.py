@@ -190,27 +190,26 @@ def cell_regions(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray,
         Layout ``tnet``: TNet's candidate regions, without the ladder and without ``finest``.
     """
     cells = np.empty((len(regions), grid.size, grid.size, 4), np.int64)
-    steps = np.arange(grid.size) / max(grid.size - 1, 1)
-    for axis in (0, 1):
-        parent = regions[:, 2 + axis]
-        if grid.layout == "tnet":
-            side, offsets = _strided(parent, grid)
-        else:
-            side = np.minimum(_ladder(parent, grid, finest), parent)
-            offsets = np.rint((parent - side)[:, None] * steps).astype(np.int64)
-        start = regions[:, axis, None] + offsets
-        cells[..., axis] = start[:, :, None] if axis == 0 else start[:, None, :]
-        cells[..., 2 + axis] = side[:, None, None]
+    parent, side = regions[:, 2:], cell_sides(regions, grid, finest)
+    if grid.layout == "tnet":
+        stride = -(-(parent - side) // max(grid.size - 1, 1))
+        before = -(-((grid.size - 1) * stride + side - parent) // 2)  # an odd px of overhang goes before
+        offsets = stride[..., None] * np.arange(grid.size) - before[..., None]
+    else:
+        steps = np.arange(grid.size) / max(grid.size - 1, 1)
+        offsets = np.rint((parent - side)[..., None] * steps).astype(np.int64)
+    start = regions[:, :2, None] + offsets
+    cells[..., 0], cells[..., 1] = start[:, 0, :, None], start[:, 1, None, :]
+    cells[..., 2:] = side[:, None, None]
     return cells.reshape(len(regions), grid.size**2, 4)
 
 
-def _strided(parent: np.ndarray, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
-    """TNet's cells: their side ``[n]`` and offsets ``[n size]``; an odd px of overhang goes before."""
-    side = np.rint(parent * grid.fraction).astype(np.int64)
-    stride = -(-(parent - side) // max(grid.size - 1, 1))
-    overhang = (grid.size - 1) * stride + side - parent
-    before = -(-overhang // 2)
-    return side, stride[:, None] * np.arange(grid.size) - before[:, None]
+def cell_sides(regions: Regions, grid: Grid, finest: int) -> Int64[np.ndarray, "n 2"]:
+    """Height and width of the cells of each region; see ``cell_regions``."""
+    parent = regions[:, 2:]
+    if grid.layout == "tnet":
+        return np.rint(parent * grid.fraction).astype(np.int64)
+    return np.minimum(_ladder(parent, grid, finest), parent)
 
 
 def _ladder(parent: np.ndarray, grid: Grid, finest: int) -> np.ndarray:
@@ -264,6 +263,8 @@ def frame_numbers(regions: Regions, frames: Int64[np.ndarray, "m 4"]) -> Int64[n
 
 def frames_of(regions: Regions, frames: Int64[np.ndarray, "m 4"]) -> Int64[np.ndarray, "n 4"]:
     """The frame that each region lies in; see ``frame_numbers``."""
+    if len(frames) == 1:
+        return frames.repeat(len(regions), axis=0)
     return frames[frame_numbers(regions, frames)]
 
 

@@ -138,7 +138,22 @@ def engines(result: dict[str, Any]) -> str:
         f"ONNX Runtime {result['versions']['onnxruntime']}, torch {result['versions']['torch']}."
     )
     head = ["`classify`, CPU ms", "torch", "ONNX Runtime", "times less"]
-    return table(head, rows) + words + source(result, "engines.py")
+    return table(head, rows) + words + _parts(result) + source(result, "engines.py")
+
+
+def _parts(result: dict[str, Any]) -> str:
+    """What a look costs by part, where that was measured."""
+    if "parts" not in result:
+        return ""
+    parts = ("network", "decoding", "opening", "crops", "search", "rest")
+    rows = [[r["encoder"], r["image"], *(f"{r[part]:.2f}" for part in parts)] for r in result["parts"]]
+    head = ["CPU ms a look, ONNX Runtime", "image in a", *parts[:-1], "crops and search"]
+    words = (
+        f"\n\n{result['budget']} looks at {result['side']:,} x {result['side']:,} px, as a tiled JPEG file that is "
+        "opened anew and as arrays in memory. *Crops*: which tiles are read, and crops made of them; *search*: all "
+        "else, the record included."
+    )
+    return "\n\n" + table(head, rows) + words
 
 
 def remote(result: dict[str, Any]) -> str:

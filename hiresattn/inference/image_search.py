@@ -162,7 +162,7 @@ class ImageSearch:
         """
         offset = len(self._table) - first
         self._table.append(columns)
-        self._measured += float(columns["coverage"].sum())
+        self._measured += sum(columns["coverage"].tolist())
         worth = (-np.logaddexp(0, -columns["value"].astype(np.float64))).tolist()
         finest = columns["finest"].tolist()
         for number, choice in enumerate(choices):

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 from hiresattn.card import COARSE_NETWORK, NETWORK, PROBE, Card, local_files, sha256_of
 from hiresattn.config import ModelConfig
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError, reason
-from hiresattn.geometry import cell_regions, expandable, locations
+from hiresattn.geometry import cell_sides, expandable, locations
 from hiresattn.inference.engine import NetFacts, Outputs, threads_for
 from hiresattn.option_types import did_you_mean
 
@@ -56,12 +56,12 @@ class OnnxEngine:
         )
         self._by_path = bool(facts["by_path"])
         threads = threads_for(card.config, threads)
-        self._sessions = {
-            name: _session(runtime, folder / name, facts["files"][name], providers, threads)
+        self._networks = {
+            name: _network(runtime, folder / name, facts["files"][name], providers, threads)
             for name in (NETWORK, COARSE_NETWORK)
             if name in facts["files"]
         }
-        _check(folder / PROBE, facts["files"][PROBE], self._sessions)
+        _check(folder / PROBE, facts["files"][PROBE], self._networks)
 
     def look(
         self,
@@ -74,22 +74,23 @@ class OnnxEngine:
         appearance: bool = False,
     ) -> Outputs:
         """Encode and score crops; see ``Engine.look``."""
-        cells = cell_regions(regions, self.facts.grid, self.facts.finest)
+        sides = cell_sides(regions, self.facts.grid, self.facts.finest)
         inputs = {
             "pixels": pixels,
             "coverage": coverage,
-            "fraction": (cells[:, 0, 2] / regions[:, 2]).astype(np.float32),
+            "fraction": (sides[:, 0] / regions[:, 2]).astype(np.float32),
             "position": (paths if self._by_path else locations(regions, frames)).astype(np.float32),
         }
-        wide = expandable(regions, self.facts.finest)
-        if COARSE_NETWORK not in self._sessions or not wide.any():
-            found = _run(self._sessions[NETWORK], inputs)
+        coarse, fine = self._networks.get(COARSE_NETWORK), self._networks[NETWORK]
+        wide = expandable(regions, self.facts.finest) if coarse is not None else np.zeros(1, bool)
+        if coarse is None or not wide.any():
+            found = fine(inputs)
         elif wide.all():
-            found = _run(self._sessions[COARSE_NETWORK], inputs)
+            found = coarse(inputs)
         else:
             parts = [
-                _run(self._sessions[name], {key: values[rows] for key, values in inputs.items()})
-                for name, rows in ((COARSE_NETWORK, wide), (NETWORK, ~wide))
+                network({key: values[rows] for key, values in inputs.items()})
+                for network, rows in ((coarse, wide), (fine, ~wide))
             ]
             order = np.concatenate([np.flatnonzero(wide), np.flatnonzero(~wide)]).argsort()
             found = {name: np.concatenate([part[name] for part in parts])[order] for name in parts[0]}
@@ -177,8 +178,26 @@ def facts_of(config: ModelConfig, facts: Any) -> NetFacts:
     )
 
 
-def _session(runtime: Any, file: Path, sha256: str, providers: Sequence[Any], threads: int | None) -> Any:
-    """A session of a network whose hash is known."""
+class Network:
+    """A network that was loaded: arrays by name in, arrays by name out.
+
+    Args:
+        session: ONNX Runtime's; it names what goes in and what comes out.
+    """
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+        self._asked = [one.name for one in session.get_inputs()]
+        self._given = [one.name for one in session.get_outputs()]
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Its outputs; it takes of the inputs what it asks for."""
+        found = self._session.run(self._given, {name: inputs[name] for name in self._asked})
+        return dict(zip(self._given, found, strict=True))
+
+
+def _network(runtime: Any, file: Path, sha256: str, providers: Sequence[Any], threads: int | None) -> Network:
+    """A network whose hash is known."""
     _check_file(file, sha256)
     options = runtime.SessionOptions()
     options.log_severity_level = 3
@@ -187,19 +206,11 @@ def _session(runtime: Any, file: Path, sha256: str, providers: Sequence[Any], th
     # Threads that wait without sleeping take the cores from the readers.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
-        return runtime.InferenceSession(str(file), options, providers=list(providers))
+        return Network(runtime.InferenceSession(str(file), options, providers=list(providers)))
     except Exception as error:  # ONNX Runtime's own types
         raise CheckpointError(
             f"{file}: ONNX Runtime can't load it ({reason(error)}); export it anew"
         ) from error
-
-
-def _run(session: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """A session's outputs by name."""
-    names = [one.name for one in session.get_outputs()]
-    asked = {one.name for one in session.get_inputs()}
-    found = session.run(names, {name: values for name, values in inputs.items() if name in asked})
-    return dict(zip(names, found, strict=True))
 
 
 def _check_file(file: Path, sha256: str) -> None:
@@ -209,17 +220,17 @@ def _check_file(file: Path, sha256: str) -> None:
         raise CheckpointError(f"{file}: not what the card names (sha256 differs); export it anew")
 
 
-def _check(file: Path, sha256: str, sessions: dict[str, Any]) -> None:
+def _check(file: Path, sha256: str, networks: dict[str, Network]) -> None:
     """Run the stored crops, and compare with what torch gave."""
     _check_file(file, sha256)
     try:
         stored = load_file(file)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{file}: can't be read ({reason(error)}); export it anew") from error
-    for name, session in sessions.items():
+    for name, network in networks.items():
         inputs = {key.removeprefix("in."): values for key, values in stored.items() if key.startswith("in.")}
         inputs["pixels"] = inputs["pixels"].astype(np.float32) / 127.5 - 1
-        found = _run(session, inputs)
+        found = network(inputs)
         apart = difference(
             found,
             {key.partition("/")[2]: values for key, values in stored.items() if key.startswith(f"{name}/")},

@@ -165,7 +165,7 @@ class CaseReader:
         """Crops of regions of the canvases ``[n 4]``, by the numbers of their cases ``[n]``."""
         started = time.perf_counter()
         number, stored = np.empty_like(case), regions.copy()
-        for index in np.unique(case).tolist():
+        for index in sorted(set(case.tolist())):
             rows, opened = case == index, self.cases[index]
             which, stored[rows] = opened.canvas.stored(regions[rows])
             number[rows] = np.array([source.number for source in opened.seen])[which]
@@ -174,7 +174,7 @@ class CaseReader:
         spent = time.perf_counter() - started
         self._reading += spent
         counts = Counter(number.tolist())
-        self._crops += counts
+        self._crops.update(counts)
         for at, count in counts.items():
             source = self._sources[at]
             source.read += spent * count / len(number)

@@ -116,19 +116,15 @@ class Search:
     def _look(self, picks: Picks) -> None:
         """Fetch and encode what was chosen, and take in what the network gives."""
         choices = [choice for _, of_image in picks for choice in of_image]
-        index = np.repeat([index for index, _ in picks], [len(of_image) for _, of_image in picks])
+        index = np.array([index for index, of_image in picks for _ in of_image])
         regions = np.array([choice.region for choice in choices], np.int64)
         paths = np.array([choice.path for choice in choices], np.int64)
         frames = np.concatenate(
-            [
-                frames_of(
-                    np.array([choice.region for choice in of_image], np.int64), self._images[number].frames
-                )
-                for number, of_image in picks
-            ]
+            [frames_of(regions[index == number], self._images[number].frames) for number, _ in picks]
         )
         try:
             crops = self._fetch(index, regions)
+            coverage = crops.coverage.reshape(len(regions), -1).mean(axis=1)
             found = self._engine.look(
                 crops.pixels, crops.coverage, regions, frames, paths, appearance=self._suppress
             )
@@ -144,7 +140,7 @@ class Search:
             for pick in picks:  # whose fault it is
                 self._look([pick])
             return
-        self._take_in(picks, choices, regions, crops.coverage.mean((1, 2)), found)
+        self._take_in(picks, choices, regions, coverage, found)
 
     def _take_in(
         self, picks: Picks, choices: list[Choice], regions: np.ndarray, coverage: np.ndarray, found: Outputs

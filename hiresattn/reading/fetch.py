@@ -170,7 +170,7 @@ class CropFetcher:
             raise RegionError(
                 f"each region needs the index of its image; got {len(image)} indices for {len(regions)} regions"
             )
-        indices = np.unique(image).tolist()
+        indices = sorted(set(image.tolist()))
         if unknown := [index for index in indices if index not in self._images]:
             raise RegionError(f"no image {unknown[0]}; there are images {self._known()}")
         crops = self._empty(len(image)) if out is None else out

@@ -32,15 +32,13 @@ def finish(
     size, _, channels = total.shape
     for i in range(size):
         for j in range(size):
-            measured = weight[i, j]
-            coverage[i, j] = min(measured / area, 1.0)
-            for channel in range(channels):
-                if measured > 0:
-                    mean = total[i, j, channel] / measured
-                    scaled = 2 * (mean - low[channel]) / (high[channel] - low[channel]) - 1
-                    pixels[channel, i, j] = scaled
-                else:
-                    pixels[channel, i, j] = 0
+            coverage[i, j] = min(weight[i, j] / area, 1.0)
+        for channel in range(channels):
+            row, least, gain = pixels[channel, i], low[channel], 2 / (high[channel] - low[channel])
+            for j in range(size):  # no branch inside
+                known = weight[i, j] > 0
+                mean = total[i, j, channel] / (weight[i, j] if known else 1.0)
+                row[j] = (mean - least) * gain - 1 if known else 0.0
 
 
 @kernel_or(plain.copy_uint8)
@@ -166,6 +164,7 @@ def copy_scaled(
     height, width, channels = data.shape
     size = coverage.shape[1]
     masked = valid.shape[0] > 0
+    gain = 2 / (high - low)
     for crop in crops:
         top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
         first, last = max(-left, 0), min(width - left, size)
@@ -175,5 +174,5 @@ def copy_scaled(
                 coverage[crop, y, x] = measured
                 for channel in range(channels):
                     value = float(data[top + y, left + x, channel]) if measured else 0.0
-                    scaled = 2 * (value - low[channel]) / (high[channel] - low[channel]) - 1
+                    scaled = (value - low[channel]) * gain[channel] - 1
                     pixels[crop, channel, y, x] = scaled if measured else 0.0

@@ -18,7 +18,7 @@ def finish(
     coverage[:] = np.minimum(weight / area, 1.0)
     measured = weight[:, :, None] > 0
     mean = np.divide(total, weight[:, :, None], out=np.zeros_like(total), where=measured)
-    scaled = 2 * (mean - low) / (high - low) - 1
+    scaled = (mean - low) * (2 / (high - low)) - 1
     pixels[:] = np.where(measured, scaled, 0).transpose(2, 0, 1)
 
 
@@ -87,7 +87,7 @@ def copy_scaled(
         known = valid[there] if valid.size else np.ones(part.shape[:2], bool)
         coverage[crop][here] = known
         values = np.where(known[:, :, None], part, 0).astype(np.float64)
-        scaled = 2 * (values - low) / (high - low) - 1
+        scaled = (values - low) * (2 / (high - low)) - 1
         pixels[crop][:, *here] = np.where(known[:, :, None], scaled, 0).transpose(2, 0, 1)
 
 

@@ -1,7 +1,9 @@
 """From regions to reads: which level and windows, which tiles, which tile feeds which crop, and in what order."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -61,14 +63,12 @@ def plan_reads(
         RegionError: If a region is empty or leaves the image.
     """
     _check(regions, *extent(levels), what)
-    extents = np.array([(level.height, level.width) for level in levels], np.float64)
-    downsamples = np.array([level.downsample for level in levels], np.float64)
-
-    wanted = regions[:, 2:].min(axis=1) / (size * _least(downsamples))
-    serves = downsamples[None] <= wanted[:, None] * (1 + SLACK)
-    level = np.where(serves, downsamples, -np.inf).argmax(axis=1)
-
-    return plan_windows(_windows(regions / downsamples[level, None], extents[level]), level, levels)
+    stored = _stored(tuple(levels))
+    wanted = regions[:, 2:].min(axis=1) / (size * stored.least)
+    serves = stored.downsamples <= wanted[:, None] * (1 + SLACK)
+    level = np.where(serves, stored.downsamples, -np.inf).argmax(axis=1)
+    windows = _windows(regions / stored.downsamples[level, None], stored.extents[level])
+    return plan_windows(windows, level, levels)
 
 
 def plan_windows(
@@ -84,32 +84,76 @@ def plan_windows(
     Returns:
         The plan.
     """
-    extents = np.array([(level.height, level.width) for level in levels], np.int64)
-    blocks = np.array([(level.tile_height, level.tile_width) for level in levels], np.int64)
-    first = np.floor((windows[:, :2] + NOISE) / blocks[level]).astype(np.int64)
-    last = np.ceil((windows[:, :2] + windows[:, 2:] - NOISE) / blocks[level]).astype(np.int64) - 1
-    grid = -(-extents // blocks)  # tile rows and columns per level
-    offset = np.concatenate([[0], np.cumsum(grid.prod(axis=1))])  # a level's first tile in storage order
-
-    spans = last - first + 1
-    count = spans.prod(axis=1)
+    if len(windows) == 1:
+        return _plan_one(windows, level, levels[int(level[0])])
+    stored = _stored(tuple(levels))
+    blocks, start = stored.blocks[level], windows[:, :2]
+    first = np.floor((start + NOISE) / blocks).astype(np.int64)
+    spans = np.ceil((start + windows[:, 2:] - NOISE) / blocks).astype(np.int64) - first
+    count = spans[:, 0] * spans[:, 1]
     crop = np.repeat(np.arange(len(windows)), count)
     nth = np.arange(len(crop)) - np.repeat(np.cumsum(count) - count, count)
-    row = first[crop, 0] + nth // spans[crop, 1]
-    column = first[crop, 1] + nth % spans[crop, 1]
-    key = offset[level[crop]] + row * grid[level[crop], 1] + column
+    at, columns = level[crop], spans[crop, 1]
+    down, right = np.divmod(nth, columns)
+    row, column = first[crop, 0] + down, first[crop, 1] + right
+    key = stored.offset[at] + row * stored.columns[at] + column
 
     order = np.argsort(key, kind="stable")
-    unique, start = np.unique(key[order], return_index=True)
-    tile_level = np.searchsorted(offset, unique, side="right") - 1
-    inside = unique - offset[tile_level]
-    columns = grid[tile_level, 1]
+    key = key[order]
+    new = np.flatnonzero(np.diff(key, prepend=-1))  # where the next tile begins
+    of = order[new]
+    tiles = np.empty((len(of), 3), np.int64)
+    tiles[:, 0], tiles[:, 1], tiles[:, 2] = at[of], row[of], column[of]
     return ReadPlan(
         level=level,
         windows=windows,
-        tiles=np.stack([tile_level, inside // columns, inside % columns], axis=1),
-        feed_start=np.append(start, len(key)).astype(np.int64),
+        tiles=tiles,
+        feed_start=np.append(new, len(key)),
         feed_crop=crop[order],
+    )
+
+
+def _plan_one(windows: np.ndarray, level: np.ndarray, has: Level) -> ReadPlan:
+    """As ``plan_windows``, of one window ``[1 4]``: what most steps of a search ask for."""
+    ((y, x, height, width),) = windows.tolist()
+    rows, columns = (
+        range(math.floor((start + NOISE) / block), math.ceil((start + side - NOISE) / block))
+        for start, side, block in ((y, height, has.tile_height), (x, width, has.tile_width))
+    )
+    number = int(level[0])
+    tiles = np.array([(number, row, column) for row in rows for column in columns], np.int64)
+    return ReadPlan(level, windows, tiles, np.arange(len(tiles) + 1), np.zeros(len(tiles), np.int64))
+
+
+class _Stored(NamedTuple):
+    """Levels as arrays."""
+
+    extents: np.ndarray
+    """Rows and columns, float64 ``[l 2]``."""
+    downsamples: np.ndarray
+    """Float64 ``[l]``."""
+    blocks: np.ndarray
+    """Rows and columns of a tile ``[l 2]``."""
+    columns: np.ndarray
+    """Columns of tiles ``[l]``."""
+    offset: np.ndarray
+    """Each level's first tile in storage order ``[l]``."""
+    least: float
+    """See ``_least``."""
+
+
+@lru_cache(maxsize=128)
+def _stored(levels: tuple[Level, ...]) -> _Stored:
+    """The same for every call of a search."""
+    downsamples = np.array([level.downsample for level in levels], np.float64)
+    tiles = [level.tile_rows * level.tile_columns for level in levels]
+    return _Stored(
+        np.array([(level.height, level.width) for level in levels], np.float64),
+        downsamples,
+        np.array([(level.tile_height, level.tile_width) for level in levels], np.int64),
+        np.array([level.tile_columns for level in levels], np.int64),
+        np.cumsum([0, *tiles[:-1]]),
+        _least(downsamples),
     )
 
 
@@ -180,8 +224,8 @@ def _check(regions: np.ndarray, rows: int, columns: int, what: str) -> None:
         raise RegionError(
             f"{what}: regions are int64 [n 4] (y, x, height, width); got {regions.dtype} {regions.shape}"
         )
-    stop = regions[:, :2] + regions[:, 2:]
-    bad = (regions[:, :2] < 0) | (regions[:, 2:] < 1) | (stop > (rows, columns))
+    start, sides = regions[:, :2], regions[:, 2:]
+    bad = (start < 0) | (sides < 1) | (start + sides > (rows, columns))
     if bad.any():
         y, x, height, width = regions[bad.any(axis=1)][0].tolist()
         check_region((y, x, height, width), rows, columns, what)
@@ -193,13 +237,12 @@ def _windows(windows: np.ndarray, extents: np.ndarray) -> np.ndarray:
     A level may end up to a px before level 0 does (2967 px are stored as 1483), so a window at the edge
     loses that much, but always keeps a px or its own side.
     """
-    start, stop = windows[:, :2], windows[:, :2] + windows[:, 2:]
     least = np.minimum(windows[:, 2:], 1.0)
-    start, stop = (
-        np.where(np.abs(edge - np.rint(edge)) < NOISE, np.rint(edge), edge) for edge in (start, stop)
-    )
-    stop = np.minimum(stop, extents)
-    start = np.minimum(start, extents - least)
+    edges = np.concatenate([windows[:, :2], windows[:, :2] + windows[:, 2:]], axis=1)
+    whole = np.rint(edges)
+    edges = np.where(np.abs(edges - whole) < NOISE, whole, edges)
+    stop = np.minimum(edges[:, 2:], extents)
+    start = np.minimum(edges[:, :2], extents - least)
     return np.concatenate([start, stop - start], axis=1)
 
 

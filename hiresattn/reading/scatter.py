@@ -32,7 +32,7 @@ class Scale(NamedTuple):
         if palette is not None:
             palette = np.take(palette, np.arange(256), 0, mode="clip")
             values = palette.T
-        table = 2 * (values - low[:, None]) / (high - low)[:, None] - 1
+        table = (values - low[:, None]) * (2 / (high - low))[:, None] - 1
         return cls(low, high, table.astype(np.float32), palette)
 
 

@@ -142,7 +142,7 @@ def test_finish_scales_and_leaves_zero_where_nothing_was_measured():
     low, high = np.array([3.0, -1.0]), np.array([50.0, 7.0])
     pixels, coverage = finished(total, weight, 1.25, low, high)
     mean = total / np.where(weight, weight, 1)[..., None]
-    expected = np.where(weight[..., None] > 0, 2 * (mean - low) / (high - low) - 1, 0).transpose(2, 0, 1)
+    expected = np.where(weight[..., None] > 0, (mean - low) * (2 / (high - low)) - 1, 0).transpose(2, 0, 1)
     np.testing.assert_allclose(pixels, expected, rtol=1e-6)
     np.testing.assert_allclose(coverage, weight / 1.25, rtol=1e-6)
     for run in (finish.py_func, finish.numpy):
@@ -160,7 +160,7 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
     data = rng.integers(0, 255, (32, 28, 3)).astype(dtype)
     valid = rng.random((32, 28)) < 0.6 if masked else ALL
     low, high = np.array([0.0, 3.5, -20.0]), np.array([255.0, 77.0, 1000.0])
-    table = (2 * (np.arange(256.0) - low[:, None]) / (high - low)[:, None] - 1).astype(np.float32)
+    table = ((np.arange(256.0) - low[:, None]) * (2 / (high - low))[:, None] - 1).astype(np.float32)
     fed = np.array([4, 0, 1, 2, 3])
     out = [np.full((6, 3, size, size), 7, np.float32), np.full((6, size, size), 7, np.float32)]
     kinds = ["machine_code", "py_func", "numpy"]
