@@ -16,8 +16,9 @@ from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.labelled import is_labelled
 from hiresattn.pyramid.products import product_of
 from hiresattn.pyramid.stac import is_item, may_hold_items, stac_sources
-from hiresattn.pyramid.stack import Stack
+from hiresattn.pyramid.stack import Layer, Stack
 from hiresattn.pyramid.stacked import StackedPyramid
+from hiresattn.pyramid.storage.signing import Address, opening
 
 if TYPE_CHECKING:
     from hiresattn.pyramid.storage.directories import Ifd
@@ -132,22 +133,33 @@ def scene_of(source: Any) -> Stack | None:
 def _stack(stack: Stack, *, mpp: float | None, nodata: float | None) -> Pyramid:
     """Open a stack: of one file, that as any other, for what is known of its bands is what the file says."""
     with _own_errors(str(stack)):
-        signed = stack.ready()
-        if len(signed.layers) == 1 and signed.layers[0].bands is None:
-            (layer,) = signed.layers
-            image = open_pyramid(layer.path, mpp=mpp, nodata=layer.nodata if nodata is None else nodata)
+        addresses = stack.ready()
+        if len(stack.layers) == 1 and stack.layers[0].bands is None:
+            (layer,) = stack.layers
+            image = _layer(layer, addresses[0], mpp=mpp, nodata=nodata)
             known = {"channel_names": layer.names, "colors": layer.colors, "acquired": stack.acquired}
             return image.named(str(stack), **{name: value for name, value in known.items() if value})
         images: list[Pyramid] = []
         try:
-            for layer in signed.layers:
-                own = layer.nodata if nodata is None else nodata
-                images.append(open_pyramid(layer.path, mpp=mpp, nodata=own))
-            return StackedPyramid(signed, images)
+            for layer, address in zip(stack.layers, addresses, strict=True):
+                images.append(_layer(layer, address, mpp=mpp, nodata=nodata))
+            return StackedPyramid(stack, images)
         except BaseException:
             for image in images:
                 image.close()
             raise
+
+
+def _layer(layer: Layer, address: Address, *, mpp: float | None, nodata: float | None) -> Pyramid:
+    """Open a file of a stack, by its signed address; errors and the image have the other one."""
+    try:
+        with opening(address):
+            image = open_pyramid(address.now, mpp=mpp, nodata=layer.nodata if nodata is None else nodata)
+    except HiresattnError as error:
+        if address.hidden(str(error)) == str(error):
+            raise
+        raise type(error)(address.hidden(str(error))) from None
+    return image.named(address.name)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from hiresattn.errors import ConfigError, OpenError
+from hiresattn.pyramid.storage.signing import Address
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Stack:
     acquired: str | None = None
     """When it was taken, ISO 8601."""
     sign: Callable[[str], str] | None = field(default=None, compare=False, repr=False)
-    """Called with each address when it is opened, to sign it; None = they are opened as they are."""
+    """Called with each address when it is opened, and again when a server refuses what it gave; None = with none."""
     choose: bool = False
     """Whether these are files to choose from, by name, rather than one image."""
 
@@ -104,8 +105,8 @@ class Stack:
             found.append(f"{one.name or one.path} ({', '.join(others)})" if others else one.name or one.path)
         return found
 
-    def ready(self) -> "Stack":
-        """With addresses signed, to be opened now.
+    def ready(self) -> tuple[Address, ...]:
+        """The addresses of its files, signed, to be opened now.
 
         Raises:
             OpenError: If it is to be chosen first, or the signer fails.
@@ -115,13 +116,7 @@ class Stack:
             raise OpenError(
                 f"{self}: several files: {has}; name those that are the image, as with assets or bands"
             )
-        if self.sign is None:
-            return self
-        try:
-            layers = tuple(replace(one, path=str(self.sign(one.path))) for one in self.layers)
-        except Exception as error:
-            raise OpenError(f"{self}: its addresses can't be signed ({error})") from error
-        return replace(self, layers=layers, name=str(self), sign=None)
+        return tuple(Address(one.path, self.sign) for one in self.layers)
 
 
 def parse_stack(text: str) -> Stack:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 
 class Handler(http.server.SimpleHTTPRequestHandler):
-    """Serves byte ranges; each path asked for is a line of the log, with the bytes of the answer."""
+    """Serves byte ranges; each path asked for is a line of the log, with the bytes of the answer.
+
+    Where a file ``token`` lies in the folder, it answers addresses that end in ``?token=`` and what that holds only.
+    """
 
     log = Path()
 
@@ -25,7 +28,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
 
     def answer(self, *, body):
         path = Path(self.translate_path(self.path))
-        there = path.is_file()
+        token = Path(self.directory) / "token"
+        refused = token.is_file() and not self.path.endswith(f"?token={token.read_text()}")
+        there = path.is_file() and not refused
         content = path.read_bytes() if there else b"there is no such file"
         start, stop = 0, len(content)
         ranged = there and self.headers.get("Range")
@@ -34,7 +39,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
             start, stop = int(first), min(int(last or stop) + 1, stop)
         with self.log.open("a") as log:
             log.write(f"{self.path}\t{(stop - start) * body}\n")
-        self.send_response(404 if not there else 206 if ranged else 200)
+        self.send_response(403 if refused else 404 if not there else 206 if ranged else 200)
         self.send_header("Content-Length", str(stop - start))
         self.send_header("Accept-Ranges", "bytes")
         if ranged:

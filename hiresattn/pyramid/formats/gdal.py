@@ -136,6 +136,10 @@ class GdalFile:
                 self._path = self._covered.name
         self._quiet = True
 
+    def move(self, source: str) -> None:
+        """Open it by another address from now on."""
+        self.source, self._path = source, vsi_path(source)
+
     def first(self) -> Any:
         """Open the image.
 

@@ -30,6 +30,7 @@ from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
 from hiresattn.pyramid.storage.jp2header import check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, RequestStats, cloud_optimised
+from hiresattn.pyramid.storage.signing import address_of
 from hiresattn.pyramid.storage.strips import Strips
 from hiresattn.pyramid.storage.tiffheader import check_tiff
 from hiresattn.pyramid.storage.tiles import agrees
@@ -68,7 +69,7 @@ class RasterioPyramid(Pyramid):
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         self._ifds: list[Ifd] = []
-        self._requests = Requests()
+        self._requests, self._address = Requests(), address_of(source)
         ranges = _ranges(source, self._requests.own) if source.startswith(("http://", "https://")) else None
         try:
             if ranges is None or not self._described(source, ranges, mpp, nodata):
@@ -123,7 +124,8 @@ class RasterioPyramid(Pyramid):
                 meta = replace(meta, notes=note_empty(self._empty))
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
-        self._tiles = native_tiles(source, meta, self._file.source, ranges, self._block) if native else None
+        name = source if ranges is None else self._address.name
+        self._tiles = native_tiles(name, meta, self._file.source, ranges, self._block) if native else None
         if ranges is not None:  # from here on nothing reads the mirror
             self._file = GdalFile(source, alone=True)
             ranges.forget_mirror()
@@ -189,11 +191,14 @@ class RasterioPyramid(Pyramid):
         if self._tiles is not None and not self._mask:
             return self._tiles.read(level, y, x, height, width)
         what = f"level {level}, rows {y} to {y + height}, columns {x} to {x + width}"
+        asked = self._address.now
         try:
             return self._read_once(what, level, y, x, height, width)
         except ReadError:
             if not self._file.remote:
                 raise
+        if self._address.renew(asked):
+            self._file.move(self._address.now)
         return self._read_once(what, level, y, x, height, width)  # GDAL keeps a failure; a new handle doesn't
 
     def _block(self, level: int, y: int, x: int, height: int, width: int) -> np.ndarray:
@@ -297,9 +302,10 @@ class RasterioPyramid(Pyramid):
                 yield self._handles[level].get()
         except Exception as error:
             self._handles[level].drop()
+            why, remedy = self._address.hidden(reason(error)), "copy or export the file again"
+            remedy = "check what signs its address" if self._address.signed else remedy
             raise ReadError(
-                f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({reason(error)}); "
-                "copy or export the file again"
+                f"{self.source}, {what}: damaged or out of reach, GDAL can't read it ({why}); {remedy}"
             ) from error
 
 

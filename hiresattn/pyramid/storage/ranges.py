@@ -8,6 +8,7 @@ import threading
 import time
 from bisect import bisect_right
 from collections.abc import Iterable
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from urllib.parse import urljoin, urlsplit
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
 from hiresattn.pyramid.storage.handles import PerThread
+from hiresattn.pyramid.storage.signing import AGAIN, REFUSED, address_of
 from hiresattn.pyramid.storage.spans import MOST, merged
 from hiresattn.pyramid.storage.tiffheader import check_tiff_at
 from hiresattn.pyramid.storage.web import REDIRECTED, REDIRECTS, asked_for, connect_to, ended_at, target
@@ -74,7 +76,8 @@ class RangeFile:
     """
 
     def __init__(self, url: str, requests: RequestStats | None = None) -> None:
-        self.url = url
+        self._address = address_of(url)
+        self.url, self._asked = self._address.name, url
         self.requests = RequestStats() if requests is None else requests
         self._at = url
         self._seconds = MOST_SECONDS.get()
@@ -91,11 +94,17 @@ class RangeFile:
         except RefusedError as error:
             self.close()
             if error.status in (404, 410):
-                raise NotFoundError(f"{url}: there is no such file ({error}); check the address") from error
+                raise NotFoundError(
+                    f"{self.url}: there is no such file ({error}); check the address"
+                ) from error
+            if error.status in REFUSED and self._address.signed:
+                raise OpenError(f"{self.url}: the server refuses it ({error})") from error
             raise
         except OSError as error:
             self.close()
-            raise OpenError(f"{url}: out of reach ({error}); check the address and the network") from error
+            raise OpenError(
+                f"{self.url}: out of reach ({error}); check the address and the network"
+            ) from error
 
     def pread(self, count: int, offset: int) -> bytes:
         """Bytes from an offset; fewer only at the file's end.
@@ -195,6 +204,24 @@ class RangeFile:
                     self._spans.remove(span)
 
     def _get(self, offset: int, count: int) -> bytes:
+        """One range; where its address is refused, it is signed anew, once."""
+        asked = self._asked
+        try:
+            return self._whole(offset, count)
+        except RefusedError as error:
+            if error.status not in REFUSED or not self._address.renew(asked):
+                raise
+        with self._lock:
+            self._asked = self._at = self._address.now
+        self._connections.drop()
+        try:
+            return self._whole(offset, count)
+        except RefusedError as error:
+            if error.status not in REFUSED:
+                raise
+            raise RefusedError(error.status, f"{error}, {AGAIN}") from error
+
+    def _whole(self, offset: int, count: int) -> bytes:
         """One range, tried several times; of shorter responses the rest is asked for."""
         deadline = time.monotonic() + self._seconds
         body = self._tried(offset, count, deadline)
@@ -222,29 +249,33 @@ class RangeFile:
 
     def _get_once(self, offset: int, count: int, deadline: float) -> bytes:
         headers = asked_for(offset, count)
-        redirected = self._at != self.url
+        redirected = self._at != self._asked
         for _ in range(REDIRECTS + 1):
             with self._lock:
                 self.requests.count += 1
             connection = self._connections.get()
             connection.timeout = max(min(_TIMEOUT, deadline - time.monotonic()), 0.01)
-            with ended_at(connection, deadline):
+            with ExitStack() as stack:
+                stack.enter_context(ended_at(connection, deadline))
                 connection.request("GET", target(self._at), headers=headers)
-                response = connection.getresponse()
+                response = stack.enter_context(connection.getresponse())  # of a refusal the rest isn't read
                 if time.monotonic() >= deadline:  # what was cut off looks like a short header
                     raise TimeoutError
                 if response.status not in REDIRECTED:
                     if response.status in (401, 403, 404, 410) and redirected:
-                        redirected, self._at = False, self.url  # what it redirected to was for a while only
+                        redirected, self._at = (
+                            False,
+                            self._asked,
+                        )  # what it redirected to was for a while only
                         self._connections.drop()
                         continue
                     return self._body(response, offset, count)
             self._at = urljoin(self._at, response.headers["Location"] or "")
             self._connections.drop()
             if urlsplit(self._at).scheme not in ("http", "https"):
-                to, self._at = self._at, self.url
+                to, self._at = self._at, self._asked
                 raise RefusedError(0, f"it redirects to {to}")
-        self._at = self.url
+        self._at = self._asked
         raise RefusedError(response.status, "it redirects for ever")
 
     def _body(self, response: http.client.HTTPResponse, offset: int, count: int) -> bytes:

@@ -44,11 +44,11 @@ def server_of(folder):
             server.terminate()
 
 
-def write(path, left=0, driver="COG", **how):
-    pixels = np.random.default_rng(left).integers(0, 255, (1, SIDE, SIDE), dtype=np.uint8)
+def write(path, left=0, driver="COG", band=0):
+    pixels = np.random.default_rng(left + band).integers(0, 255, (1, SIDE, SIDE), dtype=np.uint8)
     shape = {"height": SIDE, "width": SIDE, "count": 1, "dtype": "uint8", "crs": "EPSG:32633"}
     place = rasterio.Affine(10, 0, 500000 + 10 * left, 0, -10, 5000000)
-    with rasterio.open(path, "w", driver=driver, transform=place, **shape, **how) as file:
+    with rasterio.open(path, "w", driver=driver, transform=place, **shape) as file:
         file.write(pixels)
 
 
