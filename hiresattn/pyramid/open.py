@@ -17,7 +17,7 @@ from hiresattn.pyramid.labelled import is_labelled
 from hiresattn.pyramid.products import product_of
 from hiresattn.pyramid.stac import is_item, may_hold_items, stac_sources
 from hiresattn.pyramid.stack import Layer, Stack
-from hiresattn.pyramid.stacked import StackedPyramid
+from hiresattn.pyramid.stacked import StackedPyramid, known_of
 from hiresattn.pyramid.storage.signing import Address, opening
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ def _stack(stack: Stack, *, mpp: float | None, nodata: float | None) -> Pyramid:
         if len(stack.layers) == 1 and stack.layers[0].bands is None:
             (layer,) = stack.layers
             image = _layer(layer, addresses[0], mpp=mpp, nodata=nodata)
-            known = {"channel_names": layer.names, "colors": layer.colors, "acquired": stack.acquired}
-            return image.named(str(stack), **{name: value for name, value in known.items() if value})
+            known = known_of(layer, image) | ({"acquired": stack.acquired} if stack.acquired else {})
+            return image.named(str(stack), **known)
         images: list[Pyramid] = []
         try:
             for layer, address in zip(stack.layers, addresses, strict=True):

@@ -201,34 +201,38 @@ def _level(part: _Part, level: Level) -> int | None:
     return close.index(True) if any(close) else None
 
 
-def _scaling(part: _Part) -> list[tuple[float, float]] | None:
-    """Scale and offset of each band taken; None = neither the stack nor the file says them."""
-    for known in (part.layer, part.image.meta):
-        pairs = list(zip(known.scales or (), known.offsets or (), strict=False))
-        if len(pairs) == 1:
-            pairs *= part.image.channels
-        if len(pairs) == part.image.channels:
-            return [pairs[band] for band in part.bands]
-    return None
+def known_of(layer: Layer, image: Pyramid) -> dict[str, Any]:
+    """What is known of all bands of a file, by the names of the fields of ``Metadata``, those that are known only.
+
+    ``scales`` and ``offsets`` come together, of the stack or else of the file.
+    """
+    known: dict[str, Any] = {"channel_names": layer.names, "colors": layer.colors}
+    if layer.name and image.channels == 1:
+        known["channel_names"] = (layer.name,)
+    for said in (layer, image.meta):
+        scaling = [tuple(values or ()) for values in (said.scales, said.offsets)]
+        scaling = [values * image.channels if len(values) == 1 else values for values in scaling]
+        if all(len(values) == image.channels for values in scaling):
+            known["scales"], known["offsets"] = scaling
+            break
+    return {name: values for name, values in known.items() if values}
 
 
 def _metadata(
     stack: Stack, parts: Sequence[_Part], frame: Pyramid, levels: tuple[Level, ...], *, same: bool
 ) -> Metadata:
-    names: list[str] = []
-    colors: list[str] = []
+    found: dict[str, list[Any]] = {"channel_names": [], "colors": [], "scales": [], "offsets": []}
     for part in parts:
-        meta, layer = part.image.meta, part.layer
-        called = layer.names or meta.channel_names or ("",) * part.image.channels
-        own = [called[band] for band in part.bands]
-        if layer.name and len(own) == 1 and layer.bands is None:
-            own = [layer.name]
-        names += own
-        shown = layer.colors or meta.colors or ("undefined",) * part.image.channels
-        colors += [shown[band] for band in part.bands]
+        meta, count = part.image.meta, part.image.channels
+        known = {
+            "channel_names": meta.channel_names or ("",) * count,
+            "colors": meta.colors or ("undefined",) * count,
+        }
+        known |= known_of(part.layer, part.image)
+        for name, values in known.items():
+            found[name] += [values[band] for band in part.bands]
     sizes = [part.image.meta.nbytes for part in parts]
-    measures = [_scaling(part) for part in parts]
-    scaling = None if None in measures else [pair for own in measures for pair in own or ()]
+    names, scaled = found["channel_names"], len(found["scales"]) == len(found["colors"])
     return replace(
         frame.meta,
         levels=levels,
@@ -236,9 +240,9 @@ def _metadata(
         nodata=frame.nodata if same else None,
         nbytes=sum(sizes) if all(sizes) else 0,
         channel_names=tuple(names) if any(names) else None,
-        colors=tuple(colors),
-        scales=tuple(scale for scale, _ in scaling) if scaling else None,
-        offsets=tuple(offset for _, offset in scaling) if scaling else None,
+        colors=tuple(found["colors"]),
+        scales=tuple(found["scales"]) if scaled else None,
+        offsets=tuple(found["offsets"]) if scaled else None,
         acquired=stack.acquired,
         notes=tuple(note for part in parts for note in part.image.meta.notes),
     )

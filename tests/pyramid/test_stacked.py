@@ -11,7 +11,6 @@ from rasterio.enums import Resampling
 import hiresattn
 from hiresattn.errors import ConfigError, OpenError
 from hiresattn.pyramid import open_pyramid
-from hiresattn.pyramid.products import product_of
 from hiresattn.pyramid.stack import Layer, Stack, parse_stack
 
 SIDE = 96
@@ -148,36 +147,3 @@ def test_models_are_fed_the_bands_that_are_named(tmp_path):
         hiresattn.classify(tmp_path / "b.tif", MODEL, policy="lowres", bands=("red",))
     with pytest.raises(ConfigError, match="counted from 1"):
         hiresattn.classify(tmp_path / "b.tif", MODEL, bands=(0,))
-
-
-def test_folders_of_sentinel_2_and_landsat_are_scenes(tmp_path):
-    safe = tmp_path / "S2A_MSIL2A_X.SAFE"
-    data = safe / "GRANULE/L2A/IMG_DATA"
-    write(data / "R10m/T_B04_10m.jp2", driver="JP2OpenJPEG", nodata=None)
-    write(data / "R20m/T_B04_20m.jp2", res=20, driver="JP2OpenJPEG", nodata=None)
-    write(data / "R20m/T_B8A_20m.jp2", res=20, number=1, driver="JP2OpenJPEG", nodata=None)
-    write(data / "R10m/T_TCI_10m.jp2", count=3, driver="JP2OpenJPEG", nodata=None)
-    (safe / "MTD_MSIL2A.xml").write_text(
-        "<a><PRODUCT_START_TIME>2020-01-02T03:04:05Z</PRODUCT_START_TIME><Special_Values><SPECIAL_VALUE_TEXT>NODATA"
-        "</SPECIAL_VALUE_TEXT><SPECIAL_VALUE_INDEX>0</SPECIAL_VALUE_INDEX></Special_Values></a>"
-    )
-    stack = product_of(safe)
-    assert [(one.name, one.colors, one.nodata) for one in stack.layers] == [
-        ("B04", ("red",), 0),
-        ("B8A", ("nir08",), 0),
-    ]
-    assert stack.layers[0].path.endswith("R10m/T_B04_10m.jp2")
-    with open_pyramid(stack.chosen(["red", "nir08"])) as image:
-        assert (image.width, image.channels, image.meta.acquired) == (SIDE, 2, "2020-01-02T03:04:05Z")
-    landsat = tmp_path / "LC08_L2SP"
-    for band in ("B4", "B5"):
-        write(landsat / f"LC08_L2SP_SR_{band}.TIF")
-    (landsat / "LC08_L2SP_MTL.txt").write_text(
-        'DATE_ACQUIRED = 2021-05-06\n  SCENE_CENTER_TIME = "07:08:09.1Z"\n'
-    )
-    assert product_of(landsat).chosen(["nir08"]).layers[0].name == "B5"
-    assert product_of(landsat).acquired == "2021-05-06T07:08:09Z"
-    assert product_of(tmp_path) is None
-    assert hiresattn.classify(safe, MODEL, policy="lowres", bands=("B04",)).status == "ok"
-    (record,) = hiresattn.classify_all(str(landsat), MODEL, policy="lowres", bands=("red",))
-    assert (record.status, record.source) == ("ok", str(landsat))
