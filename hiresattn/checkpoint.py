@@ -247,7 +247,8 @@ def load_model(path: str | Path) -> Model:
     except (SafetensorError, RuntimeError) as error:
         why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
         raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
-    width = int(net.encoder.feature_width) + 2 * len(card.config.input.bands)  # type: ignore[arg-type]
+    width = int(net.encoder.feature_width)  # type: ignore[arg-type]
+    width = width if "features" in card.training else width + 2 * len(card.config.input.bands)
     if card.reference is not None and card.reference.mean.shape != (width,):
         raise CheckpointError(
             f"{path / REFERENCE}: the training images' features can't be used (they are of another width than "

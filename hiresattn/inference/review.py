@@ -67,7 +67,7 @@ def judged(
     model = session.model
     sets, reference = usable_sets(model, session.options), model.reference
     found = sufficiency(traversal, session.engine.facts, model.temperature)
-    far = None if reference is None else reference.distance(view)
+    far = None if reference is None else reference.distance(view[: len(reference.mean)])
     limit = None if reference is None else reference.limit
     judged = replace(
         record,

@@ -198,13 +198,14 @@ class GlimpseNet(nn.Module):
         )
 
     def predict(
-        self, table: Rows, images: Sequence[int], *, straight_through: bool = False
+        self, table: Rows, images: Sequence[int] | Sequence[float], *, straight_through: bool = False
     ) -> tuple[Float[Tensor, "b K"], Float[Tensor, " n"]]:
         """Pool the glimpses of cases and classify: logits per case, weight per glimpse.
 
         Args:
             table: The glimpses; their ``image`` is the index of the case.
-            images: Images of each case. Evidence is the mean over them: what decides may lie in any.
+            images: Images of each case; of one whose regions are a sample, the share that they are. Evidence is the
+                mean over them: what decides may lie in any.
             straight_through: Whether the gradient reaches the choices, where evidence is pooled.
         """
         count = len(images)

@@ -3,6 +3,7 @@
 import hashlib
 import math
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,8 @@ class Reference:
     """What the training images look like from afar, and how far from them others may be."""
 
     mean: Float[np.ndarray, " d"]
-    """Mean of the training images' coarse features."""
+    """Mean of the training images' coarse features. Of a model trained on kept features these are of the encoder
+    alone; else those of the bands come after them."""
     factor: Float[np.ndarray, "d d"]
     """Turns the difference from it into one with the covariance of the identity."""
     cases: int
@@ -59,6 +61,11 @@ class Reference:
             return replace(self, limit=None, limit_cases=len(found))
         rank = math.ceil((len(found) + 1) * WITHIN - 1e-9)
         return replace(self, limit=found[min(rank, len(found)) - 1], limit_cases=len(found))
+
+    def with_files(self, images: Iterable[tuple[Any, tuple[int, int, int, int] | None]]) -> "Reference":
+        """The same that knows these training images, sources and windows of them; see ``source_id``."""
+        names = {name for source, region in images if (name := source_id(source, region)) is not None}
+        return replace(self, trained=np.array(sorted(names), np.int64))
 
     @classmethod
     def of(cls, features: Float[np.ndarray, "n d"]) -> "Reference":

@@ -20,6 +20,7 @@ from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.encoders import load_encoder
 from hiresattn.model.net import GlimpseNet
+from hiresattn.model.reference import Reference
 from hiresattn.model.traversal import Rows
 from hiresattn.training.bags import Bag, Standard, common_facts, read_bags
 from hiresattn.training.estimators import correctness, row_cross_entropy
@@ -88,6 +89,7 @@ def fit_features(
             f"{options.features}: the features are {found} numbers each, and the encoder {model.config.encoder} gives "
             f"{width}; name the one that computed them with encoder"
         )
+    model = replace(model, reference=_reference(bags, val, train))
     scale = Standard.of(bags)
     bags, val = ([replace(bag, vectors=scale(bag.vectors)) for bag in part] for part in (bags, val))
     optimizer = optimizer_of(net, options)
@@ -122,6 +124,15 @@ def fit_features(
             write_metrics(folder, records)
             written = time.perf_counter()
         yield record
+
+
+def _reference(bags: Sequence[Bag], val: Sequence[Bag], train: Sequence[Example]) -> Reference | None:
+    """What the training images look like, by their mean features; None of less than two."""
+    if len(bags) < 2:
+        return None
+    known, others = (np.array([bag.vectors.float().mean(0).numpy() for bag in part]) for part in (bags, val))
+    others = others.reshape(len(val), known.shape[1])
+    return Reference.of(known).with_limit(others).with_files((one.source, one.region) for one in train)
 
 
 def _epoch(
@@ -221,12 +232,13 @@ def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
 
 def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | None = None) -> Tensor:
     """Logits of images, pooled as in a traversal in which all regions are finest root regions."""
-    parts = []
+    parts, images = [], []
     for bag in bags:
         vectors = bag.vectors
         if rng is not None and len(vectors) > MOST_REGIONS:
             vectors = vectors[torch.from_numpy(rng.choice(len(vectors), MOST_REGIONS, replace=False))]
         parts.append(vectors.float())
+        images.append(bag.images * len(vectors) / len(bag.vectors))  # evidence as of all regions
     image = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     features = torch.cat(parts)
     count = len(features)
@@ -236,7 +248,7 @@ def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | 
         image, np.zeros(count, np.int64), nowhere, nowhere, region, zeros, zeros, zeros, zeros[:, None],
         features, zeros[:, None][:, :0],
     )  # fmt: skip
-    return net.predict(table, [bag.images for bag in bags])[0]
+    return net.predict(table, images)[0]
 
 
 def _labels(bags: Sequence[Bag]) -> Tensor:

@@ -1,14 +1,13 @@
 """What the training images look like from afar, once a model is trained: others are compared with them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 import torch
 
 from hiresattn.inference.domain import band_means, coarse_view
 from hiresattn.model.net import GlimpseNet
-from hiresattn.model.reference import Reference, source_id
+from hiresattn.model.reference import Reference
 from hiresattn.model.select import selector
 from hiresattn.model.traversal import Traversal
 from hiresattn.reading.fetch import Crops
@@ -45,10 +44,9 @@ def measured_reference(
     known = _coarse(net, loader, samples, options)
     if np.isfinite(known).all(1).sum() < 2:
         return None
-    found = Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
     examples = [image.example for sample in samples for image in sample.images]
-    names = {source_id(example.source, example.region) for example in examples} - {None}
-    return replace(found, trained=np.array(sorted(name for name in names if name is not None), np.int64))
+    found = Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
+    return found.with_files((example.source, example.region) for example in examples)
 
 
 def _coarse(

@@ -9,15 +9,19 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from hiresattn import classify, evaluate, load_model, register_encoder, train
+from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import read_features
+from hiresattn.datasets.features import find_features, read_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.inference.extract import extract
 from hiresattn.inference.locate import located
+from hiresattn.model.build import build_model
+from hiresattn.training import features
+from hiresattn.training.bags import Bag
 from hiresattn.training.distil import HEAD_EPOCHS, distil
-from hiresattn.training.features import fit_features
-from hiresattn.training.options import TrainOptions
+from hiresattn.training.features import _predicted, fit_features
+from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.presets import RECIPES
 from tests.encoders import write_encoder
 
@@ -106,6 +110,39 @@ def test_images_of_a_case_are_one_bag(cohort, tmp_path):
     assert (record.images, record.glimpses) == (18, 32)  # 36 training images, two to a case, 16 regions each
     (record,) = fit_features(pairs, tmp_path / "each", replace(options, epochs=1, per_source=True))
     assert (record.images, record.glimpses) == (36, 16)
+
+
+def test_a_head_on_features_knows_what_its_images_look_like(cohort, tmp_path):
+    folder, examples, options = cohort
+    split = [replace(one, split="train" if n < 24 else "val") for n, one in enumerate(examples)]
+    list(fit_features(split, tmp_path / "model", replace(options, epochs=1)))
+    model = load_model(tmp_path / "model")
+    assert model.reference is not None
+    assert model.reference.limit_cases == 24
+    assert len(model.reference.trained) == 24
+    for example in (split[0], split[40]):
+        kept = read_features(find_features(folder / "features", example.source)).vectors
+        found = classify(example.source, model, device="cpu")
+        assert found.domain_distance == pytest.approx(
+            model.reference.distance(kept.mean(0, np.float64)), rel=0.01
+        )
+        assert found.out_of_domain is False
+    Image.fromarray(np.full((128, 128, 3), (40, 90, 160), np.uint8)).save(tmp_path / "blue.png")
+    found = classify(tmp_path / "blue.png", model, device="cpu")
+    assert found.out_of_domain
+    assert found.review_reasons == ("unlike the training images",)
+
+
+def test_evidence_of_some_regions_counts_as_that_of_all(monkeypatch):
+    """The odds of an image whose regions are alike don't depend on how many of them training sees."""
+    options = replace(OPTIONS, background="plain", crop_size=32, finest=32, root_size=32, k=(0,))
+    net = build_model(model_config(options, CLASSES, InputConfig(size=32)))
+    bag = Bag(torch.ones(64, net.encoder.feature_width), 0, 1)
+    with torch.no_grad():
+        whole = _predicted(net, [bag])
+        monkeypatch.setattr(features, "MOST_REGIONS", 16)
+        some = _predicted(net, [bag], np.random.default_rng(0))
+    assert torch.allclose(some, whole, atol=1e-5)
 
 
 def test_no_image_is_read(cohort, tmp_path):
