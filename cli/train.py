@@ -1,7 +1,7 @@
 """``hiresattn train``: a manifest in, a model directory out."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -221,6 +221,26 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
+        if chance := _chance(facts, several=chosen.multi_label):
+            click.echo(chance, err=True)
+
+
+def _chance(facts: Mapping[str, Any], *, several: bool) -> str | None:
+    """A sentence where the accuracy on the validation cases may be that of one answer for all."""
+    from hiresattn.evaluation.intervals import LEAST_CASES, wilson
+
+    counts: dict[str, int] = facts.get("validated") or {}
+    cases = sum(counts.values())
+    if several or cases < LEAST_CASES:
+        return None
+    answer = max(counts, key=lambda name: counts[name])
+    share = counts[answer] / cases
+    if wilson(facts["val_accuracy"], cases)[0] > share:
+        return None
+    return (
+        f"Always answering {answer!r} would get {share:.3f} of these {cases} cases: the model may have learnt nothing "
+        "yet. More epochs may help, more cases, a column boxes, a pretrained --encoder, or --recipe distil"
+    )
 
 
 def _write_onnx(folder: Path, report: Callable[[str], None], *, asked: bool | None) -> None:

@@ -28,7 +28,7 @@ from hiresattn.training.log import EpochRecord, write_metrics
 from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
 from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.samples import Sample
-from hiresattn.training.setup import class_counts, split_examples, warn_of_training_set
+from hiresattn.training.setup import class_counts, label_counts, split_examples, warn_of_training_set
 from hiresattn.training.state import check_folder
 
 #: Regions of one image that a step sees, at most; others of a large image are left out at random.
@@ -116,7 +116,8 @@ def fit_features(
         score = record.val_accuracy if record.val_accuracy is not None else 0.0
         if score >= best:
             best, kept = score, {name: value.clone() for name, value in net.state_dict().items()}
-            training = {**model.training, **_training(record, facts, options)}
+            counts = {"validated": label_counts([bag.label for bag in val], classes)}
+            training = {**model.training, **counts, **_training(record, facts, options)}
         if epoch + 1 == options.epochs or time.perf_counter() - written > WRITTEN_EVERY:
             best_net = copy.deepcopy(net)
             best_net.load_state_dict(kept)

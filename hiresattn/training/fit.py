@@ -39,6 +39,7 @@ from hiresattn.training.setup import (
     SkippedImages,
     class_counts,
     dataset_statistics,
+    label_counts,
     split_examples,
     warn_of_training_set,
 )
@@ -181,7 +182,10 @@ def _fit(
             sha256="",
             domain=domain,
             k=options.k,
-            training={"encoder": encoder_origin(encoder, options, earlier)},
+            training={
+                "encoder": encoder_origin(encoder, options, earlier),
+                "validated": label_counts([sample.label for sample in val_samples], config.classes),
+            },
         )
         run = Run(
             net=net,

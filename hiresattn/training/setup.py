@@ -165,6 +165,19 @@ def class_counts(examples: Sequence[Example]) -> Counter[str]:
     return Counter(name for e in examples for name in classes_in(e))
 
 
+def label_counts(labels: Sequence[int | tuple[int, ...]], classes: Sequence[str]) -> dict[str, int]:
+    """Number of cases with each label, by class; of those with several labels, with each of them."""
+    found = dict.fromkeys(classes, 0)
+    for label in labels:
+        several = (
+            [index for index, there in enumerate(label) if there] if isinstance(label, tuple) else [label]
+        )
+        for index in several:
+            if index >= 0:
+                found[classes[index]] += 1
+    return found
+
+
 def warn_of_training_set(
     train: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
 ) -> None:

@@ -69,6 +69,25 @@ def test_a_line_per_epoch_and_at_the_end_where_the_model_is_and_how_good_the_sav
     assert trained.examples[2] == Example(str(tmp_path / "c.tif"), "y", "val")
 
 
+@pytest.mark.parametrize(
+    ("accuracy", "counts", "several", "told"),
+    [
+        (0.5312, {"x": 16, "y": 16}, False, "Always answering 'x' would get 0.500 of these 32 cases"),
+        (0.9, {"x": 4, "y": 36}, False, "Always answering 'y' would get 0.900"),
+        (0.9, {"x": 16, "y": 16}, False, None),
+        (0.5, {"x": 2, "y": 2}, False, None),  # too few to say anything
+        (0.5, {"x": 16, "y": 16}, True, None),
+    ],
+)
+def test_an_accuracy_that_one_answer_for_all_may_get_is_named(
+    run, trained, manifest, tmp_path, accuracy, counts, several, told
+):
+    trained.saved |= {"val_accuracy": accuracy, "validated": counts}
+    flags = ["--multi-label"] if several else []
+    last = run("train", manifest, "-o", tmp_path / "model", *flags).stderr.splitlines()[-1]
+    assert last.startswith(told) if told else last.startswith("Model in")
+
+
 def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):
     trained.val = None
     assert "0.750 on the images trained on" in run("train", manifest, "-o", tmp_path / "model").stderr
