@@ -104,14 +104,17 @@ def labels_only(result: dict[str, Any]) -> str:
         "teacher": "teacher, every window",
     }
     body = []
-    for smallest in sorted({row["smallest"] for row in result["rows"]}):
-        mine = [row for row in result["rows"] if row["smallest"] == smallest]
+    for frozen, smallest in sorted({(row.get("frozen", False), row["smallest"]) for row in result["rows"]}):
+        mine = [
+            row for row in result["rows"] if (row.get("frozen", False), row["smallest"]) == (frozen, smallest)
+        ]
+        words_of = f"{smallest} x {smallest}{', frozen encoder' * frozen}"
         for grid in sorted({row["grid"] for row in mine}):
             for policy, words in names.items():
                 same = [row for row in mine if (row["grid"], row["policy"]) == (grid, policy)]
                 if same:
                     body.append(
-                        [f"{smallest} x {smallest}", f"{grid} x {grid}", words, span(same, "accuracy"),
+                        [words_of, f"{grid} x {grid}", words, span(same, "accuracy"),
                          span(same, "hit"), f"{mean(same, 'glimpses'):.1f}", percent(mean(same, "fraction_read")),
                          f"{mean(same, 'cpu_ms'):.0f}", f"{mean(same, 'train_cpu_seconds'):.0f}", str(len(same))]
                     )  # fmt: skip
