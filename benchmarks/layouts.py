@@ -3,10 +3,11 @@
 python benchmarks/layouts.py DATA [--side 16384] [--crops 300] [--folder DIR]
 
 DATA is a folder of real files; what it lacks is written: LZW tiles, four bands in deflate tiles of 512 px, and OME-Zarr
-as users have it, whose bands lie apart (``cyx``).
+as users have it, whose bands lie apart (``cyx``). Where TensorStore is installed, it reads the Zarr stores, too.
 """
 
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from typing import Any
 import click
 import numpy as np
 
-from hiresattn import open_pyramid
+from hiresattn import open_pyramid, read_crops
 from hiresattn.errors import HiresattnError
 from hiresattn.pyramid.base import Pyramid
-from hiresattn.reading.bench import bench_reading
+from hiresattn.reading.bench import bench_reading, crop_corners
 from scenes.canvas import Canvas
 from scenes.writers import write_zarr
 from store import store
@@ -83,7 +84,49 @@ WRITTEN: dict[str, tuple[Callable[[Pyramid, Path], None], str]] = {
         "deflate4.tif",
     ),
     "OME-Zarr, cyx": (lambda image, path: write_zarr(image, path, axes="cyx"), "cyx.zarr"),
+    "OME-Zarr, cyx, a chunk a band": (
+        lambda image, path: write_zarr(image, path, axes="cyx", together=1),
+        "planes.zarr",
+    ),
 }
+#: TensorStore's cache of decoded chunks, bytes.
+CACHE = 64 << 20
+ROUNDS = 5
+
+
+def tensorstore_ms(path: Path, yx: np.ndarray, wanted: np.ndarray) -> dict[str, float] | None:
+    """CPU ms a crop ``[h w c]`` of TensorStore with a cache, and of ours in turns with it; None = not installed."""
+    try:
+        import tensorstore as ts
+    except ImportError:
+        return None
+    found = np.empty_like(wanted)
+
+    def theirs() -> None:
+        limits = {"file_io_concurrency": {"limit": 1}, "data_copy_concurrency": {"limit": 1}}
+        context = ts.Context({"cache_pool": {"total_bytes_limit": CACHE}, **limits})
+        store = {"driver": "file", "path": f"{path}/0/"}
+        array = ts.open({"driver": "zarr3", "kvstore": store}, context=context).result()
+        for (y, x), crop in zip(yx.tolist(), found, strict=True):
+            planes = array[:, y : y + SIZE, x : x + SIZE].read().result()
+            for band, plane in enumerate(planes):
+                crop[..., band] = plane
+
+    with open_pyramid(path) as pyramid:
+
+        def ours() -> None:
+            pyramid.close()
+            read_crops(pyramid, yx, SIZE, out=found)
+
+        best = {"ours": float("inf"), "tensorstore": float("inf")}
+        for _ in range(ROUNDS):
+            for name, read in (("tensorstore", theirs), ("ours", ours)):
+                found[:] = 0
+                started = time.process_time()
+                read()
+                best[name] = min(best[name], 1e3 * (time.process_time() - started) / len(yx))
+                assert np.array_equal(found, wanted)
+    return best
 
 
 def measured(layout: str, path: Path, crops: int) -> list[dict[str, Any]]:
@@ -95,7 +138,11 @@ def measured(layout: str, path: Path, crops: int) -> list[dict[str, Any]]:
                 pyramid, pattern, crops=crops, size=min(SIZE, pyramid.height, pyramid.width)
             )
             rows.append({"layout": layout, "backend": pyramid.backend, **found.to_json()})
-        row = rows[-1]
+            row = rows[-1]
+            if pyramid.backend == "zarr":
+                yx = crop_corners(pattern, pyramid.height, pyramid.width, crops, SIZE)
+                row["tensorstore"] = tensorstore_ms(path, yx, read_crops(pyramid, yx, SIZE).pixels)
+                print(row["tensorstore"])
         floor = row["floor"]["cpu_ms"] if row["floor"] else float("nan")
         print(
             f"{layout:36s} {pattern:10s} ours {row['ours']['cpu_ms']:7.3f} fused {row['fused']['cpu_ms']:7.3f} "

@@ -51,14 +51,15 @@ def write_tiff(
         _write_pages(pyramid, unfinished, encode, compression="jpeg", **colour)
 
 
-def write_zarr(pyramid: Pyramid, path: str | Path, *, axes: str = "yxc") -> None:
-    """Write an OME-Zarr 0.5 store, without loss: chunks of 256 x 256 px that hold all bands.
+def write_zarr(pyramid: Pyramid, path: str | Path, *, axes: str = "yxc", together: int | None = None) -> None:
+    """Write an OME-Zarr 0.5 store, without loss: chunks of 256 x 256 px.
 
     Args:
         pyramid: An image of whole numbers or floats.
         path: The directory; a Zarr store of this name is replaced.
         axes: Order of the axes. OME-Zarr asks for ``cyx``; ``yxc`` is how pixels are returned by ``read``, and
             readers that go by the axes' names don't mind.
+        together: Bands of a chunk; None = all of them.
     """
     import zarr
 
@@ -71,7 +72,8 @@ def write_zarr(pyramid: Pyramid, path: str | Path, *, axes: str = "yxc") -> None
         group = zarr.open_group(str(partial), mode="w", zarr_format=3)
         arrays = []
         for level, (height, width) in enumerate(shapes):
-            sides, chunks = (height, width, pyramid.channels), (TILE, TILE, pyramid.channels)
+            sides = height, width, pyramid.channels
+            chunks = TILE, TILE, together or pyramid.channels
             arrays.append(
                 group.create_array(
                     str(level),

@@ -98,6 +98,13 @@ def layouts(result: dict[str, Any]) -> str:
         f"\n\n{crops} crops of 224 px of level 0, one thread, pixels compared; each way opens the file anew. The first "
         f"{result['written']} layouts are written, of {side:,} px; the others are real files."
     )
+    others = [
+        f"{row['layout']}, {row['pattern']} {row['tensorstore']['tensorstore'] / row['tensorstore']['ours']:.2f}"
+        for row in result["rows"]
+        if row.get("tensorstore")
+    ]
+    if others:
+        words += f" TensorStore with a cache, the same arrays, times our CPU: {'; '.join(others)}."
     return table(head, list(rows.values())) + words + source(result, "layouts.py")
 
 

@@ -33,6 +33,8 @@ def measured(pixels: Pixels, nodata: float | None, bands: Sequence[int] | None =
     """
     data = pixels.data
     valid: np.ndarray | None = pixels.valid
+    if valid is None and nodata is None and data.dtype.kind != "f":
+        return None
     chosen = range(data.shape[2]) if bands is None else bands
     if valid is not None and valid.ndim == 3:
         valid = np.asarray(valid[:, :, list(chosen)].all(axis=2))

@@ -48,7 +48,7 @@ class ZarrPyramid(Pyramid):
         rows, columns = axes.index("y"), axes.index("x")
         sizes = [(array.shape[rows], array.shape[columns]) for array in arrays]
         masks = georeference.masks(node, sizes, source)
-        full = [not ChunkIndex(array).empty() for array in arrays]
+        full = [not ChunkIndex(array, axes).empty() for array in arrays]
         if any(full) and not full[0]:
             raise OpenError(f"{source}: all tiles of level 0 are missing; copy the whole store again")
         used = [level for level, has in enumerate(full) if has or not full[0]]
@@ -56,7 +56,7 @@ class ZarrPyramid(Pyramid):
         scales = None if scales is None else [scales[level] for level in used]
         self._arrays = [checked(array) for array in arrays]
         self._axes = axes
-        self._chunks = [ChunkIndex(array) for array in arrays]
+        self._chunks = [ChunkIndex(array, axes) for array in arrays]
         self._valid = [masks[level] for level in used] if masks else masks
         for array in arrays:
             check_chunk(array, source)
@@ -126,7 +126,8 @@ class ZarrPyramid(Pyramid):
         self.tile_window(level, row, column)
         if not self.exact_bytes:
             return super().tile_bytes(level, row, column)
-        return sum(self._chunks[level].size(chunk) or 0 for chunk in self._tile_chunks(level, row, column))
+        chunks = self._chunks[level]
+        return sum(chunks.size(chunk) or 0 for chunk in chunks.of_tile(row, column))
 
     def _read(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
         if self.native_tiles is not None:
@@ -134,7 +135,7 @@ class ZarrPyramid(Pyramid):
         return self._by_zarr(level, y, x, height, width)
 
     def _by_zarr(self, level: int, y: int, x: int, height: int, width: int) -> Pixels:
-        has = self.levels[level]
+        has, chunks = self.levels[level], self._chunks[level]
         tiles = list(
             product(
                 range(y // has.tile_height, -(-(y + height) // has.tile_height)),
@@ -144,14 +145,12 @@ class ZarrPyramid(Pyramid):
         valid, lost, missing = None, np.zeros(self.channels, np.int64), 0
         for row, column in tiles:
             try:
-                sizes = [self._chunks[level].size(chunk) for chunk in self._tile_chunks(level, row, column)]
+                sizes = [chunks.size(chunk) for chunk in chunks.of_tile(row, column)]
             except Exception as error:
                 raise self._damaged(level, row, column, error) from error
             if None in sizes:
                 missing += 1
-                absent = np.repeat([size is None for size in sizes], self._bands_together(level))[
-                    : self.channels
-                ]
+                absent = np.repeat([size is None for size in sizes], chunks.bands_together)[: self.channels]
                 lost += absent
                 valid = np.ones((height, width, self.channels), bool) if valid is None else valid
                 top, left = row * has.tile_height - y, column * has.tile_width - x
@@ -172,17 +171,6 @@ class ZarrPyramid(Pyramid):
         kept = [axis for axis in self._axes if axis in window]
         part = part.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
         return np.ascontiguousarray(part.reshape(height, width, -1), self.dtype)
-
-    def _bands_together(self, level: int) -> int:
-        """Bands of each chunk."""
-        return 1 if self._bands is None else int(self._arrays[level].chunks[self._bands])
-
-    def _tile_chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
-        """Positions in the chunk grid of all that holds a tile: one chunk, or one per group of bands."""
-        array = self._arrays[level]
-        groups = 1 if self._bands is None else -(-array.shape[self._bands] // array.chunks[self._bands])
-        chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
-        return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
 
     def _name_the_tile(self, level: int, tiles: list[tuple[int, int]]) -> None:
         """Find which tile of a failed window is the damaged one."""

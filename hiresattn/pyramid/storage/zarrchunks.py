@@ -3,6 +3,8 @@
 import math
 import os
 import stat
+from collections.abc import Sequence
+from operator import floordiv, mod
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,10 @@ class ChunkIndex:
 
     Args:
         array: An open ``zarr.Array``.
+        axes: Names of its axes.
     """
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: Any, axes: Sequence[str]) -> None:
         self._array = array
         self._key = array.metadata.encode_chunk_key
         root = getattr(array.store, "root", None)
@@ -46,8 +49,26 @@ class ChunkIndex:
         if array.shards is not None:
             self._per_shard = tuple(s // c for s, c in zip(array.shards, array.chunks, strict=True))
             self._read_layout(array.metadata.codecs[0])
+        self._rows, self._columns = axes.index("y"), axes.index("x")
+        self._bands = axes.index("c") if "c" in axes else None
+        shape, chunks = array.shape, array.chunks  # zarr works them out anew each time
+        self.bands_together = 1 if self._bands is None else int(chunks[self._bands])
+        """Bands of each chunk; the last may have fewer."""
+        self._groups = 1 if self._bands is None else -(-shape[self._bands] // chunks[self._bands])
+        self._axes = len(axes)
         self._sizes: dict[tuple[int, ...], int] = {}
-        self._indexes: dict[tuple[int, ...], np.ndarray | None] = {}
+        #: Of each shard its index (None: it is left out), and its size where that is known.
+        self._indexes: dict[tuple[int, ...], tuple[np.ndarray | None, int | None]] = {}
+
+    def of_tile(self, row: int, column: int) -> list[tuple[int, ...]]:
+        """Positions in the grid of all that holds a tile: one chunk, or one for each group of bands."""
+        chunk, found = [0] * self._axes, []
+        chunk[self._rows], chunk[self._columns] = row, column
+        for group in range(self._groups):
+            if self._bands is not None:
+                chunk[self._bands] = group
+            found.append(tuple(chunk))
+        return found
 
     def size(self, chunk: tuple[int, ...]) -> int | None:
         """Stored bytes of a chunk, by its row, column and so on in the grid; None if it is left out.
@@ -85,7 +106,7 @@ class ChunkIndex:
         return self._per_shard is None or self._index_bytes > 0
 
     def _shard(self, chunk: tuple[int, ...]) -> tuple[int, ...]:
-        return tuple(i // n for i, n in zip(chunk, self._per_shard or (1,) * len(chunk), strict=True))
+        return tuple(map(floordiv, chunk, self._per_shard or (1,) * len(chunk)))
 
     def _span(self, chunk: tuple[int, ...]) -> tuple[int, int] | None:
         """Offset and bytes of an inner chunk in its shard; None if it is left out."""
@@ -93,15 +114,14 @@ class ChunkIndex:
         if shard not in self._indexes:
             if len(self._indexes) >= _KEEP:
                 self._indexes = {}
-            self._indexes[shard] = self._shard_index(shard)
-        index = self._indexes.get(shard)
+            held = self._stored_size(shard) if self._local is not None else None
+            self._indexes[shard] = self._shard_index(shard), held
+        index, held = self._indexes[shard]
         if index is None:
             return None
-        inside = tuple(i % n for i, n in zip(chunk, self._per_shard or chunk, strict=True))
-        offset, count = index[inside].tolist()
+        offset, count = index[tuple(map(mod, chunk, self._per_shard or chunk))].tolist()
         if offset == _ABSENT:
             return None
-        held = self._stored_size(shard) if self._local is not None else None
         if held is not None and offset + count > held:  # zarr takes a chunk beyond the end for missing
             raise ReadError(f"it ends at byte {offset + count} of a shard of {held}")
         return offset, count

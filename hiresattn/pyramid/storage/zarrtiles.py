@@ -6,8 +6,7 @@ from typing import Any
 
 import google_crc32c
 import numpy as np
-from numcodecs.blosc import Blosc  # type: ignore[import-untyped]
-from numcodecs.zstd import Zstd  # type: ignore[import-untyped]
+from numcodecs import blosc, zstd  # type: ignore[import-untyped]
 
 from hiresattn.errors import ReadError, reason
 from hiresattn.pyramid.storage.blosc import check_size
@@ -36,21 +35,29 @@ class ZarrTiles(Tiles):
         self, source: str, arrays: Sequence[Any], axes: Sequence[str], indexes: Sequence[ChunkIndex]
     ) -> None:
         first, rows, columns = arrays[0], axes.index("y"), axes.index("x")
-        self._bands = axes.index("c") if "c" in axes else None
+        bands = axes.index("c") if "c" in axes else None
         super().__init__(
             source,
             shapes=[(array.shape[rows], array.shape[columns]) for array in arrays],
             sides=[(array.chunks[rows], array.chunks[columns]) for array in arrays],
-            bands=1 if self._bands is None else first.shape[self._bands],
+            bands=1 if bands is None else first.shape[bands],
             dtype=np.dtype(first.dtype).newbyteorder("="),
             fill=0 if first.fill_value is None else first.fill_value,
         )
-        self._axes = list(axes)
+        #: Of axes that are no part of a px or a place the first is taken; then come rows, columns and bands.
+        self._first = tuple(slice(None) if axis in "yxc" else 0 for axis in axes)
+        self._kept = [at for at, axis in enumerate(axes) if axis in "yxc"]
+        kept = [axes[at] for at in self._kept]
+        self._order = [kept.index(axis) for axis in "yxc" if axis in kept]
         self._indexes = indexes
         #: Zarr works them out anew each time.
         self._chunks = [tuple(array.chunks) for array in arrays]
-        self._together = [1 if self._bands is None else int(chunks[self._bands]) for chunks in self._chunks]
         self._chunk_px = [int(np.prod(chunks)) for chunks in self._chunks]
+        #: Whether chunks of bands, one after another in memory, are the planes of a tile.
+        self._stacked = [
+            kept[0] == "c" and px == int(np.prod([chunk[at] for at in self._kept]))
+            for chunk, px in zip(self._chunks, self._chunk_px, strict=True)
+        ]
         self._steps = [_steps(array) for array in arrays]
         self._stored_as = [_stored_dtype(array) for array in arrays]
 
@@ -61,13 +68,7 @@ class ZarrTiles(Tiles):
 
     def bands_together(self, level: int) -> int:
         """Bands of each chunk of a level; the last may have fewer."""
-        return self._together[level]
-
-    def chunks(self, level: int, row: int, column: int) -> list[tuple[int, ...]]:
-        """Positions in the chunk grid of all that holds a tile."""
-        groups = 1 if self._bands is None else -(-self.bands // self._together[level])
-        chunks = ({"y": row, "x": column, "c": group} for group in range(groups))
-        return [tuple(chunk.get(axis, 0) for axis in self._axes) for chunk in chunks]
+        return self._indexes[level].bands_together
 
     def stored(self, level: int, row: int, column: int) -> list[bytes | None]:
         """The stored bytes of a tile's chunks; None for those that the store leaves out.
@@ -76,7 +77,7 @@ class ZarrTiles(Tiles):
             ReadError: If they can't be read.
         """
         pieces: list[bytes | None] = []
-        for chunk in self.chunks(level, row, column):
+        for chunk in self._indexes[level].of_tile(row, column):
             try:
                 piece = self._indexes[level].stored(chunk)
             except Exception as error:
@@ -92,35 +93,48 @@ class ZarrTiles(Tiles):
     ) -> np.ndarray:
         """The px of a whole tile; whatever the decoder raises."""
         del row, column
-        chunks, dtype = self._chunks[level], self._stored_as[level]
+        chunk, dtype = self._chunks[level], self._stored_as[level]
         size = self._chunk_px[level] * dtype.itemsize
-        fits = buffer is not None and len(stored) == 1 and buffer.nbytes == size
-        out = buffer.reshape(-1).view(np.uint8) if fits and buffer is not None else None
-        parts = []
-        for piece in stored:
-            if piece is None:
-                parts.append(self._as_px(np.zeros(chunks, dtype)))
-                continue
-            decoded: Any = piece
-            for nth, (_, step) in enumerate(self._steps[level]):
-                last = nth == len(self._steps[level]) - 1
-                decoded = step(decoded, size if last else None, out if last else None)
-            if memoryview(decoded).nbytes != size:
-                raise ValueError(f"{memoryview(decoded).nbytes} bytes where a chunk has {size}")
-            parts.append(self._as_px(np.frombuffer(decoded, dtype).reshape(chunks)))
-        px = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=2)
+        memory = None if buffer is None else buffer.reshape(-1).view(np.uint8)
+        if memory is None or memory.nbytes != size * len(stored):
+            memory = None if len(stored) == 1 else np.empty(size * len(stored), np.uint8)
+        parts = [
+            self._decoded(level, piece, size, None if memory is None else memory[nth * size :][:size])
+            for nth, piece in enumerate(stored)
+        ]
+        if len(parts) == 1:
+            px = self._as_px(np.frombuffer(parts[0], dtype).reshape(chunk))
+        elif memory is not None and self._stacked[level]:
+            bands, *sides = (chunk[axis] for axis in self._kept)
+            stack = memory.view(dtype).reshape(len(parts) * bands, *sides)
+            px = stack.transpose(self._order)
+        else:
+            px = np.concatenate(
+                [self._as_px(np.frombuffer(part, dtype).reshape(chunk)) for part in parts], axis=2
+            )
         return px[:, :, : self.bands].astype(self.dtype, copy=False)
+
+    def _decoded(self, level: int, piece: bytes | None, size: int, memory: np.ndarray | None) -> Any:
+        """The bytes of a chunk, 0 where it is left out; in ``memory`` where that is given."""
+        decoded: Any = piece
+        if piece is None:
+            decoded = bytes(size)
+        for nth, (_, step) in enumerate(self._steps[level] if piece is not None else ()):
+            last = nth == len(self._steps[level]) - 1
+            decoded = step(decoded, size if last else None, memory if last else None)
+        if memoryview(decoded).nbytes != size:
+            raise ValueError(f"{memoryview(decoded).nbytes} bytes where a chunk has {size}")
+        if memory is None or decoded is memory:
+            return decoded
+        memory[:] = np.frombuffer(decoded, np.uint8)
+        return memory
 
     def close(self) -> None:
         """Nothing is held open."""
 
     def _as_px(self, chunk: np.ndarray) -> np.ndarray:
         """A chunk as ``[h w c]``."""
-        for axis in reversed(range(len(self._axes))):
-            if self._axes[axis] not in "yxc":
-                chunk = chunk.take(0, axis)
-        kept = [axis for axis in self._axes if axis in "yxc"]
-        chunk = chunk.transpose([kept.index(axis) for axis in "yxc" if axis in kept])
+        chunk = chunk[self._first].transpose(self._order)
         return chunk if chunk.ndim == 3 else chunk[:, :, None]
 
 
@@ -161,13 +175,13 @@ def _blosc(stored: Any, size: int | None, out: np.ndarray | None) -> Any:
     check_size(header, memoryview(stored).nbytes)
     if size is not None and int.from_bytes(header[4:8], "little") != size:
         raise ValueError(f"a Blosc chunk of {int.from_bytes(header[4:8], 'little')} bytes, not {size}")
-    return Blosc().decode(stored, out)
+    return blosc.decompress(stored, out)
 
 
 def _zstd(stored: Any, size: int | None, out: np.ndarray | None) -> Any:
     if out is None and size is not None:
         out = np.empty(size, np.uint8)  # what needs more is refused
-    return Zstd().decode(stored, out)
+    return zstd.decompress(stored, out)
 
 
 def _gzip(stored: Any, size: int | None, _: np.ndarray | None) -> Any:

@@ -96,3 +96,52 @@ def test_a_missing_chunk_is_filled_as_declared_and_counted(tmp_path):
     assert (pixels.data[2:34, 4:36] == 5).all()
     assert not pixels.valid[2:34, 4:36].any()
     assert pixels.valid.sum() == 40 * 40 - 32 * 32
+
+
+@pytest.mark.parametrize("axes", ["cyx", "tczyx", "cxy"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"chunks": (1, 32, 32)},
+        {"chunks": (2, 32, 32)},
+        {"chunks": (1, 32, 32), "compressors": [GzipCodec(), Crc32cCodec()]},
+        {"chunks": (1, 32, 32), "compressors": None, "serializer": zarr.codecs.BytesCodec(endian="big")},
+        {"chunks": (1, 32, 32), "shards": (3, 64, 64), "compressors": BloscCodec(typesize=2)},
+    ],
+)
+def test_bands_in_chunks_of_their_own_are_read_as_zarr_does(tmp_path, axes, options):
+    image = PX.transpose(2, 1, 0) if axes == "cxy" else PX.transpose(2, 0, 1)
+    chunks, shards = ([options[name]] if name in options else [] for name in ("chunks", "shards"))
+    if axes == "tczyx":
+        image = image[None, :, None]
+        chunks, shards = ([(1, many[0], 1, *many[1:]) for many in known] for known in (chunks, shards))
+    group = zarr.open_group(tmp_path / "a.zarr", mode="w")
+    array = group.create_array(
+        "0",
+        shape=image.shape,
+        dtype=image.dtype,
+        fill_value=5,
+        dimension_names=list(axes),
+        **{**options, "chunks": chunks[0], **({"shards": shards[0]} if shards else {})},
+    )
+    array[:] = image
+    scale = {"type": "scale", "scale": [1.0] * len(axes)}
+    sets = [{"path": "0", "coordinateTransformations": [scale]}]
+    named = [{"name": axis, "type": {"c": "channel", "t": "time"}.get(axis, "space")} for axis in axes]
+    group.attrs["ome"] = {"version": "0.5", "multiscales": [{"axes": named, "datasets": sets}]}
+    yx = np.random.default_rng(1).integers(0, [130, 150], (80, 2))
+    with open_pyramid(tmp_path / "a.zarr") as pyramid:
+        assert pyramid.native_tiles is not None
+        for many in (80, 9):  # into memory used again, and into memory of their own
+            found = read_crops(pyramid, yx[:many], 20).pixels
+            assert all(
+                np.array_equal(crop, PX[y : y + 20, x : x + 20])
+                for crop, (y, x) in zip(found, yx.tolist(), strict=False)
+            )
+        if not shards:
+            (tmp_path / "a.zarr/0/c" / {"cyx": "0/1/2", "cxy": "0/2/1", "tczyx": "0/0/0/1/2"}[axes]).unlink()
+            lost = pyramid.read_by_band(0, 32, 64, 32, 32)
+            absent = options["chunks"][0]
+            assert (lost.data[..., :absent] == 5).all()
+            assert np.array_equal(lost.data[..., absent:], PX[32:64, 64:96, absent:])
+            assert np.array_equal(lost.valid[0, 0], np.arange(3) >= absent)
