@@ -126,7 +126,7 @@ class _Bands(click.ParamType[Any]):
         return bands
 
 
-BANDS = _Numbers("1,2,3", int, "1,2,3")
+BANDS = _Bands()
 VALUE_RANGE = _Range("LO,HI", float, "0,10000", count=2)
 REGION = _Region("Y,X,H,W", int, "0,2048,1024,1024", count=4)
 BOX = _Box("W,S,E,N", float, "-75.2,39.9,-75.1,40.0", count=4)
@@ -226,7 +226,7 @@ bands = click.option(
     "--bands",
     "--bidx",
     "bands",
-    type=_Bands(),
+    type=BANDS,
     metavar="1,2,3|NAMES",
     help="Bands of the image, counted from 1, or by name: B04,B03,B02; red,green,blue. [default: the model's]",
 )

@@ -71,7 +71,9 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     "Data",
     _option("--root", metavar="DIR", help="Folder of relative paths. [default: MANIFEST's]"),
     _option("--label-column", metavar="NAME", help="Column that holds the label. [default: label]"),
-    _option("--bands", type=options.BANDS, metavar="1,2,3", help="Bands to use, from 1. [default: all]"),
+    _option(
+        "--bands", type=options.BANDS, metavar="1,2|NAMES", help="Bands: from 1, or red,nir. [default: all]"
+    ),
     _option(
         "--value-range",
         type=options.VALUE_RANGE,

@@ -108,6 +108,8 @@ class InputConfig(_Json):
     level-0 px."""
     foreground: str | None = None
     """What of an image is looked at below the root regions: ``tissue``; None = all of it."""
+    band_names: tuple[str, ...] | None = None
+    """What the bands are called, or what they show (``red``): those of each image are taken; None = by number."""
 
     def __post_init__(self) -> None:
         _check_whole("size", self.size, 1, _MOST_PX)
@@ -129,7 +131,7 @@ class InputConfig(_Json):
             raise ConfigError(
                 f"bands, low and high need one entry per band; got {self.bands}, {self.low} and {self.high}"
             )
-        self._check_scaling()
+        self._check_per_band()
         if any(not high > low for low, high in zip(self.low, self.high, strict=True)):
             raise ConfigError(f"each high must lie above its low; got low={self.low}, high={self.high}")
         if not 1 <= self.oversample <= 64:
@@ -143,8 +145,13 @@ class InputConfig(_Json):
         if self.filter not in (("area",) if self.squash is None else ("area", "bilinear")):
             raise ConfigError(f"filter must be 'area', or with squash 'bilinear'; got {self.filter!r}")
 
-    def _check_scaling(self) -> None:
-        """Check scales and offsets."""
+    def _check_per_band(self) -> None:
+        """Check what there is of each band, where it is known: name, scale, offset."""
+        names = self.band_names
+        if names is not None and not (
+            len(names) == len(self.bands) and all(isinstance(n, str) and n for n in names)
+        ):
+            raise ConfigError(f"band_names needs a name per band; got {names!r}")
         for given in (self.scales or (), self.offsets or ()):
             if len(given) not in (0, len(self.bands)) or not all(map(_finite, given)):
                 raise ConfigError(f"scales and offsets are finite numbers, one per band; got {given}")

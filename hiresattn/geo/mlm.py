@@ -112,7 +112,7 @@ def _properties(model: "Model") -> dict[str, Any]:
     import torch
 
     rule, config = model.config.input, model.config
-    names = list(model.domain.channel_names or (f"B{band + 1}" for band in rule.bands))
+    names = list(rule.band_names or model.domain.channel_names or (f"B{band + 1}" for band in rule.bands))
     scaling = [
         {"type": "z-score", "mean": (low + high) / 2, "stddev": (high - low) / 2}
         for low, high in zip(rule.low, rule.high, strict=True)

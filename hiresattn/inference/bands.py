@@ -30,7 +30,7 @@ def chosen(
         return example, bands
     example = replace(example, source=stack)
     names = [band for band in bands or () if isinstance(band, str)]
-    known = model.domain.channel_names or ()
+    known = model.config.input.band_names or model.domain.channel_names or ()
     if not names and bands is None and stack.choose and known and all(map(stack.knows, known)):
         names = list(known)
     known_here = stack.choose or all(map(stack.knows, names))  # else its files know more names
@@ -63,7 +63,7 @@ def input_for(
                 f"{pyramid.source}: bands named: {len(bands)}; the model takes {len(config.bands)}; name as "
                 f"many, for example bands {','.join(str(b + 1) for b in config.bands)}"
             )
-        config = replace(config, bands=band_numbers(pyramid, bands), channels=None)
+        config = replace(config, bands=band_numbers(pyramid, bands), band_names=None, channels=None)
     if value_range is not None:
         low, high = check_value_range(value_range)
         count = len(config.bands)

@@ -14,6 +14,8 @@ from hiresattn.pyramid.base import Pyramid
 def rule_for(pyramid: Pyramid, config: InputConfig) -> InputConfig:
     """The rule by which an image's px become input: ``low`` and ``high`` in its own stored values.
 
+    Bands that the card has by name are those that are called so in this image.
+
     Where the card knows the scale and offset of the training images' values, those of the image are taken into account:
     the same quantity becomes the same input. Twice is as once.
 
@@ -24,7 +26,10 @@ def rule_for(pyramid: Pyramid, config: InputConfig) -> InputConfig:
     Raises:
         DomainError: If the model can't take the image: see ``check_domain``; or it doesn't say what its values measure
             where the card does.
+        ConfigError: If it has no bands of these names.
     """
+    if config.band_names is not None:
+        config = replace(config, bands=band_numbers(pyramid, config.band_names))
     if config.scales is None or config.offsets is None or pyramid.palette is not None:
         check_domain(pyramid, config)
         return config

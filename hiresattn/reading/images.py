@@ -16,6 +16,7 @@ from hiresattn.errors import HiresattnError
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.rescaled import Scale, at_scale
+from hiresattn.pyramid.stack import Stack
 from hiresattn.reading.fetch import CropFetcher, Crops
 from hiresattn.shapes import Int64
 
@@ -242,4 +243,4 @@ class ImagePool:
 
 def source_key(source: Any) -> str | int:
     """What an open image is known by: its name, or the object that it is."""
-    return str(source) if isinstance(source, (str, Path)) else id(source)
+    return str(source) if isinstance(source, (str, Path, Stack)) else id(source)

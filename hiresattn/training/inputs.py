@@ -14,8 +14,9 @@ from hiresattn.errors import ConfigError, DomainError, HiresattnError, OpenError
 from hiresattn.model.encoders import EncoderSpec, find_encoder, is_registered
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.pyramid import Pyramid, open_pyramid
-from hiresattn.reading.bands import rule_for, taken_scaling
+from hiresattn.reading.bands import band_numbers, rule_for, taken_scaling
 from hiresattn.reading.foreground import is_slide
+from hiresattn.training.bands import named_bands
 from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
@@ -129,7 +130,7 @@ def input_rule(
         bands = (
             tuple(range(3 if palette else pyramid.channels))
             if options.bands is None
-            else tuple(band - 1 for band in options.bands)
+            else band_numbers(pyramid, options.bands)
         )
         known = known_range(bands, dtype, options, earlier, encoder)
         if known is None and dtype != "uint8":
@@ -148,6 +149,7 @@ def input_rule(
         rule = InputConfig(
             size=options.crop_size or encoder.size,
             bands=bands,
+            band_names=named_bands(options.bands),
             low=low,
             high=high,
             scales=scaling and scaling[0],

@@ -9,6 +9,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
 from hiresattn.model.presets import PRESETS as ARCHITECTURES
 from hiresattn.option_types import check_scale_options, check_types, did_you_mean
+from hiresattn.training.bands import check_bands
 
 if TYPE_CHECKING:
     from hiresattn.model.encoders import EncoderSpec
@@ -133,8 +134,9 @@ class TrainOptions:
     """Smallest number of stored px per px of a crop, 1 to 64; 2 or 4 where stored overviews lost small objects."""
 
     # Values and augmentation
-    bands: tuple[int, ...] | None = None
-    """Bands that the model uses, counted from 1, in this order; None = all."""
+    bands: tuple[int | str, ...] | None = None
+    """Bands that the model uses, in this order: counted from 1; or all by name or by what they show (``red``), which
+    the card keeps, so that those of each image are taken. None = all."""
     value_range: tuple[float, float] | None = None
     """Stored values that become -1 and +1. None = of uint8 images mean -/+ the standard deviation that a pretrained
     encoder was trained with, else mean -/+ 2 standard deviations of each band, measured on the training images; other
@@ -268,8 +270,7 @@ class TrainOptions:
             raise ConfigError(
                 f"scorer_loss needs a weight per depth, 0 or more each; got {list(self.scorer_loss)}"
             )
-        if self.bands is not None and (not self.bands or min(self.bands) < 1):
-            raise ConfigError(f"bands are counted from 1, such as 3, 2, 1; got {list(self.bands)}")
+        check_bands(self.bands, jpeg=self.jpeg, cutmix=self.cutmix)
         if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
             raise ConfigError(
                 f"value_range: the first must lie below the second; got {list(self.value_range)}"
@@ -279,8 +280,6 @@ class TrainOptions:
                 "cutmix mixes labels, which neither a background class nor the estimators reinforce and "
                 "reinforce-loo can use; leave one of the two out"
             )
-        if self.jpeg and self.bands is not None and len(self.bands) != len("RGB"):
-            raise ConfigError(f"jpeg compresses three bands, and {len(self.bands)} are named; leave one out")
         rule = InputConfig(self.crop_size or 64, filter=self.filter, squash=self.squash)
         model_config(self, (), replace(rule, oversample=self.oversample))
 

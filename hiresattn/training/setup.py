@@ -18,7 +18,9 @@ from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
 from hiresattn.option_types import did_you_mean
 from hiresattn.pyramid.rescaled import stored_image
+from hiresattn.reading.bands import rule_for
 from hiresattn.reading.fetch import Crops
+from hiresattn.training.bands import of_files
 from hiresattn.training.batch import Batch
 from hiresattn.training.data import Loader
 from hiresattn.training.options import TrainOptions
@@ -148,7 +150,8 @@ def split_examples(
 ) -> tuple[list[Example], list[Example], TrainOptions]:
     """The training and the validation images, by the fold that validates or else by their splits.
 
-    If any has several labels all do, and the options returned say so.
+    If any has several labels all do, and the options returned say so. Of scenes of several files they name those that
+    hold the bands.
     """
     if options.fold is not None:
         examples = in_fold(examples, options.fold, "the examples")
@@ -156,8 +159,10 @@ def split_examples(
         examples = [replace(e, label=names_of(e.label)) for e in examples]
         options = replace(options, multi_label=True)
     check_examples(examples, options, "the examples")
-    train = [e for e in examples if e.split == "train"]
-    return train, [e for e in examples if e.split == "val"], options
+    train, val = (
+        of_files([e for e in examples if e.split == part], options.bands) for part in ("train", "val")
+    )
+    return train, val, options
 
 
 def class_counts(examples: Sequence[Example]) -> Counter[str]:
@@ -228,7 +233,7 @@ def dataset_statistics(loader: Loader, samples: Sequence[Sample]) -> tuple[Domai
         pyramid = loader.pyramid(sample.example.source)
         scales.append(sample.example.mpp or pyramid.mpp)
         resolutions.append(resolution(stored_image(pyramid)))
-        names.add(taken_names(pyramid, loader.config))
+        names.add(taken_names(pyramid, rule_for(pyramid, loader.config)))
     if not means:
         raise ConfigError("none of the training images has a valid pixel in its root regions")
     low, high = np.array(loader.config.low), np.array(loader.config.high)
