@@ -44,6 +44,7 @@ def finish(
 @kernel_or(plain.copy_uint8)
 def copy_uint8(
     data: np.ndarray,
+    valid: np.ndarray,
     tile_y: int,
     tile_x: int,
     corners: np.ndarray,
@@ -54,93 +55,43 @@ def copy_uint8(
 ) -> None:
     """Scale the px of a tile of uint8 straight into the crops that show it px for px.
 
-    Gives, with ``blank`` after it, what ``area.accumulate`` and ``finish`` give where a crop's px are the level's:
-    every px of a crop is written once, by the tile that holds it.
+    Gives what ``area.accumulate`` and ``finish`` give where a crop's px are the level's: every px of a crop is written
+    once, by the tile that holds it.
 
     Args:
-        data: The tile, uint8 ``[h w c]``, C order; or ``[h w 1]`` of which every band is made.
+        data: The tile, uint8 ``[h w c]``, C order or a view of planes; or ``[h w 1]`` of which every band is made.
+        valid: Bool ``[h w]``, True = measured; ``[0 0]`` = all of it.
         tile_y: Row of the level that the tile starts at.
         tile_x: Column of the level that the tile starts at.
         corners: Int64 ``[n 2]``, first row and column of each crop, px of the level.
         crops: Int64 ``[k]``, the crops that this tile feeds.
         table: Float32 ``[c 256]``, what each value becomes.
-        pixels: Float32 ``[n c s s]``, written where the tile is.
-        coverage: Float32 ``[n s s]``, written there: 1.
+        pixels: Float32 ``[n c s s]``, written where the tile is; 0 where nothing was measured.
+        coverage: Float32 ``[n s s]``, written there: 1 where it was measured, else 0.
     """
     height, width, step = data.shape
     size, channels = coverage.shape[1], table.shape[0]
-    lines = data.reshape(height, width * step)
+    masked = valid.shape[0] > 0
     for crop in crops:
         top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
         first, last = max(-left, 0), min(width - left, size)
         for y in range(max(-top, 0), min(height - top, size)):
-            line = lines[top + y, (left + first) * step : (left + last) * step]
-            for channel in range(channels):
-                row, scaled, band = (
-                    pixels[crop, channel, y, first:last],
-                    table[channel],
-                    min(channel, step - 1),
-                )
-                for x in range(row.size):
-                    row[x] = scaled[line[x * step + band]]
             cover = coverage[crop, y, first:last]
-            for x in range(cover.size):
-                cover[x] = 1.0
-
-
-@kernel_or(plain.copy_planes)
-def copy_planes(
-    data: np.ndarray,
-    tile_y: int,
-    tile_x: int,
-    corners: np.ndarray,
-    crops: np.ndarray,
-    table: np.ndarray,
-    pixels: np.ndarray,
-    coverage: np.ndarray,
-) -> None:
-    """As ``copy_uint8``, for a tile whose bands are stored one after another: ``data`` is uint8 ``[c h w]``."""
-    channels, height, width = data.shape
-    size = coverage.shape[1]
-    for crop in crops:
-        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
-        first, last = max(-left, 0), min(width - left, size)
-        for y in range(max(-top, 0), min(height - top, size)):
+            if masked:
+                known = valid[top + y, left + first : left + last]
+                for x in range(cover.size):
+                    cover[x] = known[x]
+            else:
+                for x in range(cover.size):
+                    cover[x] = 1.0
             for channel in range(channels):
-                line = data[channel, top + y, left + first : left + last]
                 row, scaled = pixels[crop, channel, y, first:last], table[channel]
+                line, band = data[top + y, left + first : left + last], min(channel, step - 1)
                 for x in range(row.size):
-                    row[x] = scaled[line[x]]
-            cover = coverage[crop, y, first:last]
-            for x in range(cover.size):
-                cover[x] = 1.0
-
-
-@kernel_or(plain.blank)
-def blank(
-    valid: np.ndarray,
-    tile_y: int,
-    tile_x: int,
-    corners: np.ndarray,
-    crops: np.ndarray,
-    pixels: np.ndarray,
-    coverage: np.ndarray,
-) -> None:
-    """Make what of a tile wasn't measured 0 in the crops that ``copy_uint8`` or ``copy_planes`` copied it to.
-
-    Args are theirs, but for ``valid`` (bool ``[h w]``, True = measured).
-    """
-    height, width = valid.shape
-    size = coverage.shape[1]
-    for crop in crops:
-        top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
-        first, last = max(-left, 0), min(width - left, size)
-        for y in range(max(-top, 0), min(height - top, size)):
-            for x in range(first, last):
-                if not valid[top + y, left + x]:
-                    coverage[crop, y, x] = 0.0
-                    for channel in range(pixels.shape[1]):
-                        pixels[crop, channel, y, x] = 0.0
+                    row[x] = scaled[line[x, band]]
+                if masked:  # a loop of its own: without a branch inside it is fast
+                    for x in range(row.size):
+                        row[x] = row[x] if cover[x] > 0 else 0.0
 
 
 @kernel_or(plain.copy_scaled)
@@ -156,10 +107,9 @@ def copy_scaled(
     pixels: np.ndarray,
     coverage: np.ndarray,
 ) -> None:
-    """As ``copy_uint8`` and ``blank``, for any number type: ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
+    """As ``copy_uint8``, for any number type: ``v`` becomes ``2 * (v - low) / (high - low) - 1``.
 
-    Args are theirs, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1, and ``valid``, which may
-    be ``[0 0]``: all of it is measured.
+    Args are the same, but for ``low`` and ``high`` (float64 ``[c]``), which become -1 and +1; ``data`` is in C order.
     """
     height, width, channels = data.shape
     size = coverage.shape[1]

@@ -24,6 +24,7 @@ def finish(
 
 def copy_uint8(
     data: np.ndarray,
+    valid: np.ndarray,
     tile_y: int,
     tile_x: int,
     corners: np.ndarray,
@@ -33,40 +34,13 @@ def copy_uint8(
     coverage: np.ndarray,
 ) -> None:
     """See ``kernels.copy_uint8``."""
-    planes = np.broadcast_to(data.transpose(2, 0, 1), (len(table), *data.shape[:2]))
-    copy_planes(planes, tile_y, tile_x, corners, crops, table, pixels, coverage)
-
-
-def copy_planes(
-    data: np.ndarray,
-    tile_y: int,
-    tile_x: int,
-    corners: np.ndarray,
-    crops: np.ndarray,
-    table: np.ndarray,
-    pixels: np.ndarray,
-    coverage: np.ndarray,
-) -> None:
-    """See ``kernels.copy_planes``."""
-    for crop, there, here in _overlaps(data.shape[1:], coverage.shape[1], (tile_y, tile_x), corners, crops):
-        coverage[crop][here] = 1.0
+    for crop, there, here in _overlaps(data.shape[:2], coverage.shape[1], (tile_y, tile_x), corners, crops):
+        part = data[there]
+        known = valid[there] if valid.size else np.ones(part.shape[:2], bool)
+        coverage[crop][here] = known
         for band, values in enumerate(table):
-            pixels[crop, band][here] = values[data[band][there]]
-
-
-def blank(
-    valid: np.ndarray,
-    tile_y: int,
-    tile_x: int,
-    corners: np.ndarray,
-    crops: np.ndarray,
-    pixels: np.ndarray,
-    coverage: np.ndarray,
-) -> None:
-    """See ``kernels.blank``."""
-    for crop, there, here in _overlaps(valid.shape, coverage.shape[1], (tile_y, tile_x), corners, crops):
-        coverage[crop][here][~valid[there]] = 0.0
-        pixels[crop][:, *here][:, ~valid[there]] = 0.0
+            scaled = values[part[:, :, min(band, part.shape[2] - 1)]]
+            pixels[crop, band][here] = np.where(known, scaled, 0)
 
 
 def copy_scaled(

@@ -7,7 +7,7 @@ import numpy as np
 
 from hiresattn.config import InputConfig
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import blank, copy_planes, copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
 from hiresattn.reading.plan import Read
 from hiresattn.shapes import Float32, Float64, UInt8
 
@@ -69,15 +69,10 @@ def scatter(
         own = [crop for crop in read.crops if is_native[crop]]
         if own:
             fed = np.array(own, np.int64)
-            if data.dtype == np.uint8 and not data.flags.c_contiguous:
-                planes = data.transpose(2, 0, 1)
-                copy_planes(planes, tile_y, tile_x, corners, fed, table, pixels, coverage)
-            elif data.dtype == np.uint8:
-                copy_uint8(data, tile_y, tile_x, corners, fed, table, pixels, coverage)
+            if data.dtype == np.uint8:
+                copy_uint8(data, valid, tile_y, tile_x, corners, fed, table, pixels, coverage)
             else:
                 copy_scaled(data, valid, tile_y, tile_x, corners, fed, low, high, pixels, coverage)
-            if data.dtype == np.uint8 and valid.size:
-                blank(valid, tile_y, tile_x, corners, fed, pixels, coverage)
         if len(own) < len(read.crops):  # the same px, as ``accumulate`` takes them
             data = np.ascontiguousarray(data) if palette is None else np.take(palette, data[:, :, 0], 0)  # noqa: PLW2901
         for crop in read.crops:

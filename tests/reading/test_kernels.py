@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hiresattn.pyramid.area import accumulate
-from hiresattn.reading.kernels import blank, copy_planes, copy_scaled, copy_uint8, finish
+from hiresattn.reading.kernels import copy_scaled, copy_uint8, finish
 
 ALL = np.ones((0, 0), bool)
 ONE = np.ones(1)
@@ -164,18 +164,13 @@ def test_px_for_px_crops_are_what_sums_and_means_give_bit_for_bit(dtype, masked)
     fed = np.array([4, 0, 1, 2, 3])
     out = [np.full((6, 3, size, size), 7, np.float32), np.full((6, size, size), 7, np.float32)]
     kinds = ["machine_code", "py_func", "numpy"]
-    runs = [(getattr(copy_scaled, kind), (low, high), None) for kind in kinds]
+    runs = [(getattr(copy_scaled, kind), (low, high)) for kind in kinds]
     if dtype == "uint8":
-        runs += [(getattr(copy_uint8, kind), (table,), getattr(blank, kind)) for kind in kinds]
+        runs += [(getattr(copy_uint8, kind), (table,)) for kind in kinds]
     at = 100, 200, corners + np.array([100, 200]), fed
-    for run, scale, rub_out in runs:
+    for run, scale in runs:
         pixels, coverage = (part.copy() for part in out)
-        if len(scale) == 2:
-            run(data, valid, *at, *scale, pixels, coverage)
-        else:
-            run(data, *at, *scale, pixels, coverage)
-            if masked:
-                rub_out(valid, *at, pixels, coverage)
+        run(data, valid, *at, *scale, pixels, coverage)
         assert (pixels[5] == 7).all()
         assert (coverage[5] == 7).all()
         for crop in fed.tolist():
@@ -203,16 +198,17 @@ def test_bands_stored_as_planes_and_indices_give_the_same_crops():
     looked_up = np.take_along_axis(table, np.zeros((3, 256), np.int64), axis=1)
     for band in range(3):
         looked_up[band, index[:, :, 0]] = table[band, data[:, :, band]]
+    planes = np.ascontiguousarray(data.transpose(2, 0, 1)).transpose(1, 2, 0)
     found = []
     for run, tile, values in (
         (copy_uint8.machine_code, data, table),
-        (copy_planes.machine_code, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
+        (copy_uint8.machine_code, planes, table),
         (copy_uint8.machine_code, index, looked_up),
         (copy_uint8.numpy, index, looked_up),
-        (copy_planes.numpy, np.ascontiguousarray(data.transpose(2, 0, 1)), table),
+        (copy_uint8.numpy, planes, table),
     ):
         pixels, coverage = np.full((3, 3, 16, 16), -9, np.float32), np.full((3, 16, 16), -9, np.float32)
-        run(tile, 100, 200, corners, np.array([0, 1, 2]), values, pixels, coverage)
+        run(tile, ALL, 100, 200, corners, np.array([0, 1, 2]), values, pixels, coverage)
         found.append((pixels, coverage))
     for pixels, coverage in found[1:]:
         assert np.array_equal(found[0][0], pixels)
