@@ -16,6 +16,7 @@ from hiresattn.geo.layers import frames
 from hiresattn.geo.mlm import identifier
 from hiresattn.geo.outlines import corners, lon_lat_polygons, place_of
 from hiresattn.inference.record import CaseSource, Record
+from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.report.names import unique_names
 
 _EXTENSIONS = (
@@ -24,6 +25,8 @@ _EXTENSIONS = (
 )
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _DECIMALS = 7
+#: Characters that a code of an authority has at most; what is longer is WKT.
+_LONGEST_CODE = 40
 #: Name of the file that lists all items.
 ITEMS = "items.json"
 
@@ -70,8 +73,9 @@ def write_items(
     for file in (*files, folder / ITEMS):
         if file.exists() and not overwrite:
             raise ConfigError(f"{file}: is there already; overwrite replaces it, or give another folder")
-    for one, name in zip(seen, names, strict=True):
+    for one, name, item in zip(seen, names, items, strict=True):
         write_attention(one, folder / f"{name}.attention.tif")
+        item["assets"]["attention"] |= _grid(folder / f"{name}.attention.tif")
         _, regions = frames([one])
         try:
             with atomic_write(folder / f"{name}.regions.parquet") as part:
@@ -138,16 +142,27 @@ def _item(record: Record, name: str, model: str | None, acquired: str | None) ->
 
 def _projection(source: CaseSource, window: tuple[int, int, int, int]) -> dict[str, Any]:
     """Where the window lies, as the projection extension says it."""
+    from rasterio.crs import CRS
+
     y, x, height, width = window
     crs = str(source.crs)
-    code: dict[str, Any] = (
-        {"proj:code": crs} if ":" in crs and len(crs) < 40 else {"proj:code": None, "proj:wkt2": crs}
-    )
-    code["proj:shape"] = [height, width]
-    if source.transform is None:
-        return code
+    code: dict[str, Any] = {"proj:code": crs, "proj:shape": [height, width]}
+    if ":" not in crs or len(crs) > _LONGEST_CODE:
+        code |= {"proj:code": None, "proj:wkt2": CRS.from_user_input(crs).to_wkt(version="WKT2_2019")}
+    if source.transform is None:  # by ground control points, which are in a CRS but the px aren't
+        return code | {"proj:code": None}
     a, b, c, d, e, f = source.transform
     return code | {"proj:transform": [a, b, a * x + b * y + c, d, e, d * x + e * y + f]}
+
+
+def _grid(file: Path) -> dict[str, Any]:
+    """The px of a raster that aren't its item's, as the projection extension says it."""
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
+    with quiet(NotGeoreferencedWarning), rasterio.open(file) as raster:
+        grid = {"proj:shape": list(raster.shape)}
+        return grid if raster.gcps[0] else grid | {"proj:transform": list(raster.transform)[:6]}
 
 
 def _answer(record: Record, source: CaseSource, model: str | None) -> dict[str, Any]:

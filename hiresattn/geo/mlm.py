@@ -63,7 +63,7 @@ def mlm_item(path: str | os.PathLike[str], folder: str | os.PathLike[str] | None
                 "href": _address(path / WEIGHTS, folder),
                 "type": "application/octet-stream; framework=pytorch",
                 "roles": ["mlm:model", "mlm:weights"],
-                "mlm:artifact_type": "safetensors",
+                "mlm:artifact_type": "safetensors.torch.save_file",
                 "bands": properties["bands"],  # STAC wants bands at an asset, MLM at the item
                 "file:size": (path / WEIGHTS).stat().st_size,
                 "file:checksum": _SHA256 + model.sha256,
@@ -129,11 +129,12 @@ def _properties(model: "Model") -> dict[str, Any]:
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
         "bands": [{"name": name} | measure for name, measure in zip(names, _measures(rule), strict=True)],
-        "mlm:name": model.name,
+        "title": model.name,
+        "mlm:name": _mlm_name(model.name),
         "mlm:architecture": "hiresattn",
         "mlm:tasks": [task],
-        "mlm:framework": "pytorch",
-        "mlm:framework_version": torch.__version__.partition("+")[0],
+        "mlm:framework": "PyTorch",
+        "mlm:framework_version": _version(torch.__version__),
         "mlm:total_parameters": sum(parameter.numel() for parameter in model.net.parameters()),
         "mlm:batch_size_suggestion": 1,
         "mlm:hyperparameters": stored | {"top_k": list(model.k)},
@@ -177,6 +178,18 @@ def _address(file: Path, folder: str | os.PathLike[str] | None) -> str:
     if folder is None:
         return str(file.absolute())
     return Path(os.path.relpath(file, folder)).as_posix()
+
+
+def _mlm_name(name: str) -> str:
+    """A name as MLM has them: three or more letters, digits, ``_``, ``-``, ``.`` and spaces, the first a letter."""
+    found = re.sub(r"[^0-9A-Za-z_. -]+", "-", name).strip("-_. ")
+    return found if re.fullmatch(r"[A-Za-z].+[0-9A-Za-z]", found) else f"model-{found or 'unnamed'}"
+
+
+def _version(text: str) -> str:
+    """The three numbers that a version begins with."""
+    numbers = re.match(r"\d+\.\d+\.\d+", text)
+    return numbers[0] if numbers else "0.0.0"
 
 
 def identifier(name: str) -> str:

@@ -1,6 +1,8 @@
 """STAC items of scenes and of models."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from hiresattn.geo import mlm_item, stac_sources, write_items, write_mlm_item
 from hiresattn_cli.main import cli
 from tests.geo.scenes import MADE, record_of, source_of, write_scene
 
+ROOT = Path(__file__).parents[2]
 MODEL = hiresattn.__path__[0] + "/demo/model"
 TAKEN = "2020-01-02T03:04:05Z"
 
@@ -137,6 +140,45 @@ def test_a_model_is_an_item_by_the_rules_of_mlm(tmp_path):
     values = np.linspace(low, high, 5)
     assert (values - mean) / spread == pytest.approx(2 * (values - low) / (high - low) - 1)
     assert mlm_item(MODEL)["assets"]["card"]["href"] == str(Path(MODEL, "card.json").absolute())
+
+
+@pytest.mark.parametrize("name", ["needle", "m", "7", "Große Modelle (neu)", "..", "v2.1_", "モデル"])
+def test_a_models_item_is_valid_by_mlms_schema(tmp_path, name):
+    jsonschema = pytest.importorskip("jsonschema")
+    text = (ROOT / "tests/data/mlm-1.5.0.schema.json").read_text(encoding="utf-8")
+    rules = jsonschema.Draft7Validator(json.loads(text.replace("/mlm/v1.5.0/", "/mlm/v1.5.2/")))
+    shutil.copytree(MODEL, tmp_path / "model")
+    card = json.loads((tmp_path / "model/card.json").read_text())
+    card["name"] = name
+    card["config"]["input"] |= {"scales": [1e-4], "offsets": [-0.1]}
+    (tmp_path / "model/card.json").write_text(json.dumps(card))
+    item = mlm_item(tmp_path / "model")
+    assert [error.message for error in rules.iter_errors(item)] == []
+    assert item["properties"]["title"] == name
+    for spoilt in (
+        {"mlm:tasks": ["guessing"]},
+        {"mlm:name": "m"},
+        {"mlm:input": [{}]},
+        {"mlm:artifact_type": "x"},
+    ):
+        assert not rules.is_valid(item | {"properties": item["properties"] | spoilt})
+    assert not rules.is_valid(item | {"assets": {"card": item["assets"]["card"]}})
+
+
+def test_the_raster_of_attention_says_its_own_grid(tmp_path):
+    path = write_scene(
+        tmp_path / "scene.tif", "+proj=sinu +lon_0=7", rasterio.Affine(30, 0, 5e5, 0, -30, 4e6)
+    )
+    record = record_of(source_of(path, (40, 60, 300, 200)))
+    record = replace(record, regions=record.regions[:1])
+    item = json.loads(write_items([record], tmp_path / "items", acquired=TAKEN)[0].read_text())
+    asset = item["assets"]["attention"]
+    with rasterio.open(tmp_path / "items" / asset["href"]) as raster:
+        assert (asset["proj:shape"], asset["proj:transform"]) == ([*raster.shape], [*raster.transform][:6])
+        assert asset["proj:shape"] != item["properties"]["proj:shape"]
+        assert rasterio.CRS.from_wkt(item["properties"]["proj:wkt2"]) == raster.crs
+    assert item["properties"]["proj:wkt2"].startswith("PROJCRS[")  # WKT2, as the first version is PROJCS
+    assert item["properties"]["proj:code"] is None
 
 
 def test_pystac_reads_a_models_item():
