@@ -1,5 +1,6 @@
 """``hiresattn export``: records as layers of geospatial programs, objects of QuPath, or tables."""
 
+import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -33,9 +34,18 @@ if TYPE_CHECKING:
     click.option(
         "-o",
         "--output",
-        required=True,
         metavar="FILE|DIR",
-        help=f"File, {SUFFIXES}, .xlsx; of a model .json; else a folder.",
+        help=f"File, {SUFFIXES}, .xlsx; of a model .json; else a folder. [default: GeoJSON on stdout]",
+    ),
+    click.option(
+        "--sequence/--collection",
+        default=None,
+        help="On stdout: a feature a line, or one collection. [default: sequence]",
+    ),
+    click.option(
+        "--layer",
+        type=click.Choice(["scenes", "regions"]),
+        help="On stdout: which layer. [default: scenes]",
     ),
     click.option(
         "--model-item", metavar="JSON", help="For STAC: the model's own item, which items are linked to."
@@ -56,7 +66,9 @@ def export(
     records: tuple[str, ...],
     *,
     to: str,
-    output: str,
+    output: str | None,
+    sequence: bool | None,
+    layer: str | None,
     model_item: str | None,
     acquired: str | None,
     hide_names: bool,
@@ -64,7 +76,10 @@ def export(
 ) -> None:
     """Write records of `classify -o` as layers: scenes, a row per source, and regions, a row per region looked at.
 
-    RECORDS are files of JSON lines, or results folders. A GeoPackage holds both layers; of the other formats FILE has
+    RECORDS are files of JSON lines, results folders, or - for records on stdin. Without -o one layer goes to stdout as
+    GeoJSON, for rio and other programs that take features.
+
+    A GeoPackage holds both layers; of the other formats FILE has
     the scenes and NAME.regions.SUFFIX beside it the regions. Coordinates are those of the sources' own CRS, of GeoJSON
     and of several CRS longitude and latitude. No source is opened.
 
@@ -76,6 +91,12 @@ def export(
     """
     if hide_names and to in ("stac", "mlm"):
         raise click.UsageError(f"--to {to} links to files by their names; without --hide-names")
+    _check_output(to, output, on_stdout=sequence is not None or layer is not None)
+    if output is None:
+        _write_features(
+            _read(records, hide_names=hide_names), layer or "scenes", collection=sequence is False
+        )
+        return
     if to == "qupath":
         from hiresattn.report.qupath import write_qupath
 
@@ -92,8 +113,6 @@ def export(
         if ctx.obj >= 0:
             click.echo(output if to == "xlsx" else f"{counted(len(tables), 'file')} in {output}", err=True)
         return
-    if to == "geojson" and not output.endswith((".geojson", ".json")):
-        raise click.UsageError(f"{output}: a GeoJSON file ends in .geojson")
     if to == "mlm":
         from hiresattn.geo.mlm import write_mlm_item
 
@@ -119,10 +138,33 @@ def export(
         click.echo(f"{len(found)} records in {' and '.join(map(str, files))}", err=True)
 
 
+def _check_output(to: str, output: str | None, *, on_stdout: bool) -> None:
+    """Refuse an output that doesn't go with what is written."""
+    if output is None and to != "layers":
+        raise click.UsageError(f"--to {to} writes files; name them with -o")
+    if output is not None and on_stdout:
+        raise click.UsageError("--sequence, --collection and --layer are for GeoJSON on stdout; leave out -o")
+    if to == "geojson" and output is not None and not output.endswith((".geojson", ".json")):
+        raise click.UsageError(f"{output}: a GeoJSON file ends in .geojson")
+
+
+def _write_features(records: "Iterator[Record]", layer: str, *, collection: bool) -> None:
+    """A layer on stdout, as rio's commands write and take features."""
+    from hiresattn.geo.outputs import feature_lines
+
+    for line in feature_lines(list(records), layer, collection=collection):
+        sys.stdout.write(f"{line}\n")
+
+
 def _read(files: Sequence[str], *, hide_names: bool) -> "Iterator[Record]":
     """The records of several files or folders."""
-    from hiresattn.inference.read_records import read_records
+    from hiresattn.inference.read_records import read_records, records_in
     from hiresattn.report.hidden import hide_all
 
-    read = (record for name in files for record in read_records(name))
+    stdin = sys.stdin.buffer
+    read = (
+        record
+        for name in files
+        for record in (records_in(stdin, "<stdin>") if name == "-" else read_records(name))
+    )
     return hide_all(read) if hide_names else read

@@ -3,7 +3,7 @@
 import json
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,25 @@ def export(records: Iterable[Record], path: str | os.PathLike[str], *, overwrite
     return files
 
 
+def feature_lines(records: Iterable[Record], layer: str, *, collection: bool = False) -> Iterator[str]:
+    """Records as GeoJSON: a feature a line, or lines that are one collection; in longitude and latitude, if any is.
+
+    Args:
+        records: As of ``export``.
+        layer: ``scenes`` or ``regions``.
+        collection: Whether they are one collection.
+
+    Raises:
+        ConfigError: If there are no records.
+        BackendMissingError: If GeoPandas isn't installed.
+    """
+    scenes, regions = frames(records, lon_lat=True)
+    if scenes.empty:
+        raise ConfigError("there are no records to write")
+    rows = scenes if layer == "scenes" else regions
+    return _collection(rows) if collection else iter(_features(rows))
+
+
 def files_of(path: Path) -> list[Path]:
     """The files that ``export`` writes."""
     if path.suffix.lower() == ".gpkg":
@@ -144,16 +163,21 @@ def _csv(part: Path, layer: Any) -> None:
 
 
 def _geojson(part: Path, layer: Any) -> None:
-    """A feature collection, a feature a line."""
     with part.open("w", encoding="ascii") as file:
-        px = "" if layer.crs is not None else '"coordinates": "level-0 px (x, y), y down", '
-        file.write('{"type": "FeatureCollection", ' + px + '"features": [\n')
-        file.write(",\n".join(_features(layer)) + "\n]}\n")
+        file.writelines(f"{line}\n" for line in _collection(layer))
 
 
 def _geojson_lines(part: Path, layer: Any) -> None:
     with part.open("w", encoding="ascii") as file:
         file.writelines(f"{feature}\n" for feature in _features(layer))
+
+
+def _collection(layer: Any) -> Iterator[str]:
+    """Lines of a feature collection, a feature a line."""
+    px = "" if layer.crs is not None else '"coordinates": "level-0 px (x, y), y down", '
+    yield '{"type": "FeatureCollection", ' + px + '"features": ['
+    yield ",\n".join(_features(layer))
+    yield "]}"
 
 
 def _features(layer: Any) -> list[str]:

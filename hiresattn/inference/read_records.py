@@ -3,7 +3,7 @@
 import json
 import os
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -41,9 +41,14 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     except OSError as error:
         raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
     with opened:
-        for number, line in enumerate(opened, 1):
-            if line.endswith(b"\n") and line.strip():
-                yield record_from_json(line, f"{file}, line {number}")
+        yield from records_in(opened, str(file))
+
+
+def records_in(lines: Iterable[bytes], name: str) -> Iterator[Record]:
+    """Records of the lines of an open file, as ``read_records`` reads them; ``name`` is for messages."""
+    for number, line in enumerate(lines, 1):
+        if line.endswith(b"\n") and line.strip():
+            yield record_from_json(line, f"{name}, line {number}")
 
 
 def records_file(path: str | os.PathLike[str]) -> Path:

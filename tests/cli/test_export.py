@@ -84,6 +84,20 @@ def test_export_joins_files_and_leaves_a_torn_last_line(run, classified, tmp_pat
     assert run("export", tmp_path / "a.jsonl", "-o", out, "--overwrite").exit_code == 0
 
 
+def test_features_go_to_stdout_as_rio_has_them(run, classified, tmp_path):
+    lines = run("classify", "a.tif", "b.tif", "-m", "m", "--json").stdout
+    features = [json.loads(line) for line in run("export", "-", stdin=lines).stdout.splitlines()]
+    assert [one["properties"]["source"] for one in features] == ["a.tif", "b.tif"]
+    assert {one["type"] for one in features} == {"Feature"}
+    (tmp_path / "a.jsonl").write_text(lines)
+    whole = json.loads(run("export", tmp_path / "a.jsonl", "--collection").stdout)
+    assert whole["features"] == features
+    regions = run("export", tmp_path / "a.jsonl", "--sequence", "--layer", "regions").stdout.splitlines()
+    assert [json.loads(line)["properties"]["attention"] for line in regions] == [0.25, 0.75] * 2
+    for wrong in (("--to", "csv"), ("-o", "x.gpkg", "--sequence"), ("-o", "x.gpkg", "--layer", "regions")):
+        assert run("export", tmp_path / "a.jsonl", *wrong).exit_code == 2
+
+
 @pytest.mark.parametrize("text", ["no JSON\n{}\n", '{"path": "a.tif"}\n', ""])
 def test_export_refuses_what_holds_no_records(run, tmp_path, text):
     (tmp_path / "a.jsonl").write_text(text)

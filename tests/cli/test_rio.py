@@ -41,6 +41,20 @@ def test_it_classifies_with_rios_names_of_options(tmp_path):
     assert run("classify", path, *how, "--overwrite", "-b", 1).exit_code == 0
 
 
+def test_what_it_exports_other_commands_of_rio_take(tmp_path):
+    from rasterio.rio.main import main_group
+
+    path = write_scene(tmp_path / "scene.tif", *MADE["north-up"])
+    lines = run("classify", path, "-m", MODEL, "--policy", "lowres", "--json").stdout
+    features = CliRunner().invoke(plugin, ["export", "-", "--collection"], input=lines).stdout
+    words = ["rasterize", str(tmp_path / "out.tif"), "--res", "0.0005", "--default-value", "1"]
+    done = CliRunner().invoke(main_group, words, input=features)
+    assert done.exit_code == 0, done.output
+    with rasterio.open(tmp_path / "out.tif") as raster:
+        assert raster.crs.to_epsg() == 4326
+        assert raster.read(1).mean() > 0.9  # it lies a little askew in longitude and latitude
+
+
 @pytest.mark.parametrize(("names", "status"), [(["none.tif"], 1), (["scene.tif", "none.tif"], 3), ([], 2)])
 def test_exit_statuses_say_how_it_ended(tmp_path, names, status):
     write_scene(tmp_path / "scene.tif", *MADE["north-up"])
