@@ -211,7 +211,7 @@ device = click.option(
 )
 engine = click.option(
     "--engine",
-    type=click.Choice(["auto", "torch", "onnx"]),
+    type=click.Choice(["auto", "torch", "onnx", "onnx-int8"]),
     default="auto",
     show_default=True,
     help="What runs the network. auto: ONNX Runtime on the CPU, where `export-model` wrote the network for it.",

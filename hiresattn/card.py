@@ -24,7 +24,10 @@ WEIGHTS = "model.safetensors"
 CARD = "card.json"
 #: The network for ONNX Runtime; that of regions that are divided further, where they have an encoder of their own; and
 #: what torch gave for some crops.
-ONNX_FILES = NETWORK, COARSE_NETWORK, PROBE = ("model.onnx", "coarse.onnx", "probe.safetensors")
+NETWORK, COARSE_NETWORK, PROBE = ("model.onnx", "coarse.onnx", "probe.safetensors")
+#: The same networks, rounded to 8 bits.
+INT8 = {NETWORK: "model-int8.onnx", COARSE_NETWORK: "coarse-int8.onnx"}
+ONNX_FILES = (NETWORK, COARSE_NETWORK, PROBE, *INT8.values())
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
-from hiresattn.card import COARSE_NETWORK, NETWORK, PROBE, Card, local_files, sha256_of
+from hiresattn.card import COARSE_NETWORK, INT8, NETWORK, PROBE, Card, local_files, sha256_of
 from hiresattn.config import ModelConfig
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError, reason
 from hiresattn.geometry import cell_sides, expandable, locations
@@ -34,6 +34,7 @@ class OnnxEngine:
         device: ``auto``, ``cpu``, ``cuda:N`` or ``mps``.
         provider: Name of an execution provider of ONNX Runtime, such as ``openvino``, in place of the device's.
         threads: That compute; None = chosen by the encoder.
+        int8: Whether it is the network that was rounded to 8 bits, whose outputs are not compared with torch's.
 
     Raises:
         ConfigError: If there is no such provider here.
@@ -42,13 +43,22 @@ class OnnxEngine:
     """
 
     def __init__(
-        self, card: Card, *, device: str = "auto", provider: str | None = None, threads: int | None = None
+        self,
+        card: Card,
+        *,
+        device: str = "auto",
+        provider: str | None = None,
+        threads: int | None = None,
+        int8: bool = False,
     ) -> None:
         facts = card.onnx
         if facts is None:
             raise CheckpointError(no_network(card))
+        if int8 and "int8" not in facts:
+            raise CheckpointError(no_network(card, int8=True))
         runtime = import_onnxruntime()
-        folder = local_files(card.path, *facts["files"])
+        files = facts["int8"]["files"] if int8 else facts["files"]
+        folder = local_files(card.path, *files)
         self.facts = facts_of(card.config, facts)
         providers = chosen_providers(runtime, device, provider)
         self.device = (
@@ -56,12 +66,14 @@ class OnnxEngine:
         )
         self._by_path = bool(facts["by_path"])
         threads = threads_for(card.config, threads)
-        self._networks = {
-            name: _network(runtime, folder / name, facts["files"][name], providers, threads)
-            for name in (NETWORK, COARSE_NETWORK)
-            if name in facts["files"]
+        self.networks = {
+            name: _network(runtime, folder / file, files[file], providers, threads)
+            for name, file in (INT8 if int8 else {name: name for name in INT8}).items()
+            if file in files
         }
-        _check(folder / PROBE, facts["files"][PROBE], self._networks)
+        """By name: that of all regions, and that of those which are divided further, if they have one."""
+        if not int8:
+            _check(folder / PROBE, files[PROBE], self.networks)
 
     def look(
         self,
@@ -81,7 +93,7 @@ class OnnxEngine:
             "fraction": (sides[:, 0] / regions[:, 2]).astype(np.float32),
             "position": (paths if self._by_path else locations(regions, frames)).astype(np.float32),
         }
-        coarse, fine = self._networks.get(COARSE_NETWORK), self._networks[NETWORK]
+        coarse, fine = self.networks.get(COARSE_NETWORK), self.networks[NETWORK]
         wide = expandable(regions, self.facts.finest) if coarse is not None else np.zeros(1, bool)
         if coarse is None or not wide.any():
             found = fine(inputs)
@@ -99,11 +111,11 @@ class OnnxEngine:
         return Outputs(**found)
 
 
-def no_network(card: Card) -> str:
-    """Says that a model has no ONNX network, and what to do."""
+def no_network(card: Card, *, int8: bool = False) -> str:
+    """Says that a model has no ONNX network, or none of 8 bits, and what to do."""
     return (
-        f"{card.path or card.name}: there is no network for ONNX Runtime beside its weights; "
-        f"`hiresattn export-model {card.path or 'MODEL'} --to onnx` makes one"
+        f"{card.path or card.name}: there is no network {'of 8 bits ' * int8}for ONNX Runtime beside its weights; "
+        f"`hiresattn export-model {card.path or 'MODEL'} --to onnx{' --int8 IMAGES' * int8}` makes one"
     )
 
 
@@ -187,12 +199,13 @@ class Network:
 
     def __init__(self, session: Any) -> None:
         self._session = session
-        self._asked = [one.name for one in session.get_inputs()]
+        self.asked = [one.name for one in session.get_inputs()]
+        """Names of the inputs that it takes."""
         self._given = [one.name for one in session.get_outputs()]
 
     def __call__(self, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """Its outputs; it takes of the inputs what it asks for."""
-        found = self._session.run(self._given, {name: inputs[name] for name in self._asked})
+        found = self._session.run(self._given, {name: inputs[name] for name in self.asked})
         return dict(zip(self._given, found, strict=True))
 
 
@@ -223,22 +236,32 @@ def _check_file(file: Path, sha256: str) -> None:
 def _check(file: Path, sha256: str, networks: dict[str, Network]) -> None:
     """Run the stored crops, and compare with what torch gave."""
     _check_file(file, sha256)
-    try:
-        stored = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: can't be read ({reason(error)}); export it anew") from error
-    for name, network in networks.items():
-        inputs = {key.removeprefix("in."): values for key, values in stored.items() if key.startswith("in.")}
-        inputs["pixels"] = inputs["pixels"].astype(np.float32) / 127.5 - 1
-        found = network(inputs)
-        apart = difference(
-            found,
-            {key.partition("/")[2]: values for key, values in stored.items() if key.startswith(f"{name}/")},
-        )
+    for name, apart in apart_on_probe(file, networks).items():
         if not apart <= TOLERANCE:
             raise CheckpointError(
                 f"{file.parent / name}: it differs from torch by {apart:.2g} here, more than rounding explains"
             )
+
+
+def apart_on_probe(file: Path, networks: dict[str, Network]) -> dict[str, float]:
+    """How far each network is from what torch gave for the stored crops; see ``difference``.
+
+    Raises:
+        CheckpointError: If they can't be read.
+    """
+    try:
+        stored = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{file}: can't be read ({reason(error)}); export it anew") from error
+    apart = {}
+    for name, network in networks.items():
+        inputs = {key.removeprefix("in."): values for key, values in stored.items() if key.startswith("in.")}
+        inputs["pixels"] = inputs["pixels"].astype(np.float32) / 127.5 - 1
+        wanted = {
+            key.partition("/")[2]: values for key, values in stored.items() if key.startswith(f"{name}/")
+        }
+        apart[name] = difference(network(inputs), wanted)
+    return apart
 
 
 def difference(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> float:

@@ -13,7 +13,7 @@ from hiresattn.inference.budget import Budget
 from hiresattn.option_types import check_types, did_you_mean
 
 POLICIES = ("best-first", "top-k", "random", "lowres", "exhaustive")
-ENGINES = ("auto", "torch", "onnx")
+ENGINES = ("auto", "torch", "onnx", "onnx-int8")
 FOREGROUND = ("tissue", "none")
 
 

@@ -90,17 +90,22 @@ def start_engine(card: Card, options: ClassifyOptions) -> tuple[Card, Engine]:
         CheckpointError: If the model can't be loaded, or its ONNX network can't be used and was asked for.
         BackendMissingError: If neither engine is installed.
     """
-    if options.engine != "torch" and (options.engine == "onnx" or _prefers_onnx(card, options)):
+    asked = options.engine.startswith("onnx")
+    if options.engine != "torch" and (asked or _prefers_onnx(card, options)):
         from hiresattn.inference.onnx_engine import OnnxEngine
 
         if options.scorer not in (None, card.config.scorer):
             raise ConfigError(f"scorer {options.scorer!r} needs the engine torch; leave out engine")
         try:
             return card, OnnxEngine(
-                card, device=options.device, provider=options.provider, threads=options.threads
+                card,
+                device=options.device,
+                provider=options.provider,
+                threads=options.threads,
+                int8=options.engine == "onnx-int8",
             )
         except (CheckpointError, BackendMissingError) as error:
-            if options.engine == "onnx" or not _installed("torch"):
+            if asked or not _installed("torch"):
                 raise
             _log.warning("%s; torch runs it", error)
     if not _installed("torch"):

@@ -16,7 +16,9 @@ from hiresattn import classify
 from hiresattn.card import NETWORK, PROBE, read_card
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, LocationConfig, ModelConfig
+from hiresattn.datasets.example import Example
 from hiresattn.errors import BackendMissingError, CheckpointError, ConfigError
+from hiresattn.inference import onnx_int8
 from hiresattn.inference.engine import threads_for
 from hiresattn.inference.onnx_engine import OnnxEngine, chosen_providers, difference
 from hiresattn.inference.onnx_export import export_onnx
@@ -259,3 +261,33 @@ def test_a_built_in_encoder_computes_in_one_thread_and_torchs_number_stays(expor
 
 def _watched(forward, seen):
     return lambda *given: seen.add(torch.get_num_threads()) or forward(*given)
+
+
+def test_a_network_of_8_bits_says_what_it_changes_and_is_taken_where_it_is_named(model, image, monkeypatch):
+    labelled = [Example(np.roll(image, 31 * n, axis=0), "abc"[n % 3]) for n in range(4)]
+    with pytest.raises(CheckpointError, match=r"no network of 8 bits .* --int8 IMAGES` makes one"):
+        start_session(model, ClassifyOptions(engine="onnx-int8"))
+    monkeypatch.setattr("hiresattn.inference.onnx_export.export_onnx", export)
+    monkeypatch.setattr(onnx_int8, "all_of", lambda images: images and labelled)
+    told = CliRunner().invoke(cli, ["export-model", str(model), "--int8", "images"], catch_exceptions=False)
+    facts = read_card(model).onnx["int8"]
+    assert f"of 4 cases {facts['same_class']:.1%} get the same class" in told.output
+    assert facts["accuracy"] in (0, 0.25, 0.5, 0.75, 1)
+    assert 0 < facts["probe_apart"] < 1
+    assert (model / "model-int8.onnx").stat().st_size < 0.8 * (model / "model.onnx").stat().st_size
+    records = {
+        engine: [classify(one, model, engine=engine, stop=None, device="cpu") for one in labelled]
+        for engine in ("auto", "onnx", "onnx-int8")
+    }
+    assert [one.scores for one in records["auto"]] == [one.scores for one in records["onnx"]]
+    worst = max(
+        abs(one.scores[name] - other.scores[name])
+        for one, other in zip(records["onnx"], records["onnx-int8"], strict=True)
+        for name in one.scores
+    )
+    assert 0 < worst == pytest.approx(facts["score_apart"], abs=1e-6)
+    (model / "model-int8.onnx").write_bytes(b"other")
+    with pytest.raises(CheckpointError, match="not what the card names"):
+        start_session(model, ClassifyOptions(engine="onnx-int8"))
+    with pytest.raises(ConfigError, match="int8 needs images"):
+        onnx_int8.export_int8(model, [])
