@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, example="hiresattn classify slides/*.svs -m model --budget 64 -o records.jsonl")
 @click.argument("names", nargs=-1, metavar="SRC...")
-@group("Model", options.model, options.device, options.engine, options.provider)
+@group("Model", options.model, options.device, options.engine, options.provider, options.precision)
 @group(
     "Data",
     click.option(

@@ -221,6 +221,13 @@ provider = click.option(
     metavar="NAME",
     help="ONNX Runtime's execution provider, such as openvino. [default: by --device]",
 )
+precision = click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="What PyTorch multiplies in; bfloat16 is faster on GPUs, scores differ in the third digit.",
+)
 bands = click.option(
     "-b",
     "--bands",

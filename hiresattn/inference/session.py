@@ -123,6 +123,8 @@ def _prefers_onnx(card: Card, options: ClassifyOptions) -> bool:
     loaded = type(card) is not Card  # its network is in memory
     if loaded or card.onnx is None or options.scorer not in (None, card.config.scorer):
         return False
+    if options.precision != "float32":
+        return False
     if not _installed("onnxruntime"):
         return False
     if options.provider is not None or options.device == "cpu":

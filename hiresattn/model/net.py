@@ -139,7 +139,10 @@ class GlimpseNet(nn.Module):
             Features and cell scores.
         """
         pixels = to_device(crops.pixels, self.device)
-        coverage = to_device(crops.coverage, self.device)
+        whole = bool(
+            (crops.coverage == 1).all()
+        )  # asked here: nothing then waits for the device, or is sent to it
+        coverage = None if whole else to_device(crops.coverage, self.device)
         encoded = self._encode(pixels, regions)
         cells = cell_regions(regions, self.grid, self.finest)
         fraction = torch.from_numpy(cells[:, 0, 2] / regions[:, 2]).to(pixels)
@@ -150,9 +153,9 @@ class GlimpseNet(nn.Module):
             else:
                 where = locations(regions, frames)
             position = torch.from_numpy(where).to(pixels)
-        partly = None if bool((coverage == 1).all()) else coverage
-        features, logits, value, scored = self.scored(encoded, partly, fraction, position)
-        return Glimpses(features, logits, cells, coverage.mean((1, 2)), value, scored)
+        features, logits, value, scored = self.scored(encoded, coverage, fraction, position)
+        measured = pixels.new_ones(len(regions)) if coverage is None else coverage.mean((1, 2))
+        return Glimpses(features, logits, cells, measured, value, scored)
 
     def scored(
         self, encoded: Encoded, coverage: Tensor | None, fraction: Tensor, position: Tensor | None

@@ -9,7 +9,7 @@ from gpu import APART, apart, measure
 
 
 def test_the_half_that_needs_no_gpu_runs_and_agrees():
-    rows = measure("small", 64, "cpu", (1, 2), glimpses=6, deadline=time.perf_counter() + 60)
+    rows = measure(("small", 64), "cpu", (1, 2), glimpses=6, deadline=time.perf_counter() + 60)
     assert [row["side_by_side"] for row in rows] == [1, 2]
     for row in rows:
         assert row["apart"] <= APART
@@ -36,5 +36,5 @@ def prediction_pair():
 @pytest.mark.gpu
 def test_a_gpu_agrees_with_the_cpu_whatever_runs_side_by_side():
     device = "cuda" if torch.cuda.is_available() else pytest.skip("no GPU")
-    rows = measure("small", 64, device, (1, 16, 64), glimpses=16, deadline=time.perf_counter() + 120)
+    rows = measure(("small", 64), device, (1, 16, 64), glimpses=16, deadline=time.perf_counter() + 120)
     assert all(row["apart"] <= APART for row in rows)
