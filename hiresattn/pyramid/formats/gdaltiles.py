@@ -8,13 +8,16 @@ import numpy as np
 from hiresattn.errors import OpenError
 from hiresattn.pyramid.base import Metadata
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.pixels import Pixels
+from hiresattn.pyramid.storage.jp2header import Codestream
+from hiresattn.pyramid.storage.jp2tiles import Jp2Tiles
 from hiresattn.pyramid.storage.ranges import RangeFile
 from hiresattn.pyramid.storage.strips import ROWS, Strips
 from hiresattn.pyramid.storage.tifftiles import TiffTiles
 
 #: ``read(level, y, x, height, width) -> [h w bands]``, by GDAL.
 ByGdal = Callable[[int, int, int, int, int], np.ndarray]
-NativeTiles = TiffTiles | Strips
+NativeTiles = TiffTiles | Strips | Jp2Tiles
 _LZW, _MINISWHITE = 5, 0
 
 
@@ -54,6 +57,18 @@ class GdalTiles(TiffTiles):
         (height, width), (rows, columns) = self.shapes[level], self.sides[level]
         y, x = row * rows, column * columns
         return self._read(level, y, x, min(rows, height - y), min(columns, width - x))
+
+
+def jp2_tiles(
+    source: str, meta: Metadata, path: str, stream: Codestream, by_gdal: Callable[..., Pixels]
+) -> Jp2Tiles | None:
+    """The tiles of a JPEG 2000 file, where they are small and GDAL sees the same bands; else None."""
+    if (meta.channels, meta.dtype) != (stream.bands, stream.plain_dtype):
+        return None
+    try:
+        return Jp2Tiles(source, path, stream, meta.levels, lambda *window: by_gdal(*window).data)
+    except ValueError:
+        return None
 
 
 def native_tiles(

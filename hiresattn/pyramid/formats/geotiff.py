@@ -21,14 +21,14 @@ from hiresattn.pyramid.formats.gdal import (
 )
 from hiresattn.pyramid.formats.gdalcount import Requests
 from hiresattn.pyramid.formats.gdalmask import GdalMask, StripMasks, whole_nodata
-from hiresattn.pyramid.formats.gdaltiles import GdalTiles, native_tiles
+from hiresattn.pyramid.formats.gdaltiles import GdalTiles, NativeTiles, jp2_tiles, native_tiles
 from hiresattn.pyramid.formats.rastermeta import image_bands, is_by_band, is_one_strip, metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
 from hiresattn.pyramid.formats.vrt import is_vrt, vrt_addresses, vrt_places
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread
-from hiresattn.pyramid.storage.jp2header import check_jp2
+from hiresattn.pyramid.storage.jp2header import Codestream, check_jp2
 from hiresattn.pyramid.storage.ranges import RangeFile, RequestStats, cloud_optimised
 from hiresattn.pyramid.storage.signing import address_of
 from hiresattn.pyramid.storage.strips import Strips
@@ -69,6 +69,7 @@ class RasterioPyramid(Pyramid):
 
     def __init__(self, source: str, *, mpp: float | None = None, nodata: float | None = None) -> None:
         self._ifds: list[Ifd] = []
+        self._jp2: Codestream | None = None
         self._requests, self._address = Requests(), address_of(source)
         ranges = _ranges(source, self._requests.own) if source.startswith(("http://", "https://")) else None
         try:
@@ -88,7 +89,7 @@ class RasterioPyramid(Pyramid):
         self._file = GdalFile(str(ranges.mirror())) if ranges is not None else self._gdal_file(source)
         if not (self._file.remote or self._file.part):  # of a remote file, in the start of it that is here
             self._ifds = check_tiff(self._file.source) or []
-            check_jp2(self._file.source)
+            self._jp2 = check_jp2(self._file.source)
         self._empty = {(ifd.height, ifd.width) for ifd in self._ifds if ifd.empty}
         # A mask that isn't of an overview is level 0's.
         masks = {(ifd.height, ifd.width) if ifd.reduced else (0, 0) for ifd in self._ifds if ifd.mask}
@@ -97,7 +98,7 @@ class RasterioPyramid(Pyramid):
         with self._file.first() as raster:
             self._bands = image_bands(raster, source)
             self._overviews, levels, self._stored = self._levels(raster)
-            native = raster.driver == "GTiff" and not self._file.remote
+            native = (raster.driver == "GTiff" or bool(self._jp2)) and not self._file.remote
             empty = nodata
             if (
                 nodata is None
@@ -125,7 +126,7 @@ class RasterioPyramid(Pyramid):
         super().__init__(source, meta, mpp=mpp, nodata=nodata)
         self.exact_bytes = self._stored
         name = source if ranges is None else self._address.name
-        self._tiles = native_tiles(name, meta, self._file.source, ranges, self._block) if native else None
+        self._tiles = self._natively(name, meta, ranges) if native else None
         if ranges is not None:  # from here on nothing reads the mirror
             self._file = GdalFile(source, alone=True)
             ranges.forget_mirror()
@@ -146,6 +147,12 @@ class RasterioPyramid(Pyramid):
         self.native_tiles = None if self._mask else self._tiles
         self.by_window = isinstance(self.native_tiles, GdalTiles) and self.native_tiles.whole
         return True
+
+    def _natively(self, name: str, meta: Metadata, ranges: RangeFile | None) -> NativeTiles | None:
+        """What reads the stored tiles without GDAL; None where only that can."""
+        if self._jp2:
+            return jp2_tiles(name, meta, self._file.source, self._jp2, self._by_gdal)
+        return native_tiles(name, meta, self._file.source, ranges, self._block)
 
     def _names(self, path: str) -> Sequence[str]:
         """The files that GDAL reads px from."""

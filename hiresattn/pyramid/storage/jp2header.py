@@ -8,7 +8,12 @@ Source: ISO/IEC 15444-1, annexes A (codestream) and I (boxes).
 
 import os
 import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from hiresattn.errors import OpenError
 
@@ -17,16 +22,43 @@ _CODESTREAM = b"\xff\x4f\xff\x51"  # SOC, then SIZ
 _SOT = 0xFF90
 _EOC = 0xFFD9
 _SOT_BYTES = 12
+#: Lengths of tile-parts and of packets; headers of packets that are not in the tiles.
+_LENGTHS, _PACKED_HEADERS = (0xFF55, 0xFF57), 0xFF60
+#: Where SIZ, which comes first, has the sides and offsets of the image and its tiles: eight numbers of four bytes.
+_PLACES = 8
 
 
-def check_jp2(path: str | os.PathLike[str]) -> bool:
+@dataclass(frozen=True)
+class Codestream:
+    """Where the tiles of a JPEG 2000 file lie, and what they have in common."""
+
+    size: tuple[int, int]
+    """Rows and columns of the image, px."""
+    tile: tuple[int, int]
+    """Rows and columns of a tile, px."""
+    bands: int
+    """Components."""
+    plain_dtype: np.dtype[Any] | None
+    """Type of the px, where the image and its tiles start at the origin, all components are alike, unsigned and of full
+    resolution, and tiles hold all that they need; else None."""
+    parts: Mapping[int, Sequence[tuple[int, int]]]
+    """Offset and bytes of each tile's parts, by the tile's number, row by row."""
+    segments: bytes
+    """The main header, from its start to the first tile, without what says where tiles lie."""
+
+    def header(self, places: bytes) -> bytes:
+        """A main header with other sides and offsets of the image and its tiles: eight numbers as ``SIZ`` has them."""
+        return self.segments[:_PLACES] + places + self.segments[_PLACES + len(places) :]
+
+
+def check_jp2(path: str | os.PathLike[str]) -> Codestream | None:
     """Check that a JPEG 2000 file holds every tile it announces; any other file is left alone.
 
     Args:
         path: A local file.
 
     Returns:
-        Whether it is a JPEG 2000 file.
+        Its codestream; None = it is no JPEG 2000 file.
 
     Raises:
         OpenError: If the file is cut short, or its boxes or tile-parts contradict themselves.
@@ -34,9 +66,8 @@ def check_jp2(path: str | os.PathLike[str]) -> bool:
     with Path(path).open("rb") as file:
         head = os.pread(file.fileno(), 12, 0)
         if head != _SIGNATURE and head[:4] != _CODESTREAM:
-            return False
-        _Walk(str(path), file.fileno()).run(boxed=head == _SIGNATURE)
-    return True
+            return None
+        return _Walk(str(path), file.fileno()).run(boxed=head == _SIGNATURE)
 
 
 class _Walk:
@@ -47,9 +78,9 @@ class _Walk:
         self.fd = fd
         self.size = os.fstat(fd).st_size
 
-    def run(self, *, boxed: bool) -> None:
+    def run(self, *, boxed: bool) -> Codestream:
         start, stop = self._codestream() if boxed else (0, self.size)
-        self._tile_parts(start, stop)
+        return self._tile_parts(start, stop)
 
     def _codestream(self) -> tuple[int, int]:
         """First byte of the codestream and the one after its last."""
@@ -69,14 +100,20 @@ class _Walk:
             at += length
         raise self._damaged("it holds no codestream")
 
-    def _tile_parts(self, at: int, stop: int) -> None:
+    def _tile_parts(self, at: int, stop: int) -> Codestream:
         """Walk the codestream: its main header, then from tile-part to tile-part."""
         if self._bytes(at, 4) != _CODESTREAM:
             raise self._damaged(f"no JPEG 2000 codestream starts at byte {at}")
         tiles = self._tile_count(at + 4)
+        segments, apart = [self._bytes(at, 2)], True
         at += 2
-        while self._marker(at) != _SOT:  # the main header's segments
-            at += 2 + self._number(at + 2)
+        while (marker := self._marker(at)) != _SOT:  # the main header's segments
+            length = 2 + self._number(at + 2)
+            apart = apart and marker != _PACKED_HEADERS
+            if marker not in _LENGTHS:
+                segments.append(self._bytes(at, length))
+            at += length
+        parts: dict[int, list[tuple[int, int]]] = {}
         seen: dict[int, tuple[int, int]] = {}  # tile: parts found, parts announced (0: not said)
         while at < stop and (marker := self._marker(at)) != _EOC:
             if marker != _SOT:
@@ -90,10 +127,12 @@ class _Walk:
                 raise self._damaged(f"tile {tile} ends at byte {at + length} of {stop}")
             found, before = seen.get(tile, (0, 0))
             seen[tile] = (found + 1, announced or before)
+            parts.setdefault(tile, []).append((at, length))
             at += length
         lost = tiles - len(seen) + sum(found < announced for found, announced in seen.values())
         if lost > 0:
             raise self._damaged(f"{lost} of its {tiles} tiles are missing or incomplete")
+        return _described(b"".join(segments), parts, apart=apart)
 
     def _tile_count(self, at: int) -> int:
         """The number of tiles that the SIZ segment at a byte announces."""
@@ -120,3 +159,15 @@ class _Walk:
         return OpenError(
             f"{self.path}: the JPEG 2000 file is damaged or cut short: {reason}; copy or export it again"
         )
+
+
+def _described(header: bytes, parts: Mapping[int, Sequence[tuple[int, int]]], *, apart: bool) -> Codestream:
+    """What a checked main header says; ``apart``: whether tiles hold the headers of their packets."""
+    columns, rows, x, y, width, height, tile_x, tile_y, bands = struct.unpack_from(">8IH", header, _PLACES)
+    first = header[
+        _PLACES + 34 : _PLACES + 37
+    ]  # of a component: bits - 1 (from 128: signed), px between its samples
+    same = header[_PLACES + 34 : _PLACES + 34 + 3 * bands] == first * bands
+    plain = apart and same and not (x or y or tile_x or tile_y) and first[1:] == b"\1\1" and first[0] < 16
+    dtype = np.dtype(np.uint8 if first[0] < 8 else np.uint16) if plain else None
+    return Codestream((rows, columns), (height, width), bands, dtype, parts, header)
