@@ -21,7 +21,7 @@ BELIEF_NAMES = {
     "review": "cases that need review",
     "accuracy_unreviewed": "accuracy of the others",
     "out_of_domain": "cases unlike the training images",
-    "sufficient": "glimpses that carry an answer",
+    "sufficient": "looks that carry an answer",
     "sufficiency": "sufficiency, area",
     "comprehensiveness": "lost without them",
 }

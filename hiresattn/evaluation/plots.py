@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image
 
+from hiresattn.errors import counted
 from hiresattn.evaluation.summary import Evaluation
 from hiresattn.report.curves import GRID_COLOUR, LINE_COLOURS, Chart, confusion_matrix
 
@@ -64,7 +65,7 @@ def _budget(found: Evaluation) -> Image.Image:
     ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
     chart = Chart(
         f"Accuracy by budget, {found.classified} images; lines: {100 * found.level:.0f} %",
-        ("glimpses per image, at most", ticks),
+        ("looks at a case, at most", ticks),
         ("accuracy", _SHARES),
     )
     for number, policy in enumerate(dict.fromkeys(point.policy for point in found.curve)):
@@ -72,7 +73,8 @@ def _budget(found: Evaluation) -> Image.Image:
         mine = [p for p in found.curve if p.policy == policy and p.accuracy.value is not None]
         flat = [p for p in mine if p.budget is None]
         if flat:
-            chart.horizontal_line(f"{policy} ({flat[0].glimpses:.0f})", flat[0].accuracy.value or 0.0, colour)
+            looks = counted(round(flat[0].glimpses or 0), "look")
+            chart.horizontal_line(f"{policy} ({looks})", flat[0].accuracy.value or 0.0, colour)
             continue
         points = [(float(np.log2(int(p.budget or 1))), p.accuracy.value or 0.0) for p in mine]
         spans = [

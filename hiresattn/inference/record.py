@@ -217,6 +217,9 @@ class Record:
                         mpp=one.mpp,
                         mpp_source=one.mpp_source,
                         regions=tuple(regions),
+                        sufficient=None
+                        if self.sufficient is None
+                        else tuple(at for at, region in enumerate(own) if region.id in self.sufficient),
                         scores_after={
                             name: tuple(shares[region.id] for region in own)
                             for name, shares in self.scores_after.items()

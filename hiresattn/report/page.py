@@ -18,6 +18,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report import hidden
+from hiresattn.report.evidence import evidence, is_spread
 from hiresattn.report.looks import decisive
 from hiresattn.report.template import page_template
 from hiresattn.report.view import display_range, read_view, to_image
@@ -133,6 +134,7 @@ def _answer(record: Record) -> str:
 def case_facts(record: Record) -> dict[str, Any]:
     """All that a page shows of a case but its pictures: the record, with its regions as lists."""
     facts = record.to_json() | {"answer": _answer(record)}
+    facts |= {"evidence": evidence(record), "spread": is_spread(record)}
     facts["regions"] = [
         [r.id, r.parent, r.depth, r.y, r.x, r.height, r.width, round(r.attention, 6), r.source]
         for r in record.regions

@@ -12,6 +12,7 @@ from uuid import NAMESPACE_URL, uuid5
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write, is_zarr, make_folder
 from hiresattn.inference.record import Record, VisitedRegion
+from hiresattn.report.evidence import evidence
 from hiresattn.report.names import unique_names
 
 #: Objects from which on a file is compressed.
@@ -34,9 +35,9 @@ def write_qupath(
 ) -> list[Path]:
     """Write a GeoJSON file for each image that was looked at, for QuPath: open the image, drop the file on it.
 
-    Every look is an object, inside the one that it was chosen from. Those that carry the answer (``sufficient``, else
-    the one of most weight) are annotations of the answer's class, the others detections. Coordinates are level-0 px
-    as QuPath counts them, from the corner of a slide's scanned part.
+    Every look is an object, inside the one that it was chosen from. Those that carry the answer (see ``evidence``;
+    where that isn't defined, the one of most weight) are annotations of the answer's class, the others detections.
+    Coordinates are level-0 px as QuPath counts them, from the corner of a slide's scanned part.
 
     Args:
         records: As ``classify`` returns them. Several of one image go into one file.
@@ -101,8 +102,8 @@ def _evidence(record: Record) -> Sequence[int]:
     if record.class_name is None and not record.labels:
         return ()
     known = {region.id for region in record.regions}
-    if record.sufficient and known.issuperset(record.sufficient):
-        return record.sufficient
+    if record.sufficient is not None and known.issuperset(record.sufficient):
+        return evidence(record)
     best = max(record.regions, key=lambda region: (region.attention, region.depth), default=None)
     return () if best is None else (best.id,)
 

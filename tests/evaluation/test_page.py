@@ -104,3 +104,28 @@ def test_a_cell_leads_to_its_cases(page, tmp_path):
         assert window.console() == []
         assert [one for one in window.asked() if not one.startswith("file:")] == []
         assert json.loads(window.run("return JSON.stringify(data.classes)"))[1] == EVIL
+
+
+@pytest.mark.browser
+def test_what_many_rows_share_is_said_once_and_the_axis_ends_with_the_data(page, tmp_path):
+    data = embedded(page, "data")
+    data["rows"][0] |= {"review": None, "source": "slides/P0.tif", "case": "P0"}
+    for one in data["metrics"].values():
+        one |= {"low": None, "high": None, "reason": "no interval: 10 cases, and it takes 20"}
+    data["curve"] = [one for one in data["curve"] if one["budget"] != "64"]
+    head, _, tail = page.partition('<script type="application/json" id="data">')
+    text = json.dumps(data).replace("<", "\\u003c")
+    page = f'{head}<script type="application/json" id="data">{text}{tail[tail.index("</script>") :]}'
+    (tmp_path / "index.html").write_text(page, encoding="utf-8")
+    with browser(tmp_path / "profile") as window:
+        window.open(f"file://{tmp_path / 'index.html'}")
+        seen = window.run("return document.body.innerText")
+        assert seen.count("No interval: 10 cases, and it takes 20.") == 1
+        assert "no interval" not in seen
+        assert "lowres (9 looks)" in seen
+        assert "glimpses" not in seen
+        said = "review not assessed in 1 case: the model is not calibrated (`hiresattn evaluate --calibrate`)"
+        assert said in window.run("return $('about').textContent")
+        assert window.run("return $('rows').firstChild.firstChild.textContent") == "P0.tif"
+        assert window.run("return budgets().map(one => one[1])") == ["8"]
+        assert window.console() == []

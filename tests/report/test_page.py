@@ -15,6 +15,7 @@ from PIL import Image
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
 from hiresattn.report.page import embedded, write_report
+from tests.browser import browser as browser_window
 
 SIDE = 1200
 
@@ -225,3 +226,55 @@ def test_in_a_browser_lists_sort_filter_and_open_and_looks_replay(image, tmp_pat
         "alerts": 0,
     }
     assert "At native resolution." in seen["told"]
+
+
+@pytest.fixture(scope="module")
+def window(tmp_path_factory):
+    with browser_window(tmp_path_factory.mktemp("profile"), width=1400, height=1000) as window:
+        yield window
+
+
+SAID = "return document.querySelector('.said').textContent"
+
+
+@pytest.mark.browser
+def test_what_nobody_judged_is_said_to_be_not_assessed(image, window, tmp_path):
+    some = [record(image, source="a.svs", needs_review=None), record(image, source="b.svs")]
+    write_report(some, tmp_path / "r.html")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    said = "review not assessed in 1 case: the model is not calibrated (`hiresattn evaluate --calibrate`)"
+    assert said in window.run("return $('about').textContent")
+    assert window.run("return [...$('rows').children].map(row => row.children[3].textContent)") == [
+        "not assessed", "no",
+    ]  # fmt: skip
+    window.click("#doubtful")
+    assert window.run("return $('count').textContent") == f"0 of 2 cases; {said}"
+    write_report(some[1:] * 2, tmp_path / "r.html", overwrite=True)
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    assert "assessed" not in window.run("return document.querySelector('header').textContent")
+    assert window.console() == []
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(
+    ("score", "without", "few", "said", "stars"),
+    [
+        (0.9, 0.3, (1,), "1 look alone keeps 90 % of that; without it sea has 0.30.", 1),
+        (0.9, 0.85, (1,), "No single place decides: without the look of most weight the answer stays sea, 0.85.", 0),
+        (0.9, 0.95, (1, 3), "without the 2 looks of most weight the answer stays sea, 0.95.", 0),
+        (0.4, 0.35, (1,), "without the look of most weight sea still has 0.35.", 0),
+    ],
+)  # fmt: skip
+def test_looks_carry_an_answer_that_is_another_without_them(
+    image, window, tmp_path, score, without, few, said, stars
+):
+    one = record(image, score=score, score_without=without, sufficient=few)
+    write_report([one], tmp_path / "r.html")
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    assert window.run(SAID).endswith(said)
+    marks = "return [...document.querySelectorAll('.strip button')].filter(one => one.textContent.includes('★')).length"
+    window.until("document.querySelectorAll('.strip button').length")
+    assert window.run(marks) == stars
+    assert window.console() == []

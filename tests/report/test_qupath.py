@@ -121,6 +121,17 @@ def test_a_case_has_a_file_for_each_of_its_images(tmp_path):
     assert [[one.ring[0] for one in objects(path)] for path in paths] == [[[0, 0]], [[0, 0], [8, 8]]]
 
 
+def test_the_looks_that_carry_an_answer_are_marked_in_their_image_unless_the_others_say_the_same(tmp_path):
+    sources = (CaseSource("a.tif"), CaseSource("b.tif"))
+    regions = tuple(VisitedRegion(n, None, 0, 0, 0, 9, 9, 0.25, 0.0, source=n // 2) for n in range(4))
+    own = record("P1", case="P1", sources=sources, regions=regions, sufficient=(3,), score_without=0.2)
+    kinds = [[one.kind for one in objects(path)] for path in write_qupath([own], tmp_path)]
+    assert kinds == [["detection"] * 2, ["detection", "annotation"]]
+    spread = replace(own, score_without=0.7)
+    kinds = [[one.kind for one in objects(path)] for path in write_qupath([spread], tmp_path, overwrite=True)]
+    assert kinds == [["detection"] * 2] * 2
+
+
 def test_windows_of_one_image_share_a_file_and_errors_have_none(tmp_path):
     windows = [record(seed=n, region=(0, n, 4096, 4096)) for n in (1, 2)]
     error = Record("b.svs", "error", error="b.svs: broken", sources=(CaseSource("b.svs"),))
