@@ -11,7 +11,7 @@ from typing import Any
 
 from hiresattn.errors import NotFoundError, OpenError, UnknownFormatError
 from hiresattn.files import PARTS, is_remote
-from hiresattn.pyramid.formats.gdaldrivers import DRIVERS, allowed_drivers
+from hiresattn.pyramid.formats.gdaldrivers import DRIVERS
 from hiresattn.pyramid.formats.gdalenv import callers_settings, with_settings
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.formats.vrt import is_vrt, vrt_addresses, vrt_sources, with_coverage
@@ -37,6 +37,9 @@ _REMOTE = {
 #: process waits for such threads for ever. The fetcher has threads.
 #: Where libjpeg notices damage it fills up with grey or blank rows: that is an error, whatever the user sets.
 _ALWAYS = {"GDAL_NUM_THREADS": "1", "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE"}
+
+#: GDAL's setting of what it looks for beside a file.
+_READDIR = "GDAL_DISABLE_READDIR_ON_OPEN"
 
 _CREDENTIALS = (
     "GDAL_HTTP_HEADERS",
@@ -83,11 +86,23 @@ def checked_sources(path: str) -> list[Path]:
     Raises:
         OpenError: If one can't be opened, or as of ``vrt_sources``.
     """
+    import rasterio
+    from rasterio.errors import NotGeoreferencedWarning
+
     sources = vrt_sources(path)
-    for source in sources:
-        if ":" in source.name:  # a variable of a file
-            continue
-        try:
+    files = [source for source in sources if ":" not in source.name]  # others are variables of files
+    if not files:
+        return sources
+    left = []
+    with GdalFile(str(files[0]), alone=True).environment():
+        for source in files:
+            try:
+                with quiet(NotGeoreferencedWarning):
+                    rasterio.DatasetReader(str(source), driver=(*DRIVERS, "VRT"), sharing=False).close()
+            except Exception:  # noqa: BLE001 - whatever it is, it is said below
+                left.append(source)
+    for source in left:
+        try:  # with what lies beside it
             GdalFile(str(source)).first().close()
         except OpenError as error:
             raise OpenError(f"{path}: a virtual raster whose source can't be opened: {error}") from error
@@ -99,7 +114,7 @@ class GdalFile:
 
     Args:
         source: A path, an address (http, https, s3, gs) or a ``/vsi...`` path of GDAL's.
-        alone: Whether nothing that matters lies beside a file on a web server.
+        alone: Whether nothing that matters lies beside it: a folder of thousands of files isn't listed for each.
         virtual: Where it is a virtual raster that this program wrote: what that reads, anywhere. None = it is none.
     """
 
@@ -112,22 +127,23 @@ class GdalFile:
         self.part = source.lower().startswith(PARTS)
         """Whether it is one variable of a file."""
         self._callers = callers_settings()
-        self._settings = dict(_ALWAYS)
-        self._drivers = allowed_drivers(self._path) if virtual is None else (*DRIVERS, "VRT")
+        self._settings = _ALWAYS | ({_READDIR: "EMPTY_DIR"} if alone else {})
+        local = virtual is None and not self.remote and is_vrt(self._path)
+        self._drivers = (*DRIVERS, "VRT") if local or virtual is not None else DRIVERS
         reads = [*virtual] if virtual else [self._path]
-        if virtual is None and not self.remote and is_vrt(self._path):
+        if local:
             reads += vrt_addresses(self._path)
         elsewhere = [is_remote(one) and not one.startswith("/vsimem/") for one in reads]
         if any(elsewhere):
             seconds = str(math.ceil(MOST_SECONDS.get()))
             self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
             if scheme.startswith("http"):  # others list a folder in one request
-                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR" if alone else "YES"
+                self._settings[_READDIR] = "EMPTY_DIR" if alone else "YES"
             elif virtual and all(elsewhere):
-                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
+                self._settings[_READDIR] = "EMPTY_DIR"
             elif virtual is None and not self.remote:  # whatever lies beside it, or beside a source of it
-                self._settings["GDAL_DISABLE_READDIR_ON_OPEN"] = "YES"
-        if virtual is None and not self.remote and is_vrt(self._path):
+                self._settings[_READDIR] = "YES"
+        if local:
             xml = with_coverage(self._path)
             if xml is not None:
                 from rasterio import MemoryFile

@@ -1,8 +1,7 @@
 """What GDAL may open: formats that are files, by their content."""
 
-from hiresattn.pyramid.formats.vrt import is_vrt
-
-#: GDAL drivers of formats that are rasters in files. None of them asks a server.
+#: GDAL drivers of formats that are rasters in files. None of them asks a server. A virtual raster is opened only where
+#: it is a local file whose sources were checked, or of this program's own making.
 DRIVERS = (
     "AAIGrid",
     "BAG",
@@ -76,8 +75,3 @@ DRIVERS = (
     "Zarr",
     "netCDF",
 )
-
-
-def allowed_drivers(path: str) -> tuple[str, ...]:
-    """Drivers that may open a file; a virtual raster only where it is a local file whose sources were checked."""
-    return (*DRIVERS, "VRT") if is_vrt(path) else DRIVERS

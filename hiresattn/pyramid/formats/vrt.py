@@ -42,9 +42,12 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
         )
     anywhere = os.environ.get(ANYWHERE) == "1"
     folder = Path(path).resolve().parent
-    found: list[Path] = []
-    for node in (*root.iter("SourceFilename"), *root.iter("SourceDataset")):
-        name = (node.text or "").strip()
+    nodes = {
+        ((node.text or "").strip(), node.get("relativeToVRT")): node
+        for node in (*root.iter("SourceFilename"), *root.iter("SourceDataset"))
+    }
+    found: dict[Path, None] = {}
+    for (name, _), node in nodes.items():
         if anywhere and is_remote(name):
             continue
         source = _local(node, folder)
@@ -53,11 +56,10 @@ def vrt_sources(path: str | os.PathLike[str], *, depth: int = 0) -> list[Path]:
                 f"{path}: a virtual raster whose source {name!r} doesn't lie beside it; move it there, or set "
                 f"{ANYWHERE}=1 where you trust the file"
             )
-        if source not in found:
-            found.append(source)
-            if is_vrt(source):
-                found += vrt_sources(source, depth=depth + 1)
-    return found
+        found[source] = None
+        if is_vrt(source):
+            found |= dict.fromkeys(vrt_sources(source, depth=depth + 1))
+    return list(found)
 
 
 def vrt_addresses(path: str | os.PathLike[str], *, depth: int = 0) -> list[str]:

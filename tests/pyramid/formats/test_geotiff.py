@@ -304,6 +304,18 @@ def test_a_virtual_raster_reads_its_sources_and_a_lost_one_is_an_error(tmp_path,
                 open_pyramid(tmp_path / f"{name}.vrt")
 
 
+def test_a_source_of_two_files_is_one_of_a_virtual_raster(tmp_path):
+    from rasterio.shutil import copy
+
+    copy(write_geotiff(tmp_path / "scene.tif", "uint16"), tmp_path / "scene.img", driver="ENVI")
+    copy(tmp_path / "scene.img", tmp_path / "scene.vrt", driver="VRT")
+    with open_pyramid(tmp_path / "scene.vrt") as pyramid:
+        assert np.array_equal(pyramid.read(0, 100, 200, 50, 60), coded(dtype="uint16")[100:150, 200:260])
+    (tmp_path / "scene.hdr").unlink()
+    with pytest.raises(OpenError, match=r"source can't be opened: .*scene\.img"):
+        open_pyramid(tmp_path / "scene.vrt")
+
+
 def test_a_scene_cut_short_is_an_open_error(tmp_path):
     whole = write_geotiff(tmp_path / "scene.tif").read_bytes()
     for kept in (len(whole) // 2, len(whole) - 100):
