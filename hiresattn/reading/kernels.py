@@ -114,15 +114,26 @@ def copy_scaled(
     height, width, channels = data.shape
     size = coverage.shape[1]
     masked = valid.shape[0] > 0
-    gain = 2 / (high - low)
     for crop in crops:
         top, left = corners[crop, 0] - tile_y, corners[crop, 1] - tile_x
         first, last = max(-left, 0), min(width - left, size)
         for y in range(max(-top, 0), min(height - top, size)):
-            for x in range(first, last):
-                measured = not masked or valid[top + y, left + x]
-                coverage[crop, y, x] = measured
-                for channel in range(channels):
-                    value = float(data[top + y, left + x, channel]) if measured else 0.0
-                    scaled = (value - low[channel]) * gain[channel] - 1
-                    pixels[crop, channel, y, x] = scaled if measured else 0.0
+            cover = coverage[crop, y, first:last]
+            for x in range(cover.size):
+                cover[x] = 1.0
+            if masked:
+                known = valid[top + y, left + first : left + last]
+                for x in range(cover.size):
+                    cover[x] = known[x]
+            line = data[top + y, left + first : left + last]
+            for channel in range(channels):
+                row, least, gain = (
+                    pixels[crop, channel, y, first:last],
+                    low[channel],
+                    2 / (high[channel] - low[channel]),
+                )
+                for x in range(row.size):
+                    row[x] = (float(line[x, channel]) - least) * gain - 1
+                if masked:
+                    for x in range(row.size):
+                        row[x] = row[x] if cover[x] > 0 else 0.0
