@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from hiresattn import load_model, register_encoder
+from hiresattn import classify, load_model, register_encoder
 from hiresattn.card import CARD
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
@@ -28,7 +28,7 @@ from oddcell import BUDGETS, LOOKING, TEST, VALIDATION, WINDOW, measure, told
 from scenes import smear
 from scenes.cells import ZIP
 from scenes.contrastive import train_contrastive
-from store import commit, load, store
+from store import commit, load, store, store_picture
 
 OPTIONS = replace(LOOKING, scorer="evidence", weight_decay=0.1, lr=3e-3, epochs=30, epoch_images=1280)
 #: Scenes to train on, by cells along a side, and their most odd cells.
@@ -129,6 +129,13 @@ def measured(zip_path: Path, model: Path, split: str) -> list[dict[str, Any]]:
     return rows
 
 
+def draw(zip_path: Path, model: Path) -> Path:
+    """A picture of where a student looks in one scene of 32 x 32 cells, the odd one marked."""
+    scene = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST + 2)[0]
+    found = classify(scene, load_model(model), budget=BUDGETS[32], device="cpu")
+    return store_picture("oddcell", scene.source, found, scene.boxes or ())
+
+
 @click.command()
 @click.argument("shared", type=click.Path(path_type=Path))
 @click.argument("work", type=click.Path(path_type=Path))
@@ -167,6 +174,8 @@ def main(
         new = {_run(row) for row in rows}
         old = (load("labels_only") or {"rows": []})["rows"]
         rows = [row for row in old if _run(row) not in new] + rows
+        if not frozen:
+            print(draw(shared / ZIP, work / f"smallest-{smallest[0]}-seed-{seeds.split(',')[0]}"))
         print(store("labels_only", budgets=BUDGETS, stop=0.95, training=TRAINING, rows=rows))
 
 

@@ -42,7 +42,7 @@ from hiresattn.training.options import TrainOptions
 from scenes import smear
 from scenes.cells import CELL, ZIP
 from scenes.writers import WRITERS
-from store import commit, load, store, store_picture
+from store import commit, load, store
 
 WINDOW = 2 * CELL
 GLANCE = 16 * CELL
@@ -328,7 +328,7 @@ def in_files(zip_path: Path, models: dict[str, Path]) -> list[dict[str, Any]]:
 
 
 def keep(work: Path, zip_path: Path) -> None:
-    """Store every measurement on the test scenes, the looks at files, and a picture.
+    """Store every measurement on the test scenes, and the looks at files.
 
     What WORK has replaces stored rows of the same recipe and seed; rows that stay keep the commit they are of.
     """
@@ -346,10 +346,6 @@ def keep(work: Path, zip_path: Path) -> None:
     files = [{"commit": old["commit"], **row} for row in old["files"] if row["recipe"] not in models]
     files += [{"commit": commit(), **row} for row in in_files(zip_path, models)]
     files.sort(key=lambda row: (row["grid"], ("tiff", "zarr", "cog").index(row["format"]), row["recipe"]))
-    if "boxes" in models:
-        shown = smear.examples(zip_path, "test", 1, grid=32, seed0=TEST + 2)[0]  # one that is found
-        found = classify(shown, load_model(models["boxes"]), budget=BUDGETS[32], device="cpu")
-        store_picture("oddcell", shown.source, found, shown.boxes or ())
     rows = sorted(kept + measured, key=lambda row: row["seed"])
     print(store("oddcell", budgets=BUDGETS, stop=0.95, rows=rows, files=files))
 
