@@ -175,7 +175,7 @@ def main(
         old = (load("labels_only") or {"rows": []})["rows"]
         rows = [row for row in old if _run(row) not in new] + rows
         if not frozen:
-            print(draw(shared / ZIP, work / f"smallest-{smallest[0]}-seed-{seeds.split(',')[0]}"))
+            print(draw(shared / ZIP, work / f"smallest-{smallest[0]}-seed-{seeds.split(',', maxsplit=1)[0]}"))
         print(store("labels_only", budgets=BUDGETS, stop=0.95, training=TRAINING, rows=rows))
 
 
