@@ -126,7 +126,7 @@ def _add(found: Layers, record: Record, source: CaseSource, regions: Sequence[Vi
 
 def _scene(record: Record, source: CaseSource, window: tuple[int, int, int, int] | None) -> dict[str, Any]:
     """What a source's row says beside what its regions' say, too."""
-    left_out = source.error is not None
+    left_out = source.error is not None or source.empty
     label = record.label
     y, x, height, width = window or (None,) * 4
     answer = {

@@ -255,10 +255,12 @@ class _Run:
         return turn
 
     def _finish(self, turn: _Turn, take: Callable[[], tuple[Traversal, str, tuple[str, ...]]]) -> bool:
-        """Make the record of a case, whatever went wrong, and let go of it; False = begin anew without an image."""
+        """Make the record of a case, whatever went wrong, and let go of it; False = begin anew without some images."""
         case = turn.case
         try:
             traversal, reason, notes = take()
+            if reason != "no_valid_pixels" and case.has_foreground and case.drop_empty():
+                return False
             stats = self._stats(case)
             turn.record = to_record(
                 case,
@@ -277,8 +279,8 @@ class _Run:
         return True
 
     def _stats(self, case: OpenedCase) -> list[FetchStats]:
-        """What was read of each image of a case that was looked at."""
-        return [self._opener.stats(source) for source in case.seen]
+        """What was read of each image of a case."""
+        return [self._opener.stats(source) for source in case.readable]
 
     def _bytes_read(self, case: OpenedCase) -> int:
         return sum(one.bytes for one in self._stats(case))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from hiresattn.geometry import EXPAND_FROM
+from hiresattn.geometry import EXPAND_FROM, frame_numbers
 from hiresattn.inference.budget import Budget
 from hiresattn.inference.cover import Unseen, finest_count
 from hiresattn.inference.engine import NetFacts, Outputs
@@ -265,8 +265,17 @@ class ImageSearch:
             self.reason = "no_valid_pixels"
         elif self._holds is not None and not self._holds(self._roots).any():
             self.reason = "no_foreground"
+        elif len(self._table) == len(self._roots) and self._shows_nothing():
+            self.reason = "empty_image"
         elif stop is not None and self._confidence() >= stop:
             self.reason = "confidence"
+
+    def _shows_nothing(self) -> bool:
+        """Whether one of the images holds no foreground; the search begins anew without it."""
+        if self._holds is None or len(self.frames) == 1:
+            return False
+        held = frame_numbers(self._roots[self._holds(self._roots)], self.frames)
+        return len(np.unique(held)) < len(self.frames)
 
     def _next(self) -> Choice | None:
         """The most promising cell; None = none is left, or all of the image was seen at the finest scale.

@@ -41,12 +41,17 @@ class OpenedCase:
         self.join()
 
     def join(self) -> None:
-        """Put the sources without an error on one canvas."""
-        self.seen = [source for source in self.sources if source.error is None]
+        """Put the sources that can be read, and aren't empty, on one canvas."""
+        self.seen = [source for source in self.sources if source.is_seen]
         if self.seen:
             self.canvas = Canvas(np.stack([source.frame for source in self.seen]))
             placed = [self.canvas.placed(n, source.roots) for n, source in enumerate(self.seen)]
             self.roots = np.concatenate(placed)
+
+    @property
+    def readable(self) -> list[Source]:
+        """The sources without an error: what was read of them is the cost of the answer."""
+        return [source for source in self.sources if source.error is None]
 
     @property
     def has_foreground(self) -> bool:
@@ -118,6 +123,18 @@ class OpenedCase:
         if source is None or len(self.seen) == 1:
             return False
         source.error = error
+        self.join()
+        return True
+
+    def drop_empty(self) -> bool:
+        """Leave out the sources that hold no foreground beside others that do; whether there were any."""
+        which, _ = self.canvas.stored(self.roots)
+        held = set(which[self.holds(self.roots)].tolist())
+        empty = [source for at, source in enumerate(self.seen) if at not in held]
+        if not held or not empty:
+            return False
+        for source in empty:
+            source.empty = True
         self.join()
         return True
 

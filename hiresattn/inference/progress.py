@@ -50,6 +50,6 @@ class Watch:
         if self._tell is None or time.monotonic() < self._next:
             return
         looks, budget = so_far()
-        read = sum(one.pixels for one in self._stats(case)) / sum(map(stored_area, case.seen))
+        read = sum(one.pixels for one in self._stats(case)) / sum(map(stored_area, case.readable))
         self._tell(SoFar(case_name(case), looks, budget, read))
         self._next = time.monotonic() + _PAUSE

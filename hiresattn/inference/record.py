@@ -72,7 +72,9 @@ class CaseSource:
     fraction_read: float = 0.0
     """Pixels decoded over the level-0 pixels classified."""
     error: str | None = None
-    """Why it is not part of the answer; None = it is."""
+    """Why it couldn't be read, and is not part of the answer; None = it could."""
+    empty: bool = False
+    """Whether it holds no foreground, beside others of its case that do: it is not part of the answer."""
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ class Record:
         """
         found = []
         for number, one in enumerate(self.sources):
-            if one.error is None:
+            if one.error is None and not one.empty:
                 own = [region for region in self.regions if region.source == number]
                 ids: dict[int | None, int | None] = {region.id: at for at, region in enumerate(own)}
                 regions = (

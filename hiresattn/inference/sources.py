@@ -65,6 +65,8 @@ class Source:
     """The same as the network is told ``[4]``: where the image is squashed, the square."""
     roots: np.ndarray = field(default_factory=lambda: np.zeros((0, 4), np.int64))
     error: Exception | None = None
+    empty: bool = False
+    """Whether it holds no foreground, beside others of its case that do: then it is no part of the answer."""
     foreground: Foreground | None = None
     """Where its foreground is, once its root regions were read; None = all of it."""
     inside: Foreground | None = None
@@ -78,6 +80,11 @@ class Source:
     """Of reading, ahead and since; its share where images are read together."""
     computed: float = 0.0
     """Of the network and of choosing."""
+
+    @property
+    def is_seen(self) -> bool:
+        """Whether it is part of the answer."""
+        return self.error is None and not self.empty
 
 
 class Opener:

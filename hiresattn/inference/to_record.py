@@ -104,7 +104,7 @@ def to_record(
         traversal: Of this case alone; its regions are of the canvas.
         stop_reason: Why it ended.
         notes: What the user should know of the search.
-        stats: What was read of each image that was looked at.
+        stats: What was read of each image that could be opened.
         asked: What servers were asked for it; None = nothing, or it isn't counted.
 
     Returns:
@@ -117,11 +117,16 @@ def to_record(
     model = session.model
     scorer = "random" if session.options.policy == "random" else model.config.scorer
     which, regions = case.canvas.stored(traversal.region)
-    looks = np.bincount(which, minlength=len(case.seen)).tolist()
-    numbers = np.array([n for n, source in enumerate(case.sources) if source.error is None])
-    read = iter(zip(stats, looks, strict=True))
+    looks = iter(np.bincount(which, minlength=len(case.seen)).tolist())
+    numbers = np.array([n for n, source in enumerate(case.sources) if source.is_seen])
+    read = iter(stats)
     facts = tuple(
-        _source_facts(source, *(next(read) if source.error is None else (None, 0))) for source in case.sources
+        _source_facts(
+            source,
+            None if source.error is not None else next(read),
+            next(looks) if source.is_seen else 0,
+        )
+        for source in case.sources
     )
     record = replace(
         _blank_case(case, model),
@@ -156,7 +161,7 @@ def to_record(
         warnings=(*_warnings(case, model), *notes),
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
-    partly = seen < len(case.roots) or len(numbers) < len(case.sources)
+    partly = seen < len(case.roots) or len(case.readable) < len(case.sources)
     means, squares = (
         [np.nanmean([getattr(source, name)[0] for source in case.seen if getattr(source, name)], axis=0)]
         for name in ("band_means", "band_squares")
@@ -170,6 +175,11 @@ def _warnings(case: OpenedCase, model: Card) -> list[str]:
     for source in case.sources:
         if source.error is not None:
             found.append(f"left out: {_error_words(name_of(source.example), source.error)}")
+            continue
+        if source.empty:
+            found.append(
+                f"{name_of(source.example)}: no foreground was found in it; it is no part of the answer"
+            )
             continue
         pyramid, config = source.pyramid, source.config
         assert pyramid is not None  # noqa: S101 - it was opened
@@ -209,6 +219,7 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
         gcps=None if control is None else control.points,
         bounds=image.bounds,
         acquired=image.meta.acquired,
+        empty=source.empty,
         fraction_read=0.0 if stats is None else stats.pixels / stored_area(source),
     )
 
@@ -235,7 +246,7 @@ def _cost(
     opened, read, computed = (
         sum(getattr(source, name) for source in case.sources) for name in ("opened", "read", "computed")
     )
-    pixels, area = sum(one.pixels for one in stats), sum(map(stored_area, case.seen))
+    pixels, area = sum(one.pixels for one in stats), sum(map(stored_area, case.readable))
     return Cost(
         glimpses=len(traversal.image),
         tiles=sum(one.tiles for one in stats),

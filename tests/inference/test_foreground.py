@@ -9,6 +9,7 @@ from PIL import Image
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.datasets.cases import Case
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
@@ -228,3 +229,21 @@ def test_the_cells_of_a_forward_pass_are_those_of_a_search():
     assert len(both) >= 2
     for place in both:
         assert one[place] == pytest.approx(other[place], abs=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["best-first", "top-k", "exhaustive"])
+def test_an_empty_slide_of_a_case_is_no_part_of_the_answer(policy):
+    empty, slide = _slide(), _slide(TISSUE)
+    found = _one(Case("p", [empty, slide, empty]), policy=policy, budget=12)
+    alone = _one(Case("p", [slide]), policy=policy, budget=12)
+    assert found.status == "ok"
+    assert found.scores == pytest.approx(alone.scores)
+    assert {region.source for region in found.regions} == {1}
+    assert [one.empty for one in found.sources] == [True, False, True]
+    assert [one.glimpses for one in found.sources] == [0, len(alone.regions), 0]
+    assert sum("no foreground" in words for words in found.warnings) == 2
+    assert "seen in part only" not in found.review_reasons
+    assert found.cost.bytes_read > alone.cost.bytes_read  # the looks at the empty ones cost, too
+    assert len(found.by_source()) == 1
+    none = _one(Case("p", [empty, empty]), policy=policy)
+    assert none.status == "no_foreground"
