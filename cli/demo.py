@@ -88,7 +88,7 @@ def _way(facts: dict[str, Any]) -> Iterator[str]:
     yield ""
     commands = {
         "making the manifest": f"hiresattn init {files['slides']} {files['table']} --label-column diagnosis "
-        f"-o {files['manifest']}",
+        f"--val 0.25 --test 0.25 -o {files['manifest']}",
         "training": f"hiresattn train {files['outlined']} -o {files['model']} --epochs 5 --batch-size 4",
         "classifying": f"hiresattn classify {files['manifest']} --split test -m {files['model']} "
         f"-o {files['results']}/",
@@ -97,6 +97,7 @@ def _way(facts: dict[str, Any]) -> Iterator[str]:
     for step, command in commands.items():
         yield f"  {step + ',':<21} {human_seconds(seconds[step]):>6}   {command}"
     yield ""
+    yield f"  {files['outlined']} is the manifest with a column boxes: where the tumours are, as somebody outlined them"
     yield f"  patients not seen before   {facts['right']} of {facts['tested']} right"
     yield f"  looks at a patient         {facts['looks']:.1f}, {human_share(facts['fraction_read'])} of the pixels read"
     yield f"  the report                 {files['report']}"

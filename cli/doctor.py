@@ -219,7 +219,7 @@ def _folders() -> Iterator[Finding]:
         else Path(str(sys.modules["hiresattn"].__file__)).parent / "reading" / "__pycache__"
     )
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    yield _written("this folder", Path.cwd(), "where results go; work in another folder", needed=False)
+    yield _written("this folder", Path.cwd(), "results can't be written here: work in another folder")
     yield _written(
         "temporary files", Path(tempfile.gettempdir()), "set TMPDIR to a folder that can be written"
     )

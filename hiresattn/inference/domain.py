@@ -100,7 +100,6 @@ def warnings_for(
             yield f"the image does not say its {unit}; the model was trained at {_span(span)}"
         elif not span[0] / SCALE_SLACK <= value <= span[1] * SCALE_SLACK:
             yield f"the image has {value:.4g} {unit}; the model was trained at {_span(span)}"
-    taken = config.bands
     names, before = taken_names(pyramid, config) or (), domain.channel_names or ()
     if any(name in before and before.index(name) != nth for nth, name in enumerate(names)):
         yield (
@@ -113,22 +112,37 @@ def warnings_for(
             f"the image's values have scale {_listed(scaling[0])} and offset {_listed(scaling[1])}, and what those of "
             "the training images measure isn't known: stored values were taken"
         )
-    if domain.low is None or domain.high is None:
-        return
+    if (
+        domain.low is not None
+        and domain.high is not None
+        and (words := _off_values(domain, trained, config, means))
+    ):
+        yield words
+
+
+def _off_values(domain: Domain, trained: InputConfig, config: InputConfig, means: np.ndarray) -> str:
+    """A sentence on bands whose mean is off those of the training images; empty = none is."""
+    taken = config.bands
     if config.scales is not None:
         config = trained  # means are told in stored values as the training images have them
+    off: list[str] = []
+    darker = brighter = False
     for band, mean in enumerate(means.tolist()):
+        least, most = (span[band] for span in (domain.low, domain.high) if span is not None)
         low, high = (
-            2 * (v[band] - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1
-            for v in (domain.low, domain.high)
+            2 * (v - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1 for v in (least, most)
         )
         slack = max(0.5 * (high - low), VALUE_SLACK)
         if not low - slack <= mean <= high + slack:
             value = (mean + 1) / 2 * (config.high[band] - config.low[band]) + config.low[band]
-            yield (
-                f"band {taken[band] + 1} has a mean of {value:.4g}; the training images had "
-                f"{domain.low[band]:.4g} to {domain.high[band]:.4g}"
+            off.append(
+                f"band {taken[band] + 1} has a mean of {value:.4g} and theirs {least:.4g} to {most:.4g}"
             )
+            darker, brighter = darker or mean < low, brighter or mean > high
+    if not off:
+        return ""
+    how = "of other values than" if darker == brighter else "darker than" if darker else "brighter than"
+    return f"the image is {how} the training images: {'; '.join(off)}"
 
 
 def taken_names(pyramid: Pyramid, config: InputConfig) -> tuple[str, ...] | None:

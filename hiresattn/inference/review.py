@@ -12,6 +12,7 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
 from hiresattn.inference.session import Session
 from hiresattn.inference.sufficiency import sufficiency
+from hiresattn.model.reference import FAR
 from hiresattn.model.traversal import Traversal
 
 
@@ -67,18 +68,27 @@ def judged(
     model = session.model
     sets, reference = usable_sets(model, session.options), model.reference
     found = sufficiency(traversal, session.engine.facts, model.temperature)
-    far = None if reference is None else reference.distance(view[: len(reference.mean)])
+    far = None if reference is None else reference.distance(view)
     limit = None if reference is None else reference.limit
     judged = replace(
         record,
         prediction_set=None if sets is None else sets.classes(record.scores),
         domain_distance=far,
-        out_of_domain=None if far is None or limit is None else far > limit,
+        out_of_domain=_is_far(far, limit),
         sufficient=None if found is None else found.glimpses,
         score_without=None if found is None else found.without,
         sufficiency=None if found is None else found.area,
     )
     return for_review(judged, partly_seen=partly_seen)
+
+
+def _is_far(far: float | None, limit: float | None) -> bool | None:
+    """Whether a case is too far off the training images; None = it can't be said."""
+    if far is None:
+        return None
+    if limit is None:  # too few validation images: only what is far off by any measure is told
+        return True if far > FAR else None
+    return far > limit
 
 
 def for_review(record: Record, *, partly_seen: bool = False) -> Record:

@@ -22,6 +22,8 @@ REFERENCE = "reference.safetensors"
 WITHIN = 0.99
 #: Validation images from which on there is a limit.
 LEAST_CASES = 20
+#: Distance that says without a limit that an image is not like those trained on: theirs are about 1.
+FAR = 10.0
 #: Least standard deviation of a feature, as a share of the mean one: one that never varied isn't infinitely telling.
 _LEAST_SPREAD = 0.05
 
@@ -44,11 +46,14 @@ class Reference:
     trained: Int64[np.ndarray, " m"] = field(default_factory=lambda: np.zeros(0, np.int64))
     """``source_id`` of every image file that was trained on."""
 
-    def distance(self, features: Float[np.ndarray, " d"]) -> float | None:
+    def distance(self, features: Float[np.ndarray, " w"]) -> float | None:
         """Mahalanobis distance of an image's coarse features, over the root of their number; None = there are none.
+
+        Those that come after the reference's own, of the bands, don't count.
 
         1 is the distance of a training image from their mean.
         """
+        features = features[: len(self.mean)]
         if not np.isfinite(features).all():
             return None
         apart = self.factor @ (features - self.mean)

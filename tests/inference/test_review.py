@@ -161,6 +161,9 @@ def test_an_image_far_off_the_training_images_is_out_of_domain(model):
     assert (found.out_of_domain, found.needs_review) == (True, True)
     assert found.review_reasons == ("unlike the training images",)
     assert found.domain_distance > ready.reference.limit
+    no_limit = replace(model, reference=Reference.of(np.array(seen[:40])))
+    assert classify(image(100, 64), no_limit, **OPTIONS).out_of_domain is None
+    assert classify(np.full((64, 64, 1), 255, np.uint8), no_limit, **OPTIONS).out_of_domain
 
 
 def test_what_was_not_seen_or_not_classified_needs_review(model, tmp_path):
