@@ -39,6 +39,8 @@ class VisitedRegion:
     """What chose it: the name of the scorer, or ``random``; None where nothing was chosen, as at depth 0."""
     source: int = 0
     """Which of the record's ``sources`` it is of."""
+    finest: bool | None = None
+    """Whether it is of the finest scale, and so not divided further; None = a record of an earlier version."""
 
 
 @dataclass(frozen=True)

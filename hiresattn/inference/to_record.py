@@ -115,7 +115,6 @@ def to_record(
         DomainError: If the prediction is not a number.
     """
     model = session.model
-    scorer = "random" if session.options.policy == "random" else model.config.scorer
     which, regions = case.canvas.stored(traversal.region)
     looks = iter(np.bincount(which, minlength=len(case.seen)).tolist())
     numbers = np.array([n for n, source in enumerate(case.sources) if source.is_seen])
@@ -136,7 +135,7 @@ def to_record(
             requests=None if asked is None else asked.count,
             bytes_received=None if asked is None else asked.bytes,
         ),
-        regions=_visited(traversal, case, numbers[which], regions, scorer),
+        regions=_visited(traversal, case, numbers[which], regions, session),
         mpp=facts[0].mpp if len(facts) == 1 else None,
         mpp_source=facts[0].mpp_source if len(facts) == 1 else None,
         foreground=case.foreground,
@@ -279,9 +278,12 @@ def stored_area(source: Source) -> int:
 
 
 def _visited(
-    traversal: Traversal, case: OpenedCase, source: np.ndarray, regions: np.ndarray, scorer: str
+    traversal: Traversal, case: OpenedCase, source: np.ndarray, regions: np.ndarray, session: Session
 ) -> tuple[VisitedRegion, ...]:
     """The regions that were looked at, in level-0 px of the image ``source [N]`` that they are of."""
+    config = session.model.config
+    scorer = "random" if session.options.policy == "random" else config.scorer
+    finest = ~expandable(traversal.region, config.finest_side)
     regions = regions.copy()
     for number, one in enumerate(case.sources):
         own = source == number
@@ -296,6 +298,7 @@ def _visited(
         traversal.weight.tolist(),
         traversal.log_prob.tolist(),
         source.tolist(),
+        finest.tolist(),
         strict=True,
     )
     return tuple(
@@ -311,6 +314,7 @@ def _visited(
             select_logp=log_prob,
             scorer=scorer if parent >= 0 else None,
             source=image,
+            finest=close,
         )
-        for row, (parent, depth, region, weight, log_prob, image) in enumerate(rows)
+        for row, (parent, depth, region, weight, log_prob, image, close) in enumerate(rows)
     )

@@ -18,7 +18,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report import hidden
-from hiresattn.report.evidence import evidence, is_spread
+from hiresattn.report.facts import answer_of, case_facts
 from hiresattn.report.looks import decisive
 from hiresattn.report.template import page_template
 from hiresattn.report.view import display_range, read_view, to_image
@@ -115,7 +115,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "name": record.source,
         "images": len(record.sources),
         "region": record.region,
-        "answer": _answer(record),
+        "answer": answer_of(record),
         "score": record.score,
         "set": record.prediction_set,
         "review": record.needs_review,
@@ -123,23 +123,6 @@ def _summary(record: Record) -> dict[str, Any]:
         "looks": record.cost.glimpses,
         "share": record.cost.fraction_read,
     }
-
-
-def _answer(record: Record) -> str:
-    if record.labels is not None:
-        return ", ".join(record.labels) or "no label"
-    return record.class_name or ("failed" if record.status == "error" else record.status.replace("_", " "))
-
-
-def case_facts(record: Record) -> dict[str, Any]:
-    """All that a page shows of a case but its pictures: the record, with its regions as lists."""
-    facts = record.to_json() | {"answer": _answer(record)}
-    facts |= {"evidence": evidence(record), "spread": is_spread(record)}
-    facts["regions"] = [
-        [r.id, r.parent, r.depth, r.y, r.x, r.height, r.width, round(r.attention, 6), r.source]
-        for r in record.regions
-    ]
-    return facts
 
 
 def _case(

@@ -12,22 +12,12 @@ from uuid import NAMESPACE_URL, uuid5
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import atomic_write, is_zarr, make_folder
 from hiresattn.inference.record import Record, VisitedRegion
+from hiresattn.report.colours import class_colours, depth_colour, rgb
 from hiresattn.report.evidence import evidence
 from hiresattn.report.names import unique_names
 
 #: Objects from which on a file is compressed.
 _MANY = 50_000
-#: Colours of the classes, in the order of the scores (after Okabe and Ito 2008).
-_CLASS_COLOURS = ((213, 94, 0), (0, 114, 178), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233))
-#: Colours of looks by depth; they are visible on glass and on tissue.
-_DEPTH_COLOURS = (
-    (110, 110, 110),
-    (0, 114, 178),
-    (0, 158, 115),
-    (230, 159, 0),
-    (204, 121, 167),
-    (128, 90, 213),
-)
 
 
 def write_qupath(
@@ -148,10 +138,9 @@ def _answer(record: Record) -> str:
 def _class_of(record: Record) -> dict[str, Any]:
     """The answer's class, in a colour of its own; of several labels the likeliest."""
     name = record.labels[0] if record.labels else str(record.class_name)
-    order = list(record.scores)
-    number = order.index(name) if name in order else 0
-    return {"name": name, "color": list(_CLASS_COLOURS[number % len(_CLASS_COLOURS)])}
+    colour = class_colours(record.scores).get(name) or class_colours((name,))[name]
+    return {"name": name, "color": rgb(colour)}
 
 
 def _depth_class(depth: int) -> dict[str, Any]:
-    return {"names": ["look", f"depth {depth}"], "color": list(_DEPTH_COLOURS[depth % len(_DEPTH_COLOURS)])}
+    return {"names": ["look", f"depth {depth}"], "color": rgb(depth_colour(depth))}

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from hiresattn.errors import ConfigError, HiresattnError, reason
 from hiresattn.files import is_remote
 from hiresattn.inference.lines import json_line
-from hiresattn.inference.record import Record
+from hiresattn.inference.record import CaseSource, Record
 from hiresattn.pyramid import open_pyramid
 from hiresattn.report.deepzoom import TILE, DeepZoom
+from hiresattn.report.facts import case_facts
 from hiresattn.report.overlay import px_size
-from hiresattn.report.page import case_facts
+from hiresattn.report.scale import scale_origin
 from hiresattn.report.template import page_template
 
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ def images_to_view(sources: Iterable[str], records: Iterable[Record] = ()) -> li
             if one.error is None or len(record.sources) == 1:
                 own = tuple(region for region in record.regions if region.source == number)
                 found.setdefault(_same(one.source), []).append(
-                    replace(record, regions=own, region=one.region, mpp=one.mpp)
+                    replace(record, regions=own, region=one.region, mpp=one.mpp, mpp_source=one.mpp_source)
                 )
                 names.setdefault(_same(one.source), one.source)
         if not record.sources:
@@ -178,8 +179,19 @@ class ViewerServer(ThreadingHTTPServer):
                 "levels": zoom.levels,
                 "tile": TILE,
             }
-            mpp = next((record.mpp for record in image.answers if record.mpp), px_size(pyramid))
-            facts |= {"mpp": mpp, "reader": pyramid.backend, "bands": pyramid.channels}
+            scale = CaseSource(
+                image.source, mpp=px_size(pyramid), mpp_source=pyramid.meta.mpp_source or "CRS"
+            )
+            for record in image.answers:
+                if record.mpp:
+                    scale = replace(scale, mpp=record.mpp, mpp_source=record.mpp_source)
+                    break
+            facts |= {
+                "mpp": scale.mpp,
+                "scale": scale_origin(scale),
+                "reader": pyramid.backend,
+                "bands": pyramid.channels,
+            }
         return {"name": image.source, **facts, "answers": [case_facts(record) for record in image.answers]}
 
 

@@ -13,11 +13,12 @@ from hiresattn.errors import WriteError
 from hiresattn.files import atomic_write
 from hiresattn.inference.read_records import RECORDS, record_from_json
 from hiresattn.inference.record import Record
+from hiresattn.report.scale import scale_origin
 
 #: Columns of the tables; of the glimpses with their types.
 PREDICTIONS = (
-    "case", "source", "images", "region", "status", "label", "prediction", "score", "prediction_set",
-    "needs_review", "review_reasons", "out_of_domain", "domain_distance", "looks", "fraction_read",
+    "case", "source", "images", "region", "mpp", "mpp_source", "status", "label", "prediction", "score",
+    "prediction_set", "needs_review", "review_reasons", "out_of_domain", "domain_distance", "looks", "fraction_read",
     "foreground_seen", "stop_reason", "warnings",
 )  # fmt: skip
 GLIMPSES = {
@@ -125,6 +126,8 @@ def prediction_row(record: Record) -> list[Any]:
         record.source,
         len(record.sources) or None,
         _region(record.region),
+        record.mpp,
+        SEPARATOR.join(dict.fromkeys(filter(None, map(scale_origin, record.sources)))) or None,
         record.status,
         given,
         record.class_name if said is None else said,

@@ -1,8 +1,14 @@
-"""The HTML pages: each is one file of the package, with the style and the functions that all have in common."""
+"""The HTML pages: each is one file of the package, with the styles and scripts that it names put in."""
 
+import json
+import re
 from importlib.resources import files
 
-_STYLE, _SCRIPT = "/*SHARED STYLE*/", "/*SHARED SCRIPT*/"
+from hiresattn.report.colours import DEPTH_COLOURS
+
+#: What is replaced by a file of this folder, and by the colours of looks.
+_INSERT = re.compile(r"/\*INSERT ([\w.]+)\*/")
+_DEPTHS = "/*DEPTH COLOURS*/[]"
 
 
 def page_template(package: str, name: str) -> str:
@@ -14,5 +20,5 @@ def page_template(package: str, name: str) -> str:
     """
     shared = files("hiresattn.report")
     page = files(package).joinpath(name).read_text(encoding="utf-8")
-    style, script = (shared.joinpath(f"shared.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
-    return page.replace(_STYLE, style).replace(_SCRIPT, script)
+    whole = _INSERT.sub(lambda found: shared.joinpath(found[1]).read_text(encoding="utf-8"), page)
+    return whole.replace(_DEPTHS, json.dumps(DEPTH_COLOURS))

@@ -67,6 +67,7 @@ def test_files_of_any_resolution_have_the_same_looks_and_answers(model, mpp, win
     wanted, found = answers
     assert len(wanted.regions) == len(found.regions) > 49
     assert max(r.depth for r in found.regions) == (0 if window is None else 1)
+    assert [r.finest for r in found.regions] == [window is None or r.depth == 1 for r in found.regions]
     gap = micrometres(found, mpp) - micrometres(wanted, AT)
     assert np.abs(gap).max() <= max(mpp, AT)
     assert [found.scores[name] for name in model.classes] == pytest.approx(

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from html import unescape
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
+from hiresattn.report.colours import DEPTH_COLOURS
 from hiresattn.report.page import embedded, write_report
 from tests.browser import browser as browser_window
 
@@ -32,10 +34,12 @@ def image(tmp_path_factory):
 
 def record(image, source=None, **changes):
     regions = [
-        VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 0.1, 0.0),
-        VisitedRegion(1, 0, 1, 300, 600, 64, 64, 0.5, -1.0),
+        VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 0.1, 0.0, finest=False),
+        VisitedRegion(1, 0, 1, 300, 600, 64, 64, 0.5, -1.0, finest=True),
     ]
-    regions += [VisitedRegion(n, 0, 1, 8 * n, 8 * n, 300, 300, 0.4 / 62, -2.0) for n in range(2, 64)]
+    regions += [
+        VisitedRegion(n, 0, 1, 8 * n, 8 * n, 300, 300, 0.4 / 62, -2.0, finest=False) for n in range(2, 64)
+    ]
     values = {
         "class_name": "sea",
         "score": 0.9,
@@ -164,18 +168,19 @@ press(document.activeElement, "End");
 const lines = () => [...document.querySelectorAll("rect.r")].filter(line => line.style.display !== "none").length;
 setTimeout(() => {
   const after = () => [...document.querySelectorAll(".bars span")].map(s => s.textContent).filter(Boolean).join(" ");
-  seen.lines = lines(); seen.after = [after()];
+  seen.finest = lines(); document.querySelector("#every").click(); seen.lines = lines(); seen.after = [after()];
   $("order").value = 2; $("order").dispatchEvent(new Event("input")); seen.replayed = lines();
   seen.after.push(after());
   const chart = $("course").getBoundingClientRect();
   $("course").dispatchEvent(new MouseEvent("click", {clientX: chart.left + chart.width * 26 / 300, bubbles: true}));
   seen.after.push(after()); seen.drawn = document.querySelectorAll("#course path").length;
   $("order").value = 64; $("order").dispatchEvent(new Event("input"));
-  document.querySelectorAll("input[type=checkbox]")[1].click(); seen.decisive = lines();
-  seen.crop = $("crop").naturalWidth; seen.told = $("crop").nextSibling.textContent;
+  document.querySelector("#few").click(); seen.decisive = lines();
+  document.querySelector(".strip button").click();
+  setTimeout(() => { seen.crop = $("crop").naturalWidth; seen.told = $("crop").nextSibling.textContent;
   document.querySelector("rect.r").dispatchEvent(new MouseEvent("click")); seen.picked = $("crop").alt;
   seen.alerts = window.alerted || 0;
-  document.title = JSON.stringify(seen);
+  document.title = JSON.stringify(seen); }, 500);
 }, 500);
 </script>"""
 
@@ -215,6 +220,7 @@ def test_in_a_browser_lists_sort_filter_and_open_and_looks_replay(image, tmp_pat
         "doubtful": ["c.svs", "b.svs"],
         "opened": "a.svs",
         "focused": "a.svs",
+        "finest": 1,
         "lines": 64,
         "replayed": 2,
         "after": ["sea 0.90 land 0.10", "sea 0.30 land 0.70", "sea 0.20 land 0.80"],
@@ -278,3 +284,78 @@ def test_looks_carry_an_answer_that_is_another_without_them(
     window.until("document.querySelectorAll('.strip button').length")
     assert window.run(marks) == stars
     assert window.console() == []
+
+
+def colours(window, css):
+    found = "[...document.querySelectorAll(arguments[0])]"
+    script = f"return {found}.map(one => one.style.background || one.getAttribute('stroke'))"
+    return window.run(script, css)
+
+
+@pytest.mark.browser
+def test_a_class_has_one_colour_in_every_case_and_looks_have_none_of_them(image, window, tmp_path):
+    scores = {"sea": 0.1, "land": 0.9}
+    after = {"land": (0.1,) * 64, "sea": (0.9,) * 64}
+    other = record(image, source="b.svs", class_name="land", scores=scores, scores_after=after)
+    write_report([record(image, source="a.svs"), other], tmp_path / "r.html")
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    sea, land = "rgb(0, 114, 178)", "rgb(213, 94, 0)"
+    assert colours(window, "#case .bars i") == [sea, land]
+    assert colours(window, "#course path") == ["#0072b2", "#d55e00"]
+    window.click("[data-case='1']")
+    assert colours(window, "#case .bars i") == [land, sea]
+    assert colours(window, "#course path") == ["#d55e00", "#0072b2"]
+    drawn = colours(window, "rect.r")
+    assert drawn.count("#d55e00") == 1  # the look that carries the answer
+    assert set(drawn) - {"#d55e00"} <= set(DEPTH_COLOURS)
+    assert window.console() == []
+
+
+@pytest.mark.browser
+def test_what_was_not_looked_at_closely_is_shaded(image, window, tmp_path):
+    whole = VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 1.0, 0.0, finest=False)
+    early = record(image, source="b.svs", regions=(whole,), scores_after={}, sufficient=None)
+    old = record(image, source="c.svs", regions=(replace(whole, finest=None),), scores_after={})
+    write_report([record(image, source="a.svs"), early, old], tmp_path / "r.html")
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    dark = "return [...document.querySelectorAll('rect[mask]')].map(one => one.style.display !== 'none')"
+    holes = "return [...document.querySelectorAll('mask rect[fill=\"#000\"]')].map(one => one.getAttribute('width'))"
+    assert window.run(dark) == [False]
+    window.click("#shade")
+    assert window.run(dark) == [True]
+    assert window.run(holes) == ["64"]  # the only one of the finest scale
+    window.click("[data-case='1']")
+    assert window.run(dark) == [True]  # it stays so
+    assert window.run(holes) == []
+    assert "(nothing was)" in window.run("return document.querySelector('.controls').textContent")
+    window.click("[data-case='2']")
+    assert window.run("return $('shade')") is None  # a record that doesn't say what was close
+    assert window.run(dark) == [False]
+    assert window.console() == []
+
+
+@pytest.mark.browser
+def test_attention_is_a_layer_and_the_scale_says_who_said_it(image, window, tmp_path):
+    source = CaseSource(str(image), height=SIDE, width=SIDE, mpp=0.5, mpp_source="option assume_mpp")
+    write_report([record(image, sources=(source,))], tmp_path / "r.html")
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    said = window.run("return document.querySelector('figcaption').textContent")
+    assert said.endswith("; 600 µm \u00d7 600 µm at 0.5 µm/px (assumed)")
+    bar = window.run(
+        "const bar = document.querySelector('.scale'); return [bar.textContent, "
+        "bar.getBoundingClientRect().width / document.querySelector('.view').getBoundingClientRect().width]"
+    )
+    assert bar == ["100 µm", pytest.approx(100 / 600, abs=0.01)]
+    at = """
+    const layer = document.querySelector('.view canvas'), zoom = layer.width / arguments[0];
+    return [...layer.getContext('2d').getImageData((arguments[2] + 5) * zoom, (arguments[1] + 5) * zoom, 1, 1).data];
+    """
+    assert window.run(at, SIDE, 310, 610) == [0, 0, 0, 0]
+    window.click("#heat")
+    strongest, weak = window.run(at, SIDE, 310, 610), window.run(at, SIDE, 700, 700)
+    assert strongest == pytest.approx([214, 40, 20, 140], abs=2)
+    assert 0 < weak[3] < 40
+    assert window.run(at, SIDE, 5, 1100) == [0, 0, 0, 0]  # a root region alone

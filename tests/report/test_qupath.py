@@ -14,6 +14,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import open_pyramid
 from hiresattn.report import qupath
+from hiresattn.report.colours import depth_colour, rgb
 from hiresattn.report.qupath import write_qupath
 from tests.images import write_scn
 from tests.report import qupath_rules
@@ -65,6 +66,8 @@ def test_qupath_reads_every_look_in_its_place(tmp_path, seed):
         children = [other.id for other in own.regions if other.parent == region.id]
         assert [child.measurements["Look"] for child in one.children] == children
         assert all(child.metadata["parent"] == str(one.id) for child in one.children)
+        grey = tuple(rgb(depth_colour(region.depth)))
+        assert one.color == ((213, 94, 0) if region.id in own.sufficient else grey)
         assert one.kind == ("annotation" if region.id in own.sufficient else "detection")
         assert one.path_class == ("tumour" if one.kind == "annotation" else f"look: depth {region.depth}")
 

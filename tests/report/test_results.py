@@ -29,7 +29,7 @@ def answer(source, **changes):
         "score": 0.9,
         "scores": {"sea": 0.9, "land": 0.1},
         "scores_after": {"sea": (0.4, 0.9), "land": (0.6, 0.1)},
-        "sources": (CaseSource(str(source)),),
+        "sources": (CaseSource(str(source), mpp=0.5, mpp_source="option assume_mpp"),),
         "regions": REGIONS,
         "sufficient": (1,),
         "cost": Cost(glimpses=2, fraction_read=0.5, stop_reason="confidence"),
@@ -69,6 +69,7 @@ def test_every_case_has_a_row_and_every_look(images, tmp_path):
     found = rows(out / "predictions.csv")
     assert [row["source"] for row in found] == images
     assert [row["status"] for row in found] == ["ok", "error", "ok", "ok"]
+    assert [row["mpp_source"] for row in found] == ["assumed", "", "assumed", "assumed"]
     assert (found[0]["prediction"], found[0]["p_sea"], found[0]["p_land"]) == ("sea", "0.9", "0.1")
     assert [row["error"] for row in rows(out / "errors.csv")] == [f"{images[1]}: broken"]
     glimpses = pq.read_table(out / "glimpses.parquet").to_pylist()
