@@ -112,7 +112,7 @@ def _gdal() -> Any:
     import rasterio._base
 
     try:
-        library = ctypes.PyDLL(rasterio._base.__file__)  # noqa: SLF001 - its own library is found through it
+        library = ctypes.CDLL(rasterio._base.__file__)  # noqa: SLF001 - its own library is found through it
         library.VSINetworkStatsGetAsSerializedJSON.argtypes = [ctypes.c_void_p]
         library.VSINetworkStatsGetAsSerializedJSON.restype = ctypes.c_void_p
         library.VSIFree.argtypes = [ctypes.c_void_p]

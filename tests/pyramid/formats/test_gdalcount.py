@@ -10,6 +10,7 @@ import rasterio
 import rasterio.shutil
 
 import hiresattn
+from hiresattn.errors import ReadError
 from hiresattn.pyramid import open_pyramid
 from hiresattn.pyramid.clipped import Clipped
 from hiresattn.pyramid.rescaled import Rescaled
@@ -115,3 +116,17 @@ def test_a_record_says_what_servers_were_asked(tmp_path, monkeypatch):
         cost = hiresattn.classify(folder / "0.tif", MODEL, budget=6).cost
         assert (cost.requests, cost.bytes_received) == (None, None)
         assert log.total() == (0, 0)
+
+
+def test_a_source_that_its_server_lacks_is_an_error_every_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("HIRESATTN_VRT_ANYWHERE", "1")
+    folder = tmp_path / "served"
+    folder.mkdir()
+    write(folder / "0.tif")
+    with server_of(folder) as log:
+        mosaic(tmp_path / "mosaic.vrt", log.address, ["0.tif", "gone.tif"])
+        with open_pyramid(tmp_path / "mosaic.vrt") as image:
+            image.read(0, 0, 0, 50, 50)
+            for _ in range(2):
+                with pytest.raises(ReadError, match="404"):
+                    image.read(0, 0, SIDE, 50, 50)
