@@ -83,6 +83,7 @@ def test_options_arrive_in_the_librarys_words(run, classified, computing_threads
         "device": "cpu",
         "engine": "auto",
         "provider": None,
+        "precision": "float32",
         "on_error": "record",
         "scorer": None,
         "batch_images": 4,
