@@ -34,6 +34,7 @@ def report(
     """
     from hiresattn.inference.read_records import read_records, records_file
     from hiresattn.report.page import write_report
+    from hiresattn.report.provenance import provenance
 
     with records_file(results).open("rb") as file:
         count = sum(1 for _ in file)
@@ -45,6 +46,7 @@ def report(
             overwrite=overwrite,
             hide_names=hide_names,
             progress=update,
+            run=provenance(results),
         )
     for note in made.notes:
         if ctx.obj >= 0:

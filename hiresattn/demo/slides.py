@@ -18,6 +18,7 @@ from hiresattn.files import make_folder
 from hiresattn.inference.classify import classify_all
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.report.page import write_report
+from hiresattn.report.provenance import provenance
 from hiresattn.report.results import ResultsFolder
 from hiresattn.training.run import train
 
@@ -180,7 +181,8 @@ def run(
                 update(len(records) / len(cases))
     report = folder / "report.html"
     with step("reporting") as update:
-        write_report(records, report, progress=lambda count, _: update(count / len(records)))
+        done = len(records)
+        write_report(records, report, progress=lambda n, _: update(n / done), run=provenance(results))
     found.tested = len(records)
     found.right = sum(record.class_name == record.label for record in records)
     found.looks = float(np.mean([record.cost.glimpses for record in records]))

@@ -4,21 +4,21 @@ import base64
 import io
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from hiresattn.errors import ConfigError, HiresattnError, WriteError, reason
-from hiresattn.files import atomic_write
+from hiresattn.files import atomic_write, is_remote
 from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report import hidden
-from hiresattn.report.facts import answer_of, case_facts
+from hiresattn.report.facts import answer_of, case_facts, with_most_weight
 from hiresattn.report.looks import decisive
 from hiresattn.report.template import page_template
 from hiresattn.report.view import display_range, read_view, to_image
@@ -27,8 +27,13 @@ from hiresattn.report.view import display_range, read_view, to_image
 _OVERVIEW, _LOOK = 768, 256
 #: Most looks of a case that have a picture of their own.
 _LOOKS = 6
-#: Most bytes of the overviews and of the looks of a case, JPEG: with base64 and the rest 200 kB are not exceeded.
+#: Most looks of a case that are listed, but for some that these were chosen from.
+_LISTED = 1000
+#: Most bytes of a case, and of its overviews and of its looks, JPEG, where its facts leave room for them.
+_CASE = 200_000
 _BYTES = {"overview": 75_000, "look": 55_000}
+#: Longer side of the mask of what was not looked at closely, px, where not all looks are listed.
+_MASK = 384
 _QUALITIES = (82, 70, 55, 40, 25)
 #: Where the cases and their list go in the page.
 _CASES, _LIST = "<!--CASES-->", "<!--LIST-->"
@@ -51,6 +56,7 @@ def write_report(
     overwrite: bool = False,
     hide_names: bool = False,
     progress: Callable[[int, str], None] | None = None,
+    run: Mapping[str, Any] | None = None,
 ) -> Report:
     """Write records as one HTML file, which opens in any browser and reads nothing else.
 
@@ -64,6 +70,7 @@ def write_report(
         overwrite: Replace what is there.
         hide_names: Call cases and images by case and number: see ``hiresattn.report.hidden``.
         progress: Called with the number of cases done and the name of the last.
+        run: What the records were made with, from ``hiresattn.report.provenance.provenance``.
 
     Returns:
         How many cases it holds, and what is missing.
@@ -80,7 +87,10 @@ def write_report(
     head, _, rest = page_template("hiresattn.report", "page.html").partition(_CASES)
     middle, _, tail = rest.partition(_LIST)
     found = Report()
-    listed = []
+    listed: list[dict[str, Any]] = []
+    facts = dict(run or {})
+    if hide_names or facts.get("names") == "hidden":
+        facts.pop("folder", None)
     try:
         with atomic_write(path) as part, part.open("w", encoding="utf-8") as file:
             file.write(head)
@@ -90,12 +100,14 @@ def write_report(
                     shown = hidden.hide_names(record, hidden.hidden_name(record.case, found.cases + 1))
                 file.write(_script(f"case-{found.cases}", _case(record, shown, values, found.notes)))
                 listed.append(_summary(shown))
+                if record.model:
+                    facts |= {"model": dict(record.model), "version": record.version}
                 found.cases += 1
                 if progress is not None:
                     progress(found.cases, record.source)
             if not listed:
                 raise ConfigError(f"{path}: there are no records to show")
-            file.write(middle + _script("list", listed) + tail)
+            file.write(middle + _script("run", facts) + _script("list", listed) + tail)
     except HiresattnError:
         raise
     except OSError as error:
@@ -129,8 +141,15 @@ def _case(
     record: Record, shown: Record, values: tuple[float, float] | None, notes: list[str]
 ) -> dict[str, Any]:
     """All that the page shows of a case; ``shown`` is the record with the names that are shown."""
-    facts = case_facts(shown)
-    facts["pictures"], facts["crops"] = _pictures(record, values, notes)
+    few = with_most_weight(shown, _LISTED)
+    facts = case_facts(few)
+    facts["sizes"] = [_file_size(one.source) for one in record.sources]
+    room = 0.75 * (_CASE - len(json_line(facts).encode())) - 5000
+    share = min(max(room / sum(_BYTES.values()), 0.1), 1.0)
+    facts["pictures"], facts["crops"] = _pictures(record, values, notes, share)
+    for picture in facts["pictures"] if len(few.regions) < len(record.regions) else ():
+        if picture["frame"] is not None:
+            picture["unseen"] = _unseen(record, picture["source"], picture["frame"])
     for picture in facts["pictures"] if shown is not record else ():
         picture["name"] = (shown.sources[picture["source"]] if shown.sources else shown).source
         if "note" in picture:
@@ -139,9 +158,13 @@ def _case(
 
 
 def _pictures(
-    record: Record, values: tuple[float, float] | None, notes: list[str]
+    record: Record, values: tuple[float, float] | None, notes: list[str], share: float
 ) -> tuple[list[dict[str, Any]], dict[int, str]]:
-    """An overview of each image that is part of the answer, and the looks of most weight, as data addresses."""
+    """An overview of each image that is part of the answer, and the looks of most weight, as data addresses.
+
+    ``share`` is how much of the ``_BYTES`` they may have.
+    """
+    most = {kind: round(share * size) for kind, size in _BYTES.items()}
     shown_looks = decisive(record, _LOOKS)
     overviews: list[dict[str, Any]] = []
     crops: dict[int, Image.Image] = {}
@@ -174,9 +197,34 @@ def _pictures(
         except (HiresattnError, OSError) as error:
             picture["note"] = reason(error)
             notes.append(f"{named.source}: no pictures of it: {reason(error)}")
-    for (picture, _), data in zip(shown, _jpegs([i for _, i in shown], _BYTES["overview"]), strict=True):
+    for (picture, _), data in zip(shown, _jpegs([i for _, i in shown], most["overview"]), strict=True):
         picture["image"] = data
-    return overviews, dict(zip(crops, _jpegs(list(crops.values()), _BYTES["look"]), strict=True))
+    return overviews, dict(zip(crops, _jpegs(list(crops.values()), most["look"]), strict=True))
+
+
+def _unseen(record: Record, number: int, frame: Sequence[int]) -> str:
+    """A mask of an image, as a data address: black where it was looked at closely, else white."""
+    y, x, height, width = frame
+    scale = _MASK / max(height, width)
+    mask = Image.new("1", (max(round(width * scale), 1), max(round(height * scale), 1)), 1)
+    draw = ImageDraw.Draw(mask)
+    for r in record.regions:
+        if r.source == number and r.finest:
+            left, top = round((r.x - x) * scale), round((r.y - y) * scale)
+            right, bottom = (round(edge * scale) - 1 for edge in (r.x - x + r.width, r.y - y + r.height))
+            draw.rectangle((left, top, max(right, left), max(bottom, top)), fill=0)
+    file = io.BytesIO()
+    mask.save(file, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
+
+
+def _file_size(source: str) -> int | None:
+    """Bytes of a file on this computer; None = it is none, or not there."""
+    try:
+        path = Path(source)
+        return path.stat().st_size if not is_remote(source) and path.is_file() else None
+    except (OSError, ValueError):
+        return None
 
 
 def _frame(named: CaseSource | Record) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from hiresattn.errors import ConfigError, WriteError
 from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
 from hiresattn.report.colours import DEPTH_COLOURS
 from hiresattn.report.page import embedded, write_report
+from hiresattn.report.provenance import provenance
 from tests.browser import browser as browser_window
 
 SIDE = 1200
@@ -94,7 +95,9 @@ def test_nothing_is_run_or_fetched(image, tmp_path):
     write_report([record(image, class_name=evil, scores={evil: 0.9}, warnings=(evil,))], tmp_path / "r.html")
     page = (tmp_path / "r.html").read_text()
     assert embedded(page, "list")[0]["answer"] == evil
-    assert page.count("<script") == page.count("</script>") == 3  # the case, the list, the page's own
+    assert (
+        page.count("<script") == page.count("</script>") == 4
+    )  # the case, the run, the list, the page's own
     assert "default-src 'none'" in page
     outside = re.sub(r'<script type="application/json".*?</script>', "", page, flags=re.DOTALL)
     assert set(re.findall(r"https?://[^\s\"'`]+", outside)) <= {"http://www.w3.org/2000/svg"}
@@ -359,3 +362,132 @@ def test_attention_is_a_layer_and_the_scale_says_who_said_it(image, window, tmp_
     assert strongest == pytest.approx([214, 40, 20, 140], abs=2)
     assert 0 < weak[3] < 40
     assert window.run(at, SIDE, 5, 1100) == [0, 0, 0, 0]  # a root region alone
+    window.console()  # it says that pixels were read back often: by this test
+
+
+def test_a_case_of_many_looks_stays_within_200_kb(image, tmp_path):
+    rng = np.random.default_rng(0)
+    regions = [VisitedRegion(0, None, 0, 0, 0, SIDE, SIDE, 0.1, 0.0, finest=False)]
+    for number in range(1, 3000):
+        y, x = rng.integers(0, SIDE - 64, 2).tolist()
+        above = int(rng.integers(0, number))
+        regions.append(
+            VisitedRegion(number, above, 1, y, x, 64, 64, 0.9 / 3000, -1.0, finest=number % 3 == 0)
+        )
+    after = {name: tuple(rng.random(3000).round(4).tolist()) for name in "abcde"}
+    few = record(
+        image,
+        source="a.svs",
+        regions=tuple(regions),
+        scores=dict.fromkeys("abcde", 0.2),
+        scores_after=after,
+        class_name="a",
+        sufficient=tuple(range(900)),
+        cost=Cost(glimpses=3000),
+    )
+    write_report([few] * 2, tmp_path / "2.html")
+    write_report([few], tmp_path / "1.html")
+    sizes = [(tmp_path / name).stat().st_size for name in ("1.html", "2.html")]
+    assert sizes[1] - sizes[0] <= 200_000
+    case = embedded((tmp_path / "1.html").read_text(), "case-0")
+    kept = [one[0] for one in case["regions"]]
+    assert 1000 <= len(kept) < 1100
+    assert {one[1] for one in case["regions"]} - {None} <= set(kept)
+    assert case["scores_after"]["b"][5] == after["b"][kept[5]]
+    (picture,) = case["pictures"]
+    mask = np.asarray(Image.open(io.BytesIO(base64.b64decode(picture["unseen"].split(",")[1]))))
+    scale = SIDE / len(mask)
+    closely = np.zeros((SIDE, SIDE), bool)
+    for one in regions[3::3]:  # those that are not listed, too
+        closely[one.y : one.y + 64, one.x : one.x + 64] = True
+    middle = ((np.arange(len(mask)) + 0.5) * scale).astype(int)
+    assert (mask != closely[np.ix_(middle, middle)]).mean() > 0.97
+
+
+def test_what_made_the_results_is_in_the_page_and_no_name_that_is_hidden(image, tmp_path):
+    run = {
+        "folder": "Jane-Doe",
+        "started": "2026-11-29T19:43:11+00:00",
+        "budget": "64 looks",
+        "stop": 0.95,
+        "seed": 3,
+    }
+    write_report([record(image)], tmp_path / "r.html", run=run)
+    page = (tmp_path / "r.html").read_text()
+    assert embedded(page, "run") == run | {"model": {"name": "m", "sha256": "ab" * 32}, "version": ""}
+    assert embedded(page, "case-0")["sizes"] == [image.stat().st_size]
+    write_report([record(image)], tmp_path / "h.html", run=run, hide_names=True)
+    write_report([record(image)], tmp_path / "i.html", run=run | {"names": "hidden"})
+    assert "Jane" not in (tmp_path / "h.html").read_text() + (tmp_path / "i.html").read_text()
+
+
+def test_what_a_run_was_made_with_is_read_from_its_folder(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    assert provenance(out) == {"folder": "out"}
+    options = {"budget": {"glimpses": 64, "bytes": 2_000_000, "seconds": None}, "stop": None, "seed": 0}
+    (out / "run.json").write_text(
+        json.dumps({"started": "2026", "options": options | {"policy": "best-first"}})
+    )
+    wanted = {
+        "folder": "out", "started": "2026", "names": "shown", "budget": "64 looks and 2.0 MB", "stop": None,
+        "seed": 0, "policy": "best-first",
+    }  # fmt: skip
+    assert provenance(out) == provenance(out / "records.jsonl") == wanted
+    (out / "run.json").write_text("[]")
+    assert provenance(out) == {"folder": "out"}
+
+
+@pytest.mark.browser
+def test_all_cases_are_printed_and_the_open_one_comes_back(image, window, tmp_path):
+    run = {
+        "folder": "out",
+        "started": "2026-11-29T19:43:11+00:00",
+        "budget": "64 looks",
+        "stop": 0.95,
+        "seed": 3,
+    }
+    some = [record(image, source=f"{name}.svs") for name in "abc"]
+    write_report(some, tmp_path / "r.html", run=run)
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}#1")
+    assert window.run("return document.title") == "Results of m in out"
+    said = "Run of 2026-11-29 19:43:11 UTC, model m abababababab, budget 64 looks, stop at 0.95, seed 3"
+    assert window.run("return $('made').textContent") == said
+    assert "Research use only: not for diagnosis." in window.run("return document.body.innerText")
+    titles = "return [...$('case').querySelectorAll('h2')].map(one => one.textContent)"
+    window.run(
+        "window.print = () => { window.printed = document.querySelectorAll('article .view img').length; }"
+    )
+    window.click("#print")
+    window.until("window.printed === 3")
+    assert window.run(titles) == ["a.svs", "b.svs", "c.svs"]
+    window.run("window.dispatchEvent(new Event('afterprint'))")
+    assert window.run(titles) == ["b.svs"]
+    assert window.console() == []
+
+
+@pytest.mark.browser
+def test_keys_and_slider_show_a_look_and_the_list_is_not_cut(image, window, tmp_path):
+    name = "TCGA-05-4244-01Z-00-DX1.d4ff32cd-38cf-40ea-8213-45c2b100ac01.ome.tif"
+    some = [
+        record(image, source=f"{n}-{name}", prediction_set=("sea", "land"), label="land") for n in range(2)
+    ]
+    write_report(some, tmp_path / "r.html")
+    window.open("data:text/html,")
+    window.open(f"file://{tmp_path / 'r.html'}")
+    box = "document.querySelector('.scroll')"
+    assert window.run(f"return {box}.scrollWidth - {box}.clientWidth") <= 0
+    assert window.run("return $('crop').alt") == "look 1"
+    window.keys("n")  # whatever has the focus
+    assert window.run("return $('crop').alt") == "look 2"
+    window.click("[data-case='1']")
+    window.keys("p")
+    assert window.run("return $('crop').alt") == "look 0"
+    window.run("$('order').focus()")
+    window.keys("Home", "ArrowRight", "ArrowRight")
+    assert window.run("return [$('order').value, $('crop').alt]") == ["3", "look 2"]
+    window.run("$('filter').focus()")
+    window.keys("n")
+    assert window.run("return [$('filter').value, $('crop').alt]") == ["n", "look 2"]
+    assert window.console() == []
