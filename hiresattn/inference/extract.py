@@ -223,7 +223,7 @@ def _asked(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     return scaling | {
         "encoder_sha256": encoder.sha256,
         "size": rule.size,
-        "bands": list(options.bands or (band + 1 for band in rule.bands)),
+        "bands": list(options.bands or rule.band_names or (band + 1 for band in rule.bands)),
         "low": low if options.value_range else list(rule.low),
         "high": high if options.value_range else list(rule.high),
         "asked": f"{options.mpp} µm/px" if options.mpp is not None else f"{encoder.side} px",

@@ -9,7 +9,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.pyramid.open import scene_of
 
 
-def check_bands(bands: tuple[int | str, ...] | None, *, jpeg: float, cutmix: float) -> None:
+def check_bands(bands: tuple[int | str, ...] | None, *, jpeg: float = 0, cutmix: float = 0) -> None:
     """Refuse bands that can't be meant.
 
     Args:

@@ -23,6 +23,7 @@ from hiresattn.model.net import GlimpseNet
 from hiresattn.model.reference import Reference
 from hiresattn.model.traversal import Rows
 from hiresattn.training.bags import Bag, Standard, common_facts, read_bags
+from hiresattn.training.bands import check_bands, named_bands
 from hiresattn.training.estimators import correctness, row_cross_entropy
 from hiresattn.training.log import EpochRecord, write_metrics
 from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
@@ -194,7 +195,8 @@ def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOption
         spec = {field: getattr(start.config, field) for field in ("encoder", "encoder_args", "encoder_drop")}
         origin = start.training.get("encoder") or {}
     else:
-        loaded = load_encoder(name, bands=facts.get("bands") or (1, 2, 3), size=facts.get("size"))
+        count = len(facts.get("bands") or "RGB")
+        loaded = load_encoder(name, bands=range(1, count + 1), size=facts.get("size"))
         state, rule, sha256 = loaded.module.state_dict(), loaded.input, loaded.sha256
         spec = {"encoder": loaded.spec.architecture, "encoder_args": dict(loaded.spec.args)}
         origin = loaded.spec.origin
@@ -226,9 +228,13 @@ def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
         rule = replace(rule, foreground="tissue")
     if "low" not in facts:
         return rule
-    bands = tuple(int(band) - 1 for band in facts["bands"])
+    bands = tuple(band if isinstance(band, str) else int(band) for band in facts["bands"])
+    check_bands(bands)
+    names = named_bands(bands)
+    numbers = range(len(bands)) if names else (int(band) - 1 for band in bands)
     low, high = (tuple(map(float, facts[name])) for name in ("low", "high"))
-    return replace(rule, bands=bands, low=low, high=high)
+    channels = None if names else rule.channels
+    return replace(rule, bands=tuple(numbers), band_names=names, low=low, high=high, channels=channels)
 
 
 def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | None = None) -> Tensor:

@@ -7,14 +7,20 @@ import shutil
 import numpy as np
 import pytest
 import rasterio
+import torch
 from click.testing import CliRunner
 
 import hiresattn
+from hiresattn import register_encoder
 from hiresattn.config import InputConfig
+from hiresattn.datasets.example import Example
+from hiresattn.datasets.features import find_features, read_features
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geo import mlm_item
+from hiresattn.inference.extract import extract
 from hiresattn.pyramid import open_pyramid
 from hiresattn.reading.fetch import CropFetcher
+from hiresattn.training.features import fit_features
 from hiresattn.training.options import TrainOptions
 from hiresattn_cli.main import cli
 
@@ -131,3 +137,34 @@ def test_numbers_and_names_are_not_mixed_nor_bands_of_several_orders(folder, tmp
     (tmp_path / "model/card.json").write_text(json.dumps(card))
     with pytest.raises(HiresattnError, match="a name per band"):
         hiresattn.load_model(tmp_path / "model")
+
+
+class Means(torch.nn.Module):
+    """How bright each band is on average."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.full((1, channels, 1, 1), 2.0))
+
+    def forward(self, crops):
+        return (crops.mean((2, 3), keepdim=True) * self.scale).relu()
+
+
+def test_features_of_bands_by_name_make_a_model_of_them(folder, tmp_path):
+    register_encoder("means-by-name", Means)
+    examples = [Example(str(folder / f"{n}.tif"), ("land", "sea")[n % 2], "train") for n in range(6)]
+    how = {"bands": ("red", "nir08"), "side": 32, "threads": 0}
+    assert {one.status for one in extract(examples, "means-by-name", tmp_path / "features", **how)} == {"ok"}
+    options = TrainOptions(epochs=1, features=str(tmp_path / "features"), threads=0, device="cpu")
+    assert list(fit_features(examples, tmp_path / "model", options))
+    assert hiresattn.load_model(tmp_path / "model").config.input.band_names == ("red", "nir08")
+    scores = []
+    for number, bands in enumerate(ORDERS):
+        write(tmp_path / f"{number}.tif", bands, "land", 99)
+        scores.append(dict(hiresattn.classify(tmp_path / f"{number}.tif", tmp_path / "model").scores))
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    assert all(
+        extract(examples, tmp_path / "model", tmp_path / "more", threads=0)
+    )  # by the names in the card
+    held = read_features(find_features(tmp_path / "more", examples[0].source))
+    assert held.facts["bands"] == ["red", "nir08"]
