@@ -35,7 +35,7 @@ HOST = "127.0.0.1"
 _OPEN = 4
 #: Seconds after which a silent connection is closed.
 _PATIENCE = 60
-_PATH = re.compile(r"/([\w-]+)/(?:(image)/(\d{1,9})(?:/(\d{1,2})/(\d{1,9})_(\d{1,9})\.jpg)?|([\w.]*))")
+_PATH = re.compile(r"/([\w-]+)/(?:(image|check)/(\d{1,9})(?:/(\d{1,2})/(\d{1,9})_(\d{1,9})\.jpg)?|([\w.]*))")
 _POLICY = (
     "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'unsafe-inline'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -194,6 +194,14 @@ class ViewerServer(ThreadingHTTPServer):
             }
         return {"name": image.source, **facts, "answers": [case_facts(record) for record in image.answers]}
 
+    def why_not(self, number: int) -> str | None:
+        """Why an image can't be shown; None = it can, as far as its header tells."""
+        try:
+            open_pyramid(self.images[number].source).close()
+        except (HiresattnError, OSError) as error:
+            return str(error)
+        return None
+
 
 class _Held:
     """An image that is open, or being opened."""
@@ -242,7 +250,7 @@ class _Handler(BaseHTTPRequestHandler):
         _, image, number, level, row, column, name = found.groups()
         if image:
             tile = (int(level), int(row), int(column)) if level else None
-            return self._image(int(number), tile)
+            return self._image(int(number), tile, check=image == "check")
         if name == "list":
             return "application/json", json.dumps(self.server.listed()).encode()
         if not name:
@@ -250,10 +258,14 @@ class _Handler(BaseHTTPRequestHandler):
         file, kind = self._static.get(name, (None, "text/plain"))
         return kind, files("hiresattn.report").joinpath(file).read_bytes() if file else None
 
-    def _image(self, number: int, tile: tuple[int, int, int] | None) -> tuple[str, bytes | None]:
-        """An image's facts, or a tile of it."""
+    def _image(
+        self, number: int, tile: tuple[int, int, int] | None, *, check: bool
+    ) -> tuple[str, bytes | None]:
+        """An image's facts, or a tile of it; or only why it can't be opened."""
         if number >= len(self.server.images):
             return "text/plain", None
+        if check:
+            return "application/json", json.dumps({"error": self.server.why_not(number)}).encode()
         if tile is None:
             return "application/json", json_line(self.server.described(number)).encode()
         with self.server.zoom(number) as zoom:

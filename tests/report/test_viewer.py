@@ -51,6 +51,21 @@ def images(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def case(images):
+    """The second look of a case of two images, and the first two of another."""
+    name, other = (one.source for one in images[:2])
+    regions = tuple(
+        VisitedRegion(n, None, 0, 0, 0, 2000, 2000, 0.25, 0.0, source=s) for n, s in enumerate((0, 1, 1))
+    )
+    found = Record(
+        "P1", "ok", case="P1", class_name="sea", score=0.9, scores={"land": 0.1, "sea": 0.9}, regions=regions,
+        scores_after={"sea": (0.3, 0.8, 0.9), "land": (0.7, 0.2, 0.1)}, cost=Cost(glimpses=3),
+        sources=(CaseSource(name), CaseSource(other)),
+    )  # fmt: skip
+    return images_to_view([name, other], [found])
+
+
+@pytest.fixture(scope="module")
 def server(images):
     with serving(images) as server:
         yield server
@@ -114,6 +129,62 @@ def test_images_are_changed_and_nobody_else_is_asked(server, window):
     assert window.console() == []
     window.click("[data-image='2']")
     window.until("$('trouble').textContent.includes('there is no such file')")
+    assert window.run("return viewer.navigator.element.style.visibility") == "hidden"
+    window.console()  # the request that failed is in it
     asked = window.asked()
     assert asked
     assert all(address.startswith(server.address) for address in asked), asked
+
+
+def test_what_cant_be_shown_is_marked_in_the_list_without_being_opened(server, window):
+    window.open("data:text/html,")
+    window.open(server.address)
+    window.until("document.querySelectorAll('#list .flag').length === 1")
+    assert "can't be shown" in window.run("return document.querySelector('[data-image=\"2\"]').textContent")
+    assert window.run("return $('trouble').textContent") == ""
+    window.until(READY)
+    assert window.run("return viewer.navigator.element.getBoundingClientRect().width") <= 152
+    assert window.run("return viewer.navigator.world.getItemCount() && viewer.navigator.viewport.getZoom()")
+    shares = "const view = viewer.viewport.getBounds(); return [view.width, view.height]"
+    assert min(window.run(shares)) == pytest.approx(1, abs=0.05)  # the whole image, and no smaller
+    said = window.run("return document.querySelector('.key').textContent")
+    assert said == "Depth of the look:0 (the whole, from afar)12carries the answer"
+
+
+def test_of_a_case_of_several_images_the_answer_is_the_case_s(case, window):
+    with serving(case) as server:
+        window.open(server.address)
+        window.until(READY)
+        text = window.run("return $('answer').innerText")
+        assert "Answer of the case: sea, probability 0.90" in text
+        assert "3 looks, 0 % of the pixels read, in 2 images; in this one look 0" in text
+        assert window.run("return $('after').textContent") == "Probabilities of the case"
+        assert window.run("return $('shares').innerText").split() == ["sea", "0.90", "land", "0.10"]
+        assert window.run("return $('told').textContent") == "1 of 1 look in this image"
+        window.click("[data-image='1']")
+        window.until("shown && shown.name.endsWith('b.png') && " + READY)
+        assert "in this one looks 1 to 2" in window.run("return $('answer').innerText")
+        window.run("$('order').focus()")
+        window.keys("Home")
+        assert window.run("return $('after').textContent") == "Probabilities of the case after its look 1"
+        assert window.run("return $('shares').innerText").split() == ["sea", "0.80", "land", "0.20"]
+        assert window.console() == []
+
+
+def test_attention_is_of_the_px_and_does_not_add_up(server, window):
+    window.open("data:text/html,")
+    window.open(server.address)
+    window.until(READY)
+    window.click("#lines")
+    window.click("#heat")
+    at = """
+    const item = viewer.world.getItemAt(0), ratio = window.devicePixelRatio || 1;
+    return arguments[0].map(([y, x]) => {
+      const at = item.imageToViewerElementCoordinates(new OpenSeadragon.Point(x, y));
+      return [...$('marks').getContext('2d').getImageData(at.x * ratio, at.y * ratio, 1, 1).data];
+    });
+    """
+    finest, coarse, other, root = window.run(at, [[1050, 540], [1200, 700], [100, 100], [1900, 1900]])
+    assert finest == pytest.approx([214, 40, 20, 140], abs=2)  # in place of the coarser one that it lies in
+    assert coarse[3] > other[3] > 0
+    assert root == [0, 0, 0, 0]
