@@ -70,7 +70,7 @@ function looks(one) {
     about.textContent = place + (whole ? "" : picture && picture.image ? "From the overview." : "No picture.");
     crop.onload = () => { if (whole) about.textContent = place + (crop.naturalWidth < r.w ? `Reduced to ${crop.naturalWidth} px.` : "At native resolution."); };
     if (whole) crop.src = whole; else if (picture && picture.image) cut(picture, r); else crop.removeAttribute("src");
-    crop.alt = `look ${r.id}`;
+    crop.alt = `look ${r.id}`; crop.style.display = whole || picture && picture.image ? "" : "none";
     draw();
   }
   function cut(picture, r) {

@@ -128,6 +128,7 @@ def _summary(record: Record) -> dict[str, Any]:
         "images": len(record.sources),
         "region": record.region,
         "answer": answer_of(record),
+        "several": record.labels is not None,
         "score": record.score,
         "set": record.prediction_set,
         "review": record.needs_review,

@@ -18,8 +18,8 @@ function svg(tag, values, text) {
 const percent = share => typeof share !== "number" ? "–" : share ? `${Number((100 * share).toPrecision(2))} %` : "0 %";
 const counted = (count, name) => `${count} ${name}${count === 1 ? "" : "s"}`;
 // Cases that nobody judged: the model says neither that they need a review nor that they don't.
-const UNCALIBRATED = "the model is not calibrated (`hiresattn evaluate --calibrate`)";
-const notAssessed = (count, all) => count ? `review not assessed${count < all ? ` in ${counted(count, "case")}` : ""}: ${UNCALIBRATED}` : "";
+const unjudged = several => several ? "there are no prediction sets where images have several labels" : "the model is not calibrated (`hiresattn evaluate --calibrate`), or not for such searches";
+const notAssessed = (count, all, several) => count ? `review not assessed${count < all ? ` in ${counted(count, "case")}` : ""}: ${unjudged(several)}` : "";
 const words = value => Array.isArray(value) ? value.join(", ") || "none" : value === null || value === undefined ? "" : String(value);
 const last = name => name.split(/[\\/]/).filter(Boolean).pop() || name;
 const COLOURS = ["var(--c0)", "var(--c1)", "var(--c2)", "var(--c3)", "var(--c4)"];

@@ -251,13 +251,18 @@ def test_what_nobody_judged_is_said_to_be_not_assessed(image, window, tmp_path):
     some = [record(image, source="a.svs", needs_review=None), record(image, source="b.svs")]
     write_report(some, tmp_path / "r.html")
     window.open(f"file://{tmp_path / 'r.html'}")
-    said = "review not assessed in 1 case: the model is not calibrated (`hiresattn evaluate --calibrate`)"
+    said = "review not assessed in 1 case: the model is not calibrated (`hiresattn evaluate --calibrate`), "
+    said += "or not for such searches"
     assert said in window.run("return $('about').textContent")
     assert window.run("return [...$('rows').children].map(row => row.children[3].textContent)") == [
         "not assessed", "no",
     ]  # fmt: skip
     window.click("#doubtful")
     assert window.run("return $('count').textContent") == f"0 of 2 cases; {said}"
+    several = record(image, class_name=None, labels=("sea",), needs_review=None)
+    write_report([several], tmp_path / "s.html")
+    window.open(f"file://{tmp_path / 's.html'}")
+    assert "Review not assessed: there are no prediction sets" in window.run("return $('case').textContent")
     write_report(some[1:] * 2, tmp_path / "r.html", overwrite=True)
     window.open("data:text/html,")
     window.open(f"file://{tmp_path / 'r.html'}")
@@ -354,7 +359,10 @@ def test_attention_is_a_layer_and_the_scale_says_who_said_it(image, window, tmp_
     assert bar == ["100 µm", pytest.approx(100 / 600, abs=0.01)]
     at = """
     const layer = document.querySelector('.view canvas'), zoom = layer.width / arguments[0];
-    return [...layer.getContext('2d').getImageData((arguments[2] + 5) * zoom, (arguments[1] + 5) * zoom, 1, 1).data];
+    const copy = make('canvas', {width: layer.width, height: layer.height});
+    const pen = copy.getContext('2d', {willReadFrequently: true});
+    pen.drawImage(layer, 0, 0);
+    return [...pen.getImageData((arguments[2] + 5) * zoom, (arguments[1] + 5) * zoom, 1, 1).data];
     """
     assert window.run(at, SIDE, 310, 610) == [0, 0, 0, 0]
     window.click("#heat")
@@ -362,7 +370,7 @@ def test_attention_is_a_layer_and_the_scale_says_who_said_it(image, window, tmp_
     assert strongest == pytest.approx([214, 40, 20, 140], abs=2)
     assert 0 < weak[3] < 40
     assert window.run(at, SIDE, 5, 1100) == [0, 0, 0, 0]  # a root region alone
-    window.console()  # it says that pixels were read back often: by this test
+    assert window.console() == []
 
 
 def test_a_case_of_many_looks_stays_within_200_kb(image, tmp_path):
