@@ -17,7 +17,7 @@ from hiresattn_cli.output import on_terminal
 from hiresattn_cli.pictures import complete, default_overlays, images_of, pictures_of, take
 from hiresattn_cli.progress import Update, progress_bar
 from hiresattn_cli.records import Counts, as_done, in_order, report
-from hiresattn_cli.results import extras_of, file_of
+from hiresattn_cli.results import extras_of, file_of, left_in
 from hiresattn_cli.sources import Places, expand_sources, stacked, windows, with_assets
 
 if TYPE_CHECKING:
@@ -235,7 +235,7 @@ def classify(
     pictures = pictures_of(overlay=overlay, attention=attention, values=settings["value_range"], shard=shard)
     with ExitStack() as stack:
         file = file_of(stack, output, (loaded, kept), extras, resume=resume, overwrite=overwrite)
-        left = sources if file is None else file.missing(sources)
+        sources, left = left_in(file, sources)
         if shard is not None and file is not None:
             workers.note_shard(file, shard, everything, len(sources) - len(left), loaded, kept)
         if extras.overlays:
@@ -243,7 +243,7 @@ def classify(
                 str(output), images_of(sources, file), settings["value_range"], ctx.obj
             )
         take(pictures, images_of(sources, file))
-        if file is not None and len(left) < len(sources):
+        if file is not None and file.held:
             complete(pictures, file.path)
         counts = Counts(there=len(sources) - len(left))
         update = stack.enter_context(progress_bar("Classifying", len(left), wanted=ctx.obj >= 0))

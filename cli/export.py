@@ -10,6 +10,7 @@ from hiresattn.errors import counted
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES
+from hiresattn_cli.output import one_line
 
 if TYPE_CHECKING:
     from hiresattn.inference.record import Record
@@ -100,7 +101,7 @@ def export(
     if to == "qupath":
         from hiresattn.report.qupath import write_qupath
 
-        read = _read(records, hide_names=hide_names)
+        read = _read(records, hide_names=hide_names, drawn=True)
         written = write_qupath(read, output, overwrite=overwrite)
         if ctx.obj >= 0:
             click.echo(f"{counted(len(written), 'file')} in {output}", err=True)
@@ -156,15 +157,22 @@ def _write_features(records: "Iterator[Record]", layer: str, *, collection: bool
         sys.stdout.write(f"{line}\n")
 
 
-def _read(files: Sequence[str], *, hide_names: bool) -> "Iterator[Record]":
-    """The records of several files or folders."""
+def _read(files: Sequence[str], *, hide_names: bool, drawn: bool = False) -> "Iterator[Record]":
+    """The records of several files or folders; for what is drawn on images without regions of files that changed."""
     from hiresattn.inference.read_records import read_records, records_in
+    from hiresattn.report.changed import without_changed
     from hiresattn.report.hidden import hide_all
 
     stdin = sys.stdin.buffer
-    read = (
+    read: Iterator[Record] = (
         record
         for name in files
         for record in (records_in(stdin, "<stdin>") if name == "-" else read_records(name))
     )
+    if drawn:
+        read = without_changed(read, _warn)
     return hide_all(read) if hide_names else read
+
+
+def _warn(note: str) -> None:
+    click.echo(f"Warning: {one_line(note)}", err=True)

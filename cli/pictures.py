@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import HiresattnError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.files import is_remote, make_folder
 from hiresattn_cli.output import one_line
 
@@ -25,13 +25,14 @@ class Overlays:
     Args:
         folder: The folder.
         values: Pixel values to show as black and as white.
-        remote: Whether images on servers are read again.
+        own: Whether the folder is that of the results: images on servers aren't read again for it, and what is of no
+            record goes.
     """
 
     suffix = ".png"
 
-    def __init__(self, folder: Path, values: tuple[float, float] | None, *, remote: bool = True) -> None:
-        self._folder, self._values, self._remote = folder, values, remote
+    def __init__(self, folder: Path, values: tuple[float, float] | None, *, own: bool = False) -> None:
+        self._folder, self._values, self._own = folder, values, own
         self._images: Mapping[str, str] = {}
         self._names: dict[str, str] = {}
 
@@ -39,21 +40,26 @@ class Overlays:
         """Take note of the images that there will be records of: names in the records, and paths or addresses."""
         from hiresattn.report.names import unique_names
 
-        images = {name: path for name, path in images.items() if self._remote or not is_remote(path)}
-        self._images = images
+        self._images = {name: "" if self._own and is_remote(path) else path for name, path in images.items()}
         self._names = dict(zip(images, unique_names(list(images)), strict=True))
 
     def complete(self, records: "Iterable[Record]") -> None:
         """Draw those of an earlier run's records that aren't there: it was ended before, or drew none."""
+        known = set()
         for record in records:
             for own, path in self._paths(record):
-                if not path.exists():
+                known.add(path)
+                if self._images[own.source] and not path.exists():
                     self._draw(own, path)
+        if self._own:
+            for left in set(self._folder.glob(f"*{self.suffix}")).difference(known):
+                left.unlink()
 
     def draw(self, record: "Record") -> None:
         """Draw the overlay of each image of a record; if one fails there is a warning, and the record stays."""
         for own, path in self._paths(record):
-            self._draw(own, path)
+            if self._images[own.source]:
+                self._draw(own, path)
 
     def _paths(self, record: "Record") -> "list[tuple[Record, Path]]":
         """The record image by image, each with its file; none of what has no answer or isn't to be drawn."""
@@ -70,9 +76,12 @@ class Overlays:
 
     def _draw(self, own: "Record", path: Path) -> None:
         from hiresattn.pyramid import open_pyramid
+        from hiresattn.report.changed import why_changed
         from hiresattn.report.overlay import draw_overlay
 
         try:
+            if own.sources and (why := why_changed(own.sources[0])):
+                raise ConfigError(why)
             with open_pyramid(self._images[own.source]) as pyramid:
                 draw_overlay(pyramid, own, path, values=self._values)
         except (HiresattnError, OSError) as error:
@@ -122,7 +131,7 @@ def default_overlays(
                 err=True,
             )
         return []
-    return [Overlays(make_folder(Path(folder) / OVERLAYS), values, remote=False)] if images else []
+    return [Overlays(make_folder(Path(folder) / OVERLAYS), values, own=True)] if images else []
 
 
 def take(pictures: Iterable[Overlays], images: Mapping[str, str]) -> None:
@@ -143,7 +152,7 @@ def images_of(sources: Iterable[Any], file: "RecordsFile | None") -> dict[str, s
     """The paths and addresses of the images, by the names that records have for them."""
     from hiresattn.datasets.cases import examples_of
 
-    found: dict[str, str] = {}
+    found = {} if file is None else file.others()
     for source in sources:
         paths = [str(getattr(example, "source", example)) for example in examples_of(source)]
         shown = paths if file is None else file.names(source) or paths

@@ -2,7 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -78,3 +78,11 @@ def file_of(
             )
         )
     return stack.enter_context(RecordsFile(output, *run, resume=resume, overwrite=overwrite))
+
+
+def left_in(file: "RecordsFile | None", sources: list[Any]) -> tuple[list[Any], list[Any]]:
+    """The sources that are to have a record, and those of them that have none yet."""
+    if file is None:
+        return sources, sources
+    sources = file.once(sources)
+    return sources, file.missing(sources)

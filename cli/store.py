@@ -48,7 +48,7 @@ def adding(
     from hiresattn.inference.lines import json_line
     from hiresattn.inference.read_records import record_from_json
     from hiresattn.inference.records_file import hash_of
-    from hiresattn.report.results import run_facts
+    from hiresattn.report.run_file import run_facts
 
     facts = {**run_facts(*run), "list": hash_of(names_of(cases))}
     store = stack.enter_context(Store(folder, facts, len(cases)))

@@ -58,14 +58,16 @@ def view(
         raise click.UsageError("name an image, or --results")
     from hiresattn.datasets.sources import Unusable
     from hiresattn.inference.read_records import read_records
+    from hiresattn.report.changed import without_changed
     from hiresattn.report.server import ViewerServer, images_to_view
 
     found = expand_sources(names) if names else []
     for one in found:
         if isinstance(one, Unusable):
-            click.echo(f"Warning: {one_line(one.error)}", err=True)
+            _warn(one.error)
     wanted = [str(getattr(one, "source", one)) for one in found if not isinstance(one, Unusable)]
-    images = images_to_view(wanted, read_records(results) if results else ()) if wanted or not names else []
+    records = without_changed(read_records(results), _warn) if results else ()
+    images = images_to_view(wanted, records) if wanted or not names else []
     with ViewerServer(images, port, value_range) as server:
         if len(images) == 1:
             server.described(0)  # what can't be read is said here, not in the browser
@@ -83,6 +85,10 @@ def view(
             server.serve_forever()
         except KeyboardInterrupt:
             click.echo("", err=True)
+
+
+def _warn(note: str) -> None:
+    click.echo(f"Warning: {one_line(note)}", err=True)
 
 
 def _has_windows() -> bool:

@@ -239,7 +239,7 @@ def note_shard(
 ) -> None:
     """Write beside a shard's records what it is of."""
     from hiresattn.cluster.shards import write_shard
-    from hiresattn.report.results import run_facts
+    from hiresattn.report.run_file import run_facts
 
     facts = run_facts(model, options) | {"classes": list(model.config.classes)}
     write_shard(file, shard, cases, there, facts)

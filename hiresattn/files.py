@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from hiresattn.errors import ConfigError
@@ -72,6 +73,32 @@ def is_zarr(folder: str | os.PathLike[str]) -> bool:
         os.path.exists(os.path.join(name, file))  # noqa: PTH110, PTH118 - no name makes these raise
         for file in ZARR_FILES
     )
+
+
+def file_states(name: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """Size in bytes, and time of change in ns, of a file; of a folder of its own and of the files that make it Zarr.
+
+    What can't be asked for has none, and addresses have none.
+    """
+    path = os.fspath(name)
+    if is_remote(path):
+        return []
+    inside = [os.path.join(path, file) for file in ZARR_FILES] if os.path.isdir(path) else []  # noqa: PTH112, PTH118
+    found = []
+    for file in [path, *inside]:
+        with suppress(OSError, ValueError):
+            state = os.stat(file)  # noqa: PTH116 - no name makes it raise anything else
+            found.append((state.st_size, state.st_mtime_ns))
+    return found
+
+
+def file_state(name: str | os.PathLike[str]) -> tuple[int, str] | None:
+    """Bytes, and when it was last changed (ISO 8601, UTC), as ``file_states`` says, all together; None = not known."""
+    states = file_states(name)
+    if not states:
+        return None
+    latest = max(changed for _, changed in states) / 1e9
+    return sum(size for size, _ in states), datetime.fromtimestamp(latest, UTC).isoformat()
 
 
 def make_folder(path: str | os.PathLike[str]) -> Path:

@@ -16,7 +16,8 @@ from hiresattn.files import atomic_write, make_folder
 from hiresattn.inference.lines import refuse_filled
 from hiresattn.inference.read_records import RECORDS, records_file
 from hiresattn.inference.records_file import check_suffix
-from hiresattn.report.results import RUN, is_results_folder, write_run
+from hiresattn.report.results import is_results_folder
+from hiresattn.report.run_file import RUN, write_run
 from hiresattn.report.tables import write_tables
 
 #: Shards that a folder holds.
@@ -99,8 +100,10 @@ def merge(
         own = part.facts["inputs"][slice(*starts[part.number][at : at + 2])]
         inputs += own
         key = part.facts["keys"][at]
-        order.setdefault(key, case)
+        again = order.setdefault(key, case) < case
         line = lines.take(key)
+        if line is None and again:
+            continue
         if line is None:
             missing.append(_name(own))
         else:

@@ -12,7 +12,7 @@ from hiresattn.errors import ConfigError
 from hiresattn.files import make_folder
 from hiresattn.inference.read_records import RECORDS
 from hiresattn.inference.records_file import RecordsFile, hash_of
-from hiresattn.report.results import start_facts, write_run
+from hiresattn.report.run_file import start_facts, write_run
 
 Source = TypeVar("Source")
 

@@ -134,7 +134,12 @@ class LinesFile:
                 places.append((key(json.loads(line)), start))
                 start += len(line)
             if places != sorted(places):
-                self._write_anew(_lines_at(file, [start for _, start in sorted(places)]))
+                self._write_anew(lines_at(file, [start for _, start in sorted(places)]))
+
+    def select(self, starts: list[int]) -> None:
+        """Keep only the lines that begin there; the file is written anew, whole or not at all."""
+        with self.path.open("rb") as file:
+            self._write_anew(lines_at(file, starts))
 
     def _write_anew(self, lines: Iterable[bytes]) -> None:
         beside = self.path.with_name(f".{self.path.name[:64]}.kept")
@@ -201,7 +206,8 @@ class LinesFile:
         return end
 
 
-def _lines_at(file: BinaryIO, starts: Iterable[int]) -> Iterator[bytes]:
+def lines_at(file: BinaryIO, starts: Iterable[int]) -> Iterator[bytes]:
+    """The lines of an open file that begin there."""
     for start in starts:
         file.seek(start)
         yield file.readline()

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hiresattn.errors import ConfigError, NotFoundError
+from hiresattn.inference.lines import lines_at
 from hiresattn.inference.record import Record
+from hiresattn.inference.superseded import lines_that_count
 from hiresattn.option_types import fits
 
 Made = TypeVar("Made")
@@ -23,7 +25,8 @@ _NOT_FINITE = ("nan", "inf", "-inf")
 def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     """Read the records that ``classify`` wrote, one at a time.
 
-    A last line without an end, which a process that was killed or still runs leaves, is left out.
+    A last line without an end, which a process that was killed or still runs leaves, is left out. So is in a results
+    folder what a later record of the same image or case replaces.
 
     Args:
         path: A file of JSON lines, or a results folder.
@@ -41,7 +44,8 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[Record]:
     except OSError as error:
         raise ConfigError(f"{file}: can't be read ({error.strerror})") from error
     with opened:
-        yield from records_in(opened, str(file))
+        starts, superseded = lines_that_count(file) if file.name == RECORDS else ([], 0)
+        yield from records_in(lines_at(opened, starts) if superseded else opened, str(file))
 
 
 def records_in(lines: Iterable[bytes], name: str) -> Iterator[Record]:

@@ -67,6 +67,10 @@ class CaseSource:
     """Ground control points of an image without a transform: row, column (level-0 px), x, y (in its CRS)."""
     bounds: tuple[int, int, int, int] | None = None
     """The scanned part of a slide ``(y, x, height, width)``, level-0 px; None = all of it, or not known."""
+    bytes: int | None = None
+    """Size of the file when it was classified; None = not known, as of addresses."""
+    modified: str | None = None
+    """When the file had last been changed then, ISO 8601, UTC; None = not known."""
     acquired: str | None = None
     """When it was taken, ISO 8601, where its STAC item or its file says so."""
     glimpses: int = 0

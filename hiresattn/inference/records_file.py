@@ -15,10 +15,11 @@ from hiresattn.card import Card, read_card
 from hiresattn.datasets.cases import Case, cases_of
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
-from hiresattn.files import ZARR_FILES, is_remote
+from hiresattn.files import file_states, is_remote
 from hiresattn.inference.lines import LinesFile
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.record import Record
+from hiresattn.inference.superseded import SUBJECT, subjects_of
 from hiresattn.option_types import changed
 from hiresattn.pyramid.stack import Stack
 
@@ -41,8 +42,8 @@ class RecordsFile:
         path: The file; its name ends in ``.jsonl`` or ``.ndjson``, or has no suffix.
         model: The model that classifies.
         options: How.
-        resume: Keep the records that the file holds; ``missing`` then leaves out their sources. Records of errors are
-            taken out, so that their sources are tried again.
+        resume: Keep the records that the file holds; ``missing`` then leaves out their sources, and takes out the
+            records of errors, so that their sources are tried again.
         overwrite: Empty the file. Without either, a file that holds something is refused.
 
     Raises:
@@ -63,22 +64,15 @@ class RecordsFile:
         self._run = [model.sha256, model.temperature, model.k, _plain(model.config), options_facts(options)]
         self._keys: dict[Any, str | None] = {}
         self._lines = LinesFile(path, resume=resume, overwrite=overwrite)
-        failed = [line for line in self._lines.held if line.get("status") == "error"]
-        if failed:
-            self._lines.keep([line for line in self._lines.held if line.get("status") != "error"])
-        self._there = Counter(line.get("key") for line in self._lines.held)
+
+    def once(self, sources: Iterable[Source]) -> list[Source]:
+        """The sources that are to have a record: in a file all of them, also those that are named twice."""
+        return list(sources)
 
     def missing(self, sources: Iterable[Source]) -> list[Source]:
         """The sources that the file has no record of, in order; a source named twice has two records."""
-        there = self._there.copy()
-        left = []
-        for source in sources:
-            key = self.key(source)
-            if key is not None and there[key]:
-                there[key] -= 1
-            else:
-                left.append(source)
-        others = there.total()
+        self.keep([line for line in self.held if line.get("status") != "error"])
+        left, others = self.left(sources)
         if others:
             _log.warning(
                 "%s: %d of its records are of other sources, of files that have changed, or of another model or "
@@ -87,9 +81,34 @@ class RecordsFile:
             )  # fmt: skip
         return left
 
+    def keep(self, wanted: list[dict[str, Any]]) -> None:
+        """Take the other records out, of those that the file held."""
+        if len(wanted) < len(self.held):
+            self._lines.keep(wanted)
+
+    def select(self, starts: list[int]) -> None:
+        """Take out all lines but those that begin there."""
+        self._lines.select(starts)
+
+    def others(self) -> dict[str, str]:
+        """Names and paths of images of other runs whose pictures lie beside those of this one; of a file none do."""
+        return {}
+
+    def left(self, sources: Iterable[Source]) -> tuple[list[Source], int]:
+        """The sources that the file has no record of, in order; and how many of its records are of none of them."""
+        there = Counter(line.get("key") for line in self.held)
+        left = []
+        for source in sources:
+            key = self.key(source)
+            if key is not None and there[key]:
+                there[key] -= 1
+            else:
+                left.append(source)
+        return left, there.total()
+
     @property
     def held(self) -> list[dict[str, Any]]:
-        """The records that the file held when it was opened, without those of errors."""
+        """The records that the file held when it was opened, without those that are made anew."""
         return self._lines.held
 
     @property
@@ -107,7 +126,15 @@ class RecordsFile:
 
     def write(self, record: Record, source: Any) -> None:
         """Add the record of a source, which is on disk when this returns."""
-        self._lines.write(self.shown(record, source).to_json() | {"key": self.key(source)})
+        self._lines.write(self.shown(record, source).to_json() | self.marks(source))
+
+    def marks(self, source: Any) -> dict[str, Any]:
+        """What the line of a source has beside its record, as JSON types."""
+        return {"key": self.key(source), SUBJECT: self.subjects(source)}
+
+    def subjects(self, source: Any) -> list[str]:
+        """What a record of a source is of, as hashes."""
+        return [hash_of(one) for one in subjects_of(source)]
 
     def sort(self, sources: Iterable[Any]) -> None:
         """Put the records in the order of their sources, where they came as they were ready; others come last."""
@@ -234,18 +261,9 @@ def _identity(name: str) -> Any:
     if is_remote(name):
         return name
     try:
-        path = os.path.realpath(name)
+        return [os.path.realpath(name), *file_states(name)]
     except (OSError, ValueError):
         return name
-    files = [path, *(os.path.join(path, file) for file in ZARR_FILES)] if os.path.isdir(path) else [path]  # noqa: PTH112, PTH118
-    facts: list[Any] = [path]
-    for file in files:
-        try:
-            found = os.stat(file)  # noqa: PTH116 - no name makes it raise anything else
-        except (OSError, ValueError):
-            continue
-        facts.append([found.st_size, found.st_mtime_ns])
-    return facts
 
 
 def options_facts(options: ClassifyOptions) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -10,6 +11,7 @@ import hiresattn
 from hiresattn.card import Card
 from hiresattn.datasets.example import Example, Label, names_of
 from hiresattn.errors import DomainError, HiresattnError
+from hiresattn.files import file_state
 from hiresattn.geometry import expandable
 from hiresattn.inference.domain import coarse_view, warnings_for
 from hiresattn.inference.opened import OpenedCase, case_name
@@ -205,6 +207,9 @@ def _source_facts(source: Source, stats: FetchStats | None, glimpses: int) -> Ca
         glimpses=glimpses,
         error=None if source.error is None else _error_words(name_of(example), source.error),
     )
+    state = file_state(example.source) if isinstance(example.source, str | Path) else None
+    if state is not None:
+        facts = replace(facts, bytes=state[0], modified=state[1])
     if pyramid is None:
         return facts
     image = stored_image(pyramid)

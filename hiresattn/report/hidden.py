@@ -48,6 +48,8 @@ def hide_names(record: Record, name: str) -> Record:
         replace(
             one,
             source=shown,
+            bytes=None,
+            modified=None,
             acquired=None,
             bounds=None if is_zarr(one.source) else one.bounds,
             error=None if one.error is None else LEFT_OUT,

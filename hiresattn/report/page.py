@@ -18,6 +18,7 @@ from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import CaseSource, Record, VisitedRegion
 from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.report import hidden
+from hiresattn.report.changed import why_changed
 from hiresattn.report.facts import answer_of, case_facts, with_most_weight
 from hiresattn.report.looks import decisive
 from hiresattn.report.template import page_template
@@ -185,6 +186,8 @@ def _pictures(
         if not any(region.source == number for region in record.regions):
             continue
         try:
+            if isinstance(named, CaseSource) and (why := why_changed(named)):
+                raise ConfigError(why)
             with open_pyramid(named.source) as pyramid:
                 picture["frame"] = frame = named.region or (0, 0, pyramid.height, pyramid.width)
                 view = read_view(pyramid, frame, max(_OVERVIEW // len(numbers), 256))

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hiresattn.inference.read_records import RECORDS
-from hiresattn.report.results import RUN
+from hiresattn.report.run_file import RUN
 from hiresattn.report.units import human_bytes
 
 

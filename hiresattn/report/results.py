@@ -3,38 +3,32 @@
 import json
 import logging
 import os
-import platform
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
-import hiresattn
 from hiresattn.card import Card
 from hiresattn.datasets.cases import Case, examples_of
-from hiresattn.errors import ConfigError, WriteError
-from hiresattn.files import atomic_write, is_remote, is_zarr, make_folder
+from hiresattn.errors import ConfigError
+from hiresattn.files import is_zarr, make_folder
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.read_records import RECORDS, read_records
 from hiresattn.inference.record import Record
-from hiresattn.inference.records_file import RecordsFile, options_facts
+from hiresattn.inference.records_file import RecordsFile
+from hiresattn.inference.superseded import lines_that_count, subject_in, that_count
 from hiresattn.report.hidden import hidden_name, hide_names, image_names
 from hiresattn.report.qupath import write_qupath
+from hiresattn.report.run_file import RUN, run_facts, start_facts, write_run
 from hiresattn.report.tables import write_tables
 
 Source = TypeVar("Source")
 
 _log = logging.getLogger(__name__)
 
-#: What a run was made with.
-RUN = "run.json"
 #: The folder of overlays, that of objects for QuPath, and the most looks that are written there unasked.
 OVERLAYS, QUPATH = "overlays", "qupath"
 MOST_LOOKS = 100_000
-#: Packages that decide about pixels and numbers.
-_PACKAGES = ("numpy", "torch", "timm", "openslide-python", "rasterio", "tifffile", "zarr", "imagecodecs")
 
 
 def is_results_folder(path: str) -> bool:
@@ -44,6 +38,8 @@ def is_results_folder(path: str) -> bool:
 
 class ResultsFolder(RecordsFile):
     """A folder of one run's results; a later run with the same model and options goes on with it.
+
+    An image (a window of one) or case has one record: a later one replaces it.
 
     ``records.jsonl`` is written record by record, ``run.json`` at the start, and at the end, whatever ends the run,
     ``predictions.csv``, ``glimpses.parquet`` (``.csv`` without pyarrow) and ``errors.csv``: see ``write_tables``; and
@@ -85,23 +81,61 @@ class ResultsFolder(RecordsFile):
         self._qupath = qupath
         self._order: dict[str | None, int] | None = None
         self._classes = tuple(model.config.classes)
+        self._others: list[dict[str, Any]] = []
         super().__init__(self.folder / RECORDS, model, options, resume=not overwrite, overwrite=overwrite)
+        counting = that_count([subject_in(line) for line in self.held])
+        self.keep([line for line, counts in zip(self.held, counting, strict=True) if counts])
         for name in (f"{OVERLAYS}/*.png", f"{QUPATH}/*.geojson*") if overwrite else ():
             for earlier in self.folder.glob(name):
                 earlier.unlink()
 
     def missing(self, sources: Iterable[Source]) -> list[Source]:
-        """The sources that the folder has no record of, in order."""
-        listed = list(sources)
+        """The sources that the folder has no record of, in order; what is named twice comes once.
+
+        A record of the same image or case that was made of another state of its file, or with another label or case, is
+        replaced when the new one is there.
+        """
+        listed = self.once(sources)
+        asked = {subject for source in listed for subject in self.subjects(source)}
+        self.keep(
+            [one for one in self.held if one.get("status") != "error" or asked.isdisjoint(subject_in(one))]
+        )
         keys = [self.key(source) for source in listed]
         self._order = {key: at for at, key in reversed(list(enumerate(keys)))}
-        left = super().missing(listed)
-        facts = self._facts | start_facts(listed, len(listed) - len(left))
+        left, _ = self.left(listed)
+        anew = {subject for source in left for subject in self.subjects(source)}
+        if replaced := sum(not anew.isdisjoint(subject_in(one)) for one in self.held):
+            _log.warning(
+                "%s: %d of its records are of files that have changed since, or were made with another label or case; "
+                "they are replaced", self.folder, replaced,
+            )  # fmt: skip
+        self._others = [line for line in self.held if asked.isdisjoint(subject_in(line))]
+        facts = self._facts | start_facts(listed, len(listed) - len(left), self._others)
         if self._names is not None:
             self._names = self._hidden(listed, keys)
             facts["inputs"] = []
         write_run(self.folder / RUN, facts)
         return left
+
+    def once(self, sources: Iterable[Source]) -> list[Source]:
+        """The sources without those that are of the same image or case as one before."""
+        listed, seen, count = [], set[str](), 0
+        for source in sources:
+            own = self.subjects(source)
+            if seen.isdisjoint(own):
+                listed.append(source)
+            seen.update(own)
+            count += 1
+        if len(listed) < count:
+            _log.warning(
+                "%d of %d images and cases are named more than once; each has one record", count - len(listed), count
+            )  # fmt: skip
+        return listed
+
+    def others(self) -> dict[str, str]:
+        """Names and paths of the images of records of other runs; without a path where names are hidden."""
+        names = [one["source"] for line in self._others for one in line.get("sources") or [line]]
+        return {name: name if self._names is None else "" for name in names}
 
     def shown(self, record: Record, source: Any) -> Record:
         """A source's record as it is written: with other names, where names are hidden."""
@@ -117,18 +151,24 @@ class ResultsFolder(RecordsFile):
 
     def _hidden(self, sources: Sequence[Any], keys: Sequence[str | None]) -> dict[str | None, str]:
         """What each source is called: its case, else its number, which no other record in the folder has."""
-        taken = {line["source"]: line.get("key") for line in self.held}
+        taken = {line["source"]: subject_in(line) for line in self.held}
         found: dict[str | None, str] = {}
         for number, (source, key) in enumerate(zip(sources, keys, strict=True), 1):
             case = source.name if isinstance(source, Case) else getattr(source, "case", None)
             tries = (hidden_name(case, at) for at in count(number, len(sources)))
-            found[key] = case or next(name for name in tries if taken.get(name, key) == key)
+            own = self.subjects(source)
+            found[key] = case or next(
+                name for name in tries if name not in taken or not set(own).isdisjoint(taken[name])
+            )
         return found
 
     def close(self) -> None:
         """Write the tables, and let others write the folder."""
         try:
             if self._order is not None and (self.folder / RECORDS).is_file():
+                starts, replaced = lines_that_count(self.folder / RECORDS)
+                if replaced:
+                    self.select(starts)
                 write_tables(self.folder, self._classes, self._order)
                 if self._qupath:
                     self._write_qupath()
@@ -149,8 +189,9 @@ class ResultsFolder(RecordsFile):
                     )  # fmt: skip
                     return
                 kept.append(record)
-        if kept:
-            write_qupath(kept, folder, overwrite=True)
+        written = write_qupath(kept, folder, overwrite=True) if kept else []
+        for earlier in set(folder.glob("*.geojson*")).difference(written):
+            earlier.unlink()
 
     def _refuse_others(self) -> None:
         """Refuse a folder of another run, or of other things."""
@@ -193,68 +234,7 @@ def _is_other(path: Path) -> bool:
     return not (path.name.startswith(".") or started)
 
 
-def run_facts(model: Card, options: ClassifyOptions) -> dict[str, Any]:
-    """What a run is made with, as JSON types: model, options that decide about results, versions."""
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return {
-        "hiresattn": hiresattn.__version__,
-        "model": {"name": model.name, "sha256": model.sha256, "temperature": model.temperature},
-        "options": options_facts(options),
-        "versions": versions,
-    }
-
-
-def start_facts(sources: Sequence[Any], there: int) -> dict[str, Any]:
-    """What a run starts with, as JSON types.
-
-    Args:
-        sources: Its sources and cases.
-        there: Records of them that an earlier run left.
-    """
-    inputs = [source_facts(example) for source in sources for example in examples_of(source)]
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    return {"started": started, "cases": len(sources), "there": there, "inputs": inputs}
-
-
-def source_facts(source: Any) -> dict[str, Any]:
-    """What tells a source from others, and from itself after a change."""
-    name = str(getattr(source, "source", source))
-    region = getattr(source, "region", None)
-    facts = {
-        "source": name,
-        "region": None if region is None else list(region),
-        "case": getattr(source, "case", None),
-    }
-    if not is_remote(name):
-        try:
-            found = Path(name).stat()
-        except (OSError, ValueError):
-            return facts
-        modified = datetime.fromtimestamp(found.st_mtime, UTC).isoformat()
-        facts |= {"bytes": found.st_size, "modified": modified}
-    return facts
-
-
 def _words(value: Any) -> str:
     if isinstance(value, dict):
         return " and ".join(f"{one} {name}" for name, one in value.items() if one is not None)
     return "not given" if value is None else json.dumps(value)
-
-
-def write_run(path: Path, facts: Mapping[str, Any]) -> None:
-    """Write the facts of a run, whole or not at all.
-
-    Raises:
-        WriteError: If they can't be written.
-    """
-    text = json.dumps(facts, indent=1, default=str) + "\n"
-    try:
-        with atomic_write(path) as part:
-            part.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise WriteError(f"{path}: can't be written ({error.strerror or error}); check its folder") from error

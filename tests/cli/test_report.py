@@ -1,10 +1,13 @@
 """`report`: a results folder, or a file of records, as one HTML file."""
 
 import json
+import os
 
 import pytest
 
+from hiresattn.files import file_state
 from hiresattn.inference.lines import json_line
+from hiresattn.inference.record import CaseSource
 from hiresattn.report.page import embedded
 from tests.cli.conftest import prediction
 
@@ -31,6 +34,25 @@ def test_a_folder_and_a_file_give_the_same_page(run, records, tmp_path):
     assert first == second
     assert [row["answer"] for row in embedded(first, "list")] == ["sea", "sea"]
     assert embedded(first, "case-0")["pictures"][0]["image"]
+
+
+def test_of_a_file_that_has_changed_nothing_is_drawn(run, image, tmp_path):
+    size, modified = file_state(image)
+    record = prediction(image, sources=(CaseSource(str(image), bytes=size, modified=modified),))
+    records = tmp_path / "r.jsonl"
+    records.write_text(json_line(record.to_json()) + "\n")
+
+    def drawn(name):
+        told = run("report", records, "-o", tmp_path / f"{name}.html").stderr
+        told += run("export", records, "--to", "qupath", "-o", tmp_path / name).stderr
+        case = embedded((tmp_path / f"{name}.html").read_text(), "case-0")
+        return told, case["pictures"][0]["image"] is not None, len(list((tmp_path / name).iterdir()))
+
+    assert drawn("same")[1:] == (True, 1)
+    os.utime(image, (0, 0))
+    told, *found = drawn("changed")
+    assert found == [False, 0]
+    assert told.count("the file has changed since it was classified") == 2
 
 
 def test_what_is_there_is_kept_unless_asked(run, records, tmp_path):

@@ -9,8 +9,10 @@ import pytest
 
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.cases import Case
+from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.options import ClassifyOptions
+from hiresattn.inference.read_records import read_records
 from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
 from hiresattn.report.results import ResultsFolder, is_results_folder
 
@@ -46,6 +48,10 @@ def fill(folder, sources, bad=(), *, stop=None, options=None, **how):
             error = Record(str(name), "error", error=f"{name}: broken")
             results.write(error if name in bad else answer(name), source)
     return left
+
+
+def read_all(folder):
+    return list(read_records(folder))
 
 
 def rows(path):
@@ -146,6 +152,48 @@ def test_images_of_a_case_that_failed_are_errors_of_their_own(tmp_path):
     assert rows(tmp_path / "out" / "errors.csv") == [
         {"case": "P1", "source": "b.tif", "region": "", "error": "b.tif: broken"}
     ]
+
+
+def test_a_later_record_of_an_image_or_case_replaces_the_earlier(images, tmp_path, caplog):
+    out = tmp_path / "out"
+    fill(out, [Case("P1", [Example(images[0], "sea", case="P1")]), *images[1:]])
+    assert fill(out, images[:1]) == images[:1]  # by its path, without case and label
+    assert "1 of its records are of files that have changed" in caplog.text
+    assert sorted(row["source"] for row in rows(out / "predictions.csv")) == sorted(images)
+    (tmp_path / "a" / "1.svs").write_bytes(b"other")
+    assert fill(out, [*images, *images]) == images[:1]
+    assert "4 of 8 images and cases are named more than once" in caplog.text
+    assert len(read_all(out)) == len(rows(out / "predictions.csv")) == len(images)
+    assert fill(out, images) == []
+    fill(out, [Case("P1", images[:2])])
+    fill(out, [Case("P1", images[2:])])  # the case, of other slides
+    assert sorted(one.source for one in read_all(out)) == sorted([*images, "P1"])
+
+
+def test_what_is_replaced_counts_nowhere_even_after_a_kill(images, tmp_path):
+    out = tmp_path / "out"
+    fill(out, images)
+    (line, *others) = (out / "records.jsonl").read_text().splitlines(keepends=True)
+    (out / "records.jsonl").write_text("".join([line, *others, line.replace('"score": 0.9', '"score": 0.8')]))
+    assert sorted(one.score for one in read_all(out)) == [0.8, 0.9, 0.9, 0.9]
+    assert fill(out, images) == []
+    assert [row["score"] for row in rows(out / "predictions.csv")] == ["0.8", "0.9", "0.9", "0.9"]
+    assert (out / "records.jsonl").read_text().count("\n") == len(images)
+
+
+def test_a_folder_describes_all_that_was_ever_put_there(images, tmp_path):
+    out = tmp_path / "out"
+    fill(out, images[:3], bad=images[:1], qupath=True)
+    fill(out, images[3:], qupath=True)
+    run = json.loads((out / "run.json").read_text())
+    assert (run["cases"], run["there"]) == (4, 3)
+    assert [one["source"] for one in run["inputs"]] == images
+    assert [row["source"] for row in rows(out / "errors.csv")] == images[:1]  # wasn't asked for again
+    fill(out, images, qupath=True)
+    assert sorted(path.name for path in (out / "qupath").iterdir()) == [
+        "0007.svs.geojson", "=cmd.svs.geojson", "a_1.svs.geojson", "b_1.svs.geojson"
+    ]  # fmt: skip
+    assert json.loads((out / "run.json").read_text())["cases"] == 4
 
 
 def test_what_is_a_folder(tmp_path):
