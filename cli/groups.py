@@ -1,10 +1,29 @@
 """Groups of commands: how their errors end. Imported by ``rio``, so that nothing heavy is here."""
 
+import re
 from typing import Any
 
 import click
 
 INTERRUPTED = 130
+
+
+#: An option as Python calls it: with a value, of several words, or one of two that are no other words in messages.
+_PYTHON = re.compile(
+    r"(?<![\w./-])(?<!to )(?:([a-z_]+)=(?=[\w.])|([a-z]+(?:_[a-z]+)+|overwrite|resume)(?![\w./=-]))"
+)
+
+
+def with_flags(message: str, command: click.Command | None) -> str:
+    """An error's message with options as the command line calls them: ``--assume-mpp 0.5`` for ``assume_mpp=0.5``."""
+    given = [one for one in command.params if isinstance(one, click.Option)] if command else []
+    flags = {one.name: max(one.opts, key=len) for one in given}
+
+    def flag(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        return match[0] if name not in flags else f"{flags[name]} " if match[1] else flags[name]
+
+    return _PYTHON.sub(flag, message)
 
 
 class Group(click.Group):
@@ -20,7 +39,8 @@ class Group(click.Group):
         except BrokenPipeError:
             raise  # click ends quietly
         except (HiresattnError, OSError) as error:
-            raise click.ClickException(one_line(error)) from error
+            command = self.get_command(ctx, ctx.invoked_subcommand or "")
+            raise click.ClickException(with_flags(one_line(error), command)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted. What was written so far is kept.", err=True)
             ctx.exit(INTERRUPTED)

@@ -141,7 +141,7 @@ def _with_scales(one: Any, coming: Iterator[Example]) -> Any:
 def check_scales(
     examples: Sequence[Example],
     at: float,
-    remedy: str = "give it in a column mpp, as mpp for all, or as assume_mpp for those without",
+    remedy: str = "give it in a column mpp, with mpp=0.5 for all, or with assume_mpp=0.5 for those without",
 ) -> None:
     """Refuse images without a scale, or with one that can't be meant, all in one error.
 

@@ -58,7 +58,7 @@ class Rescaled(Pyramid):
             why = implausible(scale.mpp, at) if scale.mpp else scale.source or "the image doesn't say it"
             raise DomainError(
                 f"{image.source}: its scale isn't known ({why}), and the model works at {scale_words(at)}; give it in "
-                "a column mpp, as mpp, or as assume_mpp for all images without"
+                "a column mpp, with mpp=0.5, or with assume_mpp=0.5 for all images without"
             )
         ratio = scale.mpp / at
         near = min((ratio * level.downsample for level in image.levels), key=lambda px: abs(np.log(px)))

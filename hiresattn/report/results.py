@@ -169,8 +169,9 @@ class ResultsFolder(RecordsFile):
                 starts, replaced = lines_that_count(self.folder / RECORDS)
                 if replaced:
                     self.select(starts)
-                write_tables(self.folder, self._classes, self._order)
-                if self._qupath:
+                if starts:
+                    write_tables(self.folder, self._classes, self._order)
+                if starts and self._qupath:
                     self._write_qupath()
         finally:
             self._order = None
@@ -196,6 +197,8 @@ class ResultsFolder(RecordsFile):
     def _refuse_others(self) -> None:
         """Refuse a folder of another run, or of other things."""
         run = self.folder / RUN
+        if run.is_file() and not _holds_records(self.folder / RECORDS):
+            return  # a run that was refused, or ended before its first record
         if not run.is_file():
             if any(map(_is_other, self.folder.iterdir())):
                 raise ConfigError(
@@ -224,8 +227,16 @@ class ResultsFolder(RecordsFile):
         if other:
             raise ConfigError(
                 f"{self.folder}: holds the results of another run ({'; '.join(other)}); give another folder, or "
-                "overwrite these"
+                "start anew in this one with overwrite"
             )
+
+
+def _holds_records(path: Path) -> bool:
+    """Whether a file has a whole line."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 def _is_other(path: Path) -> bool:

@@ -178,7 +178,7 @@ def test_a_file_that_holds_something_is_resumed_or_overwritten_or_refused(run, c
     result = run("classify", "a.tif", "-m", "m", "-o", out)
     assert (result.exit_code, result.stdout, out.read_text()) == (1, "", before)
     assert result.stderr == (
-        f"Error: {out}: is there already; resume adds what is missing in it, overwrite starts anew, or give "
+        f"Error: {out}: is there already; --resume adds what is missing in it, --overwrite starts anew, or give "
         "another file\n"
     )
     result = run("classify", "a.tif", "bad.tif", "c.tif", "-m", "m", "-o", out, "--resume")

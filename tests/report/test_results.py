@@ -144,6 +144,16 @@ def test_a_folder_of_other_things_is_left_alone(images, tmp_path):
         fill(out, images)
 
 
+def test_a_folder_without_a_record_is_free(images, tmp_path):
+    out = tmp_path / "out"
+    assert fill(out, images, stop=0) == images  # refused after the start, as for want of a scale
+    assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "run.json"]
+    assert fill(out, images, options=ClassifyOptions(assume_mpp=0.5)) == images
+    assert json.loads((out / "run.json").read_text())["options"]["assume_mpp"] == 0.5
+    with pytest.raises(ConfigError, match="another run"):
+        fill(out, images)
+
+
 def test_images_of_a_case_that_failed_are_errors_of_their_own(tmp_path):
     sources = (CaseSource("a.tif"), CaseSource("b.tif", error="b.tif: broken"))
     with ResultsFolder(tmp_path / "out", MODEL, ClassifyOptions()) as results:
