@@ -109,9 +109,9 @@ if TYPE_CHECKING:
     click.option(
         "-o",
         "--output",
-        metavar="FILE|DIR/",
-        help=f"File of the JSON lines, .jsonl; or a folder: the lines, tables, and what made them; or layers with the "
-        f"lines beside them: {SUFFIXES}. [default: stdout]",
+        metavar="FILE|DIR",
+        help=f"File of the JSON lines, .jsonl; or a folder (no suffix, or a slash at the end): the lines, tables, and "
+        f"what made them; or layers with the lines beside them: {SUFFIXES}. [default: stdout]",
     ),
     store.option,
     click.option("--json", "as_json", is_flag=True, help="JSON lines on a terminal, too."),

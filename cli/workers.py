@@ -60,6 +60,7 @@ def shared(function: F) -> F:
         if asked is None:
             return function(ctx, *args, **values)
         from hiresattn.cluster.claims import AnyShard, claimed
+        from hiresattn.report.results import is_results_folder
 
         if not isinstance(asked, AnyShard):
             return function(ctx, *args, **values)
@@ -67,7 +68,7 @@ def shared(function: F) -> F:
             raise click.UsageError(
                 f"--shard any/{asked.of} can't go with --dry-run, --overwrite or paths on stdin"
             )
-        if not str(output or "").endswith("/"):
+        if output in (None, "-") or not is_results_folder(output):
             raise click.UsageError(f"--shard any/{asked.of} needs a folder that all processes share: -o DIR/")
         codes = []
         for one in claimed(f"{output}/claims", asked.of):

@@ -1,8 +1,11 @@
 """File names for what belongs to images: no two alike."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
+
+from hiresattn.files import is_remote
 
 
 def unique_names(sources: Sequence[str]) -> list[str]:
@@ -33,5 +36,6 @@ def unique_names(sources: Sequence[str]) -> list[str]:
 
 def _parts(source: str) -> list[str]:
     """The folders and the name, of an address without what is asked of the server."""
-    found = [part for part in PurePath(source.split("?", maxsplit=1)[0]).parts if part.strip("/\\.:")]
+    path = re.split(r"[?#]", source, maxsplit=1)[0] if is_remote(source) else source
+    found = [part for part in PurePath(path).parts if part.strip("/\\.:")]
     return [part.replace("\\", "_").replace(":", "_")[-100:] for part in found] or ["image"]

@@ -32,8 +32,17 @@ MOST_LOOKS = 100_000
 
 
 def is_results_folder(path: str) -> bool:
-    """Whether a name is that of a folder: one that is there, or a name that ends in a slash."""
-    return path.endswith(("/", os.sep)) or (Path(path).is_dir() and not is_zarr(path))
+    """Whether a name is that of a folder: one that is there, a name that ends in a slash, or a new one without a suffix.
+
+    Raises:
+        ConfigError: If it ends in a slash, and a file has that name.
+    """
+    there = Path(path)
+    if path.endswith(("/", os.sep)):
+        if there.exists() and not there.is_dir():
+            raise ConfigError(f"{path}: {there.name} is a file there, not a folder; give another name")
+        return True
+    return not is_zarr(path) if there.is_dir() else not (there.suffix or there.exists())
 
 
 class ResultsFolder(RecordsFile):

@@ -210,5 +210,9 @@ def test_what_is_a_folder(tmp_path):
     (tmp_path / "x.zarr").mkdir()
     assert is_results_folder("new/")
     assert is_results_folder(str(tmp_path))
-    assert not is_results_folder("new")
+    assert is_results_folder(str(tmp_path / "new"))
+    (tmp_path / "file").touch()
+    assert not is_results_folder(str(tmp_path / "file"))
+    with pytest.raises(ConfigError, match="file is a file there, not a folder; give another name"):
+        is_results_folder(f"{tmp_path}/file/")
     assert not is_results_folder("new.jsonl")
