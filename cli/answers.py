@@ -29,6 +29,7 @@ class Answers:
 
     def __init__(self, sources: Sequence[Any], classes: Sequence[str]) -> None:
         names = [_name_of(source) for source in sources]
+        self._by_case = any(hasattr(source, "examples") for source in sources)
         self._name = min(max(map(len, names), default=0), _NAME)
         self._answer = min(max(map(len, classes), default=0) + len(" 0.00"), _ANSWER)
 
@@ -36,7 +37,7 @@ class Answers:
         """One record: name, answer and probability, looks, share read, and what is to be minded."""
         cost = record.cost
         columns = [
-            _shortened(_name(record), self._name).ljust(self._name),
+            _shortened(_name(record, by_case=self._by_case), self._name).ljust(self._name),
             one_line(answer(record)).ljust(self._answer),
         ]
         if record.status != "error":
@@ -81,7 +82,10 @@ def flags(record: "Record") -> list[str]:
     return found
 
 
-def _name(record: "Record") -> str:
+def _name(record: "Record", *, by_case: bool = False) -> str:
+    """A record's source; its case where ``by_case``, as each case has one record then."""
+    if record.case is not None and by_case:
+        return one_line(record.case) + (f" ({len(record.sources)} images)" if len(record.sources) > 1 else "")
     window = "" if record.region is None else f" {','.join(map(str, record.region))}"
     images = f" ({len(record.sources)} images)" if len(record.sources) > 1 else ""
     return one_line(record.source) + window + images
@@ -92,9 +96,8 @@ def _name_of(source: Any) -> str:
     from hiresattn.inference.record import CaseSource, Record
 
     if (examples := getattr(source, "examples", None)) is not None:
-        if len(examples) > 1:
-            return _name(Record(source.name, "ok", sources=tuple(CaseSource("") for _ in examples)))
-        source = examples[0]
+        images = tuple(CaseSource("") for _ in examples)
+        return _name(Record(source.name, "ok", case=source.name, sources=images), by_case=True)
     return _name(Record(str(getattr(source, "source", source)), "ok", region=getattr(source, "region", None)))
 
 

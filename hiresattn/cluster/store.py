@@ -140,7 +140,7 @@ class Store:
 def _row(record: Record, key: str | None) -> dict[str, Any]:
     from hiresattn.report.tables import PREDICTIONS, prediction_row
 
-    row = dict(zip(PREDICTIONS, prediction_row(record), strict=True))
+    row = dict(zip(PREDICTIONS, prediction_row(record, record.case), strict=True))
     more = {
         "key": key,
         "scores": list(record.scores.items()),

@@ -22,6 +22,7 @@ from hiresattn.report.tables import (
     failure_rows,
     glimpse_columns,
     glimpse_rows,
+    names_in_tables,
     prediction_row,
 )
 
@@ -81,16 +82,17 @@ def export_tables(
 def _tables(records: Sequence[Record]) -> dict[str, Table]:
     """Columns and rows, by name."""
     classes = list(dict.fromkeys(name for record in records for name in record.scores))
+    named = list(zip(records, names_in_tables(records), strict=True))
     return {
         "predictions": (
             [*PREDICTIONS, *(f"p_{name}" for name in classes)],
-            ([*prediction_row(one), *(one.scores.get(name) for name in classes)] for one in records),
+            ([*prediction_row(one, name), *map(one.scores.get, classes)] for one, name in named),
         ),
         "glimpses": (
             list(glimpse_columns(classes)),
-            (row for one in records for row in glimpse_rows(one, classes)),
+            (row for one, name in named for row in glimpse_rows(one, classes, name)),
         ),
-        "errors": (list(ERRORS), (row for one in records for row in failure_rows(one))),
+        "errors": (list(ERRORS), (row for one, name in named for row in failure_rows(one, name))),
     }
 
 

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,6 +109,7 @@ def write_report(
                     progress(found.cases, record.source)
             if not listed:
                 raise ConfigError(f"{path}: there are no records to show")
+            _name_cases(listed)
             file.write(middle + _script("run", facts) + _script("list", listed) + tail)
     except HiresattnError:
         raise
@@ -126,6 +128,7 @@ def _summary(record: Record) -> dict[str, Any]:
     """A row of the list."""
     return {
         "name": record.source,
+        "case": record.case,
         "images": len(record.sources),
         "region": record.region,
         "answer": answer_of(record),
@@ -137,6 +140,15 @@ def _summary(record: Record) -> dict[str, Any]:
         "looks": record.cost.glimpses,
         "share": record.cost.fraction_read,
     }
+
+
+def _name_cases(rows: list[dict[str, Any]]) -> None:
+    """Call the rows of the list by their cases, where each has one row; else by their images."""
+    count = Counter(row["case"] for row in rows)
+    for row in rows:
+        case = row.pop("case")
+        if case is not None and count[case] == 1:
+            row["name"], row["region"] = case, None
 
 
 def _case(

@@ -13,6 +13,7 @@ from hiresattn.errors import WriteError
 from hiresattn.files import atomic_write
 from hiresattn.inference.read_records import RECORDS, record_from_json
 from hiresattn.inference.record import Record
+from hiresattn.report.names import case_names
 from hiresattn.report.scale import scale_origin
 
 #: Columns of the tables; of the glimpses with their types.
@@ -47,7 +48,7 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
     Raises:
         WriteError: If a table can't be written.
     """
-    at = _in_order(folder / RECORDS, order)
+    listed = _in_order(folder / RECORDS, order)
     try:
         with ExitStack() as stack:
             predictions = _csv(
@@ -55,11 +56,15 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
             )
             errors = _csv(stack, folder / "errors.csv", ERRORS)
             glimpses = _glimpses(stack, folder, classes)
-            for record in _records(folder / RECORDS, at):
-                _row(predictions, [*prediction_row(record), *(record.scores.get(name) for name in classes)])
-                for row in failure_rows(record):
+            starts = [start for start, _ in listed]
+            for record, name in zip(
+                _records(folder / RECORDS, starts), case_names([one for _, one in listed]), strict=True
+            ):
+                shares = (record.scores.get(class_name) for class_name in classes)
+                _row(predictions, [*prediction_row(record, name), *shares])
+                for row in failure_rows(record, name):
                     _row(errors, row)
-                glimpses.add(record)
+                glimpses.add(record, name)
             glimpses.flush()
     except OSError as error:
         raise WriteError(
@@ -67,16 +72,21 @@ def write_tables(folder: Path, classes: Sequence[str], order: Mapping[str | None
         ) from error
 
 
-def _in_order(path: Path, order: Mapping[str | None, int]) -> list[int]:
-    """Where each line of a file begins, in the order asked for."""
+Named = tuple[str | None, str, Sequence[int] | None]
+
+
+def _in_order(path: Path, order: Mapping[str | None, int]) -> list[tuple[int, Named]]:
+    """Where each line of a file begins, in the order asked for, with its case, source and window."""
     found = []
     with path.open("rb") as file:
         start = 0
         for line in file:
             if line.endswith(b"\n"):
-                found.append((order.get(json.loads(line).get("key"), len(order)), start))
+                value = json.loads(line)
+                named = (value.get("case"), value.get("source"), value.get("region"))
+                found.append((order.get(value.get("key"), len(order)), start, named))
             start += len(line)
-    return [start for _, start in sorted(found)]
+    return [(start, named) for _, start, named in sorted(found, key=lambda one: one[:2])]
 
 
 def _records(path: Path, starts: Sequence[int]) -> Iterator[Record]:
@@ -113,8 +123,13 @@ def cell(value: Any) -> Any:
     return value
 
 
-def prediction_row(record: Record) -> list[Any]:
-    """A row of ``PREDICTIONS``."""
+def names_in_tables(records: Sequence[Record]) -> list[str]:
+    """What is in the column ``case`` of each record's rows: see ``case_names``."""
+    return case_names([(one.case, one.source, one.region) for one in records])
+
+
+def prediction_row(record: Record, name: str | None) -> list[Any]:
+    """A row of ``PREDICTIONS``; ``name`` is its identifier."""
     said = None if record.labels is None else SEPARATOR.join(record.labels)
     given = (
         record.label
@@ -122,7 +137,7 @@ def prediction_row(record: Record) -> list[Any]:
         else SEPARATOR.join(record.label)
     )
     return [
-        record.case,
+        name,
         record.source,
         len(record.sources) or None,
         _region(record.region),
@@ -145,14 +160,14 @@ def prediction_row(record: Record) -> list[Any]:
     ]
 
 
-def failure_rows(record: Record) -> Iterator[list[Any]]:
+def failure_rows(record: Record, name: str | None) -> Iterator[list[Any]]:
     """Rows of ``ERRORS``: the case, or its images that failed."""
     if record.status == "error":
-        yield [record.case, record.source, _region(record.region), record.error]
+        yield [name, record.source, _region(record.region), record.error]
     elif len(record.sources) > 1:
         for one in record.sources:
             if one.error is not None:
-                yield [record.case, one.source, _region(one.region), one.error]
+                yield [name, one.source, _region(one.region), one.error]
 
 
 def _region(region: Sequence[int] | None) -> str | None:
@@ -164,16 +179,16 @@ def glimpse_columns(classes: Sequence[str]) -> dict[str, str]:
     return GLIMPSES | {f"p_{cell(name)}": "double" for name in classes}
 
 
-def glimpse_rows(record: Record, classes: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+def glimpse_rows(record: Record, classes: Sequence[str], name: str | None) -> Iterator[tuple[Any, ...]]:
     """A row of ``glimpse_columns`` for each region that was looked at; None where a probability wasn't kept."""
-    names = [one.source for one in record.sources]
+    paths = [one.source for one in record.sources]
     for one in record.regions:
-        source = names[one.source] if one.source < len(names) else record.source
+        source = paths[one.source] if one.source < len(paths) else record.source
         decisive = None if record.sufficient is None else one.id in record.sufficient
         place = (one.y, one.x, one.height, one.width)
-        row = (record.case, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
+        row = (name, source, one.id, one.parent, one.depth, *place, one.attention, one.select_logp)
         shares = (
-            record.scores_after[name][one.id] if name in record.scores_after else None for name in classes
+            record.scores_after[each][one.id] if each in record.scores_after else None for each in classes
         )
         yield (*row, decisive, one.scorer, *shares)
 
@@ -185,9 +200,9 @@ class _Glimpses:
         self._write, self._classes = write, classes
         self._rows: list[tuple[Any, ...]] = []
 
-    def add(self, record: Record) -> None:
+    def add(self, record: Record, name: str) -> None:
         """Add those of a record."""
-        self._rows.extend(glimpse_rows(record, self._classes))
+        self._rows.extend(glimpse_rows(record, self._classes, name))
         if len(self._rows) >= _ROWS:
             self.flush()
 
