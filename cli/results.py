@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -62,11 +63,14 @@ def file_of(
 ) -> "RecordsFile | None":
     """The file that records go to, or the folder of results, open until ``stack`` ends; None = to stdout."""
     from hiresattn.inference.records_file import RecordsFile
+    from hiresattn.report.hidden import NAMES
     from hiresattn.report.results import ResultsFolder, is_results_folder
 
     if output is None:
         return None
     if is_results_folder(output):
+        if extras.hide_names and click.get_current_context().obj >= 0:
+            click.echo(f"{Path(output) / NAMES} says which image is which: it isn't to be sent", err=True)
         return stack.enter_context(
             ResultsFolder(
                 output,

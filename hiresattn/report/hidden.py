@@ -1,17 +1,49 @@
 """Records without the names of files and folders, which may be those of patients."""
 
+import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
-from hiresattn.files import is_zarr
+from hiresattn.datasets.tables import csv_cell
+from hiresattn.errors import WriteError
+from hiresattn.files import atomic_write, is_zarr
 from hiresattn.inference.record import CaseSource, Record
+from hiresattn.report.tables import cell
 
-#: In place of a text that may hold a name.
-LEFT_OUT = "left out, for it may hold names"
-#: What looks like a path: it begins as one does, or is an address, or has several folders.
-_PATH = re.compile(r"(?:^|[\s'\"(=,:])(?:/|~|\.\.?[/\\]|\w:[/\\]|\\\\)|://|[\w.-]+[/\\][\w.-]+[/\\.]")
+#: What says what the names stand for: the one file of a results folder that isn't to be sent.
+NAMES = "names.csv"
+#: In place of a path that is none of the record's own images.
+A_PATH = "(a path)"
+#: What looks like a path: in quotes with a slash; begun as one, up to a suffix or a space; an address; several folders.
+_PATH = re.compile(
+    r"""'[^']*[/\\][^']*'|"[^"]*[/\\][^"]*"|\w+://[^\s'"(),;]*"""
+    r"""|(?:^|(?<=[\s'"(=,:]))(?:/|~[/\\]|\.\.?[/\\]|[a-z]:[/\\]|\\\\)"""
+    r"""(?:[^'"(),;:\n]*?\.[a-z]\w{0,6}(?=$|[\s'"(),;:])|[^\s'"(),;:]*\w[^\s'"(),;:]*)"""
+    r"""|[\w.-]+[/\\][\w-]+(?:[/\\]\w|\.[a-z])[\w./\\-]*""",
+    re.IGNORECASE,
+)
+#: Characters that a name has at least, to be looked for without its suffix.
+_LEAST = 4
+
+
+def write_names(path: Path, pairs: Iterable[tuple[str, str]]) -> None:
+    """Write what names stand for, beside what the file says already: columns ``name`` and ``source``.
+
+    Raises:
+        WriteError: If it can't be written.
+    """
+    try:
+        known = {}
+        if path.is_file():
+            with path.open(encoding="utf-8", newline="") as file:
+                known = {row[0]: row[1] for row in list(csv.reader(file))[1:] if len(row) > 1}
+        known |= {csv_cell(cell(name)): csv_cell(cell(source)) for name, source in pairs}
+        with atomic_write(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows([("name", "source"), *known.items()])
+    except OSError as error:
+        raise WriteError(f"{path}: can't be written ({error.strerror or error}); check its folder") from error
 
 
 def hidden_name(case: str | None, number: int) -> str:
@@ -33,8 +65,8 @@ def hide_all(records: Iterable[Record]) -> Iterator[Record]:
 def hide_names(record: Record, name: str) -> Record:
     """A record that names no file and no folder, and doesn't say when its images were taken.
 
-    Errors, and warnings in which a part of a path is left, are replaced as a whole: what a reader has to say of a file
-    may name others. Classes, labels, the name of the model and that of the case stay.
+    In errors, warnings and reasons its images are called so, too, and other paths are left out. Classes, labels, the name
+    of the model and that of the case stay.
 
     Args:
         record: The record.
@@ -42,8 +74,7 @@ def hide_names(record: Record, name: str) -> Record:
     """
     images = record.sources or (CaseSource(record.source),)
     names = image_names(name, len(images))
-    known = dict(zip([one.source for one in images], names, strict=True)) | {record.source: name}
-    parts = {part for path in known for part in _parts(path)} - _parts(name)
+    clean = cleaner(record, name)
     sources = tuple(
         replace(
             one,
@@ -52,7 +83,7 @@ def hide_names(record: Record, name: str) -> Record:
             modified=None,
             acquired=None,
             bounds=None if is_zarr(one.source) else one.bounds,
-            error=None if one.error is None else LEFT_OUT,
+            error=None if one.error is None else clean(one.error),
         )
         for one, shown in zip(images, names, strict=True)
     )
@@ -60,24 +91,36 @@ def hide_names(record: Record, name: str) -> Record:
         record,
         source=name,
         sources=sources if record.sources else (),
-        error=None if record.error is None else LEFT_OUT,
-        warnings=tuple(_clean(text, known, parts) for text in record.warnings),
-        review_reasons=tuple(_clean(text, known, parts) for text in record.review_reasons),
+        error=None if record.error is None else clean(record.error),
+        warnings=tuple(map(clean, record.warnings)),
+        review_reasons=tuple(map(clean, record.review_reasons)),
     )
 
 
-def _clean(text: str, known: dict[str, str], parts: set[str]) -> str:
-    """A text with other names for images; what may hold a name after that is left out."""
-    for path in sorted(known, key=len, reverse=True):
-        text = text.replace(path, known[path])
-    low = text.casefold()
-    if _PATH.search(text) or any(re.search(rf"(?<!\w){re.escape(part)}(?!\w)", low) for part in parts):
-        return LEFT_OUT
-    return text
+def cleaner(record: Record, name: str) -> Callable[[str], str]:
+    """What writes other names for a record's images in texts of it: of paths, names of files, and those without suffix."""
+    images = record.sources or (CaseSource(record.source),)
+    shown = [(record.source, name)]
+    shown += zip([one.source for one in images], image_names(name, len(images)), strict=True)
+    folders = {str(one) for path, _ in shown for one in PurePath(path).parents if len(one.parts) > 1}
+    classes = {one.casefold() for one in record.scores}
+    inside = [(path, other) for path, other in shown if path != name]
+    files = [(PurePath(path).name, other) for path, other in inside]
+    stems = [(stem, other) for file, other in files for stem in {file.partition(".")[0], PurePath(file).stem}]
+    whole = [(stem, other) for stem, other in stems if len(stem) >= _LEAST and stem.casefold() not in classes]
+    words = [(re.escape(file), other) for file, other in files if file]
+    words += [(rf"{re.escape(stem)}\.[a-z]\w*", other) for stem, other in stems if stem]
+    words += [(re.escape(stem), other) for stem, other in whole]
+    named = [(re.compile(rf"(?<!\w){word}(?!\w)", re.IGNORECASE), other) for word, other in words]
 
+    def clean(text: str) -> str:
+        for path, other in sorted(inside, key=lambda pair: -len(pair[0])):
+            text = text.replace(path, other)
+        for folder in sorted(folders, key=len, reverse=True):
+            text = text.replace(folder, A_PATH)
+        text = _PATH.sub(A_PATH, text)
+        for pattern, other in named:
+            text = pattern.sub(lambda _, other=other: other, text)
+        return text
 
-def _parts(path: str) -> set[str]:
-    """The folders, the name, and the name without its suffixes, of a path or an address; case is folded."""
-    found = {part for part in re.split(r"[/\\]+", path.casefold()) if part.strip(".:~")}
-    last = PurePath(path.casefold()).name
-    return found | {last.partition(".")[0]} - {""} if last else found
+    return clean

@@ -167,7 +167,7 @@ def _case(
     for picture in facts["pictures"] if shown is not record else ():
         picture["name"] = (shown.sources[picture["source"]] if shown.sources else shown).source
         if "note" in picture:
-            picture["note"] = hidden.LEFT_OUT
+            picture["note"] = hidden.cleaner(record, shown.source)(picture["note"])
     return facts
 
 

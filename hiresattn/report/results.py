@@ -17,7 +17,7 @@ from hiresattn.inference.read_records import RECORDS, read_records
 from hiresattn.inference.record import Record
 from hiresattn.inference.records_file import RecordsFile
 from hiresattn.inference.superseded import lines_that_count, subject_in, that_count
-from hiresattn.report.hidden import hidden_name, hide_names, image_names
+from hiresattn.report.hidden import NAMES, hidden_name, hide_names, image_names, write_names
 from hiresattn.report.qupath import write_qupath
 from hiresattn.report.run_file import RUN, run_facts, start_facts, write_run
 from hiresattn.report.tables import write_tables
@@ -62,7 +62,8 @@ class ResultsFolder(RecordsFile):
         overwrite: Start anew; overlays and objects for QuPath that are there go.
         qupath: Write objects for QuPath, too, of images without a CRS, as long as there are no more than
             ``MOST_LOOKS``.
-        hide: Call cases and images by case and number, in all that is written: see ``hiresattn.report.hidden``.
+        hide: Call cases and images by case and number, in all that is written but ``names.csv``, which says what is
+            what: see ``hiresattn.report.hidden``.
 
     Raises:
         ConfigError: If the folder holds another run's results or other things, or another process writes it.
@@ -94,7 +95,7 @@ class ResultsFolder(RecordsFile):
         super().__init__(self.folder / RECORDS, model, options, resume=not overwrite, overwrite=overwrite)
         counting = that_count([subject_in(line) for line in self.held])
         self.keep([line for line, counts in zip(self.held, counting, strict=True) if counts])
-        for name in (f"{OVERLAYS}/*.png", f"{QUPATH}/*.geojson*") if overwrite else ():
+        for name in (f"{OVERLAYS}/*.png", f"{QUPATH}/*.geojson*", NAMES) if overwrite else ():
             for earlier in self.folder.glob(name):
                 earlier.unlink()
 
@@ -122,6 +123,7 @@ class ResultsFolder(RecordsFile):
         facts = self._facts | start_facts(listed, len(listed) - len(left), self._others)
         if self._names is not None:
             self._names = self._hidden(listed, keys)
+            write_names(self.folder / NAMES, (pair for one in listed for pair in self._pairs(one)))
             facts["inputs"] = []
         write_run(self.folder / RUN, facts)
         return left
@@ -157,6 +159,11 @@ class ResultsFolder(RecordsFile):
         if self._names is None:
             return None
         return image_names(self._names[self.key(source)], len(examples_of(source)))
+
+    def _pairs(self, source: Any) -> Iterable[tuple[str, str]]:
+        """What each image of a source is called, and where it is."""
+        paths = [str(getattr(one, "source", one)) for one in examples_of(source)]
+        return zip(self.names(source) or paths, paths, strict=True)
 
     def _hidden(self, sources: Sequence[Any], keys: Sequence[str | None]) -> dict[str | None, str]:
         """What each source is called: its case, else its number, which no other record in the folder has."""

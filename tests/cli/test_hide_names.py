@@ -14,7 +14,7 @@ from tifffile import TiffWriter
 
 import hiresattn
 from hiresattn.inference.read_records import read_records
-from hiresattn.report.hidden import LEFT_OUT, hide_all, hide_names
+from hiresattn.report.hidden import A_PATH, hide_all, hide_names
 from hiresattn.report.overlay import draw_overlay
 from tests.cli.conftest import prediction
 
@@ -86,7 +86,10 @@ def test_nothing_that_is_written_names_a_file_or_shows_a_label(run, manifest, tm
     assert made.exit_code == 0, made.stderr
     for kind, name in (("csv", "csv"), ("qupath", "objects"), ("xlsx", "o.xlsx"), ("layers", "o.gpkg")):
         assert run("export", plain, "--to", kind, "-o", out / name, "--hide-names").exit_code == 0
-    found = list(contents(out))
+    key = (out / "names.csv").read_text()
+    assert key.startswith("name,source\nP7 image 1,") and key.count("\n") == 5
+    assert sorted(folder.name for folder, text in contents(out) if b"MRN4711-2.svs" in text) == ["names.csv"]
+    found = [pair for pair in contents(out) if pair[0].name != "names.csv"]
     assert len({path for path, _ in found}) > 18
     assert [path for path, text in found if NAMES.search(text)] == []
     assert {path.name for path in (out / "overlays").iterdir()} == {
@@ -124,7 +127,7 @@ def test_overlays_are_the_same_whatever_the_name_was(image, tmp_path):
     assert (tmp_path / "Doe.png").read_bytes() == (tmp_path / "Roe.png").read_bytes()
 
 
-def test_warnings_stay_unless_they_hold_a_part_of_a_path():
+def test_in_warnings_and_errors_images_have_other_names():
     texts = (
         "0.25 µm/px, trained at 0.5 µm/px",
         "ward/Doe.svs: dark",
@@ -134,5 +137,31 @@ def test_warnings_stay_unless_they_hold_a_part_of_a_path():
     )
     record = prediction("ward/Doe.svs", warnings=texts, error="ward/Doe.svs: broken", status="error")
     (hidden,) = hide_all([record])
-    assert hidden.warnings == (texts[0], "image-1: dark", LEFT_OUT, LEFT_OUT, LEFT_OUT)
-    assert hidden.error == LEFT_OUT
+    shown = (texts[0], "image-1: dark", "image-1 was used", f"in {A_PATH}", "the DOE slide")
+    assert (hidden.warnings, hidden.error) == (shown, "image-1: broken")
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "shown"),
+    [
+        ("s/1.svs", "band 1 has a mean of 3.1 µm/px.", None),
+        ("tumour/1.svs", "may be tumour or sea; 1.svs is dark", "may be tumour or sea; image-1 is dark"),
+        ("a/sea.png", "may be sea or land", None),
+        ("a/Jane Doe.svs", "JANE DOE: see '/x/Jane Doe.xml'", f"image-1: see {A_PATH}"),
+        (
+            "/w/Jane Doe/s.svs",
+            "/w/Jane Doe/masks: none; /w/Jane Doe/s.svs: no",
+            f"{A_PATH}/masks: none; image-1: no",
+        ),
+        ("a.tif", "not in /x/My Slides/b c.svs: gone", f"not in {A_PATH}: gone"),
+        (
+            "a.tif",
+            "https://h/x?key=1 said 403; C:\\a\\b and b/c/d.tif",
+            f"{A_PATH} said 403; {A_PATH} and {A_PATH}",
+        ),
+        ("a.tif", "2 / 3 of it, 1/4 and/or", None),
+    ],
+)
+def test_reasons_stay_and_names_go(source, text, shown):
+    (hidden,) = hide_all([prediction(source, warnings=(text,))])
+    assert hidden.warnings == (text if shown is None else shown,)
