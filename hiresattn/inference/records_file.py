@@ -233,7 +233,8 @@ def check_suffix(path: str | os.PathLike[str]) -> None:
     if suffix and suffix.lower() not in SUFFIXES:
         raise ConfigError(
             f"{os.fspath(path)}: records are written as JSON lines, not as {suffix}; give a name that ends in "
-            f"{' or '.join(SUFFIXES)}, or in / for a folder of results; `hiresattn export` makes GeoPackage, GeoParquet or GeoJSON of them"
+            f"{' or '.join(SUFFIXES)}, or in / for a folder of results; "
+            f"`hiresattn export` makes GeoPackage, GeoParquet or GeoJSON of them"
         )
 
 

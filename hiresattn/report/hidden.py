@@ -65,8 +65,8 @@ def hide_all(records: Iterable[Record]) -> Iterator[Record]:
 def hide_names(record: Record, name: str) -> Record:
     """A record that names no file and no folder, and doesn't say when its images were taken.
 
-    In errors, warnings and reasons its images are called so, too, and other paths are left out. Classes, labels, the name
-    of the model and that of the case stay.
+    In errors, warnings and reasons its images are called so, too, and other paths are left out. Classes, labels, the
+    name of the model and that of the case stay.
 
     Args:
         record: The record.
@@ -98,7 +98,7 @@ def hide_names(record: Record, name: str) -> Record:
 
 
 def cleaner(record: Record, name: str) -> Callable[[str], str]:
-    """What writes other names for a record's images in texts of it: of paths, names of files, and those without suffix."""
+    """What writes other names for a record's images in its texts: for paths, files' names, and these without suffix."""
     images = record.sources or (CaseSource(record.source),)
     shown = [(record.source, name)]
     shown += zip([one.source for one in images], image_names(name, len(images)), strict=True)

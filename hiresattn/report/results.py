@@ -32,7 +32,7 @@ MOST_LOOKS = 100_000
 
 
 def is_results_folder(path: str) -> bool:
-    """Whether a name is that of a folder: one that is there, a name that ends in a slash, or a new one without a suffix.
+    """Whether a name is that of a folder: one that is there, one that ends in a slash, or a new one without a suffix.
 
     Raises:
         ConfigError: If it ends in a slash, and a file has that name.

@@ -62,6 +62,8 @@ def test_a_case_and_a_window_are_named():
     sources = (CaseSource("a.tif"), CaseSource("b.tif"))
     answers = Answers([Case("P1", ["a.tif", "b.tif"])], ["sea"])
     assert answers.line(prediction("P1", case="P1", sources=sources)).startswith("P1 (2 images)  sea 0.90")
+    answers = Answers([Case("P2", ["c.tif"])], ["sea"])
+    assert answers.line(prediction("c.tif", case="P2", sources=sources[:1])).startswith("P2  sea 0.90")
     assert Answers(["a"], []).line(prediction("a", region=(0, 1, 2, 3))).startswith("…")
     assert Answers([], []).line(prediction("a", status="no_foreground", class_name=None)).strip()
 

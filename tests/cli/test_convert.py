@@ -65,7 +65,7 @@ def test_options_reach_the_file(run, image, tmp_path):
     [
         (["absent.png", "a.zarr"], "there is no such file"),
         (["{image}", "{image}", "--format", "cog"], "same file"),
-        (["{image}", "{there}"], "is there already; overwrite replaces it"),
+        (["{image}", "{there}"], "is there already; --overwrite replaces it"),
         (["{image}", "s3://bucket/a.zarr"], "written here"),
         (["{image}", "a.png"], "names no format"),
         (["{image}", "absent/a.zarr"], "make it first"),

@@ -87,7 +87,8 @@ def test_nothing_that_is_written_names_a_file_or_shows_a_label(run, manifest, tm
     for kind, name in (("csv", "csv"), ("qupath", "objects"), ("xlsx", "o.xlsx"), ("layers", "o.gpkg")):
         assert run("export", plain, "--to", kind, "-o", out / name, "--hide-names").exit_code == 0
     key = (out / "names.csv").read_text()
-    assert key.startswith("name,source\nP7 image 1,") and key.count("\n") == 5
+    assert key.startswith("name,source\nP7 image 1,")
+    assert key.count("\n") == 5
     assert sorted(folder.name for folder, text in contents(out) if b"MRN4711-2.svs" in text) == ["names.csv"]
     found = [pair for pair in contents(out) if pair[0].name != "names.csv"]
     assert len({path for path, _ in found}) > 18
@@ -156,8 +157,8 @@ def test_in_warnings_and_errors_images_have_other_names():
         ("a.tif", "not in /x/My Slides/b c.svs: gone", f"not in {A_PATH}: gone"),
         (
             "a.tif",
-            "https://h/x?key=1 said 403; C:\\a\\b and b/c/d.tif",
-            f"{A_PATH} said 403; {A_PATH} and {A_PATH}",
+            "https://h/x?key=1 said 403; C:\\a\\b; b/c/d.tif",
+            f"{A_PATH} said 403; {A_PATH}; {A_PATH}",
         ),
         ("a.tif", "2 / 3 of it, 1/4 and/or", None),
     ],

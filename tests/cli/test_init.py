@@ -61,7 +61,7 @@ def test_a_manifest_that_is_there_stays(run, work):
     (work / "m.csv").write_text("mine")
     result = run(*words(work), "--json")
     assert (result.exit_code, (work / "m.csv").read_text()) == (1, "mine")
-    assert "is there already; give another name, or overwrite to replace it" in result.stderr
+    assert "is there already; give another name, or --overwrite to replace it" in result.stderr
 
 
 def test_what_it_writes_can_be_trained_on(run, work):

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from hiresattn import __version__
 from hiresattn.errors import ReadError
+from hiresattn_cli.groups import with_flags
 from hiresattn_cli.main import cli
 
 COMMAND = [sys.executable, "-m", "hiresattn_cli.main"]
@@ -129,3 +130,19 @@ def test_control_characters_of_a_name_are_escaped_on_the_terminal(tmp_path, imag
         text = (done.stdout + done.stderr).decode()
         assert text.replace("\n", "").isprintable()
         assert r"a\x1b]0;title\x07\x9bm\u202eb.png" in text
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("give it with mpp=0.5, or with assume_mpp=0.5", "give it with --mpp 0.5, or with --assume-mpp 0.5"),
+        (
+            "out: is there; resume adds, overwrite starts anew",
+            "out: is there; --resume adds, --overwrite starts anew",
+        ),
+        ("a/value_range.tif, the mpp and a run to resume", "a/value_range.tif, the mpp and a run to resume"),
+        ("no_such_option and x=1", "no_such_option and x=1"),
+    ],
+)
+def test_errors_name_options_as_the_command_line_does(message, shown):
+    assert with_flags(message, cli.commands["classify"]) == shown

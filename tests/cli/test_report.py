@@ -55,6 +55,15 @@ def test_of_a_file_that_has_changed_nothing_is_drawn(run, image, tmp_path):
     assert told.count("the file has changed since it was classified") == 2
 
 
+def test_cases_are_listed_by_their_names_where_each_has_one_record(run, tmp_path):
+    cases = {"a.tif": "P1", "b.tif": "P2", "c.tif": "P2", "d.tif": None}
+    lines = [json_line(prediction(name, case=case).to_json()) + "\n" for name, case in cases.items()]
+    (tmp_path / "r.jsonl").write_text("".join(lines))
+    run("report", tmp_path / "r.jsonl", "-o", tmp_path / "r.html")
+    page = (tmp_path / "r.html").read_text()
+    assert [row["name"] for row in embedded(page, "list")] == ["P1", "b.tif", "c.tif", "d.tif"]
+
+
 def test_what_is_there_is_kept_unless_asked(run, records, tmp_path):
     path = tmp_path / "r.html"
     path.write_text("mine")

@@ -76,12 +76,14 @@ def test_every_case_has_a_row_and_every_look(images, tmp_path):
     assert [row["source"] for row in found] == images
     assert [row["status"] for row in found] == ["ok", "error", "ok", "ok"]
     assert [row["mpp_source"] for row in found] == ["assumed", "", "assumed", "assumed"]
+    assert [row["case"] for row in found] == ["a_1", "b_1", "0007", "'=cmd"]
     assert (found[0]["prediction"], found[0]["p_sea"], found[0]["p_land"]) == ("sea", "0.9", "0.1")
     assert [row["error"] for row in rows(out / "errors.csv")] == [f"{images[1]}: broken"]
     glimpses = pq.read_table(out / "glimpses.parquet").to_pylist()
     assert [row["source"] for row in glimpses] == [name for name in (images[0], *images[2:]) for _ in REGIONS]
     assert [row["sufficient"] for row in glimpses[:2]] == [False, True]
     assert [(row["p_sea"], row["p_land"]) for row in glimpses[:2]] == [(0.4, 0.6), (0.9, 0.1)]
+    assert [row["case"] for row in glimpses[::2]] == ["a_1", "0007", "=cmd"]
     assert (glimpses[1]["parent"], glimpses[1]["y"], glimpses[1]["scorer"]) == (0, 16, "location")
     run = json.loads((out / "run.json").read_text())
     assert run["options"]["budget"]["glimpses"] == 64
