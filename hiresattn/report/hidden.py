@@ -120,7 +120,7 @@ def cleaner(record: Record, name: str) -> Callable[[str], str]:
             text = text.replace(folder, A_PATH)
         text = _PATH.sub(A_PATH, text)
         for pattern, other in named:
-            text = pattern.sub(lambda _, other=other: other, text)
+            text = other.join(pattern.split(text))
         return text
 
     return clean
