@@ -134,7 +134,12 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
 @group(
     "Training",
     _option("--epochs", type=click.IntRange(min=1), metavar="N", help="Passes over the training images."),
-    _option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images per step."),
+    _option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Cases per step.  [default: 32; of few fewer]",
+    ),
     _option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Largest learning rate."),
     _option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="Weight decay."),
     _option("--augment", metavar="NAME", help="none, mirror, flips or turns."),

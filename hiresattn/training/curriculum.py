@@ -8,6 +8,8 @@ from hiresattn.geometry import Grid
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 
+#: Cases in a batch where nothing else is asked for, and of few cases at least; steps that an epoch of few has.
+BATCH, LEAST_BATCH, STEPS = 32, 4, 16
 #: Images that are one glimpse come in batches this many times larger.
 SMALL_IMAGE_BATCH = 3
 #: Root regions in a batch, about, where an image has many.
@@ -81,7 +83,9 @@ def batch_size(samples: Sequence[Sample], options: TrainOptions) -> int:
     """Images per batch: more where an image is one glimpse, fewer where it has many root regions."""
     roots = max(sample.root_count for sample in samples)
     single = roots == max(sample.depths for sample in samples) == 1
-    return min(options.batch_size * (SMALL_IMAGE_BATCH if single else 1), max(MOST_ROOTS // roots, 2))
+    return min(
+        (options.batch_size or BATCH) * (SMALL_IMAGE_BATCH if single else 1), max(MOST_ROOTS // roots, 2)
+    )
 
 
 def draw_k(options: TrainOptions, rng: np.random.Generator) -> tuple[int, ...]:

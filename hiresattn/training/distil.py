@@ -21,6 +21,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.evaluation.run import evaluate
 from hiresattn.inference.locate import locate, located
+from hiresattn.training.curriculum import BATCH
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
@@ -213,7 +214,7 @@ def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str 
         lr=options.lr * TEACHER_LR,
         init_from=before,
         epoch_images=epoch_images,
-        batch_size=max(options.batch_size * 2 >> larger, 2),
+        batch_size=max((options.batch_size or BATCH) * 2 >> larger, 2),
     )
 
 
@@ -225,7 +226,7 @@ def _coarse_options(options: TrainOptions, teacher: Path, *, flat: bool) -> Trai
         pool_finest=options.background is None,
         k=(0,) if flat else options.k,
         init_from=str(teacher),
-        batch_size=options.batch_size * (COARSE_BATCH if flat else 1),
+        batch_size=(options.batch_size or BATCH) * (COARSE_BATCH if flat else 1),
     )
 
 

@@ -24,6 +24,7 @@ from hiresattn.model.reference import Reference
 from hiresattn.model.traversal import Rows
 from hiresattn.training.bags import Bag, Standard, common_facts, read_bags
 from hiresattn.training.bands import check_bands, named_bands
+from hiresattn.training.curriculum import BATCH
 from hiresattn.training.estimators import correctness, row_cross_entropy
 from hiresattn.training.log import EpochRecord, write_metrics
 from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
@@ -152,11 +153,12 @@ def _epoch(
     losses, correct = [], 0.0
     net.train()
     net.encoder.eval()
-    for start in range(0, len(order), options.batch_size):
+    size = options.batch_size or BATCH
+    for start in range(0, len(order), size):
         share = (epoch + start / len(order)) / options.epochs
         progress(share)
         set_learning_rate(optimizer, share, options)
-        batch = [bags[i] for i in order[start : start + options.batch_size].tolist()]
+        batch = [bags[i] for i in order[start : start + size].tolist()]
         logits, labels = _predicted(net, batch, rng), _labels(batch)
         loss = row_cross_entropy(logits, labels, weights).mean()
         if not torch.isfinite(loss):

@@ -210,8 +210,9 @@ class TrainOptions:
     """Passes over the training images."""
     epoch_images: int | None = None
     """Images in an epoch; None = all that the curriculum's stage has."""
-    batch_size: int = 32
-    """Images per batch; more where an image is one glimpse, fewer where it has many root regions."""
+    batch_size: int | None = None
+    """Cases per batch; None = 32, and of few cases fewer, down to 4, so that an epoch has 16 steps. More where an image
+    is one glimpse, fewer where it has many root regions."""
     accumulate: int = 1
     """Batches whose gradients are averaged for one step."""
     sync_batch_norms: bool = False

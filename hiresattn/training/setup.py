@@ -22,6 +22,7 @@ from hiresattn.reading.bands import rule_for
 from hiresattn.reading.fetch import Crops
 from hiresattn.training.bands import of_files
 from hiresattn.training.batch import Batch
+from hiresattn.training.curriculum import BATCH, LEAST_BATCH, STEPS
 from hiresattn.training.data import Loader
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
@@ -150,8 +151,8 @@ def split_examples(
 ) -> tuple[list[Example], list[Example], TrainOptions]:
     """The training and the validation images, by the fold that validates or else by their splits.
 
-    If any has several labels all do, and the options returned say so. Of scenes of several files they name those that
-    hold the bands.
+    If any has several labels all do, and the options returned say so; they have the size of a batch, too. Of scenes of
+    several files the examples name those that hold the bands.
     """
     if options.fold is not None:
         examples = in_fold(examples, options.fold, "the examples")
@@ -162,6 +163,9 @@ def split_examples(
     train, val = (
         of_files([e for e in examples if e.split == part], options.bands) for part in ("train", "val")
     )
+    if options.batch_size is None:
+        count = len(train) if options.per_source else len(cases_of(train))
+        options = replace(options, batch_size=min(max(count // STEPS, LEAST_BATCH), BATCH))
     return train, val, options
 
 

@@ -164,3 +164,12 @@ def test_an_image_whose_first_look_is_out_of_proportion_is_skipped_or_refused(tm
     said = []
     list(fit(examples, tmp_path / "next", replace(QUICK, on_error="skip"), on_message=said.append))
     assert any("out of proportion" in line for line in said)
+
+
+@pytest.mark.parametrize(("count", "expected"), [(10, 4), (62, 4), (160, 10), (5000, 32)])
+def test_few_cases_come_in_small_batches(count, expected):
+    examples = [Example(f"{n}.png", "ab"[n % 2]) for n in range(count)]
+    assert split_examples(examples, TrainOptions())[2].batch_size == expected
+    assert split_examples(examples, TrainOptions(batch_size=7))[2].batch_size == 7
+    slides = [replace(one, case=str(n // 2), label="ab"[n // 2 % 2]) for n, one in enumerate(examples)]
+    assert split_examples(slides, TrainOptions())[2].batch_size == min(max(count // 2 // 16, 4), 32)
