@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from hiresattn.report.marks import DARK
+from hiresattn.report.marks import DARK, ascii_text
 from hiresattn.report.panel import BACKGROUND
 
 #: Line colours that colour-blind readers can tell apart (after Okabe and Ito 2008), on a light background.
@@ -179,11 +179,6 @@ def _turned(
     part = part.rotate(90, expand=True)
     top = at[1] - part.height / 2 if anchor == "mm" else at[1] - part.height
     image.paste(part, (round(at[0] - part.width / 2), round(top)))
-
-
-def ascii_text(text: str) -> str:
-    """Replace what Pillow's built-in font can't draw by ``?``."""
-    return text.encode("ascii", "replace").decode()
 
 
 def _shortened(name: str, font: ImageFont.ImageFont | ImageFont.FreeTypeFont) -> str:

@@ -1,5 +1,6 @@
 """Draws on a picture of an image: attention, frames and outlines of regions, known targets, a scale bar."""
 
+import unicodedata
 from collections.abc import Sequence
 from itertools import product
 
@@ -186,6 +187,13 @@ class Marks:
         return box[0] >= 0 and box[1] >= 0 and box[2] < self._size[0] and box[3] < self._size[1]
 
 
+def ascii_text(text: str) -> str:
+    """A text in what Pillow's built-in font has: letters without their accents, ``u`` for micro, ``?`` for the rest."""
+    plain = text.replace("\u00b5", "u").replace("\u03bc", "u").replace("\u00df", "ss")
+    plain = "".join(one for one in unicodedata.normalize("NFKD", plain) if not unicodedata.combining(one))
+    return plain.encode("ascii", "replace").decode()
+
+
 def draw_text(
     draw: ImageDraw.ImageDraw,
     at: tuple[float, float],
@@ -194,7 +202,7 @@ def draw_text(
     colour: str = DARK,
 ) -> None:
     """Write text in what Pillow's built-in font has; a ``um`` gets the tail that makes a micrometre of it."""
-    text = text.replace("\u00b5m", "um").replace("\u03bcm", "um").encode("ascii", "replace").decode()
+    text = ascii_text(text)
     draw.text(at, text, fill=colour, font=font)
     start = (" " + text + " ").find(" um ")
     if start >= 0:

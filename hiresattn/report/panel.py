@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 from hiresattn.errors import counted
 from hiresattn.inference.record import Record, VisitedRegion
 from hiresattn.report.looks import finest
-from hiresattn.report.marks import DARK, LOOK, SHOWN, TRUTH, draw_text, heat_colour
+from hiresattn.report.marks import DARK, LOOK, SHOWN, TRUTH, ascii_text, draw_text, heat_colour
 from hiresattn.report.units import human_bytes, human_seconds, human_share
 from hiresattn.report.view import hatch
 
@@ -186,7 +186,7 @@ _Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 def _shortened(text: str, font: _Font, width: float) -> str:
     """A text cut in its middle, so that it is no wider."""
-    text = text.encode("ascii", "replace").decode()  # all that Pillow's built-in font can draw
+    text = ascii_text(text)
     shown = text
     while font.getlength(shown) > width and len(text) > 2:
         text = text[: len(text) // 2] + text[len(text) // 2 + 1 :]
@@ -197,7 +197,7 @@ def _shortened(text: str, font: _Font, width: float) -> str:
 def _wrapped(text: str, font: _Font, width: float) -> list[str]:
     """A text in lines that are no wider; longer words are cut."""
     lines = [""]
-    for word in text.replace("\u00b5", "u").encode("ascii", "replace").decode().split():
+    for word in ascii_text(text).split():
         longer = f"{lines[-1]} {word}".strip()
         if font.getlength(longer) <= width:
             lines[-1] = longer

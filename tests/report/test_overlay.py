@@ -10,7 +10,7 @@ from hiresattn import open_pyramid
 from hiresattn.errors import ReadError
 from hiresattn.inference.record import Cost, Record, VisitedRegion
 from hiresattn.report.looks import decisive, finest
-from hiresattn.report.marks import LOOK, SHOWN, TRUTH, Marks
+from hiresattn.report.marks import LOOK, SHOWN, TRUTH, Marks, ascii_text
 from hiresattn.report.overlay import draw_overlay
 from hiresattn.report.panel import Panel
 
@@ -227,3 +227,10 @@ def test_the_cost_is_told_in_words_and_units_that_fit(monkeypatch):
     monkeypatch.setattr(Panel, "_text", lambda _, text, *__, **___: said.append(text))
     Panel().costs(answer([WHOLE], cost=Cost(glimpses=1, tiles=1, bytes_read=33_200, fraction_read=0.004)))
     assert said == ["1 look, 0.40 % of the pixels read", "1 tile, 33.2 kB, 0 s"]
+
+
+@pytest.mark.parametrize(
+    ("text", "drawn"), [("Gutartig (ö)", "Gutartig (o)"), ("0.5 µm", "0.5 um"), ("Größe", "Grosse"), ("中", "?")]
+)
+def test_letters_that_the_font_lacks_are_drawn_as_their_like(text, drawn):
+    assert ascii_text(text) == drawn
