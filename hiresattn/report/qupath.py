@@ -110,6 +110,8 @@ def _feature(
         "Attention": region.attention,
         "Log-probability": region.select_logp,
     }
+    if decisive:
+        measured |= {f"p_{name}": share for name, share in record.scores.items()}
     measurements = {name: value for name, value in measured.items() if math.isfinite(value)}
     metadata = {"model": record.model.get("name", ""), "hiresattn": record.version, "answer": _answer(record)}
     place = (region.depth, region.y, region.x, region.height, region.width)

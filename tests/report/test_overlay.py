@@ -230,7 +230,8 @@ def test_the_cost_is_told_in_words_and_units_that_fit(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("text", "drawn"), [("Gutartig (ö)", "Gutartig (o)"), ("0.5 µm", "0.5 um"), ("Größe", "Grosse"), ("中", "?")]
+    ("text", "drawn"),
+    [("Gutartig (ö)", "Gutartig (o)"), ("0.5 µm", "0.5 um"), ("Größe", "Grosse"), ("中", "?")],
 )
 def test_letters_that_the_font_lacks_are_drawn_as_their_like(text, drawn):
     assert ascii_text(text) == drawn

@@ -63,6 +63,9 @@ def test_qupath_reads_every_look_in_its_place(tmp_path, seed):
         assert one.ring[0] == [left, top]
         assert one.ring[2] == [left + region.width, top + region.height]
         assert (one.measurements["Depth"], one.measurements["Attention"]) == (region.depth, region.attention)
+        shares = {name: one.measurements[name] for name in one.measurements if name.startswith("p_")}
+        decisive = region.id in (own.sufficient or ())
+        assert not decisive or shares == {f"p_{name}": share for name, share in own.scores.items()}
         children = [other.id for other in own.regions if other.parent == region.id]
         assert [child.measurements["Look"] for child in one.children] == children
         assert all(child.metadata["parent"] == str(one.id) for child in one.children)
