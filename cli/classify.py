@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options, store, workers
-from hiresattn_cli.answers import Answers, telling
+from hiresattn_cli.answers import Answers, answer, telling
 from hiresattn_cli.dry_run import plan
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.layers import SUFFIXES, LayersFile, checked_output
@@ -256,19 +257,21 @@ def classify(
             client = stack.enter_context(cluster.connected())
             work = workers.classifying(client, (model, loaded), kept, cluster, ordered=file is None)
             found = (in_order if file is None else as_done)(left, work, loaded, kept)
-        put = _printer(left, loaded, update, as_json=as_json) if file is None else file.write
-        put = store.adding(put, stack, stored, file, (loaded, kept), everything)
+        shown = _printer(left, loaded, update, as_json=as_json)
+        folder = _told_folder(output, ctx.obj, as_json=as_json)
+        put = store.adding(
+            shown if file is None else file.write, stack, stored, file, (loaded, kept), everything
+        )
         for source, record in found:
             put(record, source)
-            report(record, ctx.obj)
+            _tell(record, source, shown if folder else None, update, ctx.obj)
             counts.add(record)
             for one in pictures:
                 one.draw(record if file is None else file.shown(record, source))
-            said = record.class_name or "|".join(record.labels or ()) or record.status
-            update(counts.done, f"{counts.done} of {len(left)}, {said}")
+            update(counts.done, f"{counts.done} of {len(left)}, {answer(record)}")
         if cluster is not None and file is not None:
             file.sort(sources)
-    ctx.exit(_ended(counts, layers, ctx.obj))
+    ctx.exit(_ended(counts, layers, ctx.obj, folder=folder))
 
 
 def _cases(sources: "list[Source]", asked: Any, *, per_source: bool) -> "list[Source]":
@@ -294,6 +297,26 @@ def _printer(
     return put
 
 
+def _told_folder(output: str | None, verbosity: int, *, as_json: bool) -> str | None:
+    """The folder of results whose cases are told on a terminal, too; None = nothing is told."""
+    told = output is not None and Path(output).is_dir() and on_terminal() and not as_json and verbosity >= 0
+    return output if told else None
+
+
+def _tell(
+    record: "Record",
+    source: "Source",
+    shown: "Callable[[Record, Source], None] | None",
+    update: Update,
+    verbosity: int,
+) -> None:
+    """Say on a terminal what a record says, and everywhere what went wrong."""
+    if shown is not None:
+        shown(record, source)
+    with update.above() if record.warnings or record.error else nullcontext():
+        report(record, verbosity)
+
+
 def _warn_of_sets(model: "Card", options: "ClassifyOptions") -> None:
     """Say why records have no prediction sets, where the model is calibrated for them."""
     from hiresattn.inference.review import why_no_sets
@@ -302,10 +325,14 @@ def _warn_of_sets(model: "Card", options: "ClassifyOptions") -> None:
         click.echo(f"Warning: no {why}", err=True)
 
 
-def _ended(counts: Counts, layers: LayersFile | None, verbosity: int) -> int:
-    """Say what was done, and write the layers; returns the exit status."""
+def _ended(counts: Counts, layers: LayersFile | None, verbosity: int, *, folder: str | None) -> int:
+    """Say what was done, write the layers, and say what can be made of a folder of results; the exit status."""
     if verbosity >= 0:
         click.echo(counts.summary(), err=True)
+    if folder:
+        click.echo(
+            f"Results in {folder}; `hiresattn report {folder} -o report.html` makes a page of them", err=True
+        )
     if layers:
         layers.write(verbosity)
     return counts.exit_status

@@ -40,6 +40,13 @@ def test_json_a_file_and_a_pipe_take_data(run, classified, terminal, monkeypatch
     assert run("classify", "a.tif", "-m", "m").stdout == asked
 
 
+def test_a_folder_of_results_takes_data_and_the_terminal_words(run, classified, terminal, tmp_path):
+    result = run("classify", "a.tif", "bad.tif", "-m", "m", "-o", f"{tmp_path}/out/", "--no-overlays")
+    assert result.stdout == "a.tif    sea 0.90      2 looks      50 % read\nbad.tif  failed\n"
+    assert f"`hiresattn report {tmp_path}/out/ -o report.html`" in result.stderr
+    assert (tmp_path / "out" / "predictions.csv").is_file()
+
+
 def test_what_needs_review_says_why_and_is_counted(run, classified, terminal, monkeypatch):
     reasons = ("may be sea or land", "unlike the training images")
     doubtful = prediction("a.tif", needs_review=True, review_reasons=reasons, out_of_domain=True)
