@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 LIKELY = 0.5
 #: Classes whose probability is kept after each glimpse.
 MOST_FOLLOWED = 5
+#: In JSON: numbers that the network gave, and their significant digits; those of attention; decimals of logarithms.
+_PROBABILITIES = ("score", "score_without", "sufficiency", "domain_distance")
+_DIGITS, _ATTENTION_DIGITS, _LOGP_DECIMALS = 6, 5, 3
 #: Regions and classes that are listed.
 _MOST_LISTED = 5
 
@@ -237,9 +240,24 @@ class Record:
         return tuple(found) if self.sources else (self,)
 
     def to_json(self) -> dict[str, Any]:
-        """The record as JSON types; regions and costs nested."""
+        """The record as JSON types; regions and costs nested.
+
+        Numbers of the network have as many digits as it supports: which images were searched side by side changes the
+        others.
+        """
         plain = {name: dict(getattr(self, name)) for name in ("scores", "scores_after", "model")}
-        return asdict(self) | plain
+        facts = asdict(self) | plain
+        for name in _PROBABILITIES:
+            facts[name] = _significant(facts[name], _DIGITS)
+        facts["scores"] = {name: _significant(score, _DIGITS) for name, score in self.scores.items()}
+        for region in facts["regions"]:
+            region["attention"] = _significant(region["attention"], _ATTENTION_DIGITS)
+            region["select_logp"] = round(region["select_logp"], _LOGP_DECIMALS) + 0.0  # no -0.0
+        return facts
+
+
+def _significant(value: float | None, digits: int) -> float | None:
+    return None if value is None else float(f"{value:.{digits}g}")
 
 
 def _html(record: Record) -> str:

@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
 
+from hiresattn.inference.lines import json_line
 from hiresattn.inference.record import Record, VisitedRegion
 
 
@@ -76,3 +77,19 @@ def test_a_record_is_a_small_escaped_table_in_notebooks(record):
     assert "1 &lt; 2" in html
     assert "rows 0 to 64, columns 0 to 64" in html
     assert html.count("<table>") == html.count("</table>") == 1
+
+
+def test_json_has_the_digits_that_the_network_supports():
+    def written(error):
+        region = VisitedRegion(0, None, 0, 0, 0, 64, 64, 0.014396022 + error, -1.9330066 + 10 * error)
+        first = VisitedRegion(1, 0, 1, 0, 0, 64, 64, 1.0, -1e-8)
+        record = Record(
+            "a", "ok", score=0.95778999 + error, scores={"x": 0.95778999 + error}, regions=(region, first)
+        )
+        return json_line(record.to_json())
+
+    assert written(0) == written(3e-8)
+    assert written(0) != written(3e-6)
+    assert '"select_logp": -1.933' in written(0)
+    assert '"select_logp": 0.0' in written(0)
+    assert '"attention": 0.014396,' in written(0)
