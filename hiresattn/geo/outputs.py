@@ -107,8 +107,8 @@ def files_of(path: Path) -> list[Path]:
 
 
 def is_layers(path: str | os.PathLike[str]) -> bool:
-    """Whether a name is that of a file of layers."""
-    return Path(path).suffix.lower() in FORMATS
+    """Whether a name is that of a file of layers; one that ends in a slash is a folder's."""
+    return Path(path).suffix.lower() in FORMATS and not os.fspath(path).endswith(("/", os.sep))
 
 
 def check_layers(path: str | os.PathLike[str]) -> str:

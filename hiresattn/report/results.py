@@ -214,7 +214,7 @@ class ResultsFolder(RecordsFile):
         """Refuse a folder of another run, or of other things."""
         run = self.folder / RUN
         if run.is_file() and not _holds_records(self.folder / RECORDS):
-            return  # a run that was refused, or ended before its first record
+            return  # of a run that was refused, or ended before its first answer
         if not run.is_file():
             if any(map(_is_other, self.folder.iterdir())):
                 raise ConfigError(
@@ -248,11 +248,8 @@ class ResultsFolder(RecordsFile):
 
 
 def _holds_records(path: Path) -> bool:
-    """Whether a file has a whole line."""
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return file.readline().endswith(b"\n")
+    """Whether a file has a record of something else than an error; those of errors are made anew."""
+    return path.is_file() and any(record.status != "error" for record in read_records(path))
 
 
 def _is_other(path: Path) -> bool:

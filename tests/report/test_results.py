@@ -152,8 +152,10 @@ def test_a_folder_without_a_record_is_free(images, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == ["records.jsonl", "run.json"]
     assert fill(out, images, options=ClassifyOptions(assume_mpp=0.5)) == images
     assert json.loads((out / "run.json").read_text())["options"]["assume_mpp"] == 0.5
+    fill(out, images, bad=images, options=ClassifyOptions(assume_mpp=1.0), overwrite=True)
+    assert fill(out, images) == images  # nothing but errors
     with pytest.raises(ConfigError, match="another run"):
-        fill(out, images)
+        fill(out, images, options=ClassifyOptions(assume_mpp=0.5))
 
 
 def test_images_of_a_case_that_failed_are_errors_of_their_own(tmp_path):
