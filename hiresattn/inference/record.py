@@ -11,7 +11,7 @@ LIKELY = 0.5
 MOST_FOLLOWED = 5
 #: In JSON: numbers that the network gave, and their significant digits; those of attention; decimals of logarithms.
 _PROBABILITIES = ("score", "score_without", "sufficiency", "domain_distance")
-_DIGITS, _ATTENTION_DIGITS, _LOGP_DECIMALS = 6, 5, 3
+_DIGITS, _ATTENTION_DIGITS, _LOGP_DECIMALS = 5, 4, 3
 #: Regions and classes that are listed.
 _MOST_LISTED = 5
 
