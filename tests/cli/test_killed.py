@@ -67,7 +67,7 @@ def alike(one, other):
         return one.keys() == other.keys() and all(alike(one[name], other[name]) for name in one)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(alike, one, other))
-    return one == (pytest.approx(other, rel=1e-4, abs=1.1e-4) if isinstance(one, float) else other)
+    return one == (pytest.approx(other, rel=1e-4, abs=1.1e-3) if isinstance(one, float) else other)
 
 
 def rows(path):
