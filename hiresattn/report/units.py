@@ -14,10 +14,12 @@ def human_px(count: float) -> str:
 
 
 def human_share(share: float) -> str:
-    """A share as percent with two significant digits: ``0.012 %``."""
+    """A share as percent with two significant digits: ``0.012 %``; what is less than a ten thousandth is that."""
     percent = 100 * share
     if percent <= 0:
         return "0 %"
+    if percent < 0.0001:
+        return "< 0.0001 %"
     digits = max(0, 1 - math.floor(math.log10(percent)))
     return f"{percent:.{digits}f} %"
 

@@ -30,7 +30,15 @@ def test_seconds_have_no_exponent(seconds, text):
 
 
 @pytest.mark.parametrize(
-    ("share", "text"), [(0, "0 %"), (0.00123, "0.12 %"), (0.5, "50 %"), (1, "100 %"), (0.000012, "0.0012 %")]
+    ("share", "text"),
+    [
+        (0, "0 %"),
+        (0.00123, "0.12 %"),
+        (0.5, "50 %"),
+        (1, "100 %"),
+        (0.000012, "0.0012 %"),
+        (1e-9, "< 0.0001 %"),
+    ],
 )
 def test_a_share_has_two_digits(share, text):
     assert human_share(share) == text
