@@ -27,16 +27,18 @@ from hiresattn.report.view import display_range, read_view, to_image
 
 #: Longer side of an overview and of a look, px.
 _OVERVIEW, _LOOK = 768, 256
-#: Most looks of a case that have a picture of their own.
-_LOOKS = 6
+#: Looks of a case that have a picture of their own: so many at least, and as many more as there is room for.
+_LOOKS, _MOST_LOOKS = 6, 24
 #: Most looks of a case that are listed, but for some that these were chosen from.
 _LISTED = 1000
 #: Most bytes of a case, and of its overviews and of its looks, JPEG, where its facts leave room for them.
 _CASE = 200_000
-_BYTES = {"overview": 75_000, "look": 55_000}
+_BYTES = {"overview": 75_000, "look": 95_000}
 #: Longer side of the mask of what was not looked at closely, px, where not all looks are listed.
 _MASK = 384
 _QUALITIES = (82, 70, 55, 40, 25)
+#: Quality at which more looks are worth more than better ones.
+_PLAIN = 55
 #: Where the cases and their list go in the page.
 _CASES, _LIST = "<!--CASES-->", "<!--LIST-->"
 
@@ -179,7 +181,7 @@ def _pictures(
     ``share`` is how much of the ``_BYTES`` they may have.
     """
     most = {kind: round(share * size) for kind, size in _BYTES.items()}
-    shown_looks = decisive(record, _LOOKS)
+    shown_looks = decisive(record, _MOST_LOOKS)
     overviews: list[dict[str, Any]] = []
     crops: dict[int, Image.Image] = {}
     shown: list[tuple[dict[str, Any], Image.Image]] = []
@@ -215,7 +217,10 @@ def _pictures(
             notes.append(f"{named.source}: no pictures of it: {reason(error)}")
     for (picture, _), data in zip(shown, _jpegs([i for _, i in shown], most["overview"]), strict=True):
         picture["image"] = data
-    return overviews, dict(zip(crops, _jpegs(list(crops.values()), most["look"]), strict=True))
+    kept = [region.id for region in shown_looks if region.id in crops]
+    sizes = np.cumsum([len(_jpeg(crops[look], _PLAIN)) for look in kept])
+    kept = kept[: max(_LOOKS, int((sizes <= most["look"]).sum()))]
+    return overviews, dict(zip(kept, _jpegs([crops[look] for look in kept], most["look"]), strict=True))
 
 
 def _unseen(record: Record, number: int, frame: Sequence[int]) -> str:

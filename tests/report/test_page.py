@@ -74,12 +74,21 @@ def test_a_case_is_in_the_page_with_its_pictures(image, tmp_path):
     look = np.asarray(jpeg(case["crops"]["1"]))
     assert look.shape == (64, 64, 3)  # native resolution
     assert np.abs(look[8:-8, 8:-8].astype(int) - (250, 10, 10)).max() < 40
+    assert len(case["crops"]) == 6  # of noise there is no room for more
     (picture,) = case["pictures"]
     assert picture["frame"] == [0, 0, SIDE, SIDE]
     overview = np.asarray(jpeg(picture["image"])).astype(int)
     scale = SIDE / len(overview)
     assert overview[int(332 / scale), int(632 / scale)].tolist() == pytest.approx((250, 10, 10), abs=60)
     assert len(page) < 230_000  # the page itself, and 200 kB a case
+
+
+def test_as_many_looks_have_a_picture_as_there_is_room_for(tmp_path):
+    Image.linear_gradient("L").resize((SIDE, SIDE)).convert("RGB").save(tmp_path / "smooth.png")
+    write_report([record(tmp_path / "smooth.png")], tmp_path / "r.html")
+    crops = embedded((tmp_path / "r.html").read_text(), "case-0")["crops"]
+    assert len(crops) == 24
+    assert jpeg(crops["2"]).size == (256, 256)
 
 
 def test_200_cases_stay_within_200_kb_each(image, tmp_path):
