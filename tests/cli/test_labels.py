@@ -140,7 +140,7 @@ def test_a_column_label_is_several_labels_where_multi_label_is_asked_for(run, wo
 @pytest.mark.parametrize(
     ("change", "words", "says"),
     [
-        (("", ""), ("--background", "red"), "leave out background or multi_label"),
+        (("", ""), ("--background", "red"), "leave out background or --multi-label"),
         (
             ("25.png,red", "25.png,rde"),
             (),

@@ -134,7 +134,7 @@ def test_what_was_found_is_kept_and_gone_on_with(run, work, tmp_path, monkeypatc
     assert "broken.png" in stopped.stderr
     again = run(*words)
     assert again.exit_code == 1
-    assert f"{out}: an interrupted run left boxes.csv.part; resume goes on with it" in again.stderr
+    assert f"{out}: an interrupted run left boxes.csv.part; --resume goes on with it" in again.stderr
 
     seen.clear()
     skipped = run(*words, "--resume", "--on-error", "skip")

@@ -29,7 +29,7 @@ def test_classify_adds_what_its_file_holds_also_after_an_end_between_the_two(run
     lines = [json.loads(line) for line in out.read_text().splitlines()]
     assert sorted(found["key"]) == sorted(line["key"] for line in lines)
     assert dict(zip(found["key"], found["score"], strict=True)) == pytest.approx(
-        {line["key"]: line["score"] for line in lines}, rel=1e-5
+        {line["key"]: line["score"] for line in lines}, abs=1e-5
     )
     said = run("status", folder)
     assert "4 of 4 done" in said.stdout.splitlines()[0]

@@ -169,7 +169,7 @@ def test_images_of_several_scales_are_seen_at_one_and_those_without_are_named(ru
     manifest, model = write(SCALES), tmp_path / "model"
     refused = run("train", manifest, "-o", model, *QUICK)
     assert refused.exit_code == 1
-    assert "3.png (its header has none); give it in a column mpp, or as assume_mpp" in refused.stderr
+    assert "3.png (its header has none); give it in a column mpp, or as --assume-mpp" in refused.stderr
     assert not model.exists()
     result = run("train", manifest, "-o", model, *QUICK, "--assume-mpp", 0.5, "--foreground", "none")
     assert result.exit_code == 0, result.stderr

@@ -59,6 +59,10 @@ _VSI = {
     "s3://": "/vsis3/",
     "gs://": "/vsigs/",
 }
+#: Sources of virtual rasters, on servers, that could not be read, and why: for the rest of the process.
+_lost: dict[str, str] = {}
+#: Of those of one virtual raster, how many are opened to find which it was.
+_MOST_TRIED = 64
 
 
 def _scheme(source: str) -> str:
@@ -134,6 +138,8 @@ class GdalFile:
         if local:
             reads += vrt_addresses(self._path)
         elsewhere = [is_remote(one) and not one.startswith("/vsimem/") for one in reads]
+        joined = local or virtual is not None
+        self._sources = [one for one, there in zip(reads, elsewhere, strict=True) if joined and there]
         if any(elsewhere):
             seconds = str(math.ceil(MOST_SECONDS.get()))
             self._settings |= _REMOTE | {"GDAL_HTTP_TIMEOUT": seconds, "GDAL_HTTP_CONNECTTIMEOUT": seconds}
@@ -198,6 +204,36 @@ class GdalFile:
             given = _user_settings() - _ALWAYS.keys()
             with rasterio.Env(**{key: value for key, value in self._settings.items() if key not in given}):
                 yield
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """``environment``, in which a virtual raster whose source on a server was out of reach once isn't read again.
+
+        For GDAL gives zeros for it from then on, in all virtual rasters of the process that name it (3.10).
+
+        Raises:
+            OpenError: If there is such a source.
+        """
+        lost = next((one for one in self._sources if one in _lost), None)
+        if lost is not None:
+            raise OpenError(
+                f"{lost} could not be read before ({_lost[lost]}), and GDAL would give zeros for it"
+            )
+        with self.environment():
+            try:
+                yield
+            except Exception as error:
+                unreadable = [one for one in self._sources[:_MOST_TRIED] if not _opens(one)]
+                _lost.update(dict.fromkeys(unreadable or self._sources, reason(error)))
+                raise
+
+
+def _opens(source: str) -> bool:
+    try:
+        GdalFile(source, alone=True).first().close()
+    except OpenError:
+        return False
+    return True
 
 
 def world_files(suffix: str) -> list[str]:

@@ -305,7 +305,7 @@ class RasterioPyramid(Pyramid):
     def _reading(self, level: int, what: str) -> Iterator[Any]:
         """This thread's handle of a level; its errors are ``ReadError``."""
         try:
-            with self._file.environment(), strict():
+            with self._file.reading(), strict():
                 yield self._handles[level].get()
         except Exception as error:
             self._handles[level].drop()

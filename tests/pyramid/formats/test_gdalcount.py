@@ -124,9 +124,18 @@ def test_a_source_that_its_server_lacks_is_an_error_every_time(tmp_path, monkeyp
     folder.mkdir()
     write(folder / "0.tif")
     with server_of(folder) as log:
+        mosaic(tmp_path / "whole.vrt", log.address, ["0.tif", "0.tif"])
         mosaic(tmp_path / "mosaic.vrt", log.address, ["0.tif", "gone.tif"])
-        with open_pyramid(tmp_path / "mosaic.vrt") as image:
-            image.read(0, 0, 0, 50, 50)
-            for _ in range(2):
-                with pytest.raises(ReadError, match="404"):
-                    image.read(0, 0, SIDE, 50, 50)
+        mosaic(tmp_path / "other.vrt", log.address, ["gone.tif"])
+        with open_pyramid(
+            tmp_path / "whole.vrt"
+        ) as whole:  # while one is open, GDAL keeps what it failed to open
+            whole.read(0, 0, 0, 50, 50)
+            with open_pyramid(tmp_path / "mosaic.vrt") as image:
+                image.read(0, 0, 0, 50, 50)
+                for _ in range(3):
+                    with pytest.raises(ReadError, match=r"404|gone\.tif could not be read before"):
+                        image.read(0, 0, SIDE, 50, 50)
+            with open_pyramid(tmp_path / "other.vrt") as image, pytest.raises(ReadError, match=r"gone\.tif"):
+                image.read(0, 0, 0, 50, 50)
+            assert whole.read(0, 0, SIDE, 50, 50).any()
