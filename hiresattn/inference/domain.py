@@ -112,23 +112,21 @@ def warnings_for(
             f"the image's values have scale {_listed(scaling[0])} and offset {_listed(scaling[1])}, and what those of "
             "the training images measure isn't known: stored values were taken"
         )
-    if (
-        domain.low is not None
-        and domain.high is not None
-        and (words := _off_values(domain, trained, config, means))
-    ):
+    if words := _off_values(domain, trained, config, means):
         yield words
 
 
 def _off_values(domain: Domain, trained: InputConfig, config: InputConfig, means: np.ndarray) -> str:
     """A sentence on bands whose mean is off those of the training images; empty = none is."""
+    if domain.low is None or domain.high is None:
+        return ""
     taken = config.bands
     if config.scales is not None:
         config = trained  # means are told in stored values as the training images have them
     off: list[str] = []
     darker = brighter = False
     for band, mean in enumerate(means.tolist()):
-        least, most = (span[band] for span in (domain.low, domain.high) if span is not None)
+        least, most = domain.low[band], domain.high[band]
         low, high = (
             2 * (v - trained.low[band]) / (trained.high[band] - trained.low[band]) - 1 for v in (least, most)
         )

@@ -265,7 +265,7 @@ class ImageSearch:
             self.reason = "no_valid_pixels"
         elif self._holds is not None and not self._holds(self._roots).any():
             self.reason = "no_foreground"
-        elif len(self._table) == len(self._roots) and self._shows_nothing():
+        elif len(self._table) == self._root_count and self._shows_nothing():
             self.reason = "empty_image"
         elif stop is not None and self._confidence() >= stop:
             self.reason = "confidence"

@@ -127,10 +127,13 @@ class OpenedCase:
         return True
 
     def drop_empty(self) -> bool:
-        """Leave out the sources that hold no foreground beside others that do; whether there were any."""
+        """Leave out the sources that hold no foreground beside others that do; whether there were any.
+
+        Not those of which root regions weren't looked at: they may hold some.
+        """
         which, _ = self.canvas.stored(self.roots)
         held = set(which[self.holds(self.roots)].tolist())
-        empty = [source for at, source in enumerate(self.seen) if at not in held]
+        empty = [source for at, source in enumerate(self.seen) if at not in held and not source.waiting]
         if not held or not empty:
             return False
         for source in empty:
@@ -200,7 +203,7 @@ class CaseReader:
                 own = Crops(crops.pixels[rows], crops.coverage[rows])
                 source.band_means.append(band_means(own))
                 source.band_squares.append(band_means(Crops(own.pixels**2, own.coverage)))
-            if source.foreground is not None and source.foreground.waiting:
+            if source.foreground is not None and source.waiting:
                 rows = number == at
                 source.foreground.add(stored[rows], Crops(crops.pixels[rows], crops.coverage[rows]))
         return crops

@@ -86,6 +86,11 @@ class Source:
         """Whether it is part of the answer."""
         return self.error is None and not self.empty
 
+    @property
+    def waiting(self) -> bool:
+        """Whether root regions must still be looked at to know its foreground."""
+        return self.foreground is not None and self.foreground.waiting
+
 
 class Opener:
     """Opens sources for one session, and lets go of them.

@@ -245,5 +245,16 @@ def test_an_empty_slide_of_a_case_is_no_part_of_the_answer(policy):
     assert "seen in part only" not in found.review_reasons
     assert found.cost.bytes_read > alone.cost.bytes_read  # the looks at the empty ones cost, too
     assert len(found.by_source()) == 1
+    assert found.cost.stop_reason != "empty_image"
     none = _one(Case("p", [empty, empty]), policy=policy)
     assert none.status == "no_foreground"
+
+
+def test_images_whose_root_regions_the_budget_left_out_are_not_called_empty():
+    model = _model(root_size=160)
+    slides = [_slide(TISSUE), _slide((20, 500, 60, 60)), _slide((300, 20, 60, 60))]
+    found = _one(Case("p", slides), model, budget=5)
+    assert found.cost.stop_reason == "budget"
+    assert not any(one.empty for one in found.sources)
+    assert not any("no foreground" in words for words in found.warnings)
+    assert "seen in part only" in found.review_reasons
