@@ -216,15 +216,16 @@ class GdalFile:
         """
         lost = next((one for one in self._sources if one in _lost), None)
         if lost is not None:
-            raise OpenError(
-                f"{lost} could not be read before ({_lost[lost]}), and GDAL would give zeros for it"
-            )
+            name = lost.partition("?")[0]  # what comes after may be a signature
+            why = _lost[lost].replace(lost, name)
+            raise OpenError(f"{name} could not be read before ({why}), and GDAL would give zeros for it")
         with self.environment():
             try:
                 yield
             except Exception as error:
-                unreadable = [one for one in self._sources[:_MOST_TRIED] if not _opens(one)]
-                _lost.update(dict.fromkeys(unreadable or self._sources, reason(error)))
+                tried = self._sources[:_MOST_TRIED]
+                first = next((at for at, one in enumerate(tried) if not _opens(one)), 0)
+                _lost.update(dict.fromkeys(self._sources[first:], reason(error)))  # it, or one after it
                 raise
 
 
