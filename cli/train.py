@@ -140,7 +140,12 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         metavar="N",
         help="Cases per step.  [default: 32; of few fewer]",
     ),
-    _option("--lr", type=click.FloatRange(min=0, min_open=True), metavar="X", help="Largest learning rate."),
+    _option(
+        "--lr",
+        type=click.FloatRange(min=0, min_open=True),
+        metavar="X",
+        help="Largest learning rate.  [default: 0.002; of few cases less]",
+    ),
     _option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="Weight decay."),
     _option("--augment", metavar="NAME", help="none, mirror, flips or turns."),
     _option(

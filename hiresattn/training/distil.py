@@ -26,6 +26,7 @@ from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
 from hiresattn.training.log import EpochRecord
+from hiresattn.training.optim import largest_lr
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.scale import training_scale
 from hiresattn.training.setup import split_examples
@@ -211,7 +212,7 @@ def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str 
         position=False,
         k=(0,),
         glimpse_loss=0.0,
-        lr=options.lr * TEACHER_LR,
+        lr=largest_lr(options) * TEACHER_LR,
         init_from=before,
         epoch_images=epoch_images,
         batch_size=max((options.batch_size or BATCH) * 2 >> larger, 2),
@@ -237,7 +238,7 @@ def _search_options(options: TrainOptions, coarse: Path) -> TrainOptions:
         coarse_encoder=True,
         pool_finest=options.background is None,
         init_from=str(coarse),
-        lr=options.lr * SEARCH_LR,
+        lr=largest_lr(options) * SEARCH_LR,
         stage_accuracy=0.0,
     )
 

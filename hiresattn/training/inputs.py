@@ -17,6 +17,7 @@ from hiresattn.pyramid import Pyramid, open_pyramid
 from hiresattn.reading.bands import band_numbers, rule_for, taken_scaling
 from hiresattn.reading.foreground import is_slide
 from hiresattn.training.bands import named_bands
+from hiresattn.training.optim import largest_lr
 from hiresattn.training.options import TrainOptions
 
 #: Half of the narrowest measured value range, grey levels: a flat, dark scene's noise isn't blown up.
@@ -76,9 +77,10 @@ def chosen_encoder(
 
 def warn_of_encoder(encoder: EncoderSpec, options: TrainOptions, on_message: Callable[[str], None]) -> None:
     """Report a learning rate at which a pretrained encoder forgets what it knows."""
-    if encoder.trained and not options.freeze_encoder and options.lr > MOST_LR:
+    lr = largest_lr(options)
+    if encoder.trained and not options.freeze_encoder and lr > MOST_LR:
         on_message(
-            f"The encoder {encoder.name!r} is pretrained, and lr {options.lr:g} soon undoes that; take lr=1e-4 or so, "
+            f"The encoder {encoder.name!r} is pretrained, and lr {lr:g} soon undoes that; take lr=1e-4 or so, "
             "or freeze_encoder"
         )
 

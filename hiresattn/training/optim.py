@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from hiresattn.errors import ConfigError
 from hiresattn.model.net import GlimpseNet
+from hiresattn.training.curriculum import BATCH
 from hiresattn.training.distributed import BATCH_NORM, Processes
 from hiresattn.training.estimators import reinforce_baseline
 from hiresattn.training.losses import BatchLoss
@@ -17,6 +18,10 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 from hiresattn.training.state import State
 
+#: Largest learning rate where nothing else is asked for, in batches of ``BATCH`` and more cases.
+LR = 2e-3
+#: It falls with smaller batches by this power of their size.
+LR_POWER = 2 / 3
 #: Share of the training over which ``linear`` falls to zero.
 COOL_DOWN = 0.4
 #: Share of the training after which ``step`` falls to a tenth, as TNet's does.
@@ -29,13 +34,27 @@ def optimizer_of(net: GlimpseNet, options: TrainOptions) -> torch.optim.Optimize
     """The optimiser: ``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
     learned = [p for p in net.parameters() if p.requires_grad]
     if options.optimizer == "adamw":
-        return torch.optim.AdamW(learned, lr=options.lr, weight_decay=options.weight_decay)
+        return torch.optim.AdamW(learned, lr=largest_lr(options), weight_decay=options.weight_decay)
     norms = {id(p) for part in net.modules() if isinstance(part, NORMS) for p in part.parameters()}
     groups = [
         {"params": [p for p in learned if id(p) not in norms], "weight_decay": options.weight_decay},
         {"params": [p for p in learned if id(p) in norms], "weight_decay": 0.0},
     ]
-    return torch.optim.Adam(groups, lr=options.lr, eps=1e-7)
+    return torch.optim.Adam(groups, lr=largest_lr(options), eps=1e-7)
+
+
+def largest_lr(options: TrainOptions) -> float:
+    """The largest learning rate."""
+    return LR if options.lr is None else options.lr
+
+
+def lr_of_batches(size: int) -> float:
+    """Largest learning rate for batches of ``size`` cases: in small ones the gradient is mostly noise.
+
+    Of 66 cases with two slides each, in batches of 4, 5e-4 and 2.5e-4 learn from image labels in every run, 7e-4 in one
+    of three and 2e-3 in one of four.
+    """
+    return round(LR * min(size / BATCH, 1.0) ** LR_POWER, 6)
 
 
 def learning_rate(progress: float, options: TrainOptions) -> float:
@@ -51,7 +70,7 @@ def learning_rate(progress: float, options: TrainOptions) -> float:
     else:
         fall = min(1.0, (1 - progress) / COOL_DOWN)
     slope = round(0.9 / options.warm_up, 9) if options.warm_up else math.inf
-    return options.lr * fall * (min(1.0, 0.1 + progress * slope) if options.warm_up else 1.0)
+    return largest_lr(options) * fall * (min(1.0, 0.1 + progress * slope) if options.warm_up else 1.0)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, progress: float, options: TrainOptions) -> None:

@@ -219,8 +219,8 @@ class TrainOptions:
     """Let batch norms see the crops of all processes, in place of their own process's."""
     optimizer: str = "adamw"
     """``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
-    lr: float = 2e-3
-    """Largest learning rate."""
+    lr: float | None = None
+    """Largest learning rate; None = 2e-3, and less where few cases make small batches, down to 5e-4."""
     weight_decay: float = 1e-2
     """Weight decay."""
     schedule: str = "linear"
@@ -256,10 +256,9 @@ class TrainOptions:
             if getattr(self, name) is not None:
                 _check_name(name, getattr(self, name), known)
         check_scale_options(self.mpp, self.assume_mpp, squash=self.squash is not None)
-        if not 0 < self.lr < math.inf:
-            raise ConfigError(f"lr, the learning rate, must be above 0; got {self.lr!r}")
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise ConfigError(f"clip, the largest norm of the gradient, must be above 0; got {self.clip!r}")
+        for name, what in (("lr", "the learning rate"), ("clip", "the largest norm of the gradient")):
+            if getattr(self, name) is not None and not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}, {what}, must be above 0; got {getattr(self, name)!r}")
         finest = self.finest or self.crop_size or 1
         if self.root_size is not None and self.root_size < finest:
             raise ConfigError(

@@ -24,6 +24,7 @@ from hiresattn.training.bands import of_files
 from hiresattn.training.batch import Batch
 from hiresattn.training.curriculum import BATCH, LEAST_BATCH, STEPS
 from hiresattn.training.data import Loader
+from hiresattn.training.optim import lr_of_batches
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 
@@ -151,8 +152,8 @@ def split_examples(
 ) -> tuple[list[Example], list[Example], TrainOptions]:
     """The training and the validation images, by the fold that validates or else by their splits.
 
-    If any has several labels all do, and the options returned say so; they have the size of a batch, too. Of scenes of
-    several files the examples name those that hold the bands.
+    If any has several labels all do, and the options returned say so; they have the size of a batch, and for small ones
+    the learning rate, too. Of scenes of several files the examples name those that hold the bands.
     """
     if options.fold is not None:
         examples = in_fold(examples, options.fold, "the examples")
@@ -165,7 +166,9 @@ def split_examples(
     )
     if options.batch_size is None:
         count = len(train) if options.per_source else len(cases_of(train))
-        options = replace(options, batch_size=min(max(count // STEPS, LEAST_BATCH), BATCH))
+        size = min(max(count // STEPS, LEAST_BATCH), BATCH)
+        lr = lr_of_batches(size) if options.lr is None and size < BATCH else options.lr
+        options = replace(options, batch_size=size, lr=lr)
     return train, val, options
 
 

@@ -12,6 +12,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, OpenError
 from hiresattn.training.fit import fit
+from hiresattn.training.optim import largest_lr
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.setup import split_examples
 from hiresattn.training.start import load_baseline
@@ -173,3 +174,17 @@ def test_few_cases_come_in_small_batches(count, expected):
     assert split_examples(examples, TrainOptions(batch_size=7))[2].batch_size == 7
     slides = [replace(one, case=str(n // 2), label="ab"[n // 2 % 2]) for n, one in enumerate(examples)]
     assert split_examples(slides, TrainOptions())[2].batch_size == min(max(count // 2 // 16, 4), 32)
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"), [(10, 5e-4), (160, 2e-3 * (10 / 32) ** (2 / 3)), (5000, 2e-3)]
+)
+def test_few_cases_are_learnt_from_in_small_steps(count, expected):
+    examples = [Example(f"{n}.png", "ab"[n % 2]) for n in range(count)]
+
+    def lr(**options):
+        return largest_lr(split_examples(examples, TrainOptions(**options))[2])
+
+    assert lr() == pytest.approx(expected, rel=1e-2)
+    assert lr(batch_size=4) == 2e-3
+    assert lr(lr=1e-2) == lr(lr=1e-2, batch_size=4) == 1e-2
