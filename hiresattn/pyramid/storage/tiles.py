@@ -228,7 +228,8 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
 
     Of 255 for uint8; of other types, of the range that the px span.
     """
-    whole = theirs.dtype == np.uint8
+    if theirs.dtype == np.uint8:
+        return float(np.abs(np.subtract(ours, theirs, dtype=np.int16)).mean()) <= LOSSY
     ours, theirs = ours.astype(np.float64), theirs.astype(np.float64)
     if not np.array_equal(np.isnan(ours), np.isnan(theirs)):
         return False
@@ -236,5 +237,5 @@ def _alike(ours: np.ndarray, theirs: np.ndarray) -> bool:
     if not known.any():
         return True
     ours, found = ours[known], theirs[known]
-    span = 255.0 if whole else float(found.max() - found.min())
+    span = float(found.max() - found.min())
     return float(np.abs(ours - found).mean()) <= LOSSY * span / 255 + 1e-6 * float(np.abs(found).max())
