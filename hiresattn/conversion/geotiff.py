@@ -70,7 +70,7 @@ class CogWriter:
             **({"QUALITY": quality} if compression == "jpeg" else {}),
             **({"PREDICTOR": "YES"} if compression in ("deflate", "zstd", "lzw") else {}),
         }
-        self._masked = False
+        self._masked, self._sparse = False, sparse
         self._placed = image.pyramid.crs is not None or image.transform is not None
         self._levels: list[Any] = []
         self._valid: list[Any] = []
@@ -128,6 +128,11 @@ class CogWriter:
         """Tell a virtual file of a level of its mask, and that of level 0 of the other levels and their masks."""
         tree = ET.parse(virtual)  # noqa: S314 - GDAL wrote it, of a file that we wrote
         root = tree.getroot()
+        for band in (
+            root.findall("VRTRasterBand") if self._sparse else ()
+        ):  # GDAL then reads no file for nothing
+            for source in band.findall("SimpleSource"):
+                band.remove(source)
         first = virtual == _virtual(self._levels[0])
         others = zip(self._levels[1:], self._valid[1:], strict=True) if first else ()
         mask = None

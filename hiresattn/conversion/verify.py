@@ -145,13 +145,23 @@ def _means(
     for row in range(top, bottom, _STEP):
         for column in range(left, right, _STEP):
             data, valid = image.read(row, column, min(_STEP, bottom - row), min(_STEP, right - column))
-            ones = np.broadcast_to(1.0 if valid is None else valid.astype(np.float64), data.shape)
-            values = np.where(ones > 0, data, data.dtype.type(0)).astype(np.float64)
-            rows = (np.arange(row, row + data.shape[1]) // factor) - y
-            columns = (np.arange(column, column + data.shape[2]) // factor) - x
-            first, second = (np.flatnonzero(np.diff(at, prepend=-1)) for at in (rows, columns))
-            cells = np.ix_(rows[first], columns[second])
-            for sums, parts in ((total, values), (weight, ones)):
-                sums[cells] += np.moveaxis(np.add.reduceat(np.add.reduceat(parts, first, 1), second, 2), 0, 2)
+            ones = (
+                np.ones((1, *data.shape[1:]), bool) if valid is None else np.broadcast_to(valid, data.shape)
+            )
+            values = data if valid is None else np.where(ones, data, data.dtype.type(0))
+            for sums, parts in ((total, _sums(values, factor)), (weight, _sums(ones, factor))):
+                first, second = (row - top) // factor, (column - left) // factor
+                sums[first : first + parts.shape[0], second : second + parts.shape[1]] += parts
     measured = weight > 0
     return np.divide(total, weight, where=measured, out=total), measured
+
+
+def _sums(values: np.ndarray, factor: int) -> np.ndarray:
+    """Sums ``[h w c]`` over ``factor`` x ``factor`` px of ``[c h w]``, fewer at the lower and right edge."""
+    height, width = (-(-side // factor) for side in values.shape[1:])
+    spare = height * factor - values.shape[1], width * factor - values.shape[2]
+    if any(spare):
+        values = np.pad(values, ((0, 0), (0, spare[0]), (0, spare[1])))
+    exact = np.int64 if values.dtype.kind in "bui" and values.dtype.itemsize < 8 else np.float64
+    by_row = values.reshape(len(values), height, factor, -1).sum(2, dtype=exact)
+    return np.moveaxis(by_row.reshape(len(values), height, width, factor).sum(3), 0, 2)
