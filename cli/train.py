@@ -147,7 +147,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
         help="Largest learning rate.  [default: 0.002; of few cases less]",
     ),
     _option("--weight-decay", type=click.FloatRange(min=0), metavar="X", help="Weight decay."),
-    _option("--augment", metavar="NAME", help="none, mirror, flips or turns."),
+    _option("--augment", metavar="NAME", help="auto, none, mirror, flips or turns."),
     _option(
         "--jitter", type=click.FloatRange(min=0), metavar="X", help="Random brightness, contrast; .1 is mild."
     ),

@@ -141,22 +141,23 @@ class Augmentation(NamedTuple):
 
 
 def draw_augmentations(
-    samples: Sequence[Sample], bands: int, options: TrainOptions, rng: np.random.Generator
+    samples: Sequence[Sample], rule: InputConfig, options: TrainOptions, rng: np.random.Generator
 ) -> list[Augmentation]:
     """Draw the augmentation of each image of a batch.
 
     Args:
         samples: The batch.
-        bands: Bands that the model takes.
+        rule: How px become the model's input.
         options: ``augment``, ``jitter``, ``jpeg`` and ``cutmix`` count.
         rng: Source of random numbers.
     """
     count = len(samples)
-    choices = ORIENTATIONS[options.augment]
+    auto = "none" if rule.foreground is None else "turns"  # tissue has no upright position
+    choices = ORIENTATIONS[auto if options.augment == "auto" else options.augment]
     orientations = [choices[i] for i in rng.integers(len(choices), size=count)]
     jitters: list[NDArray[np.float32] | None] = [None] * count
     if options.jitter:
-        drawn = rng.uniform(-options.jitter, options.jitter, (count, 2, bands)).astype(np.float32)
+        drawn = rng.uniform(-options.jitter, options.jitter, (count, 2, len(rule.bands))).astype(np.float32)
         drawn[:, 0] = np.exp(drawn[:, 0])
         jitters = list(drawn)
     jpegs: list[tuple[int, str] | None] = [None] * count

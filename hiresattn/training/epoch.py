@@ -93,7 +93,7 @@ def run_epoch(run: Run, progress: Callable[[float], None]) -> EpochRecord:
     while done < images or part:
         rehearse = state.stage > 0 and rng.random() < REHEARSAL
         drawn = run.curriculum.draw(int(rng.integers(state.stage)) if rehearse else state.stage, state.drawn)
-        augmentations = draw_augmentations(drawn, len(run.loader.config.bands), options, rng)
+        augmentations = draw_augmentations(drawn, run.loader.config, options, rng)
         share = min((state.epoch + done / images) / options.epochs, 1.0)
         progress(share)
         set_learning_rate(run.optimizer, share, options)

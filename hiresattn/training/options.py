@@ -20,7 +20,7 @@ CHOICES = {
     "aggregator": ("attention", "mean"),
     "estimator": ("straight-through", "reinforce", "reinforce-loo", "none"),
     "select": ("sample", "best"),
-    "augment": ("none", "mirror", "flips", "turns"),
+    "augment": ("auto", "none", "mirror", "flips", "turns"),
     "optimizer": ("adamw", "adam"),
     "schedule": ("linear", "cosine", "step"),
     "class_weights": ("none", "balanced"),
@@ -152,9 +152,9 @@ class TrainOptions:
     training images' scales where most are known, else ``off``: level-0 px, whatever their size."""
     assume_mpp: float | None = None
     """µm per level-0 px of images of which neither the manifest nor the file says it."""
-    augment: str = "none"
+    augment: str = "auto"
     """Random orientation of each training image: ``none``, ``mirror`` (left and right), ``flips`` (both axes) or
-    ``turns`` (flips and quarter turns)."""
+    ``turns`` (flips and quarter turns); ``auto`` = ``turns`` where tissue is looked at, else ``none``."""
     jitter: float = 0.0
     """Random contrast and brightness of each band and image: gain exp(-jitter) to exp(jitter), offset -jitter to
     jitter of values of -1 to 1. 0.1 is mild."""

@@ -37,6 +37,8 @@ _COPIES = 3
 PASSING: dict[str, Any] = {
     "device": "", "threads": 0, "name": None, "root": None, "label_column": None, "epochs": 1,
 }  # fmt: skip
+#: What options meant that were left out before their defaults changed: runs of then go on.
+FORMER: dict[str, Any] = {"lr": 2e-3, "augment": "none"}
 
 
 @dataclass
@@ -307,7 +309,8 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
             digest.update(f"{sample.example.box_labels}\n".encode())
         if sample.example.case is not None:
             digest.update(f"{sample.example.case}\n".encode())
-    plain = asdict(type(options)())  # options that a later version adds, at their defaults, change nothing
+    # options that a later version adds, at their defaults, change nothing
+    plain = asdict(type(options)()) | FORMER
     given = {
         name: value for name, value in asdict(replace(options, **PASSING)).items() if value != plain[name]
     }

@@ -10,7 +10,7 @@ from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Grid
-from hiresattn.training.augment import Augmentation, draw_augmentations
+from hiresattn.training.augment import ORIENTATIONS, Augmentation, draw_augmentations
 from hiresattn.training.data import Loader
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
@@ -18,6 +18,7 @@ from hiresattn.training.options import TrainOptions
 QUICK = TrainOptions(
     epochs=3, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5, jitter=0.2
 )
+RULE = InputConfig(size=16, bands=(0, 1, 2), low=(0.0,) * 3, high=(255.0,) * 3)
 
 
 def _images(count=8):
@@ -26,14 +27,26 @@ def _images(count=8):
 
 
 def _drawn(count, **options):
-    return draw_augmentations([None] * count, 3, TrainOptions(**options), np.random.default_rng(0))
+    return draw_augmentations([None] * count, RULE, TrainOptions(**options), np.random.default_rng(0))
+
+
+def test_slides_have_no_upright_position_and_other_images_keep_theirs():
+    def orientations(rule, **options):
+        rng = np.random.default_rng(0)
+        drawn = draw_augmentations([None] * 200, rule, TrainOptions(**options), rng)
+        return {one.orientation for one in drawn}
+
+    slides = replace(RULE, foreground="tissue")
+    assert orientations(slides) == set(ORIENTATIONS["turns"])
+    assert orientations(RULE) == orientations(slides, augment="none") == set(ORIENTATIONS["none"])
+    assert orientations(slides, augment="mirror") == set(ORIENTATIONS["mirror"])
 
 
 def test_jitter_is_the_same_at_every_depth_of_its_image_and_another_in_another():
     rule = InputConfig(size=16, bands=(0, 1), low=(0.0, 0.0), high=(255.0, 255.0))
     loader = Loader(rule, Grid(3, 0.5), threads=0)
     samples = loader.measure(_images(2), ("a", "b"))
-    augmentations = draw_augmentations(samples, 2, TrainOptions(jitter=0.2), np.random.default_rng(3))
+    augmentations = draw_augmentations(samples, rule, TrainOptions(jitter=0.2), np.random.default_rng(3))
     jitters = np.array([one.jitter for one in augmentations])
     regions = np.array([[0, 0, 64, 64], [0, 0, 64, 64], [8, 4, 32, 32], [8, 4, 32, 32], [1, 2, 16, 16]])
     image = np.array([0, 1, 0, 1, 1])

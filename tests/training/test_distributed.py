@@ -85,7 +85,7 @@ with join_processes("cpu") as processes:
                 seen = norms.traversed(batch, look) if norms else look(batch)
                 return seen, batch_loss(net, batch, seen, options, baseline=state.baseline, progress=0.9)
 
-            augmentations = draw_augmentations(samples, 1, options, np.random.default_rng(1))
+            augmentations = draw_augmentations(samples, loader.config, options, np.random.default_rng(1))
             if name == "saol":  # pasted into images of one process only
                 assert {i % 2 for i, one in enumerate(augmentations) if one.cutmix is not None} == {0}
             found, _ = loader.process(processes.shard(samples), work, processes.shard(augmentations))

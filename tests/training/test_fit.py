@@ -1,6 +1,7 @@
 """Training learns, resumes bit by bit, and refuses what it can't train on."""
 
 import csv
+import hashlib
 import json
 import resource
 import sys
@@ -21,6 +22,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.losses import classification_loss
 from hiresattn.training.optim import learning_rate
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.state import FORMER, PASSING, fingerprint_of
 
 QUICK = TrainOptions(epochs=4, batch_size=8, threads=0, device="cpu", crop_size=32, k=(2,))
 
@@ -304,6 +306,13 @@ def test_a_run_goes_on_after_a_later_version_added_an_option(tmp_path):
     assert len(list(fit(spots, tmp_path / "model", _Later(**asdict(first)), resume=True))) == 1
     with pytest.raises(CheckpointError, match="later is 0 there and 1 here"):
         _run(spots, tmp_path, _Later(**asdict(first), later=1), resume=True)
+
+
+def test_a_run_from_before_a_default_changed_goes_on():
+    passing = {name: value for name, value in PASSING.items() if value != getattr(TrainOptions(), name)}
+    of_then = hashlib.sha256(json.dumps(passing, sort_keys=True).encode()).hexdigest()
+    assert fingerprint_of([], [], TrainOptions(**FORMER)) == of_then
+    assert fingerprint_of([], [], TrainOptions()) != of_then
 
 
 def test_a_loss_that_is_no_number_ends_the_training_with_advice(tmp_path):
