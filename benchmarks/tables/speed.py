@@ -266,8 +266,8 @@ def conversion(result: dict[str, Any]) -> str:
     words += (
         f"\n\n{table(head, jpeg)}\n\n{ours['cpu_seconds'] / theirs['cpu_seconds']:.2f} times libvips' CPU, of which "
         f"{ours['verifying'] / ours['cpu_seconds']:.0%} is reading back and comparing {ours['windows']} windows. "
-        "Quality 85, halved colour, tiles of 256 px, one thread; of three turns the one of least CPU. Error: root mean square, "
-        "grey levels."
+        "Quality 85, halved colour, tiles of 256 px, one thread; of three turns the one of least CPU. Error: root "
+        "mean square, grey levels."
     )
     return first + words + source(result, "conversion.py")
 
