@@ -89,7 +89,7 @@ def _way(facts: dict[str, Any]) -> Iterator[str]:
     commands = {
         "making the manifest": f"hiresattn init {files['slides']} {files['table']} --label-column diagnosis "
         f"--val 0.25 --test 0.25 -o {files['manifest']}",
-        "training": f"hiresattn train {files['outlined']} -o {files['model']} --epochs 5",
+        "training": f"hiresattn train {files['outlined']} -o {files['model']} --epochs 5 --lr 2e-3",
         "classifying": f"hiresattn classify {files['manifest']} --split test -m {files['model']} "
         f"-o {files['results']}/",
         "reporting": f"hiresattn report {files['results']} -o {files['report']}",

@@ -29,7 +29,7 @@ PATIENTS = 40
 #: Side of the box around a tumour, px.
 BOX = 128
 #: How the model is trained: few slides, in about a minute.
-TRAINING: dict[str, Any] = {"epochs": 5, "seed": 0, "device": "cpu"}
+TRAINING: dict[str, Any] = {"epochs": 5, "lr": 2e-3, "seed": 0, "device": "cpu"}
 
 
 @dataclass
