@@ -27,6 +27,7 @@ TABLES: dict[str, tuple[str, Callable[[dict[str, Any]], str]]] = {
     "oddcell": ("oddcell", scenes.oddcell),
     "scale": ("scale", scenes.scale),
     "by_case": ("by_case", scenes.by_case),
+    "cohort": ("cohort", scenes.cohort),
     "features": ("features", speed.features),
     "labels_only": ("labels_only", scenes.labels_only),
     "confidence": ("confidence", scenes.confidence),

@@ -182,6 +182,31 @@ def by_case(result: dict[str, Any]) -> str:
     return table(head, body) + words + source(result, "by_case.py")
 
 
+def cohort(result: dict[str, Any]) -> str:
+    """Few patients: what was learnt, and when, over seeds."""
+    body = []
+    for patients, rate in dict.fromkeys((row["patients"], row["rate"]) for row in result["rows"]):
+        mine = [r for r in result["rows"] if (r["patients"], r["rate"]) == (patients, rate)]
+        when = [str(row["learnt"] or "never") for row in mine]
+        found = [span(mine, key) for key in ("validation", "test")]
+        body.append([str(patients), rate, ", ".join(when), *found, f"{mean(mine, 'cpu_seconds'):.0f}"])
+    head = [
+        "patients to train on",
+        "learning rate",
+        "learnt in epoch",
+        "validation",
+        "test",
+        "training, CPU-s",
+    ]
+    tested = " or ".join(map(str, sorted({row["tested"] for row in result["rows"]})))
+    words = (
+        f"\n\n{result['epochs']} epochs, a seed each; learnt: {result['learnt']:.0%} of the training cases are "
+        "answered rightly. Accuracies: mean (lowest to highest); validation: of the best epoch, which is the model; "
+        f"36 cases validate, {tested} test."
+    )
+    return table(head, body) + words + source(result, "cohort.py")
+
+
 def megamnist(result: dict[str, Any]) -> str:
     """Megapixel-MNIST: the search, beside all windows, random regions and every digit shown."""
     body = []
