@@ -59,7 +59,8 @@ said = {}
 
 COG = """
 import time
-import hiresattn.conversion.convert as module
+import hiresattn.conversion
+module = sys.modules["hiresattn.conversion.convert"]
 spent, verify = [], module.verify
 def timed(*given, **named):
     began = time.process_time()
