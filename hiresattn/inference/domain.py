@@ -11,7 +11,7 @@ from hiresattn.pyramid import Pyramid
 from hiresattn.pyramid.mpp import scale_words
 from hiresattn.reading.bands import taken_scaling
 from hiresattn.reading.fetch import Crops
-from hiresattn.shapes import Float
+from hiresattn.shapes import Float, Int64
 
 #: An image's scale may differ from the training images' by this factor before a warning.
 SCALE_SLACK = 1.25
@@ -28,12 +28,16 @@ def band_means(crops: Crops) -> np.ndarray:
 
 
 def coarse_view(
-    traversal: Traversal, means: Sequence[np.ndarray], squares: Sequence[np.ndarray]
+    traversal: Traversal,
+    image: Int64[np.ndarray, " N"],
+    means: Sequence[np.ndarray],
+    squares: Sequence[np.ndarray],
 ) -> Float[np.ndarray, "b w"]:
     """What each image looks like from afar: what the network makes of it, and what it may ignore.
 
     Args:
-        traversal: Of the images.
+        traversal: Of the images, or of cases of them.
+        image: Which of the ``b`` images each of its regions is of.
         means: Mean of each band over the first crops, per image; see ``band_means``.
         squares: Mean square of each band.
 
@@ -42,20 +46,22 @@ def coarse_view(
     """
     mean = np.array(means, np.float64)
     spread = np.sqrt(np.maximum(np.array(squares, np.float64) - mean**2, 0))
-    return np.concatenate([coarse_features(traversal), mean, spread], axis=1)
+    return np.concatenate([coarse_features(traversal, image, len(mean)), mean, spread], axis=1)
 
 
-def coarse_features(traversal: Traversal) -> Float[np.ndarray, "b d"]:
-    """What each image looks like from afar: the mean of its root regions' features, of those with valid px.
+def coarse_features(
+    traversal: Traversal, image: Int64[np.ndarray, " N"], count: int
+) -> Float[np.ndarray, "b d"]:
+    """What each of ``count`` images looks like from afar: the mean features of its root regions with valid px.
 
     NaN where an image has none.
     """
-    image, depth, coverage, features = (
+    depth, coverage, features = (
         np.asarray(value.cpu() if hasattr(value, "cpu") else value)
-        for value in (traversal.image, traversal.depth, traversal.coverage, traversal.features)
+        for value in (traversal.depth, traversal.coverage, traversal.features)
     )
     rows = (depth == 0) & (coverage > 0)
-    sums = np.zeros((len(traversal.logits), features.shape[1]))
+    sums = np.zeros((count, features.shape[1]))
     np.add.at(sums, image[rows], features[rows])
     counts = np.bincount(image[rows], minlength=len(sums))[:, None]
     return np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)

@@ -84,6 +84,8 @@ class CaseSource:
     """Why it couldn't be read, and is not part of the answer; None = it could."""
     empty: bool = False
     """Whether it holds no foreground, beside others of its case that do: it is not part of the answer."""
+    domain_distance: float | None = None
+    """How far its coarse view is from the training images'; see ``Record.domain_distance``."""
 
 
 @dataclass(frozen=True)
@@ -173,15 +175,15 @@ class Record:
     """The classes that may be right, the likeliest first: see ``Conformal``. None = the model wasn't calibrated for
     them, or not with searches like this one."""
     needs_review: bool | None = None
-    """Whether somebody should look at the case; None = the model can't say: it was neither calibrated for prediction
-    sets nor knows how far off its training images others may be."""
+    """Whether somebody should look at the case; None = nothing says so, and the model can't say that nobody need: it
+    has no prediction sets for such searches, and no confidence was asked for."""
     review_reasons: tuple[str, ...] = ()
     """Why, a phrase each."""
     out_of_domain: bool | None = None
-    """Whether the coarse view is further from the training images' than nearly all validation images'; None = the
-    model doesn't know."""
+    """Whether the coarse view is further from the training images' than nearly all validation images'; of several
+    images, that of any; None = the model doesn't know."""
     domain_distance: float | None = None
-    """That distance; 1 = as far as a training image is from their mean."""
+    """That distance, of several images the largest; 1 = as far as a training image is from their mean."""
     sufficient: tuple[int, ...] | None = None
     """``id`` of the glimpses of most weight that, pooled alone, keep 90 % of ``score``; None = not defined."""
     score_without: float | None = None

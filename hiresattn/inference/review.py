@@ -1,6 +1,7 @@
 """Whether an answer can be believed: its prediction set, its distance to the training images, and who looks at it."""
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -25,6 +26,10 @@ def search_facts(options: ClassifyOptions) -> dict[str, Any]:
         "stop": options.stop,
         "nms": options.nms,
         "per_source": options.per_source,
+        "foreground": options.foreground,
+        "bands": options.bands,
+        "value_range": options.value_range,
+        "precision": "int8" if options.engine == "onnx-int8" else options.precision,
         "until_confidence": options.until_confidence,
         "max_budget": None if options.max_budget is None else asdict(Budget.parse(options.max_budget)),
     }
@@ -34,7 +39,13 @@ def search_facts(options: ClassifyOptions) -> dict[str, Any]:
 def usable_sets(model: Card, options: ClassifyOptions) -> Conformal | None:
     """The prediction sets of a model where they hold for searches with these options; else None."""
     sets = model.conformal
-    return sets if sets is not None and dict(sets.search) == search_facts(options) else None
+    return sets if sets is not None and not _other_facts(sets, options) else None
+
+
+def _other_facts(sets: Conformal, options: ClassifyOptions) -> list[str]:
+    """What the searches that calibrated the sets had otherwise; what their card lacks was at its default."""
+    here, plain = search_facts(options), search_facts(ClassifyOptions())
+    return [name for name in here if sets.search.get(name, plain[name]) != here[name]]
 
 
 def why_no_sets(model: Card, options: ClassifyOptions) -> str:
@@ -43,8 +54,7 @@ def why_no_sets(model: Card, options: ClassifyOptions) -> str:
         return "prediction sets are of one label per image, and the model predicts several"
     if model.conformal is None:
         return "the model is not calibrated for prediction sets; evaluate it with --calibrate"
-    there, here = model.conformal.search, search_facts(options)
-    other = [name for name in here if there.get(name) != here[name]]
+    other = _other_facts(model.conformal, options)
     if not other:
         return ""
     return (
@@ -54,7 +64,12 @@ def why_no_sets(model: Card, options: ClassifyOptions) -> str:
 
 
 def judged(
-    record: Record, traversal: Traversal, session: Session, view: np.ndarray, *, partly_seen: bool
+    record: Record,
+    traversal: Traversal,
+    session: Session,
+    views: Mapping[int, np.ndarray],
+    *,
+    partly_seen: bool,
 ) -> Record:
     """The record of an answer with all that says whether to believe it.
 
@@ -62,16 +77,18 @@ def judged(
         record: With its ``scores``.
         traversal: Of this case alone.
         session: Model and options.
-        view: What it looks like from afar; see ``coarse_view``.
+        views: What its images look like from afar, by their number; see ``coarse_view``.
         partly_seen: Whether some of its root regions were not looked at.
     """
     model = session.model
     sets, reference = usable_sets(model, session.options), model.reference
     found = sufficiency(traversal, session.engine.facts, model.temperature)
-    far = None if reference is None else reference.distance(view)
+    away = {number: None if reference is None else reference.distance(view) for number, view in views.items()}
+    far = max((one for one in away.values() if one is not None), default=None)
     limit = None if reference is None else reference.limit
     judged = replace(
         record,
+        sources=tuple(replace(one, domain_distance=away.get(n)) for n, one in enumerate(record.sources)),
         prediction_set=None if sets is None else sets.classes(record.scores),
         domain_distance=far,
         out_of_domain=_is_far(far, limit),
@@ -79,7 +96,10 @@ def judged(
         score_without=None if found is None else found.without,
         sufficiency=None if found is None else found.area,
     )
-    return for_review(judged, partly_seen=partly_seen)
+    strange = [one.source for one in judged.sources if _is_far(one.domain_distance, limit)]
+    return for_review(
+        judged, partly_seen=partly_seen, strange=strange, until=session.options.until_confidence
+    )
 
 
 def _is_far(far: float | None, limit: float | None) -> bool | None:
@@ -91,8 +111,17 @@ def _is_far(far: float | None, limit: float | None) -> bool | None:
     return far > limit
 
 
-def for_review(record: Record, *, partly_seen: bool = False) -> Record:
-    """The record with whether somebody should look at the case, and why."""
+def for_review(
+    record: Record, *, partly_seen: bool = False, strange: Sequence[str] = (), until: float | None = None
+) -> Record:
+    """The record with whether somebody should look at the case, and why.
+
+    Args:
+        record: With its prediction set.
+        partly_seen: Whether some of its root regions were not looked at.
+        strange: Its images that are unlike the training images.
+        until: Confidence that was asked for.
+    """
     reasons = []
     if record.status == "error":
         reasons.append("it could not be classified")
@@ -102,9 +131,19 @@ def for_review(record: Record, *, partly_seen: bool = False) -> Record:
         reasons.append("not all of its images could be read")
     if (classes := record.prediction_set) is not None and len(classes) != 1:
         reasons.append(f"may be {' or '.join(classes)}" if classes else "no class is probable enough")
-    if record.out_of_domain:
-        reasons.append("unlike the training images")
+    if strange:
+        which = f": {', '.join(strange)}" if len(record.sources) > 1 else ""
+        reasons.append(f"unlike the training images{which}")
     if partly_seen:
         reasons.append("seen in part only")
-    known = bool(reasons) or record.prediction_set is not None or record.out_of_domain is not None
+    if until is not None and (sure := _confidence(record)) is not None and sure < until:
+        reasons.append(f"less sure than {until:g} after all its looks")
+    known = bool(reasons) or record.prediction_set is not None or until is not None
     return replace(record, needs_review=bool(reasons) if known else None, review_reasons=tuple(reasons))
+
+
+def _confidence(record: Record) -> float | None:
+    """The probability of being right, of several labels about the least sure one; None = there is no answer."""
+    if record.labels is not None:
+        return min(max(one, 1 - one) for one in record.scores.values())
+    return record.score

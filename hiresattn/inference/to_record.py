@@ -163,11 +163,13 @@ def to_record(
     )
     seen = int((np.asarray(traversal.depth) == 0).sum())
     partly = seen < len(case.roots) or len(case.readable) < len(case.sources)
+    unknown = [np.full(len(model.config.input.bands), np.nan)]
     means, squares = (
-        [np.nanmean([getattr(source, name)[0] for source in case.seen if getattr(source, name)], axis=0)]
+        [(getattr(source, name) or unknown)[0] for source in case.seen]
         for name in ("band_means", "band_squares")
     )
-    return judged(record, traversal, session, coarse_view(traversal, means, squares)[0], partly_seen=partly)
+    views = dict(zip(numbers.tolist(), coarse_view(traversal, which, means, squares), strict=True))
+    return judged(record, traversal, session, views, partly_seen=partly)
 
 
 def _warnings(case: OpenedCase, model: Card) -> list[str]:

@@ -24,8 +24,8 @@ class Bag:
     vectors: Tensor
     """float16 ``[n d]``."""
     label: Any
-    images: int
-    """That they are of."""
+    means: Tensor
+    """The mean features of each image that they are of ``[images d]``."""
 
 
 class Standard(NamedTuple):
@@ -87,7 +87,8 @@ def read_bags(
             facts.append({**found.facts, "path": str(path)})
         if own:
             label = label_index(examples_of(item)[0], index)
-            bags.append(Bag(torch.from_numpy(np.concatenate(own)), label, len(own)))
+            means = torch.stack([torch.from_numpy(vectors).float().mean(0) for vectors in own])
+            bags.append(Bag(torch.from_numpy(np.concatenate(own)), label, means))
     return bags, facts
 
 

@@ -131,10 +131,12 @@ def fit_features(
 
 def _reference(bags: Sequence[Bag], val: Sequence[Bag], train: Sequence[Example]) -> Reference | None:
     """What the training images look like, by their mean features; None of less than two."""
-    if len(bags) < 2:
+    known, others = (
+        np.concatenate([bag.means.numpy() for bag in part]) if part else np.zeros((0, 0))
+        for part in (bags, val)
+    )
+    if len(known) < 2:
         return None
-    known, others = (np.array([bag.vectors.float().mean(0).numpy() for bag in part]) for part in (bags, val))
-    others = others.reshape(len(val), known.shape[1])
     return Reference.of(known).with_limit(others).with_files((one.source, one.region) for one in train)
 
 
@@ -247,7 +249,7 @@ def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | 
         if rng is not None and len(vectors) > MOST_REGIONS:
             vectors = vectors[torch.from_numpy(rng.choice(len(vectors), MOST_REGIONS, replace=False))]
         parts.append(vectors.float())
-        images.append(bag.images * len(vectors) / len(bag.vectors))  # evidence as of all regions
+        images.append(len(bag.means) * len(vectors) / len(bag.vectors))  # evidence as of all regions
     image = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
     features = torch.cat(parts)
     count = len(features)

@@ -31,22 +31,26 @@ def measured_reference(
 ) -> Reference | None:
     """The reference of a trained network, from the root regions of its images; its limit by the validation images.
 
+    Each image of a case counts for itself, so that a distance doesn't depend on how many images a case has.
+
     Args:
         net: As it is saved.
         loader: Reads the images, without augmentation.
-        samples: The training images.
-        val_samples: The validation images.
+        samples: The training cases.
+        val_samples: The validation cases.
         options: How it was trained.
 
     Returns:
         The reference; None where less than two training images have valid px.
     """
-    known = _coarse(net, loader, samples, options)
+    images, others = (
+        [image for sample in part for image in sample.images] for part in (samples, val_samples)
+    )
+    known = _coarse(net, loader, images, options)
     if np.isfinite(known).all(1).sum() < 2:
         return None
-    examples = [image.example for sample in samples for image in sample.images]
-    found = Reference.of(known).with_limit(_coarse(net, loader, val_samples, options))
-    return found.with_files((example.source, example.region) for example in examples)
+    found = Reference.of(known).with_limit(_coarse(net, loader, others, options))
+    return found.with_files((image.example.source, image.example.region) for image in images)
 
 
 def _coarse(
@@ -71,7 +75,7 @@ def _coarse(
         found: Traversal = net(fetch, batch.roots, batch.frames, select=select, k=(0,))
         own = [seen[number] for number in range(len(batch.roots))]
         squares = [band_means(Crops(crops.pixels**2, crops.coverage)) for crops in own]
-        return coarse_view(found, [band_means(crops) for crops in own], squares)
+        return coarse_view(found, found.image, [band_means(crops) for crops in own], squares)
 
     net.eval()
     rows = []

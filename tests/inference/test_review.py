@@ -10,6 +10,7 @@ import torch
 from hiresattn.card import Conformal
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.datasets.cases import Case
 from hiresattn.geometry import Grid
 from hiresattn.inference.classify import classify, classify_all
 from hiresattn.inference.engine import NetFacts, Outputs
@@ -133,9 +134,45 @@ def test_a_set_of_one_class_needs_no_review_and_others_say_why(model):
 def test_sets_hold_for_the_searches_that_they_were_calibrated_with(model):
     ready = calibrated(model, 0.1)
     assert classify(image(), ready, **OPTIONS).prediction_set is not None
-    for other in ({"budget": 5}, {"stop": 0.9}, {"policy": "lowres"}, {"nms": 0.2}, {"scorer": "random"}):
+    for other in (
+        {"budget": 5}, {"stop": 0.9}, {"policy": "lowres"}, {"nms": 0.2}, {"scorer": "random"},
+        {"foreground": "tissue"}, {"value_range": (0, 128)}, {"precision": "bfloat16"},
+    ):  # fmt: skip
         found = classify(image(), ready, **(OPTIONS | other))
         assert (found.prediction_set, found.needs_review) == (None, None), other
+    sets = ready.conformal
+    before = {name: value for name, value in sets.search.items() if name != "foreground"}
+    older = replace(ready, conformal=replace(sets, search=before))  # of a card that doesn't say it
+    assert classify(image(), older, **OPTIONS).prediction_set is not None
+
+
+def test_an_answer_less_sure_than_was_asked_for_needs_review(model):
+    sure = classify(image(), model, **OPTIONS).score
+    for until, reasons in (
+        (sure - 0.01, ()), (0.999, ("less sure than 0.999 after all its looks",)),
+    ):  # fmt: skip
+        found = classify(image(), model, **OPTIONS, until_confidence=until, max_budget=8)
+        assert (found.needs_review, found.review_reasons) == (bool(reasons), reasons)
+
+
+def test_the_images_of_a_case_are_compared_each_by_itself(model):
+    seen = Collected()
+    known = [image(n, 64) for n in range(60)]
+    list(classify_all(known, replace(model, reference=seen), **OPTIONS))
+    ready = replace(model, reference=Reference.of(np.array(seen[:40])).with_limit(np.array(seen[40:])))
+    strange = np.full((64, 64, 1), 255, np.uint8)
+    alone = classify(strange, ready, **OPTIONS)
+    options = OPTIONS | {"budget": 16}
+    for count in (1, 3, 11):
+        found = classify(Case("c", [*known[:count], strange]), ready, **options)
+        assert found.domain_distance == pytest.approx(alone.domain_distance, rel=1e-4)
+        assert found.out_of_domain
+        assert len(found.review_reasons) == 1
+        assert found.review_reasons[0].startswith("unlike the training images: ")
+        away = [one.domain_distance for one in found.sources]
+        assert away[-1] == found.domain_distance
+        assert max(away[:-1]) <= ready.reference.limit
+        assert not classify(Case("c", known[: count + 1]), ready, **options).out_of_domain
 
 
 class Collected(list):
@@ -156,7 +193,7 @@ def test_an_image_far_off_the_training_images_is_out_of_domain(model):
     } == {None}
     ready = replace(model, reference=Reference.of(np.array(seen[:40])).with_limit(np.array(seen[40:])))
     found = classify(image(100, 64), ready, **OPTIONS)
-    assert (found.out_of_domain, found.needs_review) == (False, False)
+    assert (found.out_of_domain, found.needs_review) == (False, None)
     found = classify(np.full((64, 64, 1), 255, np.uint8), ready, **OPTIONS)
     assert (found.out_of_domain, found.needs_review) == (True, True)
     assert found.review_reasons == ("unlike the training images",)

@@ -137,7 +137,7 @@ def test_evidence_of_some_regions_counts_as_that_of_all(monkeypatch):
     """The odds of an image whose regions are alike don't depend on how many of them training sees."""
     options = replace(OPTIONS, background="plain", crop_size=32, finest=32, root_size=32, k=(0,))
     net = build_model(model_config(options, CLASSES, InputConfig(size=32)))
-    bag = Bag(torch.ones(64, net.encoder.feature_width), 0, 1)
+    bag = Bag(torch.ones(64, net.encoder.feature_width), 0, torch.ones(1, net.encoder.feature_width))
     with torch.no_grad():
         whole = _predicted(net, [bag])
         monkeypatch.setattr(features, "MOST_REGIONS", 16)
