@@ -192,7 +192,7 @@ def train(
     folder = Path(output)
     leads = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun starts
     settings = _settings(config) | {name: value for name, value in given.items() if value is not None}
-    chosen = _options(preset, recipe, settings)
+    chosen = _options(preset, recipe, settings, folder if resume else None)
     options.use_threads(settings.get("threads"))
 
     from hiresattn.checkpoint import load_model
@@ -288,8 +288,10 @@ def _settings(config: str | None) -> dict[str, Any]:
     return read_settings(config)
 
 
-def _options(preset: str | None, recipe: str | None, settings: dict[str, Any]) -> "TrainOptions":
-    """What flags and the file have, else what the preset or the recipe has."""
+def _options(
+    preset: str | None, recipe: str | None, settings: dict[str, Any], run: Path | None
+) -> "TrainOptions":
+    """What flags and the file have, else what the preset, the recipe or the run to go on with has."""
     from dataclasses import replace
 
     from hiresattn.training.options import TrainOptions
@@ -305,6 +307,10 @@ def _options(preset: str | None, recipe: str | None, settings: dict[str, Any]) -
         start = named(recipe, RECIPES, "recipe")
     elif preset is not None:
         start = named(preset, PRESETS, "preset")
+    elif run is not None:
+        from hiresattn.training.state import options_of_run
+
+        start = options_of_run(run) or start
     return replace(start, **given)
 
 

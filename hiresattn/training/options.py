@@ -220,7 +220,8 @@ class TrainOptions:
     optimizer: str = "adamw"
     """``adamw``; or ``adam`` as TNet uses it, with L2 decay of all but norms and epsilon 1e-7."""
     lr: float | None = None
-    """Largest learning rate; None = 2e-3, and less where few cases make small batches, down to 5e-4."""
+    """Largest learning rate; None = 2e-3, and less where ``batch_size`` is None, too, and small for few cases: down to
+    5e-4."""
     weight_decay: float = 1e-2
     """Weight decay."""
     schedule: str = "linear"

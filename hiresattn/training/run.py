@@ -14,6 +14,7 @@ from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.presets import PRESETS, RECIPES
 from hiresattn.training.setup import read_training_set, validated
+from hiresattn.training.state import options_of_run
 
 
 def _ignore(*_: Any) -> None:
@@ -36,7 +37,8 @@ def train(
     Args:
         manifest: A manifest (CSV or Parquet) or a folder of classes; or the examples themselves.
         output: Model directory to make.
-        options: How to train; or the name of a preset, or of a recipe, such as ``distil``. None = the defaults.
+        options: How to train; or the name of a preset, or of a recipe, such as ``distil``. None = the defaults; with
+            ``resume`` those of the run.
         resume: Go on from what the directory holds.
         overwrite: Train anew in a directory that isn't empty. Without either, it is refused.
         on_message: Called with sentences that are worth showing.
@@ -52,6 +54,8 @@ def train(
     """
     if isinstance(options, str):
         options = named(options, PRESETS | RECIPES, "preset")
+    if options is None and resume:
+        options = options_of_run(Path(output))
     options = changed(options, changes, TrainOptions)
     examples = (
         read_training_set(manifest, options)

@@ -8,7 +8,7 @@ import platform
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -276,6 +276,19 @@ def _frozen_state(net: GlimpseNet, folder: Path) -> dict[str, Tensor]:
         )
     with safe_open(folder / WEIGHTS, framework="pt") as stored:
         return {name: stored.get_tensor(name) for name in names}
+
+
+def options_of_run(folder: Path) -> TrainOptions | None:
+    """The options that the run in a model directory was begun with; None where its card doesn't say.
+
+    Options that this version doesn't know are left out.
+    """
+    known = {one.name for one in fields(TrainOptions)}
+    try:
+        there = json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
+        return TrainOptions(**{name: value for name, value in there.items() if name in known})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ConfigError):
+        return None
 
 
 def _difference(folder: Path, options: TrainOptions) -> str:

@@ -1,5 +1,7 @@
 """`train`: a manifest in, a model directory out; nothing is written over unasked."""
 
+import json
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
@@ -125,6 +127,17 @@ def test_resume_and_overwrite_reach_the_training(run, trained, manifest, tmp_pat
     for flags in ([], ["--overwrite"], ["--resume"]):
         assert run("train", manifest, "-o", tmp_path / "model", *flags).exit_code == 0
         assert (trained.overwrite, trained.resume) == ("--overwrite" in flags, "--resume" in flags)
+
+
+def test_a_resumed_run_has_its_own_options_unless_others_are_given(run, trained, manifest, tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    begun = asdict(TrainOptions(epochs=7, crop_size=32, k=(3,))) | {"of a later version": 1}
+    (folder / "card.json").write_text(json.dumps({"training": {"options": begun}}))
+    assert run("train", manifest, "-o", folder, "--resume", "--epochs", 9).exit_code == 0
+    assert trained.options == TrainOptions(epochs=9, crop_size=32, k=(3,))
+    assert run("train", manifest, "-o", folder, "--overwrite", "--epochs", 9).exit_code == 0
+    assert trained.options == TrainOptions(epochs=9)
 
 
 def test_threads_of_a_config_file_are_those_of_torch_too(run, trained, manifest, tmp_path):

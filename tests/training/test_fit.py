@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import hiresattn
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError, WriteError
@@ -306,6 +307,16 @@ def test_a_run_goes_on_after_a_later_version_added_an_option(tmp_path):
     assert len(list(fit(spots, tmp_path / "model", _Later(**asdict(first)), resume=True))) == 1
     with pytest.raises(CheckpointError, match="later is 0 there and 1 here"):
         _run(spots, tmp_path, _Later(**asdict(first), later=1), resume=True)
+
+
+def test_a_run_goes_on_without_its_options_given_again(tmp_path):
+    spots = _spots(8)
+    begun = hiresattn.train(spots, tmp_path / "model", QUICK)
+    more = hiresattn.train(spots, tmp_path / "model", resume=True, epochs=QUICK.epochs + 1)
+    assert more.training["epochs"] == begun.training["epochs"] + 1
+    assert more.training["options"] == begun.training["options"] | {"epochs": QUICK.epochs + 1}
+    with pytest.raises(CheckpointError, match=r"lr is .* there and 0.5 here"):
+        hiresattn.train(spots, tmp_path / "model", resume=True, lr=0.5)
 
 
 def test_a_run_from_before_a_default_changed_goes_on():
