@@ -1,14 +1,14 @@
 """``hiresattn train``: a manifest in, a model directory out."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.errors import ConfigError, HiresattnError, counted
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
@@ -233,23 +233,36 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
-        if chance := _chance(facts, several=chosen.multi_label):
-            click.echo(chance, err=True)
+        for doubt in _doubts(facts, several=chosen.multi_label):
+            click.echo(doubt, err=True)
 
 
-def _chance(facts: Mapping[str, Any], *, several: bool) -> str | None:
-    """A sentence where the accuracy on the validation cases may be that of one answer for all."""
+def _doubts(facts: Mapping[str, Any], *, several: bool) -> Iterator[str]:
+    """Sentences where the accuracy on the validation cases says little.
+
+    They lack a class, are few, or one answer for all may do as well.
+    """
     from hiresattn.evaluation.intervals import LEAST_CASES, wilson
 
     counts: dict[str, int] = facts.get("validated") or {}
+    if absent := [name for name, count in counts.items() if not count]:
+        names = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
+        yield f"No validation case is of class {names}: how well that is recognised stays unknown"
     cases = sum(counts.values())
-    if several or cases < LEAST_CASES:
-        return None
+    if several or not cases:
+        return
+    low, high = wilson(facts["val_accuracy"], cases)
+    if cases < LEAST_CASES:
+        yield (
+            f"{counted(cases, 'validation case')}: the accuracy says little, its 95 % interval is {low:.2f} to "
+            f"{high:.2f}"
+        )
+        return
     answer = max(counts, key=lambda name: counts[name])
     share = counts[answer] / cases
-    if wilson(facts["val_accuracy"], cases)[0] > share:
-        return None
-    return (
+    if low > share:
+        return
+    yield (
         f"Always answering {answer!r} would get {share:.3f} of these {cases} cases: the model may have learnt nothing "
         "yet. More epochs may help, more cases, a column boxes, a pretrained --encoder, or --recipe distil"
     )

@@ -74,7 +74,7 @@ def fit_features(
     folder = Path(output)
     check_folder(folder, resume=False, overwrite=overwrite)
     train, held_out, options = split_examples(examples, options)
-    warn_of_training_set(train, options, on_message)
+    warn_of_training_set(train, held_out, options, on_message)
     classes = tuple(sorted(class_counts(train)))
     bags, of_each = read_bags(train, classes, options, on_message)
     val, of_val = read_bags(held_out, classes, options, on_message)

@@ -120,7 +120,7 @@ def _fit(
     """``fit`` in one of the processes; the main one writes files and the messages that all have in common."""
     on_common = on_message if processes.is_main else _ignore
     train_examples, val_examples, options = split_examples(examples, options)
-    warn_of_training_set(train_examples, options, on_common)
+    warn_of_training_set(train_examples, val_examples, options, on_common)
     start = None if resume or options.init_from is None else load_model(options.init_from)
     skipped = SkippedImages(on_common) if options.on_error == "skip" else None
     earlier = earlier_card(options, output if resume else None)

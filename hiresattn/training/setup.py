@@ -191,9 +191,19 @@ def label_counts(labels: Sequence[int | tuple[int, ...]], classes: Sequence[str]
 
 
 def warn_of_training_set(
-    train: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    options: TrainOptions,
+    on_message: Callable[[str], None],
 ) -> None:
-    """Report classes with one image, labels that read like several, and a scorer without the boxes it learns from."""
+    """Report classes with one image or none that validates, labels that read like several, and boxes that are missing.
+
+    Args:
+        train: Images of split ``train``.
+        held_out: Images that validate; none is no reason to report a class.
+        options: How to train.
+        on_message: Called with each sentence.
+    """
     scorer = options.scorer
     learns_from_boxes = scorer in SCORERS and SCORERS[scorer].learns_from_boxes and any(options.k)
     if learns_from_boxes and not any(e.boxes for e in train):
@@ -206,6 +216,13 @@ def warn_of_training_set(
         words = ", ".join(map(repr, rare[:5])) + (", …" if len(rare) > 5 else "")
         on_message(
             f"{len(rare)} of {len(count)} classes have one training image each: {words}; add more, or leave them out"
+        )
+    absent = sorted(set(count) - set(class_counts(held_out))) if held_out else []
+    if absent:
+        words = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
+        on_message(
+            f"{len(absent)} of {len(count)} classes have no validation image: {words}; which epoch is best is decided "
+            "without them"
         )
     joint = [
         label

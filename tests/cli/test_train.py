@@ -77,7 +77,13 @@ def test_a_line_per_epoch_and_at_the_end_where_the_model_is_and_how_good_the_sav
         (0.5312, {"x": 16, "y": 16}, False, "Always answering 'x' would get 0.500 of these 32 cases"),
         (0.9, {"x": 4, "y": 36}, False, "Always answering 'y' would get 0.900"),
         (0.9, {"x": 16, "y": 16}, False, None),
-        (0.5, {"x": 2, "y": 2}, False, None),  # too few to say anything
+        (
+            1.0,
+            {"x": 2, "y": 2},
+            False,
+            "4 validation cases: the accuracy says little, its 95 % interval is 0.51",
+        ),
+        (1.0, {"x": 40, "y": 0}, False, "Always answering 'x' would get 1.000 of these 40 cases"),
         (0.5, {"x": 16, "y": 16}, True, None),
     ],
 )
@@ -88,6 +94,13 @@ def test_an_accuracy_that_one_answer_for_all_may_get_is_named(
     flags = ["--multi-label"] if several else []
     last = run("train", manifest, "-o", tmp_path / "model", *flags).stderr.splitlines()[-1]
     assert last.startswith(told) if told else last.startswith("Model in")
+
+
+@pytest.mark.parametrize("flags", [[], ["--multi-label"]])
+def test_a_class_that_no_validation_case_is_of_is_named(run, trained, manifest, tmp_path, flags):
+    trained.saved |= {"val_accuracy": 1.0, "validated": {"x": 1, "y": 0, "z": 0}}
+    lines = run("train", manifest, "-o", tmp_path / "model", *flags).stderr.splitlines()
+    assert lines[3] == "No validation case is of class 'y', 'z': how well that is recognised stays unknown"
 
 
 def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):

@@ -152,6 +152,16 @@ def test_a_class_with_one_example_is_said(tmp_path):
     assert said == ["1 of 3 classes have one training image each: 'c'; add more, or leave them out"]
 
 
+def test_classes_that_no_validation_image_has_are_said_before_training(tmp_path):
+    said = []
+    run = fit([*_images(), *_images(1, "val")], tmp_path / "model", QUICK, on_message=said.append)
+    next(run)
+    run.close()
+    assert said == [
+        "1 of 2 classes have no validation image: 'b'; which epoch is best is decided without them"
+    ]
+
+
 @pytest.mark.parametrize("full", [".model.safetensors", ".card.json", ".state.safetensors", ".metrics.csv"])
 def test_a_full_disk_leaves_the_model_of_the_epoch_before_and_the_run_can_go_on(tmp_path, monkeypatch, full):
     examples = _images()
