@@ -230,13 +230,18 @@ def _unwritable(name: str) -> str:
 def _check_labels(members: Sequence[_Member], table: LabelTable, left_out: LeftOut) -> None:
     """Refuse what can't be trained on."""
     labels = sorted({one.label for one in members})
+    why = "; ".join(
+        f"{counted(len(names), what)} {words}, such as {names[0]}"
+        for reason, (what, words) in REASONS.items()
+        if (names := left_out[reason])
+    )
     if not labels:
-        why = "; ".join(names[0] for names in left_out.values() if names)
         raise ConfigError(f"{table.path}: no slide with a label can be used: {why}")
     if len(labels) < 2:
         raise ConfigError(
-            f"{table.path}: all slides have one label, {labels[0]!r} in column {table.columns['label']!r}; training "
-            "needs two classes or more"
+            f"{table.path}: all slides that can be used have one label, {labels[0]!r} in column "
+            f"{table.columns['label']!r}; training needs two classes or more"
+            f"{f'. Left out: {why}' if why else ''}"
         )
 
 

@@ -1,6 +1,7 @@
 """From slides and a spreadsheet to a manifest: joined, split by patient, checked; nothing guessed, nothing lost."""
 
 import csv
+import re
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -107,7 +108,10 @@ def test_slides_of_a_patient_may_have_labels_of_their_own_and_stay_in_one_split(
     for number in range(20):
         slide(tmp_path / "slides" / f"{number}.tif")
     rows = [["file name", "label", "patient"]] + [[f"{n}", "lh"[n % 2], n // 2] for n in range(20)]
-    with pytest.raises(ConfigError, match=r"no slide with a label can be used: 0: l .*say per_slide"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no slide with a label can be used: 10 contradictions between rows, such as 0: l .*say per_slide",
+    ):
         make(rows)
     made = make(rows, per_slide=True)
     assert made.slides == 20
@@ -262,7 +266,9 @@ def test_what_can_not_be_joined_is_one_error_that_says_what_to_do(tmp_path, make
 
 def test_one_class_nothing_to_read_and_what_is_there_already_are_errors(tmp_path, make):
     slide(tmp_path / "slides" / "1.tif")
-    with pytest.raises(ConfigError, match="all slides have one label, 'y' in column 'label'"):
+    with pytest.raises(
+        ConfigError, match="all slides that can be used have one label, 'y' in column 'label'"
+    ):
         make([["slide", "label"], ["1", "y"]])
     (tmp_path / "there.csv").touch()
     labels = tmp_path / "labels.csv"
@@ -281,6 +287,18 @@ def test_one_class_nothing_to_read_and_what_is_there_already_are_errors(tmp_path
         make_manifest(tmp_path / "slides", tmp_path / "empty.csv", tmp_path / "m.csv")
     with pytest.raises(ConfigError, match="wrong type"):
         CohortOptions(val="much")
+
+
+def test_what_was_left_out_is_named_where_one_class_remains(tmp_path, make):
+    for name in ("P1.tif", "P2.tif", "a/P3.tif", "b/P3.tif"):
+        slide(tmp_path / "slides" / name)
+    rows = [["slide", "label"], ["P1", "a"], ["P2", "a"], ["P2", "b"], ["P3", "b"], ["P4", "b"]]
+    left = (
+        "Left out: 1 row without a slide, such as line 6 (P4); 1 name that may mean two, such as line 5 (P3) may be "
+        "a/P3.tif or b/P3.tif; 1 contradiction between rows, such as P2.tif: a (line 3), b (line 4)"
+    )
+    with pytest.raises(ConfigError, match=re.escape(left)):
+        make(rows)
 
 
 def test_names_that_spreadsheets_would_run_or_that_are_no_text_do_no_harm(tmp_path, make):
