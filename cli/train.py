@@ -225,6 +225,11 @@ def train(
         return
     if last is None:
         click.echo("Nothing left to train", err=True)
+    elif last.epoch.skipped:
+        left = counted(last.epoch.skipped, "image")
+        click.echo(
+            f"The last epoch left out {left} that can't be read; the lines `Skipped:` say why", err=True
+        )
     facts = load_model(folder).training  # the best on the validation images, which need not be the last
     if facts.get("val_accuracy") is None:
         right = facts["accuracy"]

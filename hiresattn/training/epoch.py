@@ -55,6 +55,8 @@ class Run:
     memory: AttentionMemory
     norms: SyncNorms | None = None
     """What makes batch norms see all processes' crops; None = each sees its own."""
+    left_out: int = 0
+    """Images, of training and validation, that could not be opened and are in no sample."""
 
 
 @dataclass
@@ -237,7 +239,7 @@ def _record(run: Run, totals: _Totals, held: RunningMetrics, done: int) -> Epoch
         hit=(held if run.val_samples else seen).hit,
         seconds=round(state.seconds, 2),
         cpu_seconds=round(state.cpu_seconds, 2),
-        skipped=totals.skipped + len(run.val_samples) - held.images,
+        skipped=run.left_out + totals.skipped + len(run.val_samples) - held.images,
         losses={name: value / read for name, value in processes.sum_named(totals.parts).items()},
         **{name: value / count for name, value in zip(ChoiceDiversity._fields, sums, strict=True) if count},
     )

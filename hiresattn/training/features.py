@@ -113,6 +113,7 @@ def fit_features(
             hit=None,
             seconds=round(time.perf_counter() - started, 2),
             cpu_seconds=round(time.process_time() - cpu, 2),
+            skipped=len(train) + len(held_out) - len(every),
         )
         records.append(asdict(record))
         score = record.val_accuracy if record.val_accuracy is not None else 0.0

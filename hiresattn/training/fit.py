@@ -199,6 +199,9 @@ def _fit(
             state=state,
             memory=memory,
             norms=sync_norms(processes, net, options, size=config.input.size, bands=len(config.input.bands)),
+            left_out=len(train_examples)
+            + len(val_examples)
+            - sum(len(s.images) for s in [*samples, *val_samples]),
         )
         while state.epoch < options.epochs:
             record = run_epoch(run, progress)

@@ -61,7 +61,7 @@ class EpochRecord:
     """Cross-entropy of the labels of the validation images, mean, by the same search as ``val_accuracy``; None if there
     are none."""
     skipped: int = 0
-    """Images left out because they couldn't be read, training and validation; see ``TrainOptions.on_error``."""
+    """Images, of training and validation, that couldn't be opened or read; see ``TrainOptions.on_error``."""
     losses: Mapping[str, float] = field(default_factory=dict)
     """What the scorer's own losses (``Scorer.losses``), ``location`` and ``value`` add to the loss, by name: means over
     the epoch's images, weights included; 0 of images that have no such part."""

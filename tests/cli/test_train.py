@@ -13,7 +13,7 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.presets import PRESETS
 
 
-def epoch(number, val_accuracy):
+def epoch(number, val_accuracy, skipped=0):
     return SimpleNamespace(
         epoch=number,
         epochs=2,
@@ -24,7 +24,7 @@ def epoch(number, val_accuracy):
         accuracy=0.75,
         val_accuracy=val_accuracy,
         hit=None,
-        skipped=0,
+        skipped=skipped,
         seconds=1.0,
         cpu_seconds=2.0,
     )
@@ -33,14 +33,16 @@ def epoch(number, val_accuracy):
 @pytest.fixture
 def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
-    calls = SimpleNamespace(examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), saved={})
+    calls = SimpleNamespace(
+        examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), skipped=0, saved={}
+    )
 
     def fit(examples, output, options, *, resume=False, overwrite=False, on_message=None, progress=None):
         calls.examples, calls.options = list(examples), options
         calls.resume, calls.overwrite = resume, overwrite
         output.mkdir(exist_ok=True)
         for number in calls.epochs:
-            yield epoch(number, calls.val)
+            yield epoch(number, calls.val, calls.skipped)
         calls.saved = {"epochs": 1, "accuracy": 0.75, "val_accuracy": calls.val and 0.9375, **calls.saved}
 
     monkeypatch.setattr("hiresattn.training.run.fit", fit)
@@ -106,6 +108,13 @@ def test_a_class_that_no_validation_case_is_of_is_named(run, trained, manifest, 
 def test_without_validation_images_the_accuracy_is_that_of_training(run, trained, manifest, tmp_path):
     trained.val = None
     assert "0.750 on the images trained on" in run("train", manifest, "-o", tmp_path / "model").stderr
+
+
+def test_images_that_were_left_out_are_counted_in_each_line_and_at_the_end(run, trained, manifest, tmp_path):
+    trained.skipped = 3
+    lines = run("train", manifest, "-o", tmp_path / "model").stderr.splitlines()
+    assert [", 3 skipped," in line for line in lines] == [True, True, False, False]
+    assert lines[2] == "The last epoch left out 3 images that can't be read; the lines `Skipped:` say why"
 
 
 def test_options_given_win_over_the_preset_and_the_rest_stays(run, trained, manifest, tmp_path):

@@ -233,11 +233,10 @@ def test_features_of_two_scales_or_missing_ones_are_refused(cohort, tmp_path):
     with pytest.raises(NotFoundError, match="no features of it"):
         list(fit_features(examples, tmp_path / "model", mixed))
     said = []
-    list(
-        fit_features(
-            examples, tmp_path / "skipped", replace(mixed, on_error="skip", epochs=1), on_message=said.append
-        )
+    (record,) = fit_features(
+        examples, tmp_path / "skipped", replace(mixed, on_error="skip", epochs=1), on_message=said.append
     )
+    assert record.skipped == 12
     assert len([line for line in said if line.startswith("Skipped: ")]) == 12
     list(extract(examples, "means", tmp_path / "features", threads=0, side=64))
     list(extract(some, "means", tmp_path / "features", threads=0, side=32))

@@ -101,7 +101,7 @@ def test_images_that_cant_be_opened_are_left_out_from_the_start(tmp_path):
         list(fit(examples, tmp_path / "model", QUICK))
     said = []
     (record,) = fit(examples, tmp_path / "model", replace(SKIP, epochs=1), on_message=said.append)
-    assert record.images == 8
+    assert (record.images, record.skipped) == (8, 2)
     assert len(said) == 2
     assert all(words.startswith("Skipped: ") for words in said)
     with pytest.raises(ConfigError, match="none of the training images can be opened"):
