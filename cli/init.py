@@ -146,7 +146,11 @@ def init(
     settings |= {"seed": seed or 0} | ({} if threads is None else {"threads": threads})
     with progress_bar("Reading headers", 1.0, wanted=ctx.obj >= 0) as update:
         made = make_manifest(slides, table, output, progress=update, **settings)
-    click.echo(json_line(made.to_json()) if as_json else printable("\n".join(_lines(made))))
+    click.echo(
+        json_line(made.to_json())
+        if as_json
+        else printable("\n".join(_lines(made, per_slide=settings["per_slide"])))
+    )
     if ctx.obj >= 0:
         for note in made.notes:
             click.echo(f"Note: {one_line(note)}", err=True)
@@ -176,7 +180,7 @@ def _of_polygons(scenes: str, polygons: str, output: str, *, as_json: bool, **as
         click.echo(f"Left out: {one_line(words)}", err=True)
 
 
-def _lines(made: "Cohort") -> Iterator[str]:
+def _lines(made: "Cohort", *, per_slide: bool) -> Iterator[str]:
     """Lines for people."""
     from hiresattn.datasets.label_table import REASONS
     from hiresattn.pyramid.mpp import scale_words
@@ -184,7 +188,7 @@ def _lines(made: "Cohort") -> Iterator[str]:
     used = ", ".join(f"{what} from {name!r}" for what, name in made.columns.items())
     yield f"{made.manifest}: {made.slides} of {counted(made.found, 'slide')}; {used}"
     yield ""
-    unit = "cases" if "case" in made.columns else "slides"
+    unit = "cases" if "case" in made.columns and not per_slide else "slides"
     rows = [[label, *map(str, own.values())] for label, own in made.cases.items()]
     total = [str(sum(own[split] for own in made.cases.values())) for split in ("train", "val", "test")]
     table = [[unit, "train", "val", "test"], *rows, ["all", *total]]

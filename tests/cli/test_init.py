@@ -49,6 +49,12 @@ def test_one_json_object_has_all_of_it(run, work):
     assert found["left_out"] == {"slide_without_row": ["a/P11_0.png", "b/P11_1.png"]}
 
 
+def test_slides_with_labels_of_their_own_are_counted_as_slides(run, work):
+    result = run(*words(work), "--per-slide")
+    lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
+    assert lines[2:6] == ["slides train val test", "dark 8 2 2", "light 6 2 2", "all 14 4 4"]
+
+
 def test_a_slide_that_is_broken_is_exit_3_and_costs_no_other(run, work):
     (work / "slides" / "a" / "P03_0.png").write_bytes(b"no picture")
     result = run(*words(work))
