@@ -190,8 +190,7 @@ def _lines(made: "Cohort", *, per_slide: bool) -> Iterator[str]:
     yield ""
     unit = "cases" if "case" in made.columns and not per_slide else "slides"
     rows = [[label, *map(str, own.values())] for label, own in made.cases.items()]
-    total = [str(sum(own[split] for own in made.cases.values())) for split in ("train", "val", "test")]
-    table = [[unit, "train", "val", "test"], *rows, ["all", *total]]
+    table = [[unit, *made.splits], *rows, ["all", *map(str, made.splits.values())]]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     for row in table:
         first, *others = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))

@@ -94,6 +94,8 @@ class Cohort:
     """Whether the table's rows name a ``slide`` or a ``case``."""
     cases: dict[str, dict[str, int]]
     """Of each class the cases in ``train``, ``val`` and ``test``; slides, where they are not grouped by case."""
+    splits: dict[str, int]
+    """All cases, or slides, in them; where they have several labels, fewer than those of the classes together."""
     mpp: dict[str, int]
     """Slides by µm per level-0 px, of those where it is known."""
     scale_unknown: tuple[str, ...]
@@ -118,8 +120,8 @@ class _Member:
     fold: int | None = None
 
     @property
-    def label(self) -> str:
-        return self.labelled.row.label
+    def classes(self) -> tuple[str, ...]:
+        return self.labelled.row.classes
 
     @property
     def name(self) -> str:
@@ -175,8 +177,8 @@ def make_manifest(
     _check_labels(members, read, left_out)
     _split(members, read, chosen)
     case_column = ("group" if chosen.per_slide else "case_id") if "case" in read.columns else None
-    _write(output, members, case_column, folds=chosen.folds is not None)
-    counts = _counts(members, per_slide=chosen.per_slide)
+    _write(output, members, read, case_column, folds=chosen.folds is not None)
+    counts, totals = _counts(members, per_slide=chosen.per_slide)
     columns = {what: name for what, name in read.columns.items() if (what, joined_by) != ("slide", "case")}
     return Cohort(
         manifest=str(output),
@@ -186,10 +188,11 @@ def make_manifest(
         columns=columns,
         joined_by=joined_by,
         cases=counts,
+        splits=totals,
         mpp=_scales(members),
         scale_unknown=tuple(_unknown(one) for one in members if one.header.mpp is None),
         left_out={reason: tuple(names) for reason, names in left_out.items() if names},
-        notes=tuple(cohort_notes(counts, case_column)),
+        notes=tuple(cohort_notes(counts, totals, case_column, several=read.several)),
     )
 
 
@@ -229,15 +232,15 @@ def _unwritable(name: str) -> str:
 
 def _check_labels(members: Sequence[_Member], table: LabelTable, left_out: LeftOut) -> None:
     """Refuse what can't be trained on."""
-    labels = sorted({one.label for one in members})
+    labels = sorted({name for one in members for name in one.classes})
     why = "; ".join(
         f"{counted(len(names), what)} {words}, such as {names[0]}"
         for reason, (what, words) in REASONS.items()
         if (names := left_out[reason])
     )
     if not labels:
-        raise ConfigError(f"{table.path}: no slide with a label can be used: {why}")
-    if len(labels) < 2:
+        raise ConfigError(f"{table.path}: no slide with a label can be used: {why or 'all are empty'}")
+    if len(labels) < 2 and not table.several:
         raise ConfigError(
             f"{table.path}: all slides that can be used have one label, {labels[0]!r} in column "
             f"{table.columns['label']!r}; training needs two classes or more"
@@ -270,10 +273,10 @@ def _split(members: Sequence[_Member], table: LabelTable, options: CohortOptions
 
 
 def _rarest(members: Sequence[_Member], cases: Mapping[str, Sequence[_Member]]) -> list[tuple[str, str]]:
-    """Cases with the rarest of their classes."""
-    count = Counter(one.label for one in members)
+    """Cases with the rarest of their classes; empty = they have none."""
+    count = Counter(name for one in members for name in one.classes)
     return [
-        (case, min({one.label for one in own}, key=lambda label: (count[label], label)))
+        (case, min({n for one in own for n in one.classes}, key=lambda name: (count[name], name), default=""))
         for case, own in cases.items()
     ]
 
@@ -293,18 +296,21 @@ def _take_split(case: str, own: Sequence[_Member], table: LabelTable) -> None:
         one.split = split
 
 
-def _write(output: Path, members: Sequence[_Member], case_column: str | None, *, folds: bool) -> None:
+def _write(
+    output: Path, members: Sequence[_Member], read: LabelTable, case_column: str | None, *, folds: bool
+) -> None:
     """Write the manifest, whole or not at all."""
     given = any(one.header.mpp_source == "given" for one in members)
     here = output.parent.resolve()  # what .. means there, where the folder is a link
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
+    label = "labels" if read.several else "label"
     table.writerow(
-        ["path", "label", *filter(None, [case_column]), "split", *["fold"] * folds, *["mpp"] * given]
+        ["path", label, *filter(None, [case_column]), "split", *["fold"] * folds, *["mpp"] * given]
     )
     for one in members:
         slide = Path(one.labelled.slide.path)
-        row = [os.path.relpath(slide.parent.resolve() / slide.name, here), one.label]
+        row = [os.path.relpath(slide.parent.resolve() / slide.name, here), one.labelled.row.label]
         row += [] if case_column is None else [one.labelled.row.case]
         row.append(one.split)
         if folds:
@@ -316,12 +322,16 @@ def _write(output: Path, members: Sequence[_Member], case_column: str | None, *,
         part.write_text(text.getvalue(), encoding="utf-8")
 
 
-def _counts(members: Sequence[_Member], *, per_slide: bool) -> dict[str, dict[str, int]]:
-    units = {(one.label, one.name if per_slide else one.labelled.case, one.split) for one in members}
-    count = Counter((label, split) for label, _, split in units)
-    return {
-        label: {split: count[label, split] for split in SPLITS}
-        for label in sorted({m.label for m in members})
+def _counts(
+    members: Sequence[_Member], *, per_slide: bool
+) -> tuple[dict[str, dict[str, int]], dict[str, int]]:
+    """Cases, or slides, in each split, by class; and all of them."""
+    units = {one.name if per_slide else one.labelled.case: one for one in members}.values()
+    count = Counter((name, one.split) for one in units for name in one.classes)
+    total = Counter(one.split for one in units)
+    names = sorted({name for name, _ in count})
+    return {name: {split: count[name, split] for split in SPLITS} for name in names}, {
+        split: total[split] for split in SPLITS
     }
 
 

@@ -3,19 +3,27 @@
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
-from hiresattn.datasets.example import SPLITS
+from hiresattn.datasets.example import SPLITS, split_names
 from hiresattn.errors import counted
 
 #: Cases in a split below which a figure measured on it is rough.
 FEW = 30
 
 
-def cohort_notes(counts: Mapping[str, Mapping[str, int]], case_column: str | None) -> Iterator[str]:
+def cohort_notes(
+    counts: Mapping[str, Mapping[str, int]],
+    total: Mapping[str, int],
+    case_column: str | None,
+    *,
+    several: bool = False,
+) -> Iterator[str]:
     """Sentences on a small cohort, one without patients, and classes that are missing somewhere.
 
     Args:
         counts: Cases in each split, by class.
+        total: All cases in each split.
         case_column: Column of the manifest that names patients; None = none does.
+        several: Whether a case may have several labels.
     """
     what = "case" if case_column == "case_id" else "slide"
     if case_column is None:
@@ -29,7 +37,9 @@ def cohort_notes(counts: Mapping[str, Mapping[str, int]], case_column: str | Non
     for labels in alike.values():
         if len(labels) > 1:
             yield f"{' and '.join(map(repr, labels))} are classes of their own; if they are one, write them alike"
-    total = {split: sum(own[split] for own in counts.values()) for split in SPLITS}
+    joint = [] if several else [label for label in counts if len(split_names(label)) > 1]
+    if joint:
+        yield f"{joint[0]!r} is a class of its own; if it means several labels, call the column labels"
     absent: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for label, own in counts.items():
         absent[tuple(split for split in SPLITS if total[split] and not own[split])].append(label)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from hiresattn.datasets.example import SEPARATOR, split_names
 from hiresattn.datasets.join import Names, Slide, SlideNames
 from hiresattn.datasets.manifest import CASES
 from hiresattn.datasets.tables import Table, column_key, read_table
@@ -37,6 +38,11 @@ class Row:
     slide: str
     case: str
     label: str
+    """The class; of a column ``labels`` all of them, sorted, with ``|`` between, empty where there are none."""
+    classes: tuple[str, ...]
+    """The names in it."""
+    labelled: bool
+    """Whether it says which: an empty ``label`` says nothing, empty ``labels`` say that there are none."""
     split: str
     mpp: str
 
@@ -63,6 +69,11 @@ class LabelTable:
     columns: dict[str, str]
     """By what they hold: ``label``, and as far as there are such ``slide``, ``case``, ``split`` and ``mpp``."""
 
+    @property
+    def several(self) -> bool:
+        """Whether a row may have any number of labels."""
+        return self.columns["label"] == _LABELS[1]
+
 
 def read_label_table(path: Path, *, label: str | None, slide: str | None, case: str | None) -> LabelTable:
     """Read a table of labels.
@@ -83,11 +94,15 @@ def read_label_table(path: Path, *, label: str | None, slide: str | None, case: 
     asked = {"label": label, "slide": slide, "case": case}
     table = read_table(path, _wanted(asked))
     columns = _columns(path, table, asked)
-    rows = []
+    found = LabelTable(path, [], columns)
     for line, values in table.rows:
         taken = {what: values[columns[what]] if what in columns else "" for what in _KNOWN}
-        rows.append(Row(line, **taken))
-    return LabelTable(path, rows, columns)
+        classes: tuple[str, ...] = (taken["label"],)
+        if found.several:
+            classes = tuple(sorted(split_names(taken["label"], f"{path}, {line}")))
+            taken["label"] = SEPARATOR.join(classes)
+        found.rows.append(Row(line, classes=classes, labelled=found.several or bool(taken["label"]), **taken))
+    return found
 
 
 #: The columns that a table may have, by what they hold.
@@ -145,7 +160,7 @@ def join(slides: Sequence[Slide], table: LabelTable, left_out: LeftOut) -> tuple
     Raises:
         ConfigError: If there are none.
     """
-    left_out["row_without_label"] += [_named(row) for row in table.rows if not row.label]
+    left_out["row_without_label"] += [_named(row) for row in table.rows if not row.labelled]
     names = SlideNames(slides)
     found = [names.find(row.slide) if row.slide else set[int]() for row in table.rows]
     by = "slide" if any(found) or "case" not in table.columns else "case"
@@ -161,7 +176,7 @@ def join(slides: Sequence[Slide], table: LabelTable, left_out: LeftOut) -> tuple
 
 def _nothing(slides: Sequence[Slide], table: LabelTable, left_out: LeftOut) -> str:
     """Why nothing could be joined."""
-    row = next((one for one in table.rows if one.label), table.rows[0])
+    row = next((one for one in table.rows if one.labelled), table.rows[0])
     names = " and ".join(
         f"{getattr(row, what)!r} in column {table.columns[what]!r}"
         for what in ("slide", "case")
@@ -189,11 +204,11 @@ def _by_slide(
             unsure |= numbers
         elif numbers:
             about[min(numbers)].append(row)
-        elif row.label:
+        elif row.labelled:
             left_out["row_without_slide"].append(_named(row))
     kept = []
     for number, slide in enumerate(slides):
-        own = [row for row in about[number] if row.label]
+        own = [row for row in about[number] if row.labelled]
         if len({(row.label, row.case, row.split) for row in own}) > 1:
             left_out["contradictory"].append(f"{slide.name}: {_different(own)}")
         elif own:
@@ -224,14 +239,14 @@ def _by_case(slides: Sequence[Slide], rows: Sequence[Row], left_out: LeftOut) ->
             left_out["slide_without_row"].append(slide.name)
     kept = []
     for number, of_case in enumerate(cases):
-        own = [row for row in of_case if row.label]
+        own = [row for row in of_case if row.labelled]
         if len({(row.label, row.split) for row in own}) > 1:
             left_out["contradictory"].append(f"{own[0].case}: {_different(own)}")
         elif own and mine[number]:
             kept += [Labelled(slide, own[0]) for slide in mine[number]]
         elif own and number not in unsure:
             left_out["row_without_slide"].append(_named(own[0]))
-    left_out["row_without_slide"] += [_named(row) for row in nameless if row.label]
+    left_out["row_without_slide"] += [_named(row) for row in nameless if row.labelled]
     return kept
 
 
@@ -244,7 +259,7 @@ def _different(rows: Sequence[Row]) -> str:
     also = [what for what in ("case", "split") if len({getattr(row, what) for row in rows}) > 1]
     first: dict[tuple[str, ...], str] = {}
     for row in rows:
-        words = (row.label, *(f"{what} {getattr(row, what) or 'empty'}" for what in also))
+        words = (row.label or "no label", *(f"{what} {getattr(row, what) or 'empty'}" for what in also))
         first.setdefault(words, row.line)
     return ", ".join(f"{words[0]} ({', '.join([line, *words[1:]])})" for words, line in first.items())
 
@@ -256,6 +271,6 @@ def without_contradictions(kept: Sequence[Labelled], left_out: LeftOut, *, per_s
         labels[one.case].setdefault(one.row.label, one.slide.name)
     wrong = {} if per_slide else {case: found for case, found in labels.items() if len(found) > 1}
     for case, found in wrong.items():
-        what = ", ".join(f"{label} ({name})" for label, name in found.items())
+        what = ", ".join(f"{label or 'no label'} ({name})" for label, name in found.items())
         left_out["contradictory"].append(f"{case}: {what}; if slides have labels of their own, say per_slide")
     return [one for one in kept if one.case not in wrong]

@@ -289,6 +289,26 @@ def test_one_class_nothing_to_read_and_what_is_there_already_are_errors(tmp_path
         CohortOptions(val="much")
 
 
+def test_several_labels_stay_several_and_none_is_an_answer_too(tmp_path, make):
+    for number in range(24):
+        slide(tmp_path / "slides" / f"{number // 2}_{number % 2}.tif")
+    labels = ("b|a", "a", "", "b")
+    rows = [["Patient", "Labels"], *([str(n), labels[n % 4]] for n in range(12))]
+    made = make([*rows, ["0", "a | b"]])  # the same as b|a
+    assert (made.slides, made.left_out) == (24, {})
+    assert {name: sum(own.values()) for name, own in made.cases.items()} == {"a": 6, "b": 6}
+    assert sum(made.splits.values()) == 12
+    assert all("class of its own" not in note for note in made.notes)
+    examples = read_manifest(tmp_path / "out" / "cohort.csv", labels=True)
+    assert Counter(e.label for e in examples) == {("a", "b"): 6, ("a",): 6, ("b",): 6, (): 6}
+    with pytest.raises(
+        ConfigError, match=r"1 contradiction between rows, such as 2: no label \(line 2\), a \(line 3\)"
+    ):
+        make([["patient", "labels"], ["2", ""], ["2", "a"], ["4", ""]])
+    notes = make([["Patient", "Label"], ["0", "a|b"], ["1", "a"]]).notes
+    assert "'a|b' is a class of its own; if it means several labels, call the column labels" in notes
+
+
 def test_what_was_left_out_is_named_where_one_class_remains(tmp_path, make):
     for name in ("P1.tif", "P2.tif", "a/P3.tif", "b/P3.tif"):
         slide(tmp_path / "slides" / name)
