@@ -15,7 +15,7 @@ _PYTHON = re.compile(
 
 
 def with_flags(message: str, command: click.Command | None) -> str:
-    """An error's message with options as the command line calls them: ``--assume-mpp 0.5`` for ``assume_mpp=0.5``."""
+    """A message with options as the command line calls them: ``--assume-mpp 0.5`` for ``assume_mpp=0.5``."""
     given = [one for one in command.params if isinstance(one, click.Option)] if command else []
     flags = {one.name: max(one.opts, key=len) for one in given}
 

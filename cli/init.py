@@ -8,6 +8,7 @@ import click
 from hiresattn.errors import counted
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
+from hiresattn_cli.groups import with_flags
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line, printable
 from hiresattn_cli.progress import progress_bar
@@ -153,7 +154,7 @@ def init(
     )
     if ctx.obj >= 0:
         for note in made.notes:
-            click.echo(f"Note: {one_line(note)}", err=True)
+            click.echo(f"Note: {with_flags(one_line(note), ctx.command)}", err=True)
     if "unreadable" in made.left_out:
         ctx.exit(SOME_FAILED)
 
@@ -203,7 +204,8 @@ def _lines(made: "Cohort", *, per_slide: bool) -> Iterator[str]:
         yield from _list(f"{what}, which a column mpp or --assume-mpp gives", made.scale_unknown)
     for reason, names in made.left_out.items():
         what, why = REASONS[reason]
-        yield from _list(f"Left out: {counted(len(names), what)} {why}", names)
+        said = [with_flags(name, init) for name in names] if reason == "contradictory" else names
+        yield from _list(f"Left out: {counted(len(names), what)} {why}", said)
 
 
 def _list(title: str, names: Sequence[str]) -> Iterator[str]:

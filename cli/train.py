@@ -10,6 +10,7 @@ import click
 
 from hiresattn.errors import ConfigError, HiresattnError, counted
 from hiresattn_cli import options
+from hiresattn_cli.groups import with_flags
 from hiresattn_cli.help import Command, described_keys, group, toml
 from hiresattn_cli.progress import progress_bar
 
@@ -201,7 +202,7 @@ def train(
 
     def report(message: str) -> None:
         if ctx.obj >= 0:
-            click.echo(message, err=True)
+            click.echo(with_flags(message, ctx.command), err=True)
 
     examples = read_training_set(manifest, chosen)
     cases = not chosen.per_source and any(example.case for example in examples)

@@ -60,5 +60,5 @@ def training_scale(
     known = [example.mpp for example in filled if example.mpp is not None]
     if options.mpp == "auto" and known and (max(known) > at * SAME or min(known) < at / SAME):
         low, high = scale_words(min(known)), scale_words(max(known))
-        on_message(f"Images of {low} to {high} are seen at {scale_words(at)}; mpp sets another scale")
+        on_message(f"Images of {low} to {high} are seen at {scale_words(at)}; mpp=1, say, sets another scale")
     return at, filled[: len(train)], filled[len(train) :]

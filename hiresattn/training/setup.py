@@ -142,7 +142,7 @@ def validated(
     if not any(example.split == "val" for example in examples):
         on_message(
             "No row is of split 'val': nothing validates, and the last epoch is kept, however good it is. To split by "
-            "case, set val_fraction (0.15, say), or let `hiresattn init` write the manifest"
+            "case, set val_fraction=0.15 or the like, or let `hiresattn init` write the manifest"
         )
     return examples
 

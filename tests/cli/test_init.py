@@ -49,6 +49,15 @@ def test_one_json_object_has_all_of_it(run, work):
     assert found["left_out"] == {"slide_without_row": ["a/P11_0.png", "b/P11_1.png"]}
 
 
+def test_notes_and_what_was_left_out_name_options_as_the_command_line_does(run, work):
+    rows = [f"{name};{label}" for name, label in (("P00_0", "a"), ("P01_0", "b"), ("P02_0", "a"))]
+    (work / "labels.csv").write_text("\n".join(["Slide;Diagnosis", *rows]))
+    assert "say which column it is (--case-column)" in run(*words(work)).stderr
+    rows = [f"P0{n // 2}_{n % 2};P0{n // 2};{'aabbab'[n]}" for n in range(6)]
+    (work / "labels.csv").write_text("\n".join(["Slide;Case;Diagnosis", *rows]))
+    assert "labels of their own, say --per-slide" in run(*words(work), "--overwrite").stdout
+
+
 def test_slides_with_labels_of_their_own_are_counted_as_slides(run, work):
     result = run(*words(work), "--per-slide")
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]

@@ -110,6 +110,12 @@ def test_without_validation_images_the_accuracy_is_that_of_training(run, trained
     assert "0.750 on the images trained on" in run("train", manifest, "-o", tmp_path / "model").stderr
 
 
+def test_notes_name_options_as_the_command_line_does(run, trained, tmp_path):
+    manifest = tmp_path / "m.csv"
+    manifest.write_text("path,label\na.tif,x\nb.tif,y\n")
+    assert "set --val-fraction 0.15 or the like" in run("train", manifest, "-o", tmp_path / "m").stderr
+
+
 def test_images_that_were_left_out_are_counted_in_each_line_and_at_the_end(run, trained, manifest, tmp_path):
     trained.skipped = 3
     lines = run("train", manifest, "-o", tmp_path / "model").stderr.splitlines()

@@ -117,7 +117,7 @@ def test_the_scale_is_the_median_of_the_training_images(tmp_path):
     several = [plain(0.25), plain(0.5), plain(0.26), plain(1.0), plain(4.0, "val")]
     found, own, (message,) = at(several)
     assert (found, own) == (0.5, [0.25, 0.5, 0.26, 1.0, 4.0])
-    assert message == "Images of 0.25 µm/px to 4 µm/px are seen at 0.5 µm/px; mpp sets another scale"
+    assert message == "Images of 0.25 µm/px to 4 µm/px are seen at 0.5 µm/px; mpp=1, say, sets another scale"
     assert at([plain(0.25), plain(0.252)])[2] == []
     assert at(several, mpp=1.0)[0] == 1.0
     assert at(several, mpp="off") == (None, [None] * 5, [])
