@@ -21,6 +21,9 @@ SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 #: What separates the columns of a CSV; the header tells which.
 _DELIMITERS = (",", ";", "\t")
+#: Columns of numbers with a fraction; where no comma separates columns, it may begin that.
+_FRACTIONS = ("mpp",)
+_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
 #: Most characters of one value; a list of boxes can be long.
 _LONGEST = 1 << 26
 _EXPECTED = "a CSV or Parquet file with the columns path,label[,split]"
@@ -72,6 +75,7 @@ def read_table(path: Path, used: Collection[str]) -> Table:
 
     Returns:
         The table. Whole numbers are written without a point, lists of text with ``|`` between, other lists as JSON.
+        Where no comma separates columns, one in a number of ``mpp`` is a decimal point.
 
     Raises:
         NotFoundError: If there is no such file.
@@ -132,6 +136,10 @@ def _csv(path: Path, used: Collection[str]) -> Table:
             (f"line {reader.line_num}", {name: _cell_text((row.get(name) or "").strip()) for name in names})
             for row in reader
         ]
+        for name in set(names).intersection(_FRACTIONS if delimiter != "," else ()):
+            for _, row in rows:
+                if _DECIMAL_COMMA.fullmatch(row[name]):
+                    row[name] = row[name].replace(",", ".")
     except csv.Error as error:
         raise ConfigError(f"{path}, line {reader.reader.line_num}: not readable as CSV ({error})") from error
     finally:

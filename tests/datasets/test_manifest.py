@@ -256,6 +256,18 @@ def test_a_scale_of_ones_own_is_a_number_above_0_and_one_per_image(tmp_path):
         read_manifest(write(tmp_path, rows))
 
 
+def test_a_decimal_comma_is_one_where_no_comma_separates_columns(tmp_path):
+    for between in ";\t":
+        rows = [["path", "label", "mpp"], ["a,1.tif", "0,5", "0,25"], ["b.tif", "x", "0.5"]]
+        found = read_manifest(write(tmp_path, "\n".join(map(between.join, rows)) + "\n"))
+        assert [(e.source.rsplit("/", 1)[1], e.label, e.mpp) for e in found] == [
+            ("a,1.tif", "0,5", 0.25),
+            ("b.tif", "x", 0.5),
+        ]
+    with pytest.raises(ConfigError, match="line 2: mpp '0,25' is no number above 0"):
+        read_manifest(write(tmp_path, 'path,mpp\na.tif,"0,25"\n'))
+
+
 def test_several_labels_stand_in_a_column_labels_or_where_one_asks_for_them(tmp_path):
     path = write(tmp_path, "path,labels\na.tif,b|a\nb.tif,\nc.tif, a | c \n")
     assert [e.label for e in read_manifest(path, labels=True)] == [("b", "a"), (), ("a", "c")]
