@@ -92,7 +92,7 @@ _SHOWN = 5
         "--assume-mpp",
         type=click.FloatRange(min=0, min_open=True),
         metavar="X",
-        help="µm per level-0 px of slides whose file and row don't say it.",
+        help="µm per level-0 px of slides whose row says none, and whose file none that can be meant.",
     ),
 )
 @group(

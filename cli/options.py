@@ -261,7 +261,7 @@ assume_mpp = click.option(
     "--assume-mpp",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="µm per level-0 px of images of which neither the file nor the manifest says it.",
+    help="µm per level-0 px of images of which the manifest says none, and the file none that can be meant.",
 )
 mpp = click.option(
     "--mpp",

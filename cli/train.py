@@ -83,7 +83,7 @@ def _help_all(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:  # 
     ),
     _option("--nodata", type=float, metavar="VALUE", help="Stored value of px that were not measured."),
     _option("--mpp", type=options.MPP, metavar="X", help="µm/px to see all at, or off."),
-    _option("--assume-mpp", type=float, metavar="X", help="µm/px of images that don't say it."),
+    _option("--assume-mpp", type=float, metavar="X", help="µm/px of images that say no plausible one."),
     _flag("--multi-label", "Images may have any number of labels."),
     _option("--fold", metavar="N", help="Fold that validates; the others train."),
     _option("--foreground", metavar="NAME", help="tissue, none; auto: tissue of slides."),

@@ -56,7 +56,7 @@ class CohortOptions:
     seed: int = 0
     """Seed of the split and of the folds."""
     assume_mpp: float | None = None
-    """µm per level-0 px of slides whose file and row don't say it; None = it stays unknown."""
+    """µm per level-0 px of slides whose row says none, and whose file none that can be meant; None = stays unknown."""
     threads: int = min(os.cpu_count() or 1, 8)
     """Threads that read headers."""
     overwrite: bool = False

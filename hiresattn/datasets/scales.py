@@ -21,6 +21,8 @@ from hiresattn.pyramid.rescaled import Scale, at_scale, known_scale
 _AT_ONCE = 8
 #: Images that an error names.
 _NAMED = 50
+#: Where a scale is from that nothing else says.
+ASSUMED = "option assume_mpp"
 #: In place of where a scale is from: the file can't be opened.
 _UNREADABLE = "the file can't be opened"
 
@@ -61,7 +63,7 @@ def scale_of(image: Pyramid, example: Example, assumed: float | None = None, *, 
     if example.mpp is not None:
         return Scale(example.mpp, example.mpp_source or "given")
     scale = known_scale(image) if ground else Scale(image.mpp, image.meta.mpp_source)
-    return scale if scale.mpp is not None or assumed is None else Scale(assumed, "option assume_mpp")
+    return scale if scale.mpp is not None or assumed is None else Scale(assumed, ASSUMED)
 
 
 def common_scale(examples: Sequence[Example]) -> float | None:
@@ -102,7 +104,7 @@ def scaled(
 
 def _with_scale(example: Example, scale: Scale, assumed: float | None) -> Example:
     if scale.mpp is None and assumed is not None and scale.source != _UNREADABLE:
-        scale = Scale(assumed, "option assume_mpp")
+        scale = Scale(assumed, ASSUMED)
     return replace(example, mpp=scale.mpp, mpp_source=scale.source)
 
 

@@ -90,7 +90,7 @@ class EvaluateOptions:
     mpp: float | None = None
     """Micrometres per level-0 px, in place of what the manifest and files say."""
     assume_mpp: float | None = None
-    """The same, of images of which neither the manifest nor the file says it."""
+    """The same, of images of which the manifest says none, and the file none that can be meant."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
     strict: bool = False

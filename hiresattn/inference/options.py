@@ -56,7 +56,7 @@ class ClassifyOptions:
     mpp: float | None = None
     """Micrometres per level-0 px, in place of what manifests and files say."""
     assume_mpp: float | None = None
-    """The same, of images of which neither a manifest nor the file says it."""
+    """The same, of images of which the manifest says none, and the file none that can be meant."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
     foreground: str | None = None
@@ -205,7 +205,7 @@ class LocateOptions:
     value_range: tuple[float, float] | None = None
     """Native values that stand for the model's darkest and brightest; None = the model's own."""
     assume_mpp: float | None = None
-    """Micrometres per level-0 px of images of which neither the manifest nor the file says it."""
+    """Micrometres per level-0 px of images of which the manifest says none, and the file none that can be meant."""
     root: str | None = None
     """Folder that paths in the manifest are relative to; None = the manifest's."""
     label_column: str | None = None

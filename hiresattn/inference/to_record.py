@@ -10,6 +10,7 @@ import numpy as np
 import hiresattn
 from hiresattn.card import Card
 from hiresattn.datasets.example import Example, Label, names_of
+from hiresattn.datasets.scales import ASSUMED
 from hiresattn.errors import DomainError, HiresattnError
 from hiresattn.files import file_state
 from hiresattn.geometry import expandable
@@ -28,6 +29,7 @@ from hiresattn.inference.review import for_review, judged
 from hiresattn.inference.session import Session
 from hiresattn.inference.sources import Source, name_of
 from hiresattn.model.traversal import Traversal
+from hiresattn.pyramid.mpp import scale_words
 from hiresattn.pyramid.rescaled import stored_image, to_stored
 from hiresattn.pyramid.storage.ranges import RequestStats
 from hiresattn.reading.decode import FetchStats
@@ -188,6 +190,10 @@ def _warnings(case: OpenedCase, model: Card) -> list[str]:
         assert pyramid is not None  # noqa: S101 - it was opened
         assert config is not None  # noqa: S101
         own = list(pyramid.meta.notes)
+        file_says = stored_image(pyramid).meta.mpp_source
+        if source.scale.mpp and source.scale.source == ASSUMED and file_says:
+            why = file_says.removesuffix("; give mpp")
+            own.append(f"the scale is the one assumed, {scale_words(source.scale.mpp)}; the file's was {why}")
         if source.band_means:
             means = source.band_means
             mean = means[0] if len(means) == 1 else np.nanmean(means, axis=0)

@@ -151,7 +151,7 @@ class TrainOptions:
     """Scale that images are seen at, ever after: µm of a px that regions are counted in. ``auto``: the median of the
     training images' scales where most are known, else ``off``: level-0 px, whatever their size."""
     assume_mpp: float | None = None
-    """µm per level-0 px of images of which neither the manifest nor the file says it."""
+    """µm per level-0 px of images of which the manifest says none, and the file none that can be meant."""
     augment: str = "auto"
     """Random orientation of each training image: ``none``, ``mirror`` (left and right), ``flips`` (both axes) or
     ``turns`` (flips and quarter turns); ``auto`` = ``turns`` where tissue is looked at, else ``none``."""

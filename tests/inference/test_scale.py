@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 import torch
+from PIL import Image
 
 from hiresattn.checkpoint import Model
 from hiresattn.config import InputConfig, ModelConfig
@@ -124,6 +125,16 @@ def test_a_record_says_where_the_scale_is_from(model):
     ):
         assert (found.mpp, found.mpp_source) == (0.25, where)
     assert classify(scene(0.25), model, assume_mpp=3, **quick).mpp == 0.25
+
+
+def test_an_assumed_scale_in_place_of_one_that_can_not_be_meant_is_a_warning(model, tmp_path):
+    path, bare = tmp_path / "dpi.tif", np.asarray(scene(0.25)._arrays[0])
+    Image.fromarray(bare[..., 0]).save(path, dpi=(72, 72))
+    for source, told in ((path, True), (bare, False)):
+        found = classify(source, model, assume_mpp=0.25, budget=2, device="cpu")
+        assert (found.mpp, found.mpp_source) == (0.25, "option assume_mpp")
+        words = [one for one in found.warnings if one.startswith("the scale is the one assumed, 0.25 µm/px")]
+        assert [("352.7" in one and "352.778 um" in one) for one in words] == [True] * told
 
 
 def test_a_batch_without_scales_is_refused_whole_before_anything_is_read(model, tmp_path):
