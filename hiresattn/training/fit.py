@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from hiresattn.attention_maps.memory import AttentionMemory, share_attention
+from hiresattn.card import read_card
 from hiresattn.checkpoint import Model, load_model, set_reference
 from hiresattn.config import ModelConfig
 from hiresattn.datasets.example import Example
@@ -224,7 +225,10 @@ def _resumed(
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> tuple[State, AttentionMemory]:
-    """What ``load_state`` loads; reports another number of epochs, and what that does to the learning rate."""
+    """What ``load_state`` loads; reports another number of epochs, and what that does to the learning rate.
+
+    Of a calibrated model it reports that better weights drop the calibration.
+    """
     state, memory = load_state(output / STATE, net, optimizer, fingerprint, options)
     before = state.records[-1]["epochs"] if state.records else options.epochs
     if state.epoch < options.epochs != before:
@@ -232,6 +236,12 @@ def _resumed(
         on_message(
             f"{state.epoch} of {before} epochs are done, and the run goes on to {options.epochs}: the learning rate "
             f"goes on at {rate:.3g}, as after {state.epoch} of {options.epochs}"
+        )
+    card = read_card(output)
+    if state.epoch < options.epochs and (card.temperature != 1.0 or card.conformal is not None):
+        on_message(
+            f"{output} is calibrated, for the weights that it has: an epoch that replaces them drops the temperature "
+            "and the prediction sets; calibrate it again then (`hiresattn evaluate --calibrate`)"
         )
     return state, memory
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import hiresattn
-from hiresattn.checkpoint import load_model
+from hiresattn.checkpoint import load_model, set_calibration
 from hiresattn.datasets.example import Example
 from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFoundError, WriteError
 from hiresattn.geometry import Grid
@@ -90,6 +90,19 @@ def test_a_run_may_be_extended_and_its_learning_rate_goes_on_as_in_a_longer_one(
     with (tmp_path / "model" / "metrics.csv").open(newline="") as table:
         assert [row["epoch"] for row in csv.DictReader(table)] == ["1", "2", "3", "4"]
     assert list(fit(examples, tmp_path / "model", replace(QUICK, epochs=3), resume=True)) == []
+
+
+def test_a_resumed_run_says_that_a_calibration_is_of_the_weights_before(tmp_path):
+    examples, said = _spots(8), []
+    run = fit(examples, tmp_path / "model", QUICK)
+    next(run)
+    run.close()
+    set_calibration(tmp_path / "model", 1.5)
+    run = fit(examples, tmp_path / "model", QUICK, resume=True, on_message=said.append)
+    next(run)
+    run.close()
+    assert [line for line in said if "is calibrated, for the weights that it has" in line] == said != []
+    assert load_model(tmp_path / "model").temperature == 1
 
 
 def test_a_resumed_run_computes_with_the_threads_it_began_with(tmp_path):
