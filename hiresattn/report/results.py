@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from hiresattn.card import Card
 from hiresattn.datasets.cases import Case, examples_of
-from hiresattn.errors import ConfigError
+from hiresattn.errors import ConfigError, counted
 from hiresattn.files import is_zarr, make_folder
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.read_records import RECORDS, read_records
@@ -29,6 +29,8 @@ _log = logging.getLogger(__name__)
 #: The folder of overlays, that of objects for QuPath, and the most looks that are written there unasked.
 OVERLAYS, QUPATH = "overlays", "qupath"
 MOST_LOOKS = 100_000
+#: Cases that a warning names.
+_SHOWN = 5
 
 
 def is_results_folder(path: str) -> bool:
@@ -129,17 +131,27 @@ class ResultsFolder(RecordsFile):
         return left
 
     def once(self, sources: Iterable[Source]) -> list[Source]:
-        """The sources without those that are of the same image or case as one before."""
-        listed, seen, count = [], set[str](), 0
+        """The sources without those that are of the same image or case as one before; warns of them.
+
+        A case of one image that another case has, too, is named: it gets no record.
+        """
+        listed, cases, lost, count = [], dict[str, str](), [], 0
         for source in sources:
-            own = self.subjects(source)
-            if seen.isdisjoint(own):
+            own, case = self.subjects(source), _case_name(source) or ""
+            if taken := [cases[one] for one in own if one in cases]:
+                if case and case not in taken:
+                    lost.append(f"{case} (of {taken[0] or 'an image without a case'})")
+            else:
                 listed.append(source)
-            seen.update(own)
+            for subject in own:
+                cases.setdefault(subject, case)
             count += 1
         if len(listed) < count:
+            shown = ", ".join(lost[:_SHOWN]) + (", …" if len(lost) > _SHOWN else "")
+            of_others = f". {counted(len(lost), 'case')} got none, for the one slide is another's: {shown}"
             _log.warning(
-                "%d of %d images and cases are named more than once; each has one record", count - len(listed), count
+                "%d of %d images and cases are named more than once; each has one record%s",
+                count - len(listed), count, of_others if lost else "",
             )  # fmt: skip
         return listed
 
@@ -170,7 +182,7 @@ class ResultsFolder(RecordsFile):
         taken = {line["source"]: subject_in(line) for line in self.held}
         found: dict[str | None, str] = {}
         for number, (source, key) in enumerate(zip(sources, keys, strict=True), 1):
-            case = source.name if isinstance(source, Case) else getattr(source, "case", None)
+            case = _case_name(source)
             tries = (hidden_name(case, at) for at in count(number, len(sources)))
             own = self.subjects(source)
             found[key] = case or next(
@@ -245,6 +257,11 @@ class ResultsFolder(RecordsFile):
                 f"{self.folder}: holds the results of another run ({'; '.join(other)}); give another folder, or "
                 "start anew in this one with overwrite"
             )
+
+
+def _case_name(source: Any) -> str | None:
+    """The case that a source is, or is of."""
+    return source.name if isinstance(source, Case) else getattr(source, "case", None)
 
 
 def _holds_records(path: Path) -> bool:

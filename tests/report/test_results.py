@@ -184,6 +184,13 @@ def test_a_later_record_of_an_image_or_case_replaces_the_earlier(images, tmp_pat
     assert sorted(one.source for one in read_all(out)) == sorted([*images, "P1"])
 
 
+def test_cases_whose_one_slide_another_has_are_named(images, tmp_path, caplog):
+    listed = [Case(name, [Example(images[0], case=name)]) for name in ("P1", "P2", "P3", "P1")]
+    assert fill(tmp_path / "out", [*listed, images[0]]) == listed[:1]
+    said = "4 of 5 images and cases are named more than once; each has one record. "
+    assert f"{said}2 cases got none, for the one slide is another's: P2 (of P1), P3 (of P1)" in caplog.text
+
+
 def test_what_is_replaced_counts_nowhere_even_after_a_kill(images, tmp_path):
     out = tmp_path / "out"
     fill(out, images)
