@@ -1,6 +1,5 @@
 """Evaluate a model on labelled images: classify them in one or more passes, summarize, write."""
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -15,7 +14,7 @@ from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.folds import in_fold
 from hiresattn.datasets.scales import with_scales
 from hiresattn.datasets.splits import with_validation
-from hiresattn.errors import ConfigError, HiresattnError, WriteError
+from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.evaluation.calibration import calibrated, conformal_sets, cooled
 from hiresattn.evaluation.outcomes import (
     CURVE,
@@ -27,19 +26,16 @@ from hiresattn.evaluation.outcomes import (
     passes,
     trained_on,
 )
-from hiresattn.evaluation.page import PAGE, evaluation_page
-from hiresattn.evaluation.plots import PLOTS, plots
 from hiresattn.evaluation.summary import Evaluation, summarize
-from hiresattn.evaluation.tables import TABLES, tables
-from hiresattn.files import atomic_write, make_folder
+from hiresattn.evaluation.write import remove_report, write_report
+from hiresattn.files import make_folder
 from hiresattn.inference.classify import classify_all
-from hiresattn.inference.lines import LinesFile, json_line
+from hiresattn.inference.lines import LinesFile
 from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.review import search_facts
 from hiresattn.option_types import changed, check_types, did_you_mean
 
 _log = logging.getLogger(__name__)
-METRICS = "metrics.json"
 #: Share of cases whose prediction set may miss the class, unless another is asked for.
 RISK = 0.1
 
@@ -234,7 +230,7 @@ def evaluate(
 
         found = _calibrated(found, first, plain, str(model), chosen, again)
     if folder is not None:
-        _write(folder, found, done)
+        write_report(folder, found, done)
     return found
 
 
@@ -276,7 +272,7 @@ def _run(
     for number, (outcome, prediction) in enumerate(outcomes(cases, model, one, options, classify=classify)):
         if log is not None:
             if number == 0:
-                _remove_report(log.path.parent)
+                remove_report(log.path.parent)
             log.write(prediction.to_json())
         yield outcome
 
@@ -307,36 +303,3 @@ def _calibrated(
     except HiresattnError as error:  # the metrics are not lost
         return replace(found, calibration_error=str(error))
     return replace(found, calibration=facts | {"conformal": None if sets is None else asdict(sets)})
-
-
-def _remove_report(folder: Path) -> None:
-    """Remove the report of an earlier evaluation: beside new predictions it would pass for theirs."""
-    for name in (METRICS, PAGE, *TABLES, *PLOTS):
-        try:
-            (folder / name).unlink(missing_ok=True)
-        except OSError as error:
-            raise WriteError(
-                f"{folder / name}: can't be replaced ({error.strerror}); check its permissions"
-            ) from error
-
-
-def _write(folder: Path, found: Evaluation, done: Sequence[tuple[Pass, list[Outcome]]]) -> None:
-    """The report as JSON, a page, tables and plots, each whole or not at all."""
-    path = folder / METRICS
-    given, curve = done[0][1], done[1 : 1 + len(found.curve)]
-    try:
-        with atomic_write(path) as part:
-            part.write_text(
-                json.dumps(json.loads(json_line(found.to_json())), indent=2) + "\n", encoding="utf-8"
-            )
-        page = {PAGE: evaluation_page(found, given, curve)}
-        for name, text in (tables(given, found.classes) | page).items():
-            path = folder / name
-            with atomic_write(path) as part:
-                part.write_text(text, encoding="utf-8")
-        for name, picture in plots(found).items():
-            path = folder / name
-            with atomic_write(path) as part:
-                picture.save(part, format="PNG")
-    except OSError as error:
-        raise WriteError(f"{path}: can't be written ({error.strerror}); check its folder") from error
