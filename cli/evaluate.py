@@ -204,6 +204,7 @@ def _table(found: "Evaluation") -> Iterator[str]:
     if found.calibration is not None:
         yield ""
         yield from _calibration(found.calibration)
+        yield from _trained_with(found.trained_on, found.calibration)
 
 
 def _measures(measured: "dict[str, Measured]") -> Iterator[str]:
@@ -235,6 +236,20 @@ def _calibration(facts: "Mapping[str, Any]") -> Iterator[str]:
         yield (
             f"prediction sets at risk {sets['risk']:g}, written into the card: classes of probability "
             f"{sets['least']:.3f} or more, by {sets['cases']} cases"
+        )
+
+
+def _trained_with(trained_on: int, facts: "Mapping[str, Any]") -> Iterator[str]:
+    """What part the calibrating cases had in the training."""
+    if trained_on:
+        yield (
+            f"Warning: the model was trained on {trained_on} of these images, and is surer of them than of new ones: "
+            "of those, what was written won't hold; calibrate on others"
+        )
+    elif facts["chose_epoch"]:
+        yield (
+            "(split val may have chosen the epoch in training, and flatters a little then; cases that had no part in "
+            "it are better: a manifest of their own, --split all)"
         )
 
 

@@ -12,12 +12,14 @@ def least_probability(truth: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n
     """The least probability of a class that is in a prediction set.
 
     Of a new case that was drawn like these, the set of all classes at least that probable holds the right one with
-    probability ``1 - risk`` or more, and at most ``1 / (n + 1)`` more where no two scores are equal: whatever the
-    model, on average over draws of these cases.
+    probability ``1 - risk`` or more, and at most ``1 / (n + 1)`` more where no two scores are equal: on average over
+    draws of these cases, whatever the model, if these had no part in making it. With one draw of them, the share of
+    new cases whose set holds the class is Beta distributed, with ``n + 1 - l`` and ``l``, where ``l`` is the whole
+    part of ``(n + 1) risk``.
 
     Args:
         truth: Index of the class.
-        scores: Probability of each class; of cases that the model didn't learn from.
+        scores: Probability of each class; of cases that the model didn't learn from, and that didn't choose its epoch.
         risk: Share of cases whose set may miss the class, above 0 and below 1.
 
     Raises:
@@ -25,8 +27,9 @@ def least_probability(truth: Int[np.ndarray, " n"], scores: Float[np.ndarray, "n
 
     Source:
         The finite-sample quantile, the ``ceil((n + 1)(1 - risk))``-th smallest score: Vovk, Gammerman and Shafer,
-        "Algorithmic Learning in a Random World", 2005. One minus the probability of the class as the score: Sadinle,
-        Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 114, 2019.
+        "Algorithmic Learning in a Random World", 2005. The share with one draw: Vovk, "Conditional Validity of
+        Inductive Conformal Predictors", Machine Learning 92, 2013. One minus the probability of the class as the score:
+        Sadinle, Lei and Wasserman, "Least Ambiguous Set-Valued Classifiers with Bounded Error Levels", JASA 114, 2019.
     """
     count = len(truth)
     rank = math.ceil((count + 1) * (1 - risk) - 1e-9)

@@ -228,7 +228,9 @@ def evaluate(
         def again(model: Model) -> list[Outcome]:
             return run(_search(deployed, chosen.budget), model, deployed, None)
 
-        found = _calibrated(found, first, plain, str(model), chosen, again)
+        # conformal prediction needs cases that had no part in the training: these chose its best epoch
+        chose = loaded.training.get("val_accuracy") is not None and any(e.split == "val" for e in examples)
+        found = _calibrated(found, first, plain, str(model), chosen, again, chose_epoch=chose)
     if folder is not None:
         write_report(folder, found, done)
     return found
@@ -284,6 +286,8 @@ def _calibrated(
     path: str,
     options: EvaluateOptions,
     again: Callable[[Model], list[Outcome]],
+    *,
+    chose_epoch: bool,
 ) -> Evaluation:
     """The report with the calibration, which is written into the card; or why there is none.
 
@@ -302,4 +306,5 @@ def _calibrated(
         set_calibration(path, warm.temperature, sets)
     except HiresattnError as error:  # the metrics are not lost
         return replace(found, calibration_error=str(error))
-    return replace(found, calibration=facts | {"conformal": None if sets is None else asdict(sets)})
+    facts |= {"conformal": None if sets is None else asdict(sets), "chose_epoch": chose_epoch}
+    return replace(found, calibration=facts)

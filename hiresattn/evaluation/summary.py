@@ -106,7 +106,9 @@ class Evaluation:
     scorer: str = ""
     """What scored the cells: the model's scorer, or ``random``."""
     calibration: Mapping[str, Any] | None = None
-    """The fitted ``temperature``, and metrics ``before`` and ``after``; see ``calibration.calibrated``."""
+    """The fitted ``temperature``, and metrics ``before`` and ``after``, see ``calibration.calibrated``; the prediction
+    sets (``conformal``), and whether rows of split val that may have chosen the epoch are among the cases
+    (``chose_epoch``)."""
     calibration_error: str | None = None
     """Why there is no calibration, where one was asked for."""
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 
 from hiresattn.card import CARD
-from hiresattn.checkpoint import Model, load_model, save_model
+from hiresattn.checkpoint import Model, load_model, save_model, set_reference, update_training
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.model.build import build_model
+from hiresattn.model.reference import Reference
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +212,21 @@ def test_a_temperature_stays_where_none_is_better(run, work, tmp_path):
     after = json.loads(card.read_text())
     assert (after["temperature"], after["conformal"]["cases"]) == (1, 36)
     card.write_text(before)
+
+
+def test_a_calibration_says_what_part_its_cases_had_in_the_training(run, work, tmp_path):
+    model = shutil.copytree(work / "model", tmp_path / "model")
+    words = ["evaluate", model, work / "many.csv", *WORDS, "--calibrate"]
+    assert "chosen the epoch" not in run(*words).stdout  # the model knows of no training
+    update_training(model, {"val_accuracy": 0.9})
+    assert "(split val may have chosen the epoch in training" in run(*words).stdout
+    net = load_model(model).net
+    width = net.encoder.feature_width + 2
+    known = Reference(np.zeros(width, np.float32), np.eye(width, dtype=np.float32), 2)
+    set_reference(model, known.with_files([(work / "0.png", (0, 0, 100, 100))]))
+    said = run(*words).stdout.splitlines()
+    assert said[-1].startswith("Warning: the model was trained on 1 of these images, and is surer of them")
+    assert said[-2].startswith("prediction sets at risk 0.1, written into the card")
 
 
 def test_risk_without_calibration_is_refused(run, work):

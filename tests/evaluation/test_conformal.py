@@ -43,6 +43,16 @@ def test_the_quantile_is_that_of_one_case_more():
         least_probability(truth[:8], scores[:8], 0.1)
 
 
+@pytest.mark.parametrize(("count", "low", "high"), [(30, 0.80, 0.97), (100, 0.85, 0.95)])
+def test_one_calibration_holds_as_often_as_the_documentation_says(count, low, high):
+    rng = np.random.default_rng(0)
+    truth, held = np.zeros(count, int), []
+    for _ in range(2000):  # the probability of the class is uniform
+        own = rng.random((count, 1))
+        held.append(1 - least_probability(truth, own, 0.1))
+    assert np.quantile(held, [0.05, 0.95]) == pytest.approx([low, high], abs=0.01)
+
+
 def test_a_set_may_be_empty_or_hold_several_classes():
     sets = Conformal(0.1, 0.4, 30, {})
     assert sets.classes({"a": 0.45, "b": 0.41, "c": 0.14}) == ("a", "b")
