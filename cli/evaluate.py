@@ -140,8 +140,9 @@ def evaluate(
     for failure in found.failures:
         source, error = failure["source"], one_line(failure["error"])
         click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
-    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found))))
-    if output is not None and found.belief.review.value and not as_json:
+    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found, settings["calibrate"]))))
+    # of a calibration these searches are not those that the prediction sets are of
+    if output is not None and found.belief.review.value and not as_json and not settings["calibrate"]:
         count = round(found.belief.review.value * found.belief.judged)
         click.echo(f"{counted(count, 'case')} to review: {output}/review.csv")
     if found.calibration_error:
@@ -150,7 +151,7 @@ def evaluate(
         ctx.exit(ALL_FAILED if found.failed == found.images else SOME_FAILED)
 
 
-def _table(found: "Evaluation") -> Iterator[str]:
+def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FBT001 - what it is about
     """Lines for people."""
     from hiresattn.evaluation.names import BELIEF_NAMES, metric_names
 
@@ -166,6 +167,8 @@ def _table(found: "Evaluation") -> Iterator[str]:
             f"The model was trained on {found.trained_on} of these images: this says how well it remembers, "
             "not how good it is on others"
         )
+    if calibrating:
+        yield "Without a stop, and at the temperature of before: the searches that the temperature is fitted to"
     yield ""
     named = metric_names(several=found.multi_label, top_k=found.top_k, bins=found.bins)
     yield from _measures({named[name]: m for name, m in found.metrics.items()})
@@ -197,9 +200,10 @@ def _table(found: "Evaluation") -> Iterator[str]:
         yield f"{policy} was left out: {reason}"
     if found.main.boxed:
         yield f"hit: a finest region held the centre of a box, of {found.main.boxed} images with boxes"
-    yield ""
-    yield from _measures({words: getattr(found.belief, name) for name, words in BELIEF_NAMES.items()})
-    if found.belief.risk is not None:
+    if not calibrating:
+        yield ""
+        yield from _measures({words: getattr(found.belief, name) for name, words in BELIEF_NAMES.items()})
+    if not calibrating and found.belief.risk is not None:
         yield f"(prediction sets at risk {found.belief.risk:g}, calibrated on {found.belief.calibrated_on} cases)"
     if found.calibration is not None:
         yield ""

@@ -217,7 +217,11 @@ def test_a_temperature_stays_where_none_is_better(run, work, tmp_path):
 def test_a_calibration_says_what_part_its_cases_had_in_the_training(run, work, tmp_path):
     model = shutil.copytree(work / "model", tmp_path / "model")
     words = ["evaluate", model, work / "many.csv", *WORDS, "--calibrate"]
-    assert "chosen the epoch" not in run(*words).stdout  # the model knows of no training
+    said = run(*words).stdout
+    assert "chosen the epoch" not in said  # the model knows of no training
+    assert said.splitlines()[1].startswith("Without a stop, and at the temperature of before")
+    assert "not calibrated" not in said  # which it is now
+    assert "looks that carry an answer" not in said
     update_training(model, {"val_accuracy": 0.9})
     assert "(split val may have chosen the epoch in training" in run(*words).stdout
     net = load_model(model).net
