@@ -140,9 +140,9 @@ def evaluate(
     for failure in found.failures:
         source, error = failure["source"], one_line(failure["error"])
         click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
-    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found, settings["calibrate"]))))
-    # of a calibration these searches are not those that the prediction sets are of
-    if output is not None and found.belief.review.value and not as_json and not settings["calibrate"]:
+    calibrating = settings["calibrate"]  # whose searches are not those that the prediction sets are of
+    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found, calibrating))))
+    if output is not None and found.belief.review.value and not as_json and not calibrating:
         count = round(found.belief.review.value * found.belief.judged)
         click.echo(f"{counted(count, 'case')} to review: {output}/review.csv")
     if found.calibration_error:
@@ -155,11 +155,13 @@ def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FB
     """Lines for people."""
     from hiresattn.evaluation.names import BELIEF_NAMES, metric_names
 
-    part = f", {found.failed} failed" if found.failed else ""
-    part += f", {found.empty} empty" if found.empty else ""
-    cases = counted(found.cases, "case")
-    of = f"{cases}{part}" if found.cases == found.images else f"{found.images} images{part}, {cases}"
-    yield f"{found.model['name']} on {found.split}: {of}"
+    cases = counted(found.images, "case")
+    cases += f" of {found.sources} images" if found.sources != found.images else ""
+    cases += f", {found.failed} failed" if found.failed else ""
+    cases += f", {found.empty} empty" if found.empty else ""
+    grouped = found.cases != found.classified
+    cases += f"; {counted(found.cases, 'group')} resampled as one" if grouped else ""
+    yield f"{found.model['name']} on {found.split}: {cases}"
     if found.classified < found.images:
         yield f"Metrics are of the {found.classified} classified; accuracy over all: {found.accuracy_of_all:.3f}"
     if found.trained_on:
@@ -179,7 +181,7 @@ def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FB
         [label, str(facts["images"]), *(_number(facts[name].value) for name in columns)]
         for label, facts in found.per_class.items()
     ]
-    yield from _columns([["label" if found.multi_label else "class", "images", *columns.values()], *rows])
+    yield from _columns([["label" if found.multi_label else "class", "cases", *columns.values()], *rows])
     yield ""
     points = [found.main, *found.curve]
     head = [
@@ -199,7 +201,7 @@ def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FB
     for policy, reason in found.left_out.items():
         yield f"{policy} was left out: {reason}"
     if found.main.boxed:
-        yield f"hit: a finest region held the centre of a box, of {found.main.boxed} images with boxes"
+        yield f"hit: a finest region held the centre of a box; cases with boxes: {found.main.boxed}"
     if not calibrating:
         yield ""
         yield from _measures({words: getattr(found.belief, name) for name, words in BELIEF_NAMES.items()})
@@ -232,7 +234,7 @@ def _calibration(facts: "Mapping[str, Any]") -> Iterator[str]:
         yield (
             f"temperature {facts['temperature']:.3f}, written into the card: "
             f"NLL {facts['before']['nll']:.3f} to {facts['after']['nll']:.3f}, "
-            f"ECE {facts['before']['ece']:.3f} to {facts['after']['ece']:.3f}, on the images it was fitted to"
+            f"ECE {facts['before']['ece']:.3f} to {facts['after']['ece']:.3f}, on the cases it was fitted to"
         )
     else:
         yield f"the temperature stays {facts['temperature']:.3f}: {facts['kept']}"

@@ -20,11 +20,13 @@ def case_numbers(given: Sequence[Outcome]) -> np.ndarray:
     return np.unique([outcome.case for outcome in given], return_inverse=True)[1]
 
 
-def too_few(cases: int) -> str:
-    """Why resamples of so few cases give no interval; empty = they do."""
-    if cases >= LEAST_CASES:
+def too_few(groups: int, cases: int) -> str:
+    """Why resamples of so few groups, or cases where each is its own, give no interval; empty = they do."""
+    if groups >= LEAST_CASES:
         return ""
-    return f"no interval: {counted(cases, 'case')}, and it takes {LEAST_CASES}"
+    return (
+        f"no interval: {counted(groups, 'case' if groups == cases else 'group')}, and it takes {LEAST_CASES}"
+    )
 
 
 def spread_of(values: np.ndarray) -> tuple[float, float] | None:
@@ -38,7 +40,7 @@ def mean_of(
     values: Sequence[float],
     resamples: int,
     seed: int,
-    reason: str = "no image was classified",
+    reason: str = "no case was classified",
     *,
     share: bool = False,
 ) -> Measured:
@@ -69,7 +71,7 @@ def mean_of(
             return Measured(value, *found)
     if cases > 1 and share and (cases == len(given) or value in (0.0, 1.0)):
         return Measured(value, *wilson(value, cases))
-    return Measured(value, reason=too_few(cases) or "no interval: all cases are alike")
+    return Measured(value, reason=too_few(cases, len(given)) or "no interval: all cases are alike")
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:

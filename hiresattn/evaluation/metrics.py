@@ -221,7 +221,7 @@ def fit_temperature(truth: np.ndarray, scores: np.ndarray) -> float:
     if is_correct(truth, scores).all() if several else bool((own >= logits.max(1)).all()):
         raise ConfigError(
             f"no temperature is best: all {len(truth)} predictions are correct, so the smaller, the better; "
-            "calibrate on more or harder images"
+            "calibrate on more or harder cases"
         )
     if slope(0.0) >= 0:
         raise ConfigError(

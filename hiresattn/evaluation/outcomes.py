@@ -65,6 +65,8 @@ class Outcome:
     seconds: float
     hit: bool | None
     """Whether a finest glimpse held the centre of a box; None where boxes, or their position, are not known."""
+    images: int = 1
+    """Of the case."""
     prediction_set: tuple[int, ...] | None = None
     """Indices of the classes that may be right."""
     needs_review: bool | None = None
@@ -211,6 +213,7 @@ def _outcome(item: Example | Case, found: Record, model: Model) -> Outcome:
         fraction_read=found.cost.fraction_read,
         seconds=found.cost.seconds.total,
         hit=_hit(examples, found, model),
+        images=len(examples),
         prediction_set=None
         if found.prediction_set is None
         else tuple(model.classes.index(name) for name in found.prediction_set),

@@ -16,7 +16,7 @@ def plots(found: Evaluation) -> dict[str, Image.Image]:
     """Pictures by file name, of ``PLOTS``: ``confusion.png`` of single labels only, ``budget.png`` of a curve."""
     if not found.classified:
         return {}
-    title = f"{found.model['name']}, {found.split}: {found.classified} images"
+    title = f"{found.model['name']}, {found.split}: {found.classified} cases"
     pictures = {"reliability.png": _reliability(found), "risk-coverage.png": _risk_coverage(found)}
     if found.confusion:
         counts = np.array(found.confusion)
@@ -27,10 +27,10 @@ def plots(found: Evaluation) -> dict[str, Image.Image]:
 
 
 def _reliability(found: Evaluation) -> Image.Image:
-    """Accuracy by predicted probability; bars: the share of the images in each bin."""
+    """Accuracy by predicted probability; bars: the share of the cases in each bin."""
     error = found.metrics["ece"].value
     title = f"Reliability; ECE {error:.3f}, temperature {found.model['temperature']:.3g}"
-    words = ("probability of the class", "accuracy", "share of the images")
+    words = ("probability of the class", "accuracy", "share of the cases")
     if found.multi_label:
         words = ("probability of a label", "share that has it", "share of all labels")
     chart = Chart(title, (words[0], _SHARES), (words[1], _SHARES))
@@ -51,8 +51,8 @@ def _risk_coverage(found: Evaluation) -> Image.Image:
     ticks = [(number * step, f"{number * step:.2f}") for number in range(6)]
     area = found.metrics["aurc"].value
     chart = Chart(
-        f"Risk by coverage; area {area:.4f}, {found.classified} images",
-        ("share of the images answered, the surest first", _SHARES),
+        f"Risk by coverage; area {area:.4f}, {found.classified} cases",
+        ("share of the cases answered, the surest first", _SHARES),
         ("share of wrong answers among them", ticks),
     )
     chart.line("this model", points, LINE_COLOURS[0], dots=len(points) <= 20)
@@ -64,7 +64,7 @@ def _budget(found: Evaluation) -> Image.Image:
     budgets = sorted({int(point.budget) for point in found.curve if point.budget is not None}) or [1]
     ticks = [(float(np.log2(budget)), str(budget)) for budget in budgets]
     chart = Chart(
-        f"Accuracy by budget, {found.classified} images; lines: {100 * found.level:.0f} %",
+        f"Accuracy by budget, {found.classified} cases; lines: {100 * found.level:.0f} %",
         ("looks at a case, at most", ticks),
         ("accuracy", _SHARES),
     )

@@ -40,7 +40,7 @@ PER_CLASS = ("recall", "precision", "f1", "class_auroc", "class_auprc")
 OVERALL_LABELS = ("exact_match", "micro_f1", "macro_f1", "auroc", "auprc", "ece", "brier", "nll", "aurc")
 PER_LABEL = (*PER_CLASS, "class_ece", "class_brier")
 _ALIKE = "no interval: all resamples are alike"
-_NONE = "no image was classified"
+_NONE = "no case was classified"
 
 
 @dataclass(frozen=True)
@@ -50,16 +50,17 @@ class Point:
     policy: str
     budget: str | None
     images: int
+    """Cases that were classified."""
     failed: int
     accuracy: Measured
     """Share of correct predictions; of several labels, correct in all of them."""
     glimpses: float | None
     fraction_read: float | None
     seconds: float | None
-    """Median wall time of an image."""
+    """Median wall time of a case."""
     hit: Measured
     boxed: int
-    """Images whose boxes are known."""
+    """Cases whose boxes are known."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +72,19 @@ class Evaluation:
     multi_label: bool
     split: str
     images: int
+    """Cases; an image that is of none is one."""
     classified: int
-    """Images that the metrics are of."""
+    """Cases that the metrics are of."""
     failed: int
     empty: int
-    """Images without valid pixels, or without foreground."""
+    """Cases without valid pixels, or without foreground."""
     failures: tuple[dict[str, Any], ...]
     cases: int
+    """Groups that the intervals resample, of what was classified: a case each, where no groups are named."""
     resamples: int
     level: float
     accuracy_of_all: float
-    """Correct predictions over all images: one that was not classified counts as wrong."""
+    """Correct predictions over all cases: one that was not classified counts as wrong."""
     metrics: dict[str, Measured]
     per_class: dict[str, dict[str, Any]]
     confusion: tuple[tuple[int, ...], ...]
@@ -94,6 +97,8 @@ class Evaluation:
     """Policies that were not run, and why."""
     top_k: int = TOP
     bins: int = BINS
+    sources: int = 0
+    """Images of the cases."""
     trained_on: int = 0
     """Images that the model was trained on: what it says of these it may remember."""
     manifest: str = ""
@@ -192,6 +197,7 @@ def summarize(
         belief=belief(given, model, options, resamples=resamples, seed=seed),
         curve=tuple(_point(run, found, resamples, seed) for run, found in curve),
         left_out=left_out or {},
+        sources=sum(outcome.images for outcome in given),
         top_k=min(TOP, len(model.classes)),
         budget=run.budget or "",
         stop=run.stop,
@@ -248,12 +254,12 @@ def _about(name: str, labels: np.ndarray, model: Model, cases: int, resamples: i
     absent = [label for index, label in enumerate(model.classes) if not labels[:, index].any()]
     if model.config.multi_label:
         if alike and name in ("auroc", "auprc"):
-            return f"without the labels that all images of the split or none have: {', '.join(alike)}"
+            return f"without the labels that all cases of the split or none have: {', '.join(alike)}"
     elif name in ("auroc", "auprc") and len(labels) and labels.all(0).any():
-        return f"all images are of class {model.classes[int(labels[0].argmax())]}"
+        return f"all cases are of class {model.classes[int(labels[0].argmax())]}"
     elif absent and name in ("balanced_accuracy", "auroc", "auprc"):
-        return f"without the classes that the split has no images of: {', '.join(absent)}"
-    return too_few(cases) if resamples else ""
+        return f"without the classes that the split has no cases of: {', '.join(absent)}"
+    return too_few(cases, len(labels)) if resamples else ""
 
 
 def _why(metric: str, mine: np.ndarray) -> str:
@@ -261,9 +267,9 @@ def _why(metric: str, mine: np.ndarray) -> str:
     if metric in ("precision", "class_ece", "class_brier"):
         return ""
     if not mine.any() and metric != "f1":
-        return "no images of this class"
+        return "no cases of this class"
     if mine.all() and metric.startswith("class_"):
-        return "no images without it"
+        return "no cases without it"
     return ""
 
 

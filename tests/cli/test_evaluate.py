@@ -81,7 +81,7 @@ def test_one_json_object_with_intervals_curve_and_hits(run, work, tmp_path):
     assert (found["split"], found["images"], found["cases"], found["failed"]) == ("test", 6, 3, 0)
     assert found["metrics"]["accuracy"]["value"] == pytest.approx(5 / 6)
     assert found["metrics"]["accuracy"]["low"] is None
-    assert found["metrics"]["ece"]["reason"] == "no interval: 3 cases, and it takes 20"
+    assert found["metrics"]["ece"]["reason"] == "no interval: 3 groups, and it takes 20"
     assert found["confusion"] == [[2, 0], [1, 3]]
     points = {(p["policy"], p["budget"]): p for p in found["curve"]}
     assert len(points) == 6
@@ -110,7 +110,7 @@ def test_a_table_for_people(run, work):
     assert result.exit_code == 0
     lines = [line.split() for line in result.stdout.splitlines()]
     assert ["accuracy", "0.833"] in lines
-    assert "(no interval: 3 cases, and it takes 20)" in result.stdout.splitlines()
+    assert "(no interval: 3 groups, and it takes 20)" in result.stdout.splitlines()
     assert next(line for line in lines if line[:1] == ["dark"])[:5] == [
         "dark",
         "2",
@@ -122,12 +122,32 @@ def test_a_table_for_people(run, work):
     assert "top-2" in result.stdout
 
 
+def test_what_is_counted_is_called_what_it_is(run, work, tmp_path):
+    rows = [
+        ("0", "dark", "A"),
+        ("2", "dark", "A"),
+        ("1", "light", "B"),
+        ("3", "light", "B"),
+        ("x", "dark", "C"),
+    ]
+    lines = [f"{work / name}.png,{label},{case},test" for name, label, case in rows]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,case_id,split", *lines]))
+    words = ["evaluate", work / "model", tmp_path / "m.csv", *WORDS]
+    result = run(*words, "-o", tmp_path / "o")
+    assert result.stdout.startswith("contrast on test: 3 cases of 5 images, 1 failed\n")
+    assert any(line.split()[:2] == ["class", "cases"] for line in result.stdout.splitlines())
+    assert json.loads((tmp_path / "o" / "metrics.json").read_text())["sources"] == 5
+    said = run("evaluate", work / "model", work / "m.csv", *WORDS).stdout
+    assert said.startswith("contrast on test: 6 cases; 3 groups resampled as one\n")
+    assert "; cases with boxes: 1" in said
+
+
 def test_an_unreadable_image_is_counted_and_named_and_the_exit_status_is_3(run, work, tmp_path):
     (tmp_path / "m.csv").write_text(f"path,label\n{work / '1.png'},light\nabsent.png,dark\n")
     words = ("evaluate", work / "model", tmp_path / "m.csv", "--split", "train", *WORDS)
     result = run(*words)
     assert result.exit_code == 3
-    assert "2 images, 1 failed" in result.stdout
+    assert "2 cases, 1 failed" in result.stdout
     assert "accuracy over all: 0.500" in result.stdout
     assert result.stderr.count("absent.png") == 1
     assert run(*words, "--on-error", "raise").exit_code == 1

@@ -56,10 +56,10 @@ def test_a_summary_counts_every_image_and_says_why_something_is_not_known(model,
     assert np.array(found.confusion).sum() == 4
     odd = found.per_class["odd"]
     assert (odd["images"], odd["auroc"].value) == (0, None)
-    assert odd["auroc"].reason == "no images of this class"
-    assert found.metrics["auroc"].reason == "without the classes that the split has no images of: odd"
+    assert odd["auroc"].reason == "no cases of this class"
+    assert found.metrics["auroc"].reason == "without the classes that the split has no cases of: odd"
     assert found.metrics["accuracy"] == found.main.accuracy
-    assert found.metrics["accuracy"].reason == "no interval: 2 cases, and it takes 20"
+    assert found.metrics["accuracy"].reason == "no interval: 2 groups, and it takes 20"
     assert found.main.hit.reason == "no boxes are known"
     with pytest.raises(NotFoundError):
         passed(model, examples, Pass("best-first", "4"), on_error="raise")
@@ -69,8 +69,8 @@ def test_a_summary_of_one_case_or_of_none_has_no_intervals_and_no_nan(model, tmp
     one = [Example(image(n), "dark", "test", group="7") for n in range(2)]
     found = summarize(passed(model, one, Pass("lowres", None)), [], model, "test", resamples=10)
     assert found.metrics["accuracy"].low is None
-    assert found.metrics["accuracy"].reason == "no interval: 1 case, and it takes 20"
-    assert found.metrics["auroc"].reason == "all images are of class dark"
+    assert found.metrics["accuracy"].reason == "no interval: 1 group, and it takes 20"
+    assert found.metrics["auroc"].reason == "all cases are of class dark"
     lost = [Example(tmp_path / "absent.tif", "dark", "test")]
     found = summarize(passed(model, lost, Pass("lowres", None)), [], model, "test")
     assert {m.value for m in found.metrics.values()} == {None}
@@ -211,11 +211,11 @@ def test_a_summary_of_labels_counts_them_and_says_which_can_not_be_ranked(severa
     )
     assert (found.multi_label, found.classified, found.failed, found.confusion) == (True, 4, 1, ())
     assert {name: facts["images"] for name, facts in found.per_class.items()} == {"a": 4, "b": 2, "c": 0}
-    assert found.per_class["a"]["auroc"].reason == "no images without it"
-    assert found.per_class["c"]["recall"].reason == "no images of this class"
+    assert found.per_class["a"]["auroc"].reason == "no cases without it"
+    assert found.per_class["c"]["recall"].reason == "no cases of this class"
     assert found.per_class["c"]["brier"].value is not None
     assert (
-        found.metrics["auroc"].reason == "without the labels that all images of the split or none have: a, c"
+        found.metrics["auroc"].reason == "without the labels that all cases of the split or none have: a, c"
     )
     assert found.main.accuracy.value == found.metrics["exact_match"].value
     assert set(found.metrics) == {
