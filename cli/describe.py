@@ -132,7 +132,8 @@ def _about_lines(card: "Card") -> Iterator[str]:
     else:
         words = "no prediction sets"
         if sets is not None:
-            words = f"prediction sets at a risk of {sets.risk:g} from {counted(sets.cases, 'case')}"
+            of = "images of " if sets.search.get("per_source") else ""
+            words = f"prediction sets at a risk of {sets.risk:g} from {of}{counted(sets.cases, 'case')}"
         yield f"  calibrated  temperature {card.temperature:.3g}; {words}"
     yield f"  runs with   PyTorch{', ONNX Runtime' if card.onnx is not None else ''}"
 

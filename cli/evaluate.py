@@ -141,7 +141,8 @@ def evaluate(
         source, error = failure["source"], one_line(failure["error"])
         click.echo(f"Error: {error if source in error else f'{source}: {error}'}", err=True)
     calibrating = settings["calibrate"]  # whose searches are not those that the prediction sets are of
-    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(_table(found, calibrating))))
+    table = _table(found, calibrating=calibrating, per_source=settings["per_source"])
+    click.echo(json_line(found.to_json()) if as_json else printable("\n".join(table)))
     if output is not None and found.belief.review.value and not as_json and not calibrating:
         count = round(found.belief.review.value * found.belief.judged)
         click.echo(f"{counted(count, 'case')} to review: {output}/review.csv")
@@ -151,7 +152,7 @@ def evaluate(
         ctx.exit(ALL_FAILED if found.failed == found.images else SOME_FAILED)
 
 
-def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FBT001 - what it is about
+def _table(found: "Evaluation", *, calibrating: bool, per_source: bool) -> Iterator[str]:
     """Lines for people."""
     from hiresattn.evaluation.names import BELIEF_NAMES, metric_names
 
@@ -206,7 +207,8 @@ def _table(found: "Evaluation", calibrating: bool) -> Iterator[str]:  # noqa: FB
         yield ""
         yield from _measures({words: getattr(found.belief, name) for name, words in BELIEF_NAMES.items()})
     if not calibrating and found.belief.risk is not None:
-        yield f"(prediction sets at risk {found.belief.risk:g}, calibrated on {found.belief.calibrated_on} cases)"
+        of = f"{'images of ' if per_source else ''}{counted(found.belief.calibrated_on or 0, 'case')}"
+        yield f"(prediction sets at risk {found.belief.risk:g}, calibrated on {of})"
     if found.calibration is not None:
         yield ""
         yield from _calibration(found.calibration)
@@ -239,9 +241,14 @@ def _calibration(facts: "Mapping[str, Any]") -> Iterator[str]:
     else:
         yield f"the temperature stays {facts['temperature']:.3f}: {facts['kept']}"
     if (sets := facts["conformal"]) is not None:
+        by = counted(sets["cases"], "case")
+        if sets["search"]["per_source"]:
+            by = f"{counted(facts['images'], 'image')} of {by}, each answered for itself"
+        elif sets["cases"] != facts["images"]:
+            by = f"{counted(facts['images'], 'case')} of {counted(sets['cases'], 'group')}"
         yield (
             f"prediction sets at risk {sets['risk']:g}, written into the card: classes of probability "
-            f"{sets['least']:.3f} or more, by {sets['cases']} cases"
+            f"{sets['least']:.3f} or more, by {by}"
         )
 
 

@@ -61,7 +61,7 @@ class Conformal:
     least: float
     """Least probability of a class that is in the set."""
     cases: int
-    """Labelled cases that the threshold rests on."""
+    """Labelled cases, or groups of them, that the threshold rests on; with ``per_source`` on each of their images."""
     search: Mapping[str, Any]
     """Options of the searches that gave their probabilities, JSON types; the sets hold for such searches only."""
 

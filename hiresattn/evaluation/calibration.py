@@ -39,11 +39,10 @@ def calibrated(given: Sequence[Outcome], model: Model) -> dict[str, Any]:
         ConfigError: If there are less than ``LEAST_CASES`` cases.
     """
     known = [outcome for outcome in given if outcome.scores is not None]
-    cases = len(np.unique(case_numbers(known))) if known else 0
+    cases = _groups(known)
     if cases < LEAST_CASES:
-        raise ConfigError(
-            f"not calibrated: {counted(cases, 'classified case')}, and it takes {LEAST_CASES} or more"
-        )
+        what = "classified case" if cases == len(known) else "classified group"
+        raise ConfigError(f"not calibrated: {counted(cases, what)}, and it takes {LEAST_CASES} or more")
     several = model.config.multi_label
     truth = np.array([outcome.truth for outcome in known], bool if several else np.int64)
     scores = np.array([outcome.scores for outcome in known], np.float64)
@@ -89,7 +88,12 @@ def conformal_sets(given: Sequence[Outcome], model: Model, risk: float, search: 
     known = [outcome for outcome in given if outcome.scores is not None]
     truth = np.array([outcome.truth for outcome in known], np.int64)
     scores = np.array([outcome.scores for outcome in known], np.float64)
-    return Conformal(risk, least_probability(truth, scores, risk), len(known), search)
+    return Conformal(risk, least_probability(truth, scores, risk), _groups(known), search)
+
+
+def _groups(known: Sequence[Outcome]) -> int:
+    """How many groups, or cases where none are named, the predictions are of: those of one aren't independent."""
+    return len(np.unique(case_numbers(known))) if known else 0
 
 
 def cooled(given: Sequence[Outcome], factor: float) -> list[Outcome]:

@@ -253,6 +253,18 @@ def test_a_calibration_says_what_part_its_cases_had_in_the_training(run, work, t
     assert said[-2].startswith("prediction sets at risk 0.1, written into the card")
 
 
+def test_a_calibration_of_images_says_of_how_many_cases_they_are(run, work, tmp_path):
+    model = shutil.copytree(work / "model", tmp_path / "model")
+    rows = [f"{work}/{n % 2}.png,{('dark', 'light')[n % 2]},val,P{n // 2},{n},0,100,100" for n in range(60)]
+    (tmp_path / "m.csv").write_text("\n".join(["path,label,split,group,y,x,height,width", *rows]))
+    words = ["evaluate", model, tmp_path / "m.csv", *WORDS, "--bootstrap", 0, "--calibrate", "--stop", "off"]
+    said = run(*words).stdout
+    assert said.endswith("or more, by 60 cases of 30 groups\n")
+    said = run(*words, "--per-source").stdout
+    assert said.endswith("or more, by 60 images of 30 cases, each answered for itself\n")
+    assert "risk of 0.1 from images of 30 cases" in run("describe", model).stdout
+
+
 def test_risk_without_calibration_is_refused(run, work):
     result = run("evaluate", work / "model", work / "many.csv", *WORDS, "--risk", 0.1)
     assert result.exit_code == 1

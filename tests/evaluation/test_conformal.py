@@ -1,10 +1,13 @@
 """Prediction sets, risk-coverage and intervals: against simulation, enumeration and figures done by hand."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from hiresattn.card import Conformal
 from hiresattn.errors import ConfigError
+from hiresattn.evaluation.calibration import conformal_sets
 from hiresattn.evaluation.conformal import least_probability
 from hiresattn.evaluation.intervals import mean_of, wilson
 from hiresattn.evaluation.outcomes import Outcome
@@ -51,6 +54,12 @@ def test_one_calibration_holds_as_often_as_the_documentation_says(count, low, hi
         own = rng.random((count, 1))
         held.append(1 - least_probability(truth, own, 0.1))
     assert np.quantile(held, [0.05, 0.95]) == pytest.approx([low, high], abs=0.01)
+
+
+def test_predictions_of_one_case_are_one_in_what_sets_rest_on():
+    model = SimpleNamespace(config=SimpleNamespace(multi_label=False))
+    assert conformal_sets(given(72, of_each=2), model, 0.1, {}).cases == 36
+    assert conformal_sets(given(36), model, 0.1, {}).cases == 36
 
 
 def test_a_set_may_be_empty_or_hold_several_classes():
