@@ -141,8 +141,7 @@ def prediction_row(record: Record, name: str | None) -> list[Any]:
         record.source,
         len(record.sources) or None,
         _region(record.region),
-        record.mpp,
-        SEPARATOR.join(dict.fromkeys(filter(None, map(scale_origin, record.sources)))) or None,
+        *_scale(record),
         record.status,
         given,
         record.class_name if said is None else said,
@@ -158,6 +157,15 @@ def prediction_row(record: Record, name: str | None) -> list[Any]:
         record.cost.stop_reason,
         "; ".join(record.warnings),
     ]
+
+
+def _scale(record: Record) -> tuple[float | None, str | None]:
+    """The scale of a record's images, and who said it; nothing where they have several, and where none is known."""
+    known = {one.mpp for one in record.sources if one.error is None and one.mpp is not None}
+    if len(known) != 1:
+        return record.mpp, None
+    said = (scale_origin(one) for one in record.sources if one.error is None)
+    return known.pop(), SEPARATOR.join(dict.fromkeys(filter(None, said))) or None
 
 
 def failure_rows(record: Record, name: str | None) -> Iterator[list[Any]]:

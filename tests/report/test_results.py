@@ -15,6 +15,7 @@ from hiresattn.inference.options import ClassifyOptions
 from hiresattn.inference.read_records import read_records
 from hiresattn.inference.record import CaseSource, Cost, Record, VisitedRegion
 from hiresattn.report.results import ResultsFolder, is_results_folder
+from hiresattn.report.tables import PREDICTIONS, prediction_row
 
 MODEL = SimpleNamespace(
     name="m", sha256="0" * 64, temperature=1.0, k=(4, 2), config=ModelConfig(classes=("sea", "land"))
@@ -89,6 +90,24 @@ def test_every_case_has_a_row_and_every_look(images, tmp_path):
     assert run["options"]["budget"]["glimpses"] == 64
     assert [one["source"] for one in run["inputs"]] == images
     assert run["inputs"][0]["bytes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("scales", "shown"),
+    [
+        ([(0.5, "openslide.mpp"), (0.5, "option assume_mpp")], (0.5, "header|assumed")),
+        ([(0.5, "openslide.mpp"), (None, "the file can't be opened", "broken")], (0.5, "header")),
+        ([(0.5, "openslide.mpp"), (0.25, "column mpp")], (None, None)),  # the record has them
+        ([(None, None), (None, None)], (None, None)),
+    ],
+)
+def test_a_case_has_the_scale_that_its_images_share_and_who_said_it(scales, shown):
+    sources = tuple(
+        CaseSource(str(n), mpp=mpp, mpp_source=said, error=error[0] if error else None)
+        for n, (mpp, said, *error) in enumerate(scales)
+    )
+    row = dict(zip(PREDICTIONS, prediction_row(answer("P1", sources=sources), "P1"), strict=True))
+    assert (row["mpp"], row["mpp_source"]) == shown
 
 
 def test_identifiers_stay_texts_and_formulas_are_none(tmp_path):
