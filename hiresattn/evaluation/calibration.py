@@ -10,7 +10,7 @@ from hiresattn.card import Conformal
 from hiresattn.checkpoint import Model
 from hiresattn.errors import ConfigError, counted
 from hiresattn.evaluation.conformal import least_probability
-from hiresattn.evaluation.intervals import case_numbers
+from hiresattn.evaluation.intervals import group_numbers
 from hiresattn.evaluation.metrics import fit_temperature, logits_of, measure, probabilities
 from hiresattn.evaluation.outcomes import Outcome
 
@@ -93,7 +93,7 @@ def conformal_sets(given: Sequence[Outcome], model: Model, risk: float, search: 
 
 def _groups(known: Sequence[Outcome]) -> int:
     """How many groups, or cases where none are named, the predictions are of: those of one aren't independent."""
-    return len(np.unique(case_numbers(known))) if known else 0
+    return len(np.unique(group_numbers(known))) if known else 0
 
 
 def cooled(given: Sequence[Outcome], factor: float) -> list[Outcome]:

@@ -15,9 +15,9 @@ LEAST_CASES = 20
 _Z = 1.959964
 
 
-def case_numbers(given: Sequence[Outcome]) -> np.ndarray:
-    """Which case each prediction is of, 0 to ``g - 1``, ``[n]``."""
-    return np.unique([outcome.case for outcome in given], return_inverse=True)[1]
+def group_numbers(given: Sequence[Outcome]) -> np.ndarray:
+    """Which group each prediction is of, 0 to ``g - 1``, ``[n]``."""
+    return np.unique([outcome.group for outcome in given], return_inverse=True)[1]
 
 
 def too_few(groups: int, cases: int) -> str:
@@ -63,7 +63,7 @@ def mean_of(
     value = float(table.mean())
     if not resamples:
         return Measured(value)
-    groups = case_numbers(given)
+    groups = group_numbers(given)
     cases = int(groups.max()) + 1
     if cases >= LEAST_CASES:
         drawn = np.concatenate([w @ table / w.sum(1) for w in resampled(groups, resamples, seed)])

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,7 +52,7 @@ class Pass:
 class Outcome:
     """What is kept of the prediction for one case."""
 
-    case: str
+    group: str
     """What is resampled as one: its group, its case, or the image itself."""
     truth: int | tuple[int, ...]
     """Index of the class; where images have several labels, 1 for each that is there and 0 for the others."""
@@ -65,6 +66,8 @@ class Outcome:
     seconds: float
     hit: bool | None
     """Whether a finest glimpse held the centre of a box; None where boxes, or their position, are not known."""
+    case: str | None = None
+    """The case, where one was named."""
     images: int = 1
     """Of the case."""
     prediction_set: tuple[int, ...] | None = None
@@ -202,8 +205,10 @@ def _too_many(examples: Sequence[Example], model: Model) -> str:
 
 def _outcome(item: Example | Case, found: Record, model: Model) -> Outcome:
     examples = examples_of(item)
+    source = examples[0].source  # an array's text would be that of others, too
+    own = str(source) if isinstance(source, str | Path) else f"{found.source} {id(source)}"
     return Outcome(
-        case=examples[0].group or examples[0].case or str(examples[0].source),
+        group=examples[0].group or examples[0].case or own,
         truth=_truth(item.label, model),
         scores=tuple(found.scores[name] for name in model.classes) if found.status == "ok" else None,
         error=found.error if found.status == "error" else None,
@@ -213,6 +218,7 @@ def _outcome(item: Example | Case, found: Record, model: Model) -> Outcome:
         fraction_read=found.cost.fraction_read,
         seconds=found.cost.seconds.total,
         hit=_hit(examples, found, model),
+        case=examples[0].case,
         images=len(examples),
         prediction_set=None
         if found.prediction_set is None

@@ -47,7 +47,7 @@ def _row(outcome: Outcome, classes: Sequence[str]) -> dict[str, Any]:
     named = outcome.prediction_set
     return {
         "source": outcome.source,
-        "case": outcome.case,
+        "case": outcome.case or outcome.group,
         "region": outcome.region,
         "label": [classes[index] for index in truth],
         "prediction": None if said is None else [classes[index] for index in said],

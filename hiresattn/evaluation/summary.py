@@ -8,7 +8,7 @@ import numpy as np
 
 from hiresattn.checkpoint import Model
 from hiresattn.evaluation.belief import Belief, belief
-from hiresattn.evaluation.intervals import LEAST_CASES, case_numbers, mean_of, spread_of, too_few
+from hiresattn.evaluation.intervals import LEAST_CASES, group_numbers, mean_of, spread_of, too_few
 from hiresattn.evaluation.metrics import (
     BINS,
     LEVEL,
@@ -216,7 +216,7 @@ def _measured(
     if not known:
         return {}, {}, 0
     values = measure(truth, scores, np.ones((1, len(known))))
-    groups = case_numbers(known)
+    groups = group_numbers(known)
     cases = int(groups.max()) + 1
     blocks: Spans = {name: [] for name in values}
     if cases >= LEAST_CASES:

@@ -13,7 +13,7 @@ from hiresattn.evaluation.outcomes import Outcome
 TABLES = ("predictions.csv", "review.csv")
 _COLUMNS = (
     "case", "source", "region", "label", "prediction", "score", "correct", "prediction_set", "needs_review",
-    "review_reasons", "out_of_domain", "domain_distance", "error",
+    "review_reasons", "out_of_domain", "domain_distance", "error", "group",
 )  # fmt: skip
 
 
@@ -48,7 +48,7 @@ def _row(outcome: Outcome, classes: Sequence[str]) -> list[Any]:
     if isinstance(outcome.truth, tuple):
         truth = tuple(index for index, there in enumerate(outcome.truth) if there)
     return [
-        outcome.case,
+        outcome.case or outcome.source,
         outcome.source,
         None if outcome.region is None else " ".join(map(str, outcome.region)),
         _names(truth, classes),
@@ -61,6 +61,7 @@ def _row(outcome: Outcome, classes: Sequence[str]) -> list[Any]:
         _flag(outcome.out_of_domain),
         None if outcome.domain_distance is None else round(outcome.domain_distance, 4),
         outcome.error,
+        outcome.group,
     ]
 
 

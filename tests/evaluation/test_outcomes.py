@@ -1,5 +1,6 @@
 """Passes over labelled images, and their summaries, on arrays and a small model."""
 
+import csv
 from dataclasses import replace
 from itertools import combinations
 
@@ -13,6 +14,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.evaluation.outcomes import Outcome, Pass, _hit, checked, outcomes, passes
 from hiresattn.evaluation.summary import summarize
+from hiresattn.evaluation.tables import tables
 from hiresattn.geometry import root_regions
 from hiresattn.inference.classify import classify
 from hiresattn.inference.cover import finest_count
@@ -63,6 +65,16 @@ def test_a_summary_counts_every_image_and_says_why_something_is_not_known(model,
     assert found.main.hit.reason == "no boxes are known"
     with pytest.raises(NotFoundError):
         passed(model, examples, Pass("best-first", "4"), on_error="raise")
+
+
+def test_tables_name_the_case_of_a_single_image_too_and_the_group_apart(model):
+    pixels = image(1)
+    examples = [Example(image(0), "dark", "test", case="F", group="site"), Example(pixels, "dark", "test")]
+    examples += [Example(pixels, "dark", "test", (0, 0, 90, 90)), Example(pixels.copy(), "dark", "test")]
+    _, found = passed(model, examples, Pass("lowres", None))
+    rows = list(csv.DictReader(tables(found, model.classes)["predictions.csv"].splitlines()))
+    assert [(row["case"], row["group"]) for row in rows[:2]] == [("F", "site"), ("<array>", found[1].group)]
+    assert found[1].group == found[2].group != found[3].group  # of the same image, and of another
 
 
 def test_a_summary_of_one_case_or_of_none_has_no_intervals_and_no_nan(model, tmp_path):

@@ -17,7 +17,7 @@ EVIL = "</script><script>alert(1)</script>"
 
 
 def outcome(number, truth, scores, **changes):
-    values = {"case": f"P{number}", "region": None, "error": None, "glimpses": 9, "fraction_read": 0.01}
+    values = {"group": f"P{number}", "region": None, "error": None, "glimpses": 9, "fraction_read": 0.01}
     values |= {"seconds": 1.0, "hit": None, **changes}
     return Outcome(truth=truth, scores=scores, source=f"slides/{number}.svs", **values)
 
