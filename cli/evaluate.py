@@ -43,6 +43,7 @@ ALL_FAILED, SOME_FAILED = 1, 3
     options.value_range,
     options.mpp,
     options.assume_mpp,
+    options.foreground,
     options.per_source,
     click.option(
         "--on-error",

@@ -282,7 +282,7 @@ foreground = click.option(
     "--foreground",
     metavar="tissue|none|MASK",
     help="What is looked at closely: tissue, all (none), or where MASK, an image of one band that shows the whole of "
-    "SRC, is above 0. [default: as trained]",
+    "the source, is above 0. [default: as trained]",
 )
 one_thread = click.option(
     "--threads",

@@ -89,6 +89,9 @@ class EvaluateOptions:
     """The same, of images of which the manifest says none, and the file none that can be meant."""
     nodata: float | None = None
     """Stored value of px that were not measured, in place of what files say."""
+    foreground: str | None = None
+    """What is looked at below the root regions: ``tissue``, ``none`` or a mask's path, see ``ClassifyOptions``; None =
+    as the model was trained."""
     strict: bool = False
     """Whether a tile that a file leaves out is an error; else it counts as not measured."""
     nms: float = 1.0
@@ -128,8 +131,8 @@ class EvaluateOptions:
     def classify(self, *, spends: bool | None = None) -> ClassifyOptions:
         """How the images are classified; None = fitting a temperature needs searches that spend the budget."""
         same = (
-            "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "strict", "nms", "device",
-            "seed", "threads", "batch_images", "per_source",
+            "budget", "scorer", "bands", "value_range", "mpp", "assume_mpp", "nodata", "foreground", "strict", "nms",
+            "device", "seed", "threads", "batch_images", "per_source",
         )  # fmt: skip
         spends = self.calibrate if spends is None else spends
         return ClassifyOptions(

@@ -142,6 +142,19 @@ def test_what_is_counted_is_called_what_it_is(run, work, tmp_path):
     assert "; cases with boxes: 1" in said
 
 
+def test_what_is_looked_at_can_be_chosen(run, work, tmp_path):
+    mask = np.zeros((20, 20), np.uint8)
+    mask[:10, :10] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    (tmp_path / "m.csv").write_text(f"path,label,split\n{work / '0.png'},dark,test\n")
+    words = ["evaluate", work / "model", tmp_path / "m.csv", *WORDS, "--budget", 50, "--json"]
+    everywhere, there = (
+        json.loads(run(*words, "--foreground", name).stdout)["main"]["glimpses"]
+        for name in ("none", tmp_path / "mask.png")
+    )
+    assert 1 < there < everywhere
+
+
 def test_an_unreadable_image_is_counted_and_named_and_the_exit_status_is_3(run, work, tmp_path):
     (tmp_path / "m.csv").write_text(f"path,label\n{work / '1.png'},light\nabsent.png,dark\n")
     words = ("evaluate", work / "model", tmp_path / "m.csv", "--split", "train", *WORDS)

@@ -17,6 +17,7 @@ from hiresattn.evaluation.run import EvaluateOptions, evaluate
         ({"stop": 2}, "at most 1"),
         ({"bands": (0,)}, "counted from 1"),
         ({"budget": "lots"}, "glimpses"),
+        ({"foreground": "nowhere.png"}, "a mask's path"),
     ],
 )
 def test_options_that_can_not_be_used_are_refused_together(options, message):
