@@ -102,7 +102,7 @@ def test_the_evaluation_of_labels_has_their_metrics_a_curve_and_a_table(run, wor
     }  # fmt: skip
     lines = [line.split() for line in run(*words).stdout.splitlines()]
     assert ["exact", "match", "1.000", "0.676", "to", "1.000"] in lines
-    assert ["label", "images", "recall", "precision", "F1", "AUROC", "AUPRC", "ECE", "Brier"] in lines
+    assert ["label", "cases", "recall", "precision", "F1", "AUROC", "AUPRC", "ECE", "Brier"] in lines
 
 
 def test_calibration_of_labels_is_written_or_says_why_not(run, work, model, tmp_path):
