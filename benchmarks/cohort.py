@@ -1,4 +1,4 @@
-"""A cohort of few patients, from their labels alone: several seeds, beside one learning rate for cohorts of all sizes.
+"""A cohort of few patients, from their labels alone, with several seeds.
 
     python benchmarks/cohort.py WORK [--seeds 0,1,2]
 
@@ -19,7 +19,6 @@ from hiresattn import evaluate, load_model
 from hiresattn.datasets.cohort import CohortOptions, make_manifest
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.training.fit import fit
-from hiresattn.training.optim import LR
 from hiresattn.training.options import TrainOptions
 from store import store
 
@@ -29,8 +28,6 @@ SPLITS = {48: (0.3, 0.3), 66: (0.3, 0.15)}
 EPOCHS = 30
 #: Share of the training cases that are answered rightly once something was learnt.
 LEARNT = 0.9
-#: Patients to train on, and the learning rate: its name, and the option.
-RUNS = ((48, "by batch size", None), (48, "one for all", LR), (66, "by batch size", None))
 
 
 def draw() -> None:
@@ -88,11 +85,12 @@ def main(work: Path, seeds: str) -> None:
     with contextlib.chdir(work):
         draw()
         rows = []
-        for count, name, lr in RUNS:
+        for count in SPLITS:
             for seed in map(int, seeds.split(",")):
-                model = Path(f"{count}-{name.replace(' ', '-')}-{seed}")
-                found = measured(manifest(count), model, TrainOptions(epochs=EPOCHS, lr=lr, seed=seed))
-                rows.append({"patients": count, "rate": name, "seed": seed, **found})
+                found = measured(
+                    manifest(count), Path(f"{count}-seed-{seed}"), TrainOptions(epochs=EPOCHS, seed=seed)
+                )
+                rows.append({"patients": count, "seed": seed, **found})
                 print(rows[-1], flush=True)
     print(store("cohort", epochs=EPOCHS, learnt=LEARNT, rows=rows))
 

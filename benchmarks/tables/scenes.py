@@ -185,19 +185,12 @@ def by_case(result: dict[str, Any]) -> str:
 def cohort(result: dict[str, Any]) -> str:
     """Few patients: what was learnt, and when, over seeds."""
     body = []
-    for patients, rate in dict.fromkeys((row["patients"], row["rate"]) for row in result["rows"]):
-        mine = [r for r in result["rows"] if (r["patients"], r["rate"]) == (patients, rate)]
+    for patients in dict.fromkeys(row["patients"] for row in result["rows"]):
+        mine = [row for row in result["rows"] if row["patients"] == patients]
         when = [str(row["learnt"] or "never") for row in mine]
         found = [span(mine, key) for key in ("validation", "test")]
-        body.append([str(patients), rate, ", ".join(when), *found, f"{mean(mine, 'cpu_seconds'):.0f}"])
-    head = [
-        "patients to train on",
-        "learning rate",
-        "learnt in epoch",
-        "validation",
-        "test",
-        "training, CPU-s",
-    ]
+        body.append([str(patients), ", ".join(when), *found, f"{mean(mine, 'glimpses'):.0f}"])
+    head = ["patients to train on", "learnt in epoch", "validation", "test", "looks at a patient"]
     tested = " or ".join(map(str, sorted({row["tested"] for row in result["rows"]})))
     words = (
         f"\n\n{result['epochs']} epochs, a seed each; learnt: {result['learnt']:.0%} of the training cases are "
