@@ -50,11 +50,7 @@ def manifest(patients: int) -> Path:
 def measured(path: Path, model: Path, options: TrainOptions) -> dict[str, Any]:
     """Train, unless that is done; when it took off, and how good it is on validation and test cases."""
     examples = read_manifest(path, labels=True)
-    try:
-        done = load_model(model).training["epochs"] and len(_epochs(model)) == EPOCHS
-    except Exception:  # noqa: BLE001 - nothing there, or half of it
-        done = False
-    if not done:
+    if len(_epochs(model)) < EPOCHS:
         for record in fit(examples, model, options, resume=(model / "state.safetensors").exists()):
             print(f"{model} {record.epoch}: {record.accuracy:.3f} {record.val_accuracy:.3f}", flush=True)
     epochs = _epochs(model)
@@ -71,6 +67,9 @@ def measured(path: Path, model: Path, options: TrainOptions) -> dict[str, Any]:
 
 
 def _epochs(model: Path) -> list[dict[str, str]]:
+    """The epochs that are done."""
+    if not (model / "metrics.csv").exists():
+        return []
     with (model / "metrics.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

@@ -128,9 +128,8 @@ class CogWriter:
         """Tell a virtual file of a level of its mask, and that of level 0 of the other levels and their masks."""
         tree = ET.parse(virtual)  # noqa: S314 - GDAL wrote it, of a file that we wrote
         root = tree.getroot()
-        for band in (
-            root.findall("VRTRasterBand") if self._sparse else ()
-        ):  # GDAL then reads no file for nothing
+        # without px to copy, GDAL is given no file to read them from
+        for band in root.findall("VRTRasterBand") if self._sparse else ():
             for source in band.findall("SimpleSource"):
                 band.remove(source)
         first = virtual == _virtual(self._levels[0])
