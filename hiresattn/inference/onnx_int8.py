@@ -125,7 +125,7 @@ def _options(engine: str) -> ClassifyOptions:
 def _quantise(source: Path, inputs: list[dict[str, np.ndarray]], file: Path) -> None:
     """Round weights and values of a network; their ranges are those of what it is asked for."""
     try:
-        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+        from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
         from onnxruntime.quantization.shape_inference import quant_pre_process
     except ImportError as error:
         raise BackendMissingError("int8 needs onnx; pip install 'hiresattn[onnx]'") from error
@@ -146,7 +146,10 @@ def _quantise(source: Path, inputs: list[dict[str, np.ndarray]], file: Path) -> 
         folded = Path(folder) / "folded.onnx"
         try:
             quant_pre_process(str(source), str(folded), skip_symbolic_shape=True)
-            quantize_static(str(folded), str(file), Looks(), per_channel=True)
+            # Of signed values convolutions run in floats on x86, between conversions.
+            quantize_static(
+                str(folded), str(file), Looks(), per_channel=True, activation_type=QuantType.QUInt8
+            )
         except OSError:
             raise
         except Exception as error:  # of onnx, ONNX Runtime and their own

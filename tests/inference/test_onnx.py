@@ -4,10 +4,13 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 
 import jaxtyping
 import numpy as np
+import onnx
+import onnxruntime
 import pytest
 import torch
 from click.testing import CliRunner
@@ -263,6 +266,15 @@ def _watched(forward, seen):
     return lambda *given: seen.add(torch.get_num_threads()) or forward(*given)
 
 
+def operators(file):
+    """How often ONNX Runtime runs each operator of a network here."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.optimized_model_filepath = str(file.with_name("optimised.onnx"))
+    onnxruntime.InferenceSession(file, options)
+    return Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
+
+
 def test_a_network_of_8_bits_says_what_it_changes_and_is_taken_where_it_is_named(model, image, monkeypatch):
     labelled = [Example(np.roll(image, 31 * n, axis=0), "abc"[n % 3]) for n in range(4)]
     with pytest.raises(CheckpointError, match=r"no network of 8 bits .* --int8 IMAGES` makes one"):
@@ -286,6 +298,8 @@ def test_a_network_of_8_bits_says_what_it_changes_and_is_taken_where_it_is_named
         for name in one.scores
     )
     assert 0 < worst == pytest.approx(facts["score_apart"], abs=1e-6)
+    run = operators(model / "model-int8.onnx")
+    assert run["QLinearConv"] > 0 == run["Conv"] + run["FusedConv"]
     (model / "model-int8.onnx").write_bytes(b"other")
     with pytest.raises(CheckpointError, match="not what the card names"):
         start_session(model, ClassifyOptions(engine="onnx-int8"))
