@@ -1,7 +1,7 @@
 """``hiresattn train``: a manifest in, a model directory out."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -199,6 +199,7 @@ def train(
     from hiresattn.checkpoint import load_model
     from hiresattn.training.run import trainings
     from hiresattn.training.setup import read_training_set
+    from hiresattn_cli.doubts import doubts
 
     def report(message: str) -> None:
         if ctx.obj >= 0:
@@ -231,7 +232,8 @@ def train(
         click.echo(
             f"The last epoch left out {left} that can't be read; the lines `Skipped:` say why", err=True
         )
-    facts = load_model(folder).training  # the best on the validation images, which need not be the last
+    model = load_model(folder)  # the best on the validation images, which need not be the last
+    facts = model.training
     if facts.get("val_accuracy") is None:
         right = facts["accuracy"]
         share = "" if right is None else f"; accuracy {right:.3f} on the images trained on"
@@ -239,39 +241,8 @@ def train(
     else:
         share = f"validation accuracy {facts['val_accuracy']:.3f}"
         click.echo(f"Model in {folder}; {share} (after epoch {facts['epochs']})", err=True)
-        for doubt in _doubts(facts, several=chosen.multi_label):
+        for doubt in doubts(model):
             click.echo(doubt, err=True)
-
-
-def _doubts(facts: Mapping[str, Any], *, several: bool) -> Iterator[str]:
-    """Sentences where the accuracy on the validation cases says little.
-
-    They lack a class, are few, or one answer for all may do as well.
-    """
-    from hiresattn.evaluation.intervals import LEAST_CASES, wilson
-
-    counts: dict[str, int] = facts.get("validated") or {}
-    if absent := [name for name, count in counts.items() if not count]:
-        names = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
-        yield f"No validation case is of class {names}: how well that is recognised stays unknown"
-    cases = sum(counts.values())
-    if several or not cases:
-        return
-    low, high = wilson(facts["val_accuracy"], cases)
-    if cases < LEAST_CASES:
-        yield (
-            f"{counted(cases, 'validation case')}: the accuracy says little, its 95 % interval is {low:.2f} to "
-            f"{high:.2f}"
-        )
-        return
-    answer = max(counts, key=lambda name: counts[name])
-    share = counts[answer] / cases
-    if low > share:
-        return
-    yield (
-        f"Always answering {answer!r} would get {share:.3f} of these {cases} cases: the model may have learnt nothing "
-        "yet. More epochs may help, more cases, a column boxes, a pretrained --encoder, or --recipe distil"
-    )
 
 
 def _write_onnx(folder: Path, report: Callable[[str], None], *, asked: bool | None) -> None:

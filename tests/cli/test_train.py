@@ -34,7 +34,7 @@ def epoch(number, val_accuracy, skipped=0):
 def trained(monkeypatch):
     """Replaces the training; records how ``fit`` was called."""
     calls = SimpleNamespace(
-        examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), skipped=0, saved={}
+        examples=None, options=None, resume=None, val=0.875, epochs=(1, 2), skipped=0, saved={}, several=False
     )
 
     def fit(examples, output, options, *, resume=False, overwrite=False, on_message=None, progress=None):
@@ -48,7 +48,10 @@ def trained(monkeypatch):
     monkeypatch.setattr("hiresattn.training.run.fit", fit)
     monkeypatch.setitem(PRESETS, "fast", TrainOptions(epochs=3, crop_size=32))
     monkeypatch.setattr(
-        "hiresattn.checkpoint.load_model", lambda folder: SimpleNamespace(training=calls.saved)
+        "hiresattn.checkpoint.load_model",
+        lambda folder: SimpleNamespace(
+            training=calls.saved, config=SimpleNamespace(multi_label=calls.several)
+        ),
     )
     return calls
 
@@ -93,8 +96,8 @@ def test_an_accuracy_that_one_answer_for_all_may_get_is_named(
     run, trained, manifest, tmp_path, accuracy, counts, several, told
 ):
     trained.saved |= {"val_accuracy": accuracy, "validated": counts}
-    flags = ["--multi-label"] if several else []
-    last = run("train", manifest, "-o", tmp_path / "model", *flags).stderr.splitlines()[-1]
+    trained.several = several  # by a flag, or by the table
+    last = run("train", manifest, "-o", tmp_path / "model").stderr.splitlines()[-1]
     assert last.startswith(told) if told else last.startswith("Model in")
 
 
