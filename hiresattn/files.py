@@ -46,6 +46,11 @@ def is_remote(name: str) -> bool:
     return name.lower().startswith((*REMOTE, *PARTS))
 
 
+def absolute(source: str) -> str:
+    """A source's name wherever one stands: an address as it is, a path from the root on, links kept."""
+    return source if is_remote(source) else os.path.abspath(source)  # noqa: PTH100 - links stay
+
+
 def read_bounded(path: str | os.PathLike[str], most: int) -> bytes:
     """The bytes of a regular file; of a pipe or a device, which might never end, none.
 

@@ -21,7 +21,7 @@ from hiresattn.attention_maps.memory import AttentionMemory, load_attention, sav
 from hiresattn.card import CARD, WEIGHTS
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.errors import CheckpointError, ConfigError, WriteError
-from hiresattn.files import atomic_write
+from hiresattn.files import absolute, atomic_write
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.units import human_bytes
@@ -293,20 +293,25 @@ def options_of_run(folder: Path) -> TrainOptions | None:
 
 def _difference(folder: Path, options: TrainOptions) -> str:
     """What a run that can't be resumed differs in, by the card that it left, and what to do."""
-    here, plain = (json.loads(json.dumps(asdict(one))) for one in (options, type(options)()))
-    try:
-        there = json.loads((folder / CARD).read_text(encoding="utf-8"))["training"]["options"]
-    except (OSError, ValueError, KeyError, TypeError):  # a copy without the model
+    begun = options_of_run(folder)
+    if begun is None:  # a copy without the model
         return "other images or options; resume with the same manifest and options"
+    here, there = (json.loads(json.dumps(_compared(one))) for one in (options, begun))
     differing = [
-        f"{name} is {there.get(name, plain[name])!r} there and {value!r} here"
+        f"{name} is {there[name]!r} there and {value!r} here"
         for name, value in here.items()
-        if repr(there.get(name, plain[name])) != repr(value)
-        and name not in PASSING  # the fingerprint tells 2 from 2.0
+        if repr(there[name]) != repr(value)  # the fingerprint tells 2 from 2.0
     ]
     if differing:
         return f"other options: {'; '.join(differing)}. Resume with the same"
     return "other images (or labels, windows or boxes of them); resume with the same manifest"
+
+
+def _compared(options: TrainOptions) -> dict[str, Any]:
+    """The options that must not change, as a run and its resumption compare them: wherever the models lie."""
+    start = options.init_from
+    name = None if start is None else Path(start).name
+    return asdict(replace(options, **PASSING, init_from=name))
 
 
 def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], options: TrainOptions) -> str:
@@ -314,7 +319,7 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
     digest = hashlib.sha256()
     for sample in (image for one in [*samples, *val_samples] for image in one.images):
         source = sample.example.source
-        name = source.source if isinstance(source, Pyramid) else str(source)
+        name = source.source if isinstance(source, Pyramid) else absolute(str(source))
         digest.update(f"{name}|{sample.label}|{sample.region}|{sample.example.boxes}\n".encode())
         if sample.example.box_confidence:
             digest.update(f"{sample.example.box_confidence}\n".encode())
@@ -324,8 +329,6 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
             digest.update(f"{sample.example.case}\n".encode())
     # options that a later version adds, at their defaults, change nothing
     plain = asdict(type(options)()) | FORMER
-    given = {
-        name: value for name, value in asdict(replace(options, **PASSING)).items() if value != plain[name]
-    }
+    given = {name: value for name, value in _compared(options).items() if value != plain[name]}
     digest.update(json.dumps(given, sort_keys=True).encode())
     return digest.hexdigest()
