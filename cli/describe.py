@@ -123,9 +123,11 @@ def _about_lines(card: "Card") -> Iterator[str]:
         yield f"  trained     validation accuracy {accuracy:.3f} after {counted(training['epochs'], 'epoch')}"
     if (both := training.get("distilled")) is not None:
         teacher, student = both["teacher"], both["student"]
+        everywhere = teacher.get("glimpses")
+        looks = "" if everywhere is None else f" ({everywhere:.1f})"
         yield (
             f"  distilled   accuracy {student['accuracy']:.3f} at {student['glimpses']:.1f} looks, of the teacher that "
-            f"looks everywhere {teacher['accuracy']:.3f}; {counted(both['images'], 'validation image')}"
+            f"looks everywhere{looks} {teacher['accuracy']:.3f}; {counted(both['images'], 'validation image')}"
         )
     if card.temperature == 1 and sets is None:
         yield "  calibrated  no; `hiresattn evaluate --calibrate` does"

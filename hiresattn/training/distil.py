@@ -20,6 +20,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.evaluation.run import evaluate
+from hiresattn.evaluation.summary import Point
 from hiresattn.inference.locate import locate, located
 from hiresattn.training.curriculum import BATCH
 from hiresattn.training.features import fit_features
@@ -154,7 +155,8 @@ def distil(
     single = examples_in(one for one in known if one.regions == 1)
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
     if shown:
-        figures = _figures(folder, teacher, accuracy, shown, options, on_message)
+        known_accuracy = accuracy if on_features else None  # of all regions, without reading them
+        figures = _figures(folder, teacher, known_accuracy, shown, options, on_message)
         update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
 
@@ -247,11 +249,16 @@ def _exhaustive_accuracy(path: Path, examples: Sequence[Example], options: Train
     """Share of the images that a model classifies rightly by looking at every finest region; 0 without any."""
     if not examples:
         return 0.0
+    return float(_exhaustive(path, examples, options).accuracy.value or 0.0)
+
+
+def _exhaustive(path: Path, examples: Sequence[Example], options: TrainOptions) -> Point:
+    """What a model makes of images by looking at every finest region."""
     found = evaluate(
         load_model(path), examples, split="val", budgets=(1,), policies=("exhaustive",), budget=1, bootstrap=0,
         device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
     )  # fmt: skip
-    return float(found.curve[0].accuracy.value or 0.0)
+    return found.curve[0]
 
 
 def _located(
@@ -262,19 +269,16 @@ def _located(
     update = plan.within("regions")
     if all(isinstance(example.source, str | Path) for example in examples):
         table = steps / "regions.csv"
-        part = Path(f"{table}.part")
-        if table.exists() and not part.exists():  # a resumed run
-            kept = read_manifest(table)
-            return [
-                replace(own, boxes=one.boxes, box_labels=one.box_labels, box_confidence=one.box_confidence)
-                for own, one in zip(examples, kept, strict=True)
-            ]
-        return list(
+        if not table.exists():
+            begun = Path(f"{table}.part").exists()
             locate(
-                examples, teacher, table, resume=part.exists(), overwrite=not part.exists(),
+                examples, teacher, table, resume=begun, overwrite=not begun,
                 progress=lambda share, _name: update(share), **how,
-            ).examples
-        )  # fmt: skip
+            )  # fmt: skip
+        return [  # as a resumed run finds them
+            replace(own, boxes=one.boxes, box_labels=one.box_labels, box_confidence=one.box_confidence)
+            for own, one in zip(examples, read_manifest(table), strict=True)
+        ]
     model, found = load_model(teacher), []
     for example in located(examples, model, **how):
         found.append(example)
@@ -285,12 +289,15 @@ def _located(
 def _figures(
     folder: Path,
     teacher: Path,
-    accuracy: float,
+    accuracy: float | None,
     images: Sequence[Sized],
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> dict[str, Any]:
-    """What the card has of teacher and student, on the validation images, after calibration where they suffice."""
+    """What the card has of teacher and student, on the same validation images, after calibration where they suffice.
+
+    ``accuracy`` is the teacher's, where it is known; else it looks at every finest region of them.
+    """
     how: dict[str, Any] = {
         "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
         "on_error": options.on_error,
@@ -300,18 +307,26 @@ def _figures(
     if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
         on_message(f"The model is {why}")
     found = evaluate(str(folder), examples, budgets=budgets, policies=("best-first",), **how)
+    everywhere = {"accuracy": accuracy}
+    if accuracy is None:
+        everywhere = _measured(_exhaustive(teacher, examples, options))
     return {
         "images": found.classified,
-        "teacher": {"model": str(teacher.relative_to(folder)), "accuracy": accuracy},
-        "student": {
-            "accuracy": found.main.accuracy.value,
-            "glimpses": found.main.glimpses,
-            "fraction_read": found.main.fraction_read,
-        },
+        "teacher": {"model": str(teacher.relative_to(folder)), **everywhere},
+        "student": _measured(found.main),
         "by_budget": [
             {"budget": int(point.budget or 0), "accuracy": point.accuracy.value, "glimpses": point.glimpses}
             for point in found.curve
         ],
+    }
+
+
+def _measured(point: Point) -> dict[str, float | None]:
+    """What a point of a curve says in a card."""
+    return {
+        "accuracy": point.accuracy.value,
+        "glimpses": point.glimpses,
+        "fraction_read": point.fraction_read,
     }
 
 

@@ -13,7 +13,7 @@ from hiresattn.datasets.example import Example, classes_in, names_of, unlabelled
 from hiresattn.datasets.folder import read_examples
 from hiresattn.datasets.folds import in_fold
 from hiresattn.datasets.splits import with_validation
-from hiresattn.errors import ConfigError, HiresattnError
+from hiresattn.errors import ConfigError, HiresattnError, counted
 from hiresattn.inference.domain import band_means, resolution, taken_names
 from hiresattn.model.scorers import SCORERS
 from hiresattn.option_types import did_you_mean
@@ -135,11 +135,16 @@ def _check_box_labels(train: Sequence[Example], held_out: Sequence[Example], opt
 def validated(
     examples: Sequence[Example], options: TrainOptions, on_message: Callable[[str], None]
 ) -> list[Example]:
-    """The examples, of which ``options.val_fraction`` validates where none does; reports that nothing will."""
-    if options.fold is not None:
+    """The examples, of which ``options.val_fraction`` validates where none does; reports that, or that nothing will."""
+    if options.fold is not None or any(example.split == "val" for example in examples):
         return list(examples)
     examples = with_validation(examples, options.val_fraction, options.seed)
-    if not any(example.split == "val" for example in examples):
+    if held := [example for example in examples if example.split == "val"]:
+        on_message(
+            f"No row is of split 'val': {len(held)} of {counted(len(examples), 'image')} validate "
+            f"(val_fraction={options.val_fraction:g})"
+        )
+    else:
         on_message(
             "No row is of split 'val': nothing validates, and the last epoch is kept, however good it is. To split by "
             "case, set val_fraction=0.15 or the like, or let `hiresattn init` write the manifest"

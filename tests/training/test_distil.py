@@ -1,10 +1,14 @@
 """Teacher and student from image labels: a bright or a dark spot in grey scenes."""
 
 import json
+import os
+import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from hiresattn.card import CARD
@@ -14,6 +18,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.training.distil import STEPS, distil
 from hiresattn.training.presets import RECIPES
+from hiresattn.training.run import trainings
 from hiresattn.training.state import STATE
 
 CLASSES = ("plain", "bright", "dark")
@@ -127,6 +132,44 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_does_nothing(tmp_path, mo
     assert [point["budget"] for point in facts["by_budget"]] == [4, 8, 16, 32]
     monkeypatch.setattr("hiresattn.training.distil.locate", None)  # the images aren't looked at again
     assert list(distil(scenes, tmp_path / "model", replace(OPTIONS, epochs=1), resume=True)) == []
+
+
+def test_a_run_goes_on_beside_a_damaged_image_and_from_anywhere(tmp_path, monkeypatch):
+    scenes = drawn(tmp_path, train=(3, 6), val=(3, 0), cases=0)
+    scenes = [one for one in scenes if one.label != "plain"]
+    damaged = tmp_path / "damaged.tif"
+    tifffile.imwrite(damaged, image(np.random.default_rng(0), 128, "dark"), tile=(16, 16), compression="zlib")
+    with tifffile.TiffFile(damaged) as tif, damaged.open("r+b") as file:
+        file.seek(tif.pages[0].dataoffsets[-1])
+        file.write(b"no tile")
+    scenes.append(replace(scenes[-1], source=str(damaged), split="train", label="bright"))
+    options = replace(OPTIONS, epochs=1, on_error="skip", background=None)
+    monkeypatch.chdir(tmp_path)
+    beside = [replace(one, source=os.path.relpath(one.source)) for one in scenes]
+    begun = distil(beside, "model", options)
+    assert next(record for record in begun if record.step == "coarse")
+    begun.close()
+    monkeypatch.chdir("/")
+    moved = shutil.move(tmp_path / "model", tmp_path / "moved")
+    assert (moved / STEPS / "regions.csv.part").exists()  # one image failed; it isn't looked at again
+    monkeypatch.setattr("hiresattn.training.distil.locate", None)
+    rest = list(distil(scenes, moved, options, resume=True))
+    assert [record.step for record in rest] == ["search"]
+
+
+def test_where_nothing_validates_a_share_does_and_the_card_has_both_on_the_same_images(tmp_path):
+    scenes = [replace(one, split="train") for one in drawn(tmp_path, train=(9, 12), val=(0, 0), cases=0)]
+    said, options = [], replace(OPTIONS, epochs=1, val_fraction=RECIPES["distil"].val_fraction)
+    for _ in trainings(scenes, tmp_path / "model", options, on_message=said.append):
+        pass
+    held = int(re.search(r"No row is of split 'val': (\d+) of 21 images validate", said[0])[1])
+    facts = load_model(tmp_path / "model").training["distilled"]
+    teacher, student = facts["teacher"], facts["student"]
+    assert 0 < facts["images"] <= held
+    assert teacher["fraction_read"] >= 1
+    assert teacher["glimpses"] == 16
+    for one in (teacher, student):
+        assert (one["accuracy"] * facts["images"]) % 1 == pytest.approx(0, abs=1e-9)
 
 
 @pytest.mark.slow
