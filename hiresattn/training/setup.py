@@ -201,7 +201,7 @@ def warn_of_training_set(
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> None:
-    """Report classes with one image or none that validates, labels that read like several, and boxes that are missing.
+    """Report rows of one image, classes with one image or none that validates, labels that read like several, no boxes.
 
     Args:
         train: Images of split ``train``.
@@ -214,6 +214,13 @@ def warn_of_training_set(
     if learns_from_boxes and not any(e.boxes for e in train):
         on_message(
             f"The scorer {scorer!r} learns from boxes, and no training image has any; give a column boxes"
+        )
+    places = Counter(
+        (str(e.source), e.region) for e in [*train, *held_out] if isinstance(e.source, str | Path)
+    )
+    if again := [source for (source, _), number in places.items() if number > 1]:
+        on_message(
+            f"{counted(len(again), 'image')} in several rows, such as {again[0]}: each row counts; leave out the others"
         )
     count = class_counts(train)
     rare = sorted(label for label, number in count.items() if number == 1)

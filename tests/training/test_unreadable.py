@@ -17,6 +17,7 @@ from hiresattn.errors import CheckpointError, ConfigError, DomainError, NotFound
 from hiresattn.reading.fetch import CropFetcher
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
+from hiresattn.training.setup import warn_of_training_set
 
 QUICK = TrainOptions(
     epochs=4, batch_size=4, threads=0, device="cpu", crop_size=16, k=(1,), grid=3, fraction=0.5
@@ -150,6 +151,19 @@ def test_a_class_with_one_example_is_said(tmp_path):
     examples = [*_images(), replace(_images(1)[0], label="c")]
     list(fit(examples, tmp_path / "model", replace(QUICK, epochs=1), on_message=said.append))
     assert said == ["1 of 3 classes have one training image each: 'c'; add more, or leave them out"]
+
+
+def test_an_image_in_several_rows_is_named():
+    rows = [
+        Example(name, label)
+        for name, label in (("a.tif", "x"), ("b.tif", "y"), ("a.tif", "x"), ("c.tif", "y"))
+    ]
+    windows = [replace(rows[0], region=(0, y, 8, 8)) for y in (0, 8)]
+    said = []
+    warn_of_training_set(rows, [], TrainOptions(), said.append)
+    assert said == ["1 image in several rows, such as a.tif: each row counts; leave out the others"]
+    warn_of_training_set([*rows[1:], *windows], [], TrainOptions(), said.append)
+    assert len(said) == 1
 
 
 def test_classes_that_no_validation_image_has_are_said_before_training(tmp_path):
