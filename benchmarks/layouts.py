@@ -2,8 +2,9 @@
 
 python benchmarks/layouts.py DATA [--side 16384] [--crops 300] [--folder DIR]
 
-DATA is a folder of real files; what it lacks is written: LZW tiles, four bands in deflate tiles of 512 px, and OME-Zarr
-as users have it, whose bands lie apart (``cyx``). Where TensorStore is installed, it reads the Zarr stores, too.
+DATA is a folder of real files; what it lacks is written: LZW tiles, four bands in deflate tiles of 512 px, OME-Zarr
+as users have it, whose bands lie apart (``cyx``), and what ``convert`` writes. Where TensorStore is installed, it reads
+the Zarr stores, too.
 """
 
 import tempfile
@@ -15,7 +16,7 @@ from typing import Any
 import click
 import numpy as np
 
-from hiresattn import open_pyramid, read_crops
+from hiresattn import convert, open_pyramid, read_crops
 from hiresattn.errors import HiresattnError
 from hiresattn.pyramid.base import Pyramid
 from hiresattn.reading.bench import bench_reading, crop_corners
@@ -76,7 +77,7 @@ def write_tiles(pyramid: Pyramid, path: Path, *, side: int, compression: str, al
 
 
 #: Layout → what writes it to a path, and its name.
-WRITTEN: dict[str, tuple[Callable[[Pyramid, Path], None], str]] = {
+WRITTEN: dict[str, tuple[Callable[[Pyramid, Path], object], str]] = {
     "LZW, 256 px": (lambda image, path: write_tiles(image, path, side=256, compression="lzw"), "lzw.tif"),
     "LZW, 512 px": (lambda image, path: write_tiles(image, path, side=512, compression="lzw"), "lzw512.tif"),
     "deflate, 512 px, 4 bands": (
@@ -87,6 +88,11 @@ WRITTEN: dict[str, tuple[Callable[[Pyramid, Path], None], str]] = {
     "OME-Zarr, cyx, a chunk a band": (
         lambda image, path: write_zarr(image, path, axes="cyx", together=1),
         "planes.zarr",
+    ),
+    "OME-Zarr, as `convert` writes": (convert, "converted.zarr"),
+    "JPEG COG, as `convert` writes": (
+        lambda image, path: convert(image, path, compression="jpeg"),
+        "converted.tif",
     ),
 }
 #: TensorStore's cache of decoded chunks, bytes.

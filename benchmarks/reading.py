@@ -19,13 +19,12 @@ import numpy as np
 from hiresattn import open_pyramid, read_crops
 from hiresattn.reading.bench import PATTERNS, bench_reading, crop_corners
 from scenes.canvas import Canvas
-from scenes.writers import write_tiff, write_zarr
+from scenes.writers import write_tiff
 from store import store
 
 SIZE = 224
 #: Crops of the slow readers.
 FEW = 100
-NDPI = Path("slides") / "hamamatsu_TRITC.ndpi"
 Cut = Callable[[int, int], np.ndarray]
 
 
@@ -133,32 +132,23 @@ def two_threads(path: str, yx: np.ndarray) -> dict[str, float]:
 @click.command()
 @click.argument("data", type=click.Path(exists=True, file_okay=False))
 @click.option("--side", default=40960)
-@click.option("--zarr-side", default=20480)
 @click.option("--crops", default=500)
 @click.option("--folder", type=click.Path(exists=True, file_okay=False), help="Where the scenes are kept.")
-def main(data: str, side: int, zarr_side: int, crops: int, folder: str | None) -> None:
+def main(data: str, side: int, crops: int, folder: str | None) -> None:
     """Measure and store."""
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as temporary:
-        home = Path(folder or temporary)
-        slide, zarr = home / f"slide{side}.tif", home / f"scene{zarr_side}.zarr"
+        slide = Path(folder or temporary) / f"slide{side}.tif"
         if not slide.exists():
             write_tiff(Canvas(data, side), slide, quality=80, subsampling="420")
-        if not zarr.exists():
-            write_zarr(Canvas(data, zarr_side), zarr)
-        files = [("slide", slide), ("zarr", zarr), ("ndpi", Path(data) / NDPI)]
-        for kind, path in files:
-            for pattern in PATTERNS:
-                with open_pyramid(path) as pyramid:
-                    fit = (pyramid.height // SIZE) * (pyramid.width // SIZE)
-                    wanted = min(crops, fit) if pattern == "grid" else crops
-                    found = bench_reading(pyramid, pattern, crops=wanted, size=SIZE).to_json()
-                    yx = crop_corners(pattern, pyramid.height, pyramid.width, wanted, SIZE)
-                    row = {"file": kind, "side": pyramid.height, **found}
-                    if kind == "slide":
-                        row["others"] = list(others(str(path), yx, read_crops(pyramid, yx, SIZE).pixels))
-                rows.append(row)
-                print(row, flush=True)
+        for pattern in PATTERNS:
+            with open_pyramid(slide) as pyramid:
+                found = bench_reading(pyramid, pattern, crops=crops, size=SIZE).to_json()
+                yx = crop_corners(pattern, side, side, crops, SIZE)
+                row = {"side": side, **found}
+                row["others"] = list(others(str(slide), yx, read_crops(pyramid, yx, SIZE).pixels))
+            rows.append(row)
+            print(row, flush=True)
         places = crop_corners("clustered", side, side, crops, SIZE)
         threads = two_threads(str(slide), places)
     print(threads)

@@ -6,13 +6,14 @@ import os
 import platform
 import subprocess
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 #: Pictures that README and docs show.
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
+#: Those of them that are installed are named.
 PACKAGES = (
     "torch",
     "onnxruntime",
@@ -23,6 +24,10 @@ PACKAGES = (
     "openslide-python",
     "tifffile",
     "simplejpeg",
+    "dask",
+    "tiffslide",
+    "cucim-cu12",
+    "tensorstore",
 )
 
 
@@ -36,6 +41,13 @@ def commit() -> str:
     return head.stdout.strip() + ("+" if changed.stdout.strip() else "")
 
 
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
 def store(name: str, **results: Any) -> Path:
     """Write results beside the commit, the date and the versions that they come from."""
     facts = {
@@ -43,7 +55,7 @@ def store(name: str, **results: Any) -> Path:
         "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
         "python": platform.python_version(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {package: version(package) for package in PACKAGES},
+        "versions": {package: found for package in PACKAGES if (found := _version(package))},
     }
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"

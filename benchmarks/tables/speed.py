@@ -5,6 +5,8 @@ from typing import Any
 
 from tables.markdown import percent, source, table
 
+_READERS = ("openslide-python", "tiffslide", "cucim-cu12", "rasterio", "tifffile", "zarr", "dask")
+
 
 def memory(result: dict[str, Any]) -> str:
     """Peak memory by size of the scene."""
@@ -50,7 +52,7 @@ def report(result: dict[str, Any]) -> str:
 
 def reading(result: dict[str, Any]) -> str:
     """CPU ms per crop, pattern by pattern, beside the other readers."""
-    shown = [row for row in result["rows"] if row["file"] == "slide"]
+    shown = result["rows"]
     ways = {
         "hiresattn": "ours",
         "hiresattn, ready for a network": "fused",
@@ -65,18 +67,21 @@ def reading(result: dict[str, Any]) -> str:
         else:
             rows.append([other["name"], *(f"{row['others'][number]['cpu_ms']:.2f}" for row in shown)])
     head = [f"CPU ms per crop, {shown[0]['side']:,} px JPEG slide", *(row["pattern"] for row in shown)]
-    faster = ", ".join(
-        f"{row['pattern']} {row['speedup_over_loop']:.1f}" for row in result["rows"] if row["file"] == "zarr"
-    )
     floor = ", ".join(f"{row['pattern']} {row['ratio_to_floor']:.2f}" for row in shown)
     fused = ", ".join(f"{row['fused']['ratio_to_floor']:.2f}" for row in shown)
     words = (
-        f"\n\n500 crops of 224 px, one thread, pixels compared. Zarr 3 with 256-px chunks, times faster than "
-        f"`z[y:y+h, x:x+w]`: {faster}. Times the floor: {floor}; ready for a network {fused}."
+        f"\n\n{shown[0]['crops']} crops of 224 px, one thread, pixels compared. Times the floor: {floor}; ready for a "
+        f"network {fused}. {_peers(result, *_READERS)}"
     )
     if absent:
         words += f" Not installed here: {', '.join(absent)}."
     return table(head, rows) + words + source(result, "reading.py")
+
+
+def _peers(result: dict[str, Any], *packages: str) -> str:
+    """A sentence with the versions of others."""
+    versions = result["versions"]
+    return ", ".join(f"{package} {versions[package]}" for package in packages if package in versions) + "."
 
 
 def layouts(result: dict[str, Any]) -> str:
@@ -96,7 +101,8 @@ def layouts(result: dict[str, Any]) -> str:
     crops, side = result["rows"][0]["crops"], result["side"]
     words = (
         f"\n\n{crops} crops of 224 px of level 0, one thread, pixels compared; each way opens the file anew. The first "
-        f"{result['written']} layouts are written, of {side:,} px; the others are real files."
+        f"{result['written']} layouts are written, of {side:,} px; the others are real files. "
+        f"{_peers(result, *_READERS, 'tensorstore')}"
     )
     others = [
         f"{row['layout']}, {row['pattern']} {row['tensorstore']['tensorstore'] / row['tensorstore']['ours']:.2f}"
@@ -163,6 +169,84 @@ def _parts(result: dict[str, Any]) -> str:
     return "\n\n" + table(head, rows) + words
 
 
+def precision(result: dict[str, Any]) -> str:
+    """Time of a crop with 8 bits and with bfloat16, and what 8 bits make of the demo's answers."""
+    ways = {
+        "onnx": "ONNX Runtime",
+        "onnx-int8": "ONNX Runtime, 8 bits",
+        "torch": "PyTorch",
+        "bfloat16": "PyTorch, bfloat16",
+    }
+    rows = [
+        [f"{row['encoder']}, {row['size']} px", name, *(f"{row[f'{way}_{count}']:.2f}" for count in (1, 16))]
+        for row in result["rows"]
+        for way, name in ways.items()
+    ]
+    demo = result["demo"]
+    words = (
+        "\n\nThe network alone, one thread, random weights, in turns. Answers: the demo's model with 8 bits gives "
+        f"{demo['same']} of {demo['scenes']} scenes the same class as without, {demo['right']} rightly; scores are up "
+        f"to {demo['apart']:.2f} apart."
+    )
+    head = ["network", "by", "CPU ms a crop, one at a time", "16 at a time"]
+    return table(head, rows) + words + source(result, "precision.py")
+
+
+def end_to_end(result: dict[str, Any]) -> str:
+    """A search beside reading and encoding every place."""
+    by = {(row["way"], row["engine"]): row for row in result["rows"]}
+    engines, one = {"onnx": "ONNX Runtime", "torch": "PyTorch"}, by["search", "onnx"]
+
+    def line(name: str, row: dict[str, Any]) -> list[str]:
+        cpu = row["cpu_seconds"]
+        times = f"{cpu / one['cpu_seconds']:.0f}; {row['bytes'] / one['bytes']:.0f}"
+        return [
+            name,
+            f"{row['crops']:,}",
+            f"{cpu:.1f} s",
+            f"{row['bytes'] / 1e6:.1f} MB",
+            "1" if row is one else times,
+            f"{3600 / cpu:,.0f}",
+            f"{row['crops'] / cpu:.0f}",
+        ]
+
+    rows = [line(f"`classify`, {name}", by["search", key]) for key, name in engines.items()]
+    rows += [
+        line(
+            f"every place, OpenSlide, {name}, {by['every place', key]['batch']} at a time",
+            by["every place", key],
+        )
+        for key, name in engines.items()
+    ]
+    head = [
+        "one slide",
+        "crops",
+        "CPU",
+        "bytes read",
+        "times the CPU; the bytes",
+        "slides a CPU-hour",
+        "crops a CPU-second",
+    ]
+    words = (
+        f"\n\nA JPEG slide of {result['side']:,} x {result['side']:,} px ({result['file_bytes'] / 1e6:.0f} MB), "
+        "EfficientNet-B0 of random weights, crops of 224 px, one thread, the model loaded; *every place* was measured "
+        "over the whole slide, with the number of crops at a time that is fastest here. OpenSlide "
+        f"{by['every place', 'torch']['openslide']}, ONNX Runtime {result['versions']['onnxruntime']}, PyTorch "
+        f"{result['versions']['torch']}."
+    )
+    return table(head, rows) + words + source(result, "end_to_end.py")
+
+
+def cold(result: dict[str, Any]) -> str:
+    """CPU and wall time of processes from their start."""
+    rows = [
+        [f"`{row['command']}`", f"{row['cpu_seconds']:.2f} s", f"{row['seconds']:.2f} s"]
+        for row in result["cold"]
+    ]
+    words = "\n\nWhole processes at an image of 700 x 900 px, the demo's model, up to 64 looks; the median of some."
+    return table(["command", "CPU", "from start to end"], rows) + words + source(result, "end_to_end.py")
+
+
 def remote(result: dict[str, Any]) -> str:
     """Requests and bytes of a look over the network."""
     rows = [
@@ -193,21 +277,31 @@ def remote(result: dict[str, Any]) -> str:
 
 
 def tnet_speed(result: dict[str, Any]) -> str:
-    """Time per image of TNet and of its encoder on the whole image."""
+    """Time per image of TNet and of its encoder on the whole image, in both engines."""
+    ways = [(engine, kind) for engine in ("torch", "onnx") for kind in ("alone", "reading")]
 
-    def ratio(row: dict[str, Any], kind: str) -> str:
-        middle, low, high = row[f"{kind}_ratio"]
-        return f"{middle:.1f} ({low:.1f} to {high:.1f})" if row["locations"] else "1"
+    def cell(row: dict[str, Any], engine: str, kind: str) -> str:
+        middle, low, high = row[f"{engine}_{kind}_ratio"]
+        ratio = f"; {middle:.1f} ({low:.1f} to {high:.1f})" if row["locations"] else ""
+        return f"{row[f'{engine}_{kind}_ms']:.0f}{ratio}"
 
     rows = [
-        [r["name"], f"{r['macs'] / 1e9:.2f} G", f"{r['alone_ms']:.0f}", ratio(r, "alone"),
-         f"{r['reading_ms']:.0f}", ratio(r, "reading")]
+        [
+            r["name"],
+            f"{r['macs'] / 1e9:.2f} G" + f"; {r['macs_ratio']:.1f}" * bool(r["locations"]),
+            *(cell(r, *way) for way in ways),
+        ]
         for r in result["rows"]
-    ]  # fmt: skip
-    head = ["one image", "MACs", "CPU ms, model alone", "times faster", "CPU ms with reading", "times faster"]
+    ]
+    names = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
+    head = ["one image", "MACs; times fewer"]
+    head += [
+        f"CPU ms, {names[engine]}{', with reading' * (kind == 'reading')}; times faster"
+        for engine, kind in ways
+    ]
     words = (
-        f"\n\nOne thread, batches of {result['images']}, {result['repeats']} repeats taking turns; ratios: median "
-        "(10 to 90 %). Random weights, synthetic JPEG COGs, read lazily; TNet is compared at the same size of image."
+        f"\n\nOne thread, {result['images']} images one by one, {result['repeats']} turns; ratios: median (10 to "
+        "90 %). Random weights, synthetic JPEG COGs, read lazily; TNet is compared at the same size of image."
     )
     return table(head, rows) + words + source(result, "tnet_speed.py")
 
