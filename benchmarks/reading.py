@@ -23,6 +23,8 @@ from scenes.writers import write_tiff
 from store import store
 
 SIZE = 224
+#: Crops of a call, of so many in all.
+CALLS, CALLED = (512, 32, 1), 2048
 #: Crops of the slow readers.
 FEW = 100
 Cut = Callable[[int, int], np.ndarray]
@@ -111,6 +113,21 @@ def others(path: str, yx: np.ndarray, expected: np.ndarray) -> Iterator[dict[str
         yield {"name": name, "cpu_ms": 1e3 * best / len(places), "max_abs_difference": worst}
 
 
+def by_call(path: str, yx: np.ndarray) -> dict[str, float]:
+    """CPU ms per crop by how many crops a call is for, of an image that is opened anew and then stays open."""
+    best = dict.fromkeys(CALLS, float("inf"))
+    out = np.empty((max(CALLS), SIZE, SIZE, 3), np.uint8)
+    for _ in range(2):
+        for count in CALLS:
+            with open_pyramid(path) as pyramid:
+                started = time.process_time()
+                for start in range(0, len(yx), count):
+                    part = yx[start : start + count]
+                    read_crops(pyramid, part, SIZE, out=out[: len(part)])
+                best[count] = min(best[count], 1e3 * (time.process_time() - started) / len(yx))
+    return {str(count): ms for count, ms in best.items()}
+
+
 def two_threads(path: str, yx: np.ndarray) -> dict[str, float]:
     """Wall ms per crop with one thread and with two, and the machine's load meanwhile."""
     best = {1: float("inf"), 2: float("inf")}
@@ -146,6 +163,8 @@ def main(data: str, side: int, crops: int, folder: str | None) -> None:
                 found = bench_reading(pyramid, pattern, crops=crops, size=SIZE).to_json()
                 yx = crop_corners(pattern, side, side, crops, SIZE)
                 row = {"side": side, **found}
+                many = crop_corners(pattern, side, side, CALLED, SIZE)
+                row["calls"] = by_call(str(slide), many)
                 row["others"] = list(others(str(slide), yx, read_crops(pyramid, yx, SIZE).pixels))
             rows.append(row)
             print(row, flush=True)
