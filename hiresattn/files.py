@@ -46,7 +46,7 @@ def is_remote(name: str) -> bool:
     return name.lower().startswith((*REMOTE, *PARTS))
 
 
-def absolute(source: str) -> str:
+def absolute_source(source: str) -> str:
     """A source's name wherever one stands: an address as it is, a path from the root on, links kept."""
     return source if is_remote(source) else os.path.abspath(source)  # noqa: PTH100 - links stay
 

@@ -21,7 +21,7 @@ from hiresattn.attention_maps.memory import AttentionMemory, load_attention, sav
 from hiresattn.card import CARD, WEIGHTS
 from hiresattn.checkpoint import Model, save_model
 from hiresattn.errors import CheckpointError, ConfigError, WriteError
-from hiresattn.files import absolute, atomic_write
+from hiresattn.files import absolute_source, atomic_write
 from hiresattn.model.net import GlimpseNet
 from hiresattn.pyramid import Pyramid
 from hiresattn.report.units import human_bytes
@@ -319,7 +319,7 @@ def fingerprint_of(samples: Sequence[Sample], val_samples: Sequence[Sample], opt
     digest = hashlib.sha256()
     for sample in (image for one in [*samples, *val_samples] for image in one.images):
         source = sample.example.source
-        name = source.source if isinstance(source, Pyramid) else absolute(str(source))
+        name = source.source if isinstance(source, Pyramid) else absolute_source(str(source))
         digest.update(f"{name}|{sample.label}|{sample.region}|{sample.example.boxes}\n".encode())
         if sample.example.box_confidence:
             digest.update(f"{sample.example.box_confidence}\n".encode())
