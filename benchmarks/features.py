@@ -19,7 +19,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import Features, feature_file, write_features
+from hiresattn.datasets.feature_files import feature_file
+from hiresattn.datasets.features import Features, write_features
 from hiresattn.inference.extract import extract
 from hiresattn.training.features import fit_features
 from hiresattn.training.options import TrainOptions

@@ -1,7 +1,6 @@
 """Feature vectors of images, on disk: one file per image, Zarr or HDF5 in the layout of CLAM and TRIDENT."""
 
-import hashlib
-import os
+import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +10,13 @@ from typing import Any
 import numpy as np
 
 from hiresattn.errors import BackendMissingError, NotFoundError, ReadError, WriteError
-from hiresattn.files import atomic_write, is_remote
+from hiresattn.files import atomic_write
 from hiresattn.shapes import Float16, Int64
 
 #: Formats, by what their files end in.
 FORMATS = {"zarr": ".zarr", "h5": ".h5"}
-#: Attributes of CLAM's and TRIDENT's ``coords`` that may have the side of a patch, level-0 px, best first.
-_SIDES = ("patch_size_level0", "patch_size_lv0", "patch_size")
+#: Attributes of TRIDENT's ``coords`` that have the side of a patch, level-0 px, best first.
+_SIDES = ("patch_size_level0", "patch_size_lv0")
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,39 +30,6 @@ class Features:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What they are of and how they were computed, JSON types: ``source``, ``encoder``, ``encoder_sha256``, ``side``
     (of a region, level-0 px), ``size`` (of a crop, px), ``mpp``."""
-
-
-def feature_file(folder: str | Path, source: str, form: str = "zarr") -> Path:
-    """Where the features of an image are written: its stem, and a hash of its path, for others have the same stem."""
-    name = source if is_remote(source) else os.path.abspath(source)  # noqa: PTH100 - links stay
-    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
-    return Path(folder) / f"{_stem(source)}-{digest}{FORMATS[form]}"
-
-
-def find_features(folder: str | Path, source: str) -> Path:
-    """The file with the features of an image.
-
-    Files that other tools wrote, ``STEM.h5``, are found; so are files of an image that was moved, by its stem, unless
-    several have it.
-
-    Raises:
-        NotFoundError: If there is none, or which one it is can't be told.
-    """
-    own = [path for form in FORMATS if (path := feature_file(folder, source, form)).exists()]
-    stem = _stem(source)
-    same = own or [path for suffix in FORMATS.values() if (path := Path(folder) / f"{stem}{suffix}").exists()]
-    if not same and Path(folder).is_dir():
-        same = [
-            p for p in sorted(Path(folder).iterdir()) if p.suffix in FORMATS.values() and p.stem[:-9] == stem
-        ]
-    if len(same) == 1 or (own and same):
-        return same[0]
-    if same:
-        raise NotFoundError(
-            f"{source}: {len(same)} files of features in {folder} have its name, such as {same[0].name} and "
-            f"{same[1].name}, and none its path; extract them anew"
-        )
-    raise NotFoundError(f"{source}: no features of it in {folder}; hiresattn extract makes them")
 
 
 def write_features(path: str | Path, features: Features) -> None:
@@ -102,20 +68,42 @@ def write_features(path: str | Path, features: Features) -> None:
         ) from error
 
 
-def read_features(path: str | Path) -> Features:
-    """Read the features of an image, of ``write_features`` or by CLAM or TRIDENT.
+def read_facts(path: str | Path) -> dict[str, Any]:
+    """What is known of the features of an image, as ``Features.facts``; no vector is read.
+
+    Of files that other tools wrote, the attributes of their coordinates, and ``side`` where these say it.
 
     Raises:
         BackendMissingError: If it is HDF5 and h5py isn't installed.
         NotFoundError: If there is no such file.
-        ReadError: If it is damaged, or has no features and coordinates.
+        ReadError: If it is damaged.
     """
-    path = Path(path)
-    if not path.exists():
-        raise NotFoundError(f"{path}: no such file of features")
+    path = _there(path)
     with _own_errors(path):
         if path.suffix == FORMATS["h5"]:
-            return _read_hdf5(path)
+            with _h5py(path).File(path, "r") as file:
+                return _hdf5_facts(file)[0]
+        import zarr
+
+        return dict(zarr.open_group(path, mode="r").attrs)
+
+
+def read_features(path: str | Path, side: int | None = None) -> Features:
+    """Read the features of an image, of ``write_features`` or by CLAM or TRIDENT.
+
+    Args:
+        path: The file.
+        side: Side of a region, level-0 px, where the file doesn't say it.
+
+    Raises:
+        BackendMissingError: If it is HDF5 and h5py isn't installed.
+        NotFoundError: If there is no such file.
+        ReadError: If it is damaged, has no features and coordinates, or nothing says the side of a region.
+    """
+    path = _there(path)
+    with _own_errors(path):
+        if path.suffix == FORMATS["h5"]:
+            return _read_hdf5(path, side)
         import zarr
 
         group = zarr.open_group(path, mode="r")
@@ -123,22 +111,74 @@ def read_features(path: str | Path) -> Features:
         return _checked(Features(vectors, regions.astype(np.int64), dict(group.attrs)), path)
 
 
-def _read_hdf5(path: Path) -> Features:
+def remove_features(path: str | Path) -> None:
+    """Remove the features of an image, if they are there.
+
+    Raises:
+        WriteError: If they can't be removed.
+    """
+    path = Path(path)
+    try:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(
+            f"{path}: can't be removed ({error.strerror or error}); remove it by hand"
+        ) from error
+
+
+def _read_hdf5(path: Path, given: int | None) -> Features:
     with _h5py(path).File(path, "r") as file:
-        stored, coords = file["features"], file["coords"]
+        stored = file["features"]
         vectors = np.asarray(stored[0] if stored.ndim == 3 else stored[:])
-        attributes = {name: _json(value) for name, value in coords.attrs.items()}
-        facts = attributes | {name: _json(value) for name, value in file.attrs.items()}
-        corners = np.asarray(coords[:]).reshape(-1, 2)
-    side = next((int(attributes[name]) for name in _SIDES if attributes.get(name)), 0)
-    side = int(facts.get("side") or side)
-    if side < 1:
+        facts, side = _hdf5_facts(file)
+        corners = np.asarray(file["coords"][:]).reshape(-1, 2)
+    side = side or given
+    if side is None or side < 1:
         raise ReadError(
-            f"{path}: coords have no attribute {' or '.join(_SIDES)}, so the side of a patch isn't known; add it"
+            f"{path}: its coords don't say the side of a patch: they have neither patch_size_level0 nor patch_size and "
+            "the downsample of its level, as files in CLAM's h5_files; give the side, level-0 px, such as finest=256"
         )
     sides = np.full_like(corners, side)
     regions = np.concatenate([corners[:, ::-1], sides], axis=1).astype(np.int64)
-    return _checked(Features(vectors.astype(np.float16), regions, facts | {"side": side}), path)
+    return _checked(Features(vectors.astype(np.float16), regions, {"side": side, **facts}), path)
+
+
+def _hdf5_facts(file: Any) -> tuple[dict[str, Any], int | None]:
+    """What a file says, as JSON types, and the side of its regions, level-0 px; None = it doesn't say it."""
+    attributes = {name: _json(value) for name, value in file["coords"].attrs.items()}
+    side = _side(attributes)
+    facts = attributes | {name: _json(value) for name, value in file.attrs.items()}
+    return ({} if side is None else {"side": side}) | facts, side
+
+
+def _side(attributes: Mapping[str, Any]) -> int | None:
+    """Side of a patch, level-0 px: TRIDENT says it, and CLAM in px of a level; None = it can't be told."""
+    for name in _SIDES:
+        if attributes.get(name):
+            return round(_number(attributes[name]))
+    if not attributes.get("patch_size"):
+        return None
+    downsample = attributes.get("downsample")
+    if downsample is None:
+        stored, target = (attributes.get(f"{name}_magnification") for name in ("level0", "target"))
+        downsample = _number(stored) / _number(target) if stored and target else 1
+        if downsample == 1 and attributes.get("patch_level"):
+            return None
+    return round(_number(attributes["patch_size"]) * _number(downsample))
+
+
+def _number(value: Any) -> float:
+    """A number, or the mean of those along x and y."""
+    return float(np.mean(value))
+
+
+def _there(path: str | Path) -> Path:
+    if not Path(path).exists():
+        raise NotFoundError(f"{path}: no such file of features")
+    return Path(path)
 
 
 def _checked(features: Features, path: Path) -> Features:
@@ -155,21 +195,24 @@ def _checked(features: Features, path: Path) -> Features:
 
 def _clam_attributes(features: Features) -> dict[str, Any]:
     facts = features.facts
-    side = int(facts["side"]) if "side" in facts else int(features.regions[0, 2])
+    side = int(features.regions[0, 2]) if len(features.regions) else int(facts.get("side", 0))
     names = {
         "patch_size": facts.get("size"),
         "level0_width": facts.get("width"),
         "level0_height": facts.get("height"),
     }
     known = {name: value for name, value in names.items() if value is not None}
-    return {"patch_size_level0": side, "overlap": 0, "name": _stem(str(facts.get("source", ""))), **known}
+    return {"patch_size_level0": side, "overlap": 0, "name": stem_of(str(facts.get("source", ""))), **known}
 
 
 def _json(value: Any) -> Any:
-    return value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    """The JSON type that an attribute of HDF5 was written from: lists come back as arrays, numbers as NumPy's."""
+    plain = value.tolist() if isinstance(value, np.ndarray | np.generic) else value
+    return plain.decode() if isinstance(plain, bytes) else plain
 
 
-def _stem(source: str) -> str:
+def stem_of(source: str) -> str:
+    """The name of an image without folder and suffix."""
     name = source.rstrip("/").rsplit("/", 1)[-1]
     for suffix in (".ome.zarr", ".ome.tiff", ".ome.tif"):
         if name.lower().endswith(suffix):

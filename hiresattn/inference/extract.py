@@ -12,7 +12,8 @@ from hiresattn.card import CARD
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import Features, feature_file, read_features, write_features
+from hiresattn.datasets.feature_files import feature_file, place_of
+from hiresattn.datasets.features import Features, read_features, write_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable
@@ -237,7 +238,7 @@ def _held(path: Path, asked: dict[str, Any]) -> Features | None:
         found = read_features(path)
     except (OpenError, ReadError):
         return None
-    same = all(np.array_equal(found.facts.get(name, ()), value) for name, value in asked.items())
+    same = all(found.facts.get(name) == value for name, value in asked.items())
     return found if same else None
 
 
@@ -273,7 +274,7 @@ def _features(
                 progress(min(start + len(part), len(regions)) / len(regions))
         width = int(encoder.module.feature_width)
         facts = {
-            "source": str(example.source),
+            "source": place_of(str(example.source)),
             "tissue": tissue,
             "width": pyramid.width,
             "height": pyramid.height,

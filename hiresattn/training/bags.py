@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from hiresattn.datasets.cases import cases_of, examples_of
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import Features, find_features, read_features
+from hiresattn.datasets.feature_files import FeatureFiles
+from hiresattn.datasets.features import Features, read_features
 from hiresattn.errors import ConfigError, DomainError, HiresattnError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.training.options import TrainOptions
@@ -63,21 +64,29 @@ class Standard(NamedTuple):
 
 def read_bags(
     examples: Sequence[Example],
+    files: FeatureFiles,
     classes: Sequence[str],
     options: TrainOptions,
     on_message: Callable[[str], None],
 ) -> tuple[list[Bag], list[dict[str, Any]]]:
-    """The features of cases, in memory, and what is known of each image."""
+    """The features of cases, in memory, and what is known of each image.
+
+    Raises:
+        ConfigError: If a file would be that of two images.
+        HiresattnError: If features are missing or can't be read, and ``options.on_error`` doesn't leave them out.
+    """
     index = {name: number for number, name in enumerate(classes)}
     bags, facts = [], []
     for item in examples if options.per_source else cases_of(examples):
         own = []
         for example in examples_of(item):
             try:
-                path = find_features(str(options.features), str(example.source))
-                found = _within(read_features(path), example)
+                path = files.of(str(example.source))
+                found = _within(read_features(path, options.finest), example)
                 if not len(found.vectors):
                     raise DomainError(f"{path}: no region has features, so there is nothing to learn from")
+            except ConfigError:
+                raise
             except HiresattnError as error:
                 if options.on_error == "raise":
                     raise

@@ -16,6 +16,7 @@ from hiresattn.card import CARD, Domain
 from hiresattn.checkpoint import Model, load_model, save_model
 from hiresattn.config import InputConfig, ModelConfig
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.feature_files import FeatureFiles
 from hiresattn.errors import CheckpointError, ConfigError
 from hiresattn.model.build import build_model
 from hiresattn.model.encoders import load_encoder
@@ -57,7 +58,7 @@ def fit_features(
         output: Model directory to make.
         options: ``features`` is the folder. Of the others count ``aggregator``, ``background``, ``multi_label``,
             ``class_weights``, ``fold``, ``epochs``, ``batch_size`` (images), the optimiser's, ``seed``, ``name``, and
-            ``encoder`` where the features don't say by which they were computed.
+            ``encoder`` and ``finest``, the side of a region in level-0 px, where the features don't say them.
         overwrite: Train anew in a directory that isn't empty; else it is refused.
         on_message: Called with sentences that are worth showing.
         progress: Called with the share of the training that is done.
@@ -76,8 +77,10 @@ def fit_features(
     train, held_out, options = split_examples(examples, options)
     warn_of_training_set(train, held_out, options, on_message)
     classes = tuple(sorted(class_counts(train)))
-    bags, of_each = read_bags(train, classes, options, on_message)
-    val, of_val = read_bags(held_out, classes, options, on_message)
+    table = [*train, *held_out, *examples]
+    files = FeatureFiles(str(options.features), [str(example.source) for example in table])
+    bags, of_each = read_bags(train, files, classes, options, on_message)
+    val, of_val = read_bags(held_out, files, classes, options, on_message)
     if not bags:
         raise ConfigError(f"{options.features}: none of the training images has features there")
     every = [*of_each, *of_val]

@@ -10,7 +10,8 @@ from PIL import Image
 
 import hiresattn
 from hiresattn.card import read_card
-from hiresattn.datasets.features import feature_file, read_features
+from hiresattn.datasets.feature_files import feature_file
+from hiresattn.datasets.features import read_features
 from tests.encoders import write_encoder
 
 MODEL = Path(hiresattn.__file__).parent / "demo" / "model"

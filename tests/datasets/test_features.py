@@ -1,12 +1,15 @@
 """Feature stores: what is written is read, in both formats, and what other tools wrote."""
 
+import json
 import shutil
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from hiresattn.datasets.features import Features, feature_file, find_features, read_features, write_features
+from hiresattn.datasets.feature_files import feature_file, find_features
+from hiresattn.datasets.features import FORMATS, Features, read_facts, read_features, write_features
 from hiresattn.errors import BackendMissingError, NotFoundError, ReadError
 
 h5py = pytest.importorskip("h5py")
@@ -48,6 +51,23 @@ def test_hdf5_has_x_before_y_and_the_attributes_that_clam_and_trident_read(tmp_p
     )
 
 
+@pytest.mark.parametrize("form", ["zarr", "h5"])
+def test_facts_are_the_json_types_that_were_written(tmp_path, form):
+    facts = {
+        "source": "/a/slide.svs", "encoder": "uni", "tissue": True, "side": 64, "size": 32, "mpp": 0.25,
+        "bands": [1, 2, 3], "low": [0.5, 1.0, 2.0], "high": [3.5, 4.0, 5.0], "scaling": [1.0], "asked": "0.5 µm/px",
+    }  # fmt: skip
+    for given in (facts, facts | {"bands": ["red", "nir"], "tissue": False}):
+        path = tmp_path / f"slide{FORMATS[form]}"
+        write_features(path, replace(features(), facts=given))
+        for found in (read_features(path).facts, read_facts(path)):
+            known = {name: found[name] for name in given}
+            assert json.loads(json.dumps(known)) == known == given
+            assert {name: type(value) for name, value in known.items()} == {
+                n: type(v) for n, v in given.items()
+            }
+
+
 @pytest.mark.parametrize("batched", [False, True])
 @pytest.mark.parametrize("name", ["patch_size_level0", "patch_size"])
 def test_files_of_other_tools_are_read(tmp_path, batched, name):
@@ -60,18 +80,6 @@ def test_files_of_other_tools_are_read(tmp_path, batched, name):
     assert np.allclose(found.vectors, vectors, atol=0.01)
     assert found.regions[0].tolist() == [256, 0, 256, 256]
     assert found.facts["side"] == 256
-
-
-def test_the_features_of_an_image_are_found_by_its_path_else_by_its_stem(tmp_path):
-    for folder in ("a", "b"):
-        write_features(feature_file(tmp_path, f"{folder}/slide.svs"), features())
-    assert find_features(tmp_path, "a/slide.svs") == feature_file(tmp_path, "a/slide.svs")
-    with pytest.raises(NotFoundError, match=r"c/slide\.svs: 2 files of features .* none its path"):
-        find_features(tmp_path, "c/slide.svs")
-    shutil.rmtree(feature_file(tmp_path, "a/slide.svs"))
-    assert find_features(tmp_path, "c/slide.svs") == feature_file(tmp_path, "b/slide.svs")
-    with pytest.raises(NotFoundError, match=r"other\.svs: no features of it in .*hiresattn extract"):
-        find_features(tmp_path, "other.svs")
 
 
 @pytest.mark.parametrize("form", ["zarr", "h5"])
@@ -93,6 +101,32 @@ def test_damage_is_an_error_that_names_the_file(tmp_path, form):
         read_features(path)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "side"),
+    [
+        ({"patch_size": 256, "patch_level": 1, "downsample": np.array([4.0, 4.0])}, 1024),
+        ({"patch_size": 256, "patch_level": 1, "downsample": 4}, 1024),
+        ({"patch_size": 256, "patch_level": 0, "downsample": (1.0, 1.0)}, 256),
+        ({"patch_size": 256, "patch_level": 0}, 256),
+        ({"patch_size": 256, "patch_level": 2}, None),
+        ({"patch_size": 256, "target_magnification": 20, "level0_magnification": 40}, 512),
+        ({"patch_size": 256, "patch_size_level0": 512, "target_magnification": 20}, 512),
+        ({}, None),
+    ],
+)
+def test_the_side_of_other_tools_patches_is_in_level_0_px(tmp_path, attributes, side):
+    with h5py.File(tmp_path / "slide.h5", "w") as file:
+        file["features"] = np.zeros((2, 3), np.float32)
+        file["coords"] = np.array([[0, 0], [256, 0]])
+        file["coords"].attrs.update(attributes)
+    if side is None:
+        with pytest.raises(ReadError, match=r"don't say the side of a patch.*finest=256"):
+            read_features(tmp_path / "slide.h5")
+    found = read_features(tmp_path / "slide.h5", 300)
+    assert found.facts["side"] == (side or 300)
+    assert found.regions[1].tolist() == [0, 256, side or 300, side or 300]
+
+
 def test_hdf5_without_a_patch_size_or_with_other_rows_is_refused(tmp_path):
     for name, rows in (("a", 4), ("b", 3)):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
@@ -100,7 +134,7 @@ def test_hdf5_without_a_patch_size_or_with_other_rows_is_refused(tmp_path):
             file["coords"] = np.zeros((rows, 2), np.int64)
             if name == "b":
                 file["coords"].attrs["patch_size"] = 8
-    with pytest.raises(ReadError, match=r"a\.h5: coords have no attribute patch_size_level0"):
+    with pytest.raises(ReadError, match=r"a\.h5: its coords don't say the side of a patch"):
         read_features(tmp_path / "a.h5")
     with pytest.raises(ReadError, match=r"b\.h5: features \[4, 2\] and coordinates \[3, 4\]"):
         read_features(tmp_path / "b.h5")

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import feature_file, read_features
+from hiresattn.datasets.feature_files import feature_file
+from hiresattn.datasets.features import read_features
 from hiresattn.errors import ConfigError, WriteError
 from hiresattn.files import Lock
 from hiresattn.inference.extract import extract

@@ -14,7 +14,8 @@ import hiresattn
 from hiresattn import register_encoder
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import find_features, read_features
+from hiresattn.datasets.feature_files import find_features
+from hiresattn.datasets.features import read_features
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geo import mlm_item
 from hiresattn.inference.extract import extract

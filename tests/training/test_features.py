@@ -1,6 +1,7 @@
 """Heads trained on features: no image is read, and the model is an ordinary one."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from hiresattn import classify, evaluate, load_model, register_encoder, train
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.features import find_features, read_features
+from hiresattn.datasets.feature_files import find_features
+from hiresattn.datasets.features import read_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
 from hiresattn.inference.extract import extract
@@ -23,7 +25,7 @@ from hiresattn.training.distil import HEAD_EPOCHS, distil
 from hiresattn.training.features import _predicted, fit_features
 from hiresattn.training.options import TrainOptions, model_config
 from hiresattn.training.presets import RECIPES
-from tests.encoders import write_encoder
+from tests.encoders import MEAN, STD, write_encoder
 
 CLASSES = ("plain", "bright", "dark")
 CPU = {"device": "cpu", "threads": 0}
@@ -242,3 +244,48 @@ def test_features_of_two_scales_or_missing_ones_are_refused(cohort, tmp_path):
     list(extract(some, "means", tmp_path / "features", threads=0, side=32))
     with pytest.raises(ConfigError, match="extract all alike"):
         list(fit_features(examples, tmp_path / "model", mixed))
+
+
+@pytest.mark.parametrize(
+    ("form", "recipe"), [("zarr", None), ("h5", None), pytest.param("h5", "distil", marks=pytest.mark.slow)]
+)
+def test_both_formats_of_a_pretrained_encoder_train_alike(cohort, tmp_path, form, recipe):
+    if form == "h5":
+        pytest.importorskip("h5py")
+    _, examples, _ = cohort
+    few = [*examples[:6], *examples[36:39]]
+    write_encoder(tmp_path / "encoder", "test_resnet", size=32)
+    name, folder = f"local-dir:{tmp_path / 'encoder'}", tmp_path / "features"
+    list(extract(few, name, folder, format=form, threads=0))
+    options = RECIPES["distil"] if recipe else TrainOptions()
+    model = train(few, tmp_path / "model", replace(options, features=str(folder), epochs=1, **CPU))
+    assert (model.config.input.bands, model.config.input.size) == ((0, 1, 2), 32)
+    assert model.config.input.low == pytest.approx([255 * (m - s) for m, s in zip(MEAN, STD, strict=True)])
+
+
+def test_features_of_another_image_are_not_taken(cohort, tmp_path):
+    _, examples, options = cohort
+    (tmp_path / "other").mkdir()
+    other = tmp_path / "other" / Path(examples[0].source).name
+    Image.fromarray(np.full((128, 128, 3), 9, np.uint8)).save(other)
+    with pytest.raises(NotFoundError, match=r"other/0\.png: no features of it .*another image"):
+        list(fit_features([*examples, replace(examples[0], source=str(other))], tmp_path / "model", options))
+    pytest.importorskip("h5py")
+    both = [Example(f"{n // 2}/{n % 2}.svs", CLASSES[n % 2]) for n in range(4)]
+    folder = other_tools(tmp_path / "h5", {one.source: {"patch_size_level0": 64} for one in both})
+    how = replace(options, features=str(folder), encoder="means", on_error="skip")
+    with pytest.raises(ConfigError, match=r"two images, 0/0\.svs and 1/0\.svs"):
+        list(fit_features(both, tmp_path / "model", how))
+
+
+def other_tools(folder, slides):
+    """HDF5 as other tools write it, of 4 patches of a slide, with attributes of the coordinates."""
+    import h5py
+
+    folder.mkdir()
+    for number, (name, attributes) in enumerate(slides.items()):
+        with h5py.File(folder / f"{Path(name).stem}.h5", "w") as file:
+            file["features"] = np.random.default_rng(number).normal(size=(4, 6)).astype(np.float32)
+            file["coords"] = np.array([[0, 0], [0, 256], [256, 0], [256, 256]])
+            file["coords"].attrs.update(attributes)
+    return folder
