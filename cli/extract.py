@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from hiresattn_cli import options, workers
+from hiresattn_cli.groups import with_flags
 from hiresattn_cli.help import Command, group
 from hiresattn_cli.output import one_line
 from hiresattn_cli.progress import progress_bar
@@ -44,6 +45,7 @@ from hiresattn_cli.sources import expand_sources
         show_default=True,
         help="zarr, or h5 as CLAM and TRIDENT have it.",
     ),
+    click.option("--overwrite", is_flag=True, help="Replace features by another encoder, scale or format."),
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
@@ -108,9 +110,11 @@ def extract(
             if as_json:
                 click.echo(json_line(record.to_json()))
             if record.error is not None:
-                message = one_line(record.error)
+                message = with_flags(one_line(record.error), ctx.command)
                 named = message if record.source in message else f"{record.source}: {message}"
                 click.echo(f"Error: {named}", err=True)
+            if record.note is not None and ctx.obj >= 0:
+                click.echo(f"Note: {record.source}: {record.note}", err=True)
     if ctx.obj >= 0:
         words = f"{counts['ok']} images extracted, {counts['held']} were there"
         words += f", {counts['elsewhere']} by another process" if counts["elsewhere"] else ""

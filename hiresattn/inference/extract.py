@@ -13,15 +13,16 @@ from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.feature_files import feature_file, place_of
-from hiresattn.datasets.features import Features, read_features, write_features
+from hiresattn.datasets.features import FORMATS, Features, remove_features, write_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable
-from hiresattn.errors import ConfigError, OpenError, ReadError, WriteError
+from hiresattn.errors import ConfigError, OpenError, WriteError, counted
 from hiresattn.files import Lock, make_folder
 from hiresattn.geometry import root_regions
 from hiresattn.inference.bands import input_for
 from hiresattn.inference.cover import finest_count
+from hiresattn.inference.held_features import features_in_the_way, held_features
 from hiresattn.inference.options import ExtractOptions
 from hiresattn.model.device import pick_device
 from hiresattn.model.embed import encode
@@ -50,6 +51,8 @@ class Extracted:
     """Side of a region, level-0 px."""
     seconds: float = 0.0
     error: str | None = None
+    note: str | None = None
+    """What is worth knowing of its features: that a region would be larger than the image."""
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON types."""
@@ -82,7 +85,8 @@ def extract(
 ) -> Iterator[Extracted]:
     """Extract the features of images into a folder, one file per image, each whole or not at all.
 
-    An image whose features are there, by the same encoder at the same scale, is not opened again. Several processes may
+    An image whose features are there, by the same encoder at the same scale, is not opened again. Features of it that
+    were computed otherwise, or are in the other format, are replaced with ``overwrite`` only. Several processes may
     extract into one folder: each image is taken by one of them.
 
     Args:
@@ -99,7 +103,7 @@ def extract(
         One record per image; what is wrong with one is its record, and the others go on.
 
     Raises:
-        ConfigError: If an option can't be used.
+        ConfigError: If an option can't be used, or the folder holds other features of an image; nothing is extracted.
         HiresattnError: If the encoder can't be loaded.
         WriteError: If the folder can't be written to.
 
@@ -117,6 +121,8 @@ def extract(
         return
     loaded = ready_encoder(str(encoder), chosen)
     folder = make_folder(output)
+    if (why := _in_the_way(folder, images, loaded)) is not None:
+        raise ConfigError(why)
     for number, image in enumerate(images):
         progress(number / len(images), Path(image_name(image)).name)
 
@@ -195,20 +201,23 @@ def extract_one(
             raise ConfigError("features are kept by the image's path; an array has none")  # noqa: TRY301
         path = feature_file(folder, name, options.format)
         asked = _asked(encoder, options)
-        if (held := _held(path, asked)) is not None:
-            return Extracted(name, "held", str(path), len(held.vectors), int(held.facts["side"]))
+        if (held := held_features(path, asked)) is not None:
+            return _record(name, "held", path, held)
         try:
-            lock = Lock(folder / f".{path.name}.lock")
+            lock = Lock(folder / f".{path.stem}.lock")
         except BlockingIOError:
             return Extracted(name, "elsewhere", str(path))
         try:
-            if (held := _held(path, asked)) is None:  # another process may just have finished
+            if (held := held_features(path, asked)) is None:  # another process may just have finished
+                if (why := _in_the_way(folder, [image], ready)) is not None:
+                    raise ConfigError(why)
                 held = _features(example, encoder, options, asked, progress)
                 write_features(path, held)
+                for other in FORMATS.keys() - {options.format}:
+                    remove_features(feature_file(folder, name, other))
         finally:
             lock.release()
-        seconds = round(time.perf_counter() - started, 2)
-        return Extracted(name, "ok", str(path), len(held.vectors), int(held.facts["side"]), seconds)
+        return _record(name, "ok", path, held, round(time.perf_counter() - started, 2))
     except WriteError:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this source's
@@ -232,14 +241,32 @@ def _asked(encoder: Encoder, options: ExtractOptions) -> dict[str, Any]:
     }
 
 
-def _held(path: Path, asked: dict[str, Any]) -> Features | None:
-    """Features that are there and whole, by the same encoder at the same scale."""
-    try:
-        found = read_features(path)
-    except (OpenError, ReadError):
+def _in_the_way(folder: Path, images: Sequence[Any], ready: tuple[ExtractOptions, Encoder]) -> str | None:
+    """Which features of these images there are others than those asked for; None = none, or they may be replaced."""
+    options, encoder = ready
+    if options.overwrite:
         return None
-    same = all(found.facts.get(name) == value for name, value in asked.items())
-    return found if same else None
+    asked = _asked(encoder, options)
+    names = [image_name(one) for one in images if not isinstance(one, Unusable)]
+    found = [features_in_the_way(folder, name, options.format, asked, encoder.name) for name in names]
+    known = [one for one in found if one is not None]
+    if not known:
+        return None
+    path, differ = known[0]
+    of = "" if len(images) == 1 else f", and so {len(known)} of {counted(len(images), 'image')}"
+    return f"{path}: features are there already, with {differ}{of}; overwrite replaces them, or give another folder"
+
+
+def _record(name: str, status: str, path: Path, held: Features, seconds: float = 0.0) -> Extracted:
+    """What became of an image that has features."""
+    side, note = int(held.facts["side"]), None
+    height, width = (int(held.facts.get(one, side)) for one in ("height", "width"))
+    if min(height, width) < side:
+        note = (
+            f"a region of {side:,} px is larger than the image of {height:,} x {width:,} px: its regions are smaller "
+            "than others', so that it is seen magnified; a smaller mpp or side avoids that"
+        )
+    return Extracted(name, status, str(path), len(held.vectors), side, seconds, note=note)
 
 
 def _features(

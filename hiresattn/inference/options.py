@@ -245,6 +245,8 @@ class ExtractOptions:
     """Side of a region, level-0 px; None = as ``mpp`` says, else a crop's side (native resolution), or a model's."""
     format: str = "zarr"
     """``zarr``, or ``h5`` as CLAM and TRIDENT have it."""
+    overwrite: bool = False
+    """Replace features of the images that are there by another encoder, at another scale or in the other format."""
     batch_size: int = 64
     """Crops that are read and encoded at once."""
     foreground: str | None = None

@@ -47,6 +47,18 @@ def test_an_image_that_cannot_be_read_is_exit_3_and_all_is_1(run, work):
     assert [path.suffix for path in (work / "out").iterdir()] == [".h5"]
 
 
+def test_other_features_are_kept_unless_overwrite_is_given(run, work):
+    words = ["extract", work / "m.csv", "--encoder", f"local-dir:{work / 'encoder'}", "-o", work / "out"]
+    assert run(*words).exit_code == 0
+    refused = run(*words, "--side", "16")
+    assert refused.exit_code == 1
+    assert "with scale 32 px and not 16 px, and so 2 of 2 images; --overwrite replaces them" in refused.stderr
+    replaced = run(*words, "--side", "16", "--overwrite")
+    assert "2 images extracted, 0 were there; 48 regions" in replaced.stderr
+    noted = run(*words, "--side", "80", "--overwrite")
+    assert f"Note: {work / 'a.png'}: a region of 80 px is larger than the image of 64 x 96 px" in noted.stderr
+
+
 def test_an_unknown_encoder_is_one_sentence(run, work):
     found = run("extract", work / "a.png", "--encoder", "local-dir:nowhere", "-o", work / "out")
     assert found.exit_code == 1

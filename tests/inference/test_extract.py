@@ -62,8 +62,6 @@ def test_an_image_is_extracted_once_whatever_rows_name_it_and_not_again(tmp_path
     (again,) = extract(rows, "corner", tmp_path / "features", **options)
     assert (first.status, again.status, again.regions) == ("ok", "held", first.regions)
     monkeypatch.undo()
-    (other,) = extract(rows, "corner", tmp_path / "features", **options | {"side": 64})
-    assert (other.status, other.side) == ("ok", 64)
 
 
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
@@ -120,7 +118,7 @@ def test_an_image_that_another_process_has_is_left_to_it(tmp_path):
     path = place(tmp_path)
     out = tmp_path / "features"
     out.mkdir()
-    lock = Lock(out / f".{feature_file(out, str(path)).name}.lock")
+    lock = Lock(out / f".{feature_file(out, str(path)).stem}.lock")
     assert [record.status for record in extract([str(path)], "corner", out)] == ["elsewhere"]
     lock.release()
     assert [record.status for record in extract([str(path)], "corner", out)] == ["ok"]
@@ -133,6 +131,48 @@ def test_damaged_features_are_extracted_anew(tmp_path):
     (again,) = extract([str(path)], "corner", tmp_path / "features", format="h5")
     assert again.status == "ok"
     assert len(read_features(again.file).vectors) == record.regions
+
+
+def test_other_features_are_replaced_only_where_that_is_asked_for(tmp_path):
+    pytest.importorskip("h5py")
+    path, out = place(tmp_path), tmp_path / "features"
+    names, how = [str(path), str(place(tmp_path, "new.png"))], {"side": 32, "value_range": (0, 200)}
+    (first,) = extract(names[:1], "corner", out, **how)
+    kept = read_features(first.file)
+    register_encoder("corner-2", lambda channels: Corner(channels + 1))
+    for more, words in (
+        (
+            {"side": 64},
+            r"image-\w+\.zarr: features are there already, with scale 32 px and not 64 px, and so 1 of 2",
+        ),
+        ({"value_range": (0, 100)}, "high .*200.* and not .*100"),
+        ({"format": "h5"}, "format zarr and not h5"),
+    ):
+        with pytest.raises(ConfigError, match=rf"{words}.*overwrite replaces them"):
+            list(extract(names, "corner", out, **{**how, **more}))
+    with pytest.raises(ConfigError, match="encoder corner and not corner-2"):
+        list(extract(names, "corner-2", out, **how))
+    assert [p.name for p in out.iterdir()] == [Path(first.file).name]
+    assert np.array_equal(read_features(first.file).vectors, kept.vectors)
+    changed = how | {"side": 64, "format": "h5", "overwrite": True}
+    assert [one.status for one in extract(names, "corner", out, **changed)] == ["ok", "ok"]
+    assert {p.suffix for p in out.iterdir()} == {".h5"}
+    assert [one.status for one in extract(names, "corner", out, **changed)] == ["held", "held"]
+
+
+@pytest.mark.parametrize("form", ["zarr", "h5"])
+def test_a_region_larger_than_the_image_is_noted_and_kept_as_it_is(tmp_path, form):
+    if form == "h5":
+        pytest.importorskip("h5py")
+    path, how = place(tmp_path), {"side": 300, "value_range": (0, 200), "format": form}
+    for status in ("ok", "held"):
+        (record,) = extract([str(path)], "corner", tmp_path / "features", **how)
+        assert record.status == status
+        assert "a region of 300 px is larger than the image of 160 x 224 px" in record.note
+    found = read_features(record.file)
+    assert found.regions.tolist() == [[0, 0, 160, 160], [0, 64, 160, 160]]
+    (record,) = extract([str(path)], "corner", tmp_path / "more", **how | {"side": 160})
+    assert record.note is None
 
 
 def test_options_that_cannot_be_used_are_refused(tmp_path):

@@ -240,8 +240,8 @@ def test_features_of_two_scales_or_missing_ones_are_refused(cohort, tmp_path):
     )
     assert record.skipped == 12
     assert len([line for line in said if line.startswith("Skipped: ")]) == 12
-    list(extract(examples, "means", tmp_path / "features", threads=0, side=64))
-    list(extract(some, "means", tmp_path / "features", threads=0, side=32))
+    list(extract(examples, "means", tmp_path / "features", threads=0, side=64, overwrite=True))
+    list(extract(some, "means", tmp_path / "features", threads=0, side=32, overwrite=True))
     with pytest.raises(ConfigError, match="extract all alike"):
         list(fit_features(examples, tmp_path / "model", mixed))
 
