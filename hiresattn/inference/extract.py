@@ -307,6 +307,7 @@ def _features(
             "height": pyramid.height,
             "side": side,
             "mpp": scale.mpp,
+            "dtype": rule.dtype,
         }
     return Features(
         np.concatenate(vectors) if vectors else np.zeros((0, width), np.float16),

@@ -93,7 +93,7 @@ def read_bags(
                 on_message(f"Skipped: {error}")
                 continue
             own.append(found.vectors)
-            facts.append({**found.facts, "path": str(path)})
+            facts.append({"mpp": example.mpp, **found.facts, "path": str(path)})
         if own:
             label = label_index(examples_of(item)[0], index)
             means = torch.stack([torch.from_numpy(vectors).float().mean(0) for vectors in own])
@@ -109,16 +109,3 @@ def _within(found: Features, example: Example) -> Features:
     centre = found.regions[:, :2] + found.regions[:, 2:] // 2 - [y, x]
     inside = ((centre >= 0) & (centre < [height, width])).all(1)
     return replace(found, vectors=found.vectors[inside], regions=found.regions[inside])
-
-
-def common_facts(facts: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """What all features have in common; those of several encoders or scales don't go together."""
-    first = facts[0]
-    for name in ("encoder_sha256", "encoder", "asked", "size"):
-        for other in facts:
-            if other.get(name) != first.get(name):
-                raise ConfigError(
-                    f"{other['path']}: its features have {name} {other.get(name)!r}, those of {first['path']} "
-                    f"{first.get(name)!r}; extract all alike"
-                )
-    return first

@@ -23,6 +23,7 @@ from hiresattn.evaluation.run import evaluate
 from hiresattn.evaluation.summary import Point
 from hiresattn.inference.locate import locate, located
 from hiresattn.training.curriculum import BATCH
+from hiresattn.training.feature_model import head_options
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
 from hiresattn.training.inputs import chosen_encoder, earlier_card
@@ -184,7 +185,7 @@ def _feature_teacher(
     if resume and (path.parent / "regions.csv").exists():
         return
     name = options.name or path.parent.parent.resolve().name
-    own = replace(options, recipe=None, name=name, epochs=HEAD_EPOCHS * options.epochs)
+    own = head_options(replace(options, recipe=None, name=name, epochs=HEAD_EPOCHS * options.epochs))
     for record in fit_features(examples, path, own, overwrite=True, on_message=on_message):
         yield StepRecord("teacher 1", record)
 
@@ -199,6 +200,8 @@ def _as_features(options: TrainOptions, card: Card) -> TrainOptions:
         freeze_encoder=True,
         crop_size=rule.size,
         finest=card.config.finest,
+        bands=rule.band_names or tuple(band + 1 for band in rule.bands),
+        nodata=rule.nodata,
         mpp=rule.mpp or "off",
     )
 

@@ -1,7 +1,6 @@
 """Train a head on features that are on disk: an aggregator and a classifier over a frozen encoder. No image is read."""
 
 import copy
-import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
@@ -10,26 +9,22 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from hiresattn.card import CARD, Domain
-from hiresattn.checkpoint import Model, load_model, save_model
-from hiresattn.config import InputConfig, ModelConfig
+from hiresattn.checkpoint import save_model
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.feature_files import FeatureFiles
-from hiresattn.errors import CheckpointError, ConfigError
-from hiresattn.model.build import build_model
-from hiresattn.model.encoders import load_encoder
+from hiresattn.errors import ConfigError
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.reference import Reference
 from hiresattn.model.traversal import Rows
-from hiresattn.training.bags import Bag, Standard, common_facts, read_bags
-from hiresattn.training.bands import check_bands, named_bands
+from hiresattn.training.bags import Bag, Standard, read_bags
 from hiresattn.training.curriculum import BATCH
 from hiresattn.training.estimators import correctness, row_cross_entropy
+from hiresattn.training.feature_model import common_facts, idle_options, model_of
 from hiresattn.training.log import EpochRecord, write_metrics
 from hiresattn.training.optim import class_weights, optimizer_of, set_learning_rate
-from hiresattn.training.options import TrainOptions, model_config
+from hiresattn.training.options import TrainOptions
 from hiresattn.training.samples import Sample
 from hiresattn.training.setup import class_counts, label_counts, split_examples, warn_of_training_set
 from hiresattn.training.state import check_folder
@@ -57,8 +52,9 @@ def fit_features(
         examples: Labelled images with splits ``train`` and ``val`` (others are ignored).
         output: Model directory to make.
         options: ``features`` is the folder. Of the others count ``aggregator``, ``background``, ``multi_label``,
-            ``class_weights``, ``fold``, ``epochs``, ``batch_size`` (images), the optimiser's, ``seed``, ``name``, and
-            ``encoder`` and ``finest``, the side of a region in level-0 px, where the features don't say them.
+            ``class_weights``, ``fold``, ``epochs``, ``batch_size`` (images), the optimiser's, ``seed`` and ``name``.
+            Where the features, of other tools, don't say it: ``encoder``; ``finest``, the side of a region, level-0 px;
+            ``crop_size``; and ``foreground``, that they are of tissue.
         overwrite: Train anew in a directory that isn't empty; else it is refused.
         on_message: Called with sentences that are worth showing.
         progress: Called with the share of the training that is done.
@@ -68,13 +64,16 @@ def fit_features(
         else the latest.
 
     Raises:
-        ConfigError: If the examples can't be trained on, or features of different encoders or scales are mixed.
+        ConfigError: If the examples can't be trained on, features of different encoders or scales are mixed, or options
+            contradict them.
         CheckpointError: If the encoder is no longer the one that computed the features.
         HiresattnError: If features can't be read.
     """
     folder = Path(output)
     check_folder(folder, resume=False, overwrite=overwrite)
     train, held_out, options = split_examples(examples, options)
+    if (words := idle_options(options)) is not None:
+        on_message(words)
     warn_of_training_set(train, held_out, options, on_message)
     classes = tuple(sorted(class_counts(train)))
     table = [*train, *held_out, *examples]
@@ -84,9 +83,9 @@ def fit_features(
     if not bags:
         raise ConfigError(f"{options.features}: none of the training images has features there")
     every = [*of_each, *of_val]
-    facts = common_facts(every) | {"tissue": any(one.get("tissue") for one in every)}
+    facts = common_facts(every, options)
     torch.manual_seed(options.seed)
-    model = _model(classes, facts, options, folder)
+    model, options = model_of(classes, facts, options, folder)
     net = model.net
     width, found = int(net.encoder.feature_width), bags[0].vectors.shape[1]  # type: ignore[arg-type]
     if width != found:
@@ -187,62 +186,11 @@ def _training(record: EpochRecord, facts: dict[str, Any], options: TrainOptions)
         "cpu_seconds": record.cpu_seconds,
         "accuracy": record.accuracy,
         "val_accuracy": record.val_accuracy,
-        "features": {name: facts.get(name) for name in ("encoder", "encoder_sha256", "asked", "side")},
+        "features": {
+            name: facts.get(name) for name in ("encoder", "encoder_sha256", "asked", "side", "micrometres")
+        },
         "options": asdict(replace(options, device="auto", name=None)),
     }
-
-
-def _model(classes: tuple[str, ...], facts: dict[str, Any], options: TrainOptions, folder: Path) -> Model:
-    """An ordinary model with the encoder of the features, and a fresh head."""
-    name = str(facts.get("encoder") or options.encoder)
-    side = int(facts["side"])
-    spec: dict[str, Any]
-    if (Path(name) / CARD).is_file() or name.startswith("hf:"):
-        start = load_model(name)
-        state, rule, sha256 = start.net.encoder.state_dict(), start.config.input, start.sha256
-        spec = {field: getattr(start.config, field) for field in ("encoder", "encoder_args", "encoder_drop")}
-        origin = start.training.get("encoder") or {}
-    else:
-        count = len(facts.get("bands") or "RGB")
-        loaded = load_encoder(name, bands=range(1, count + 1), size=facts.get("size"))
-        state, rule, sha256 = loaded.module.state_dict(), loaded.input, loaded.sha256
-        spec = {"encoder": loaded.spec.architecture, "encoder_args": dict(loaded.spec.args)}
-        origin = loaded.spec.origin
-    if facts.get("encoder_sha256") not in (None, sha256):
-        raise CheckpointError(
-            f"{name}: not the encoder that computed the features (its weights differ); extract them anew"
-        )
-    rule = _rule(rule, facts)
-    scale = re.fullmatch(r"(\S+) µm/px", str(facts.get("asked", "")))
-    rule = replace(rule, mpp=None if scale is None else float(scale[1]))
-    if scale is not None:  # of whatever px an image has, a crop's px are of this size
-        side = rule.size
-    sides: dict[str, Any] = {"crop_size": rule.size, "finest": side, "root_size": side}
-    plain = replace(options, **sides, position=False, coarse_encoder=False)
-    config: ModelConfig = replace(model_config(plain, classes, rule), **spec)
-    net = build_model(config)
-    net.encoder.load_state_dict(state)
-    net.encoder.requires_grad_(requires_grad=False)
-    classifier: Any = net.classifier
-    nn.init.zeros_(classifier.weight)  # all regions count alike at first: none is missed by a random start
-    nn.init.zeros_(classifier.bias)
-    about = {"encoder": {**origin, "frozen": True}}
-    return Model(net, config, options.name or folder.resolve().name, "", Domain(), (0,), about)
-
-
-def _rule(rule: InputConfig, facts: dict[str, Any]) -> InputConfig:
-    """How pixels become input, and where is looked at, as the features were computed."""
-    if facts.get("tissue"):
-        rule = replace(rule, foreground="tissue")
-    if "low" not in facts:
-        return rule
-    bands = tuple(band if isinstance(band, str) else int(band) for band in facts["bands"])
-    check_bands(bands)
-    names = named_bands(bands)
-    numbers = range(len(bands)) if names else (int(band) - 1 for band in bands)
-    low, high = (tuple(map(float, facts[name])) for name in ("low", "high"))
-    channels = None if names else rule.channels
-    return replace(rule, bands=tuple(numbers), band_names=names, low=low, high=high, channels=channels)
 
 
 def _predicted(net: GlimpseNet, bags: Sequence[Bag], rng: np.random.Generator | None = None) -> Tensor:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -15,7 +16,7 @@ from hiresattn.datasets.example import Example
 from hiresattn.datasets.feature_files import find_features
 from hiresattn.datasets.features import read_features
 from hiresattn.datasets.manifest import read_manifest
-from hiresattn.errors import CheckpointError, ConfigError, NotFoundError
+from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, ReadError
 from hiresattn.inference.extract import extract
 from hiresattn.inference.locate import located
 from hiresattn.model.build import build_model
@@ -289,3 +290,137 @@ def other_tools(folder, slides):
             file["coords"] = np.array([[0, 0], [0, 256], [256, 0], [256, 256]])
             file["coords"].attrs.update(attributes)
     return folder
+
+
+def trident(magnification, side=256, target=20):
+    """TRIDENT's attributes of patches of 256 px at 20x."""
+    return {
+        "patch_size": side,
+        "patch_size_level0": side * magnification // target,
+        "level0_magnification": magnification,
+        "target_magnification": target,
+    }
+
+
+def test_slides_of_two_magnifications_make_a_model_of_one_scale(cohort, tmp_path):
+    pytest.importorskip("h5py")
+    table = [Example(f"{n}.svs", CLASSES[n % 2]) for n in range(4)]
+    slides = {one.source: trident((20, 40)[n // 2]) for n, one in enumerate(table)}
+    options = replace(OPTIONS, features=str(other_tools(tmp_path / "f", slides)), encoder="means", epochs=1)
+    list(fit_features(table, tmp_path / "model", options))
+    model = load_model(tmp_path / "model")
+    rule = model.config.input
+    assert (rule.mpp, model.config.finest, model.config.root_size) == (128 / rule.size, rule.size, rule.size)
+    Image.fromarray(np.full((1024, 1024, 3), 99, np.uint8)).save(tmp_path / "slide.png")
+    for mpp, side in ((0.5, 256), (0.25, 512)):
+        found = classify(tmp_path / "slide.png", model, mpp=mpp, stop=None, **CPU)
+        assert {region.height for region in found.regions} == {side}
+
+
+def test_patches_of_several_scales_are_refused(cohort, tmp_path):
+    pytest.importorskip("h5py")
+    table = [Example(f"{n}.svs", CLASSES[n % 2]) for n in range(4)]
+    clam = {"patch_size": 256, "patch_level": 1}
+    for number, (kinds, words) in enumerate(
+        [
+            (
+                (trident(20), trident(20, side=512)),
+                r"2\.h5.* 512 level-0 px \(256 µm\), those of .*0\.h5 .* 256 level",
+            ),
+            (
+                ({**clam, "downsample": 4}, {**clam, "downsample": 2}),
+                r"2\.h5.* 512 level-0 px, of unknown scale, those",
+            ),
+            ((trident(20), {**clam, "downsample": 2}), r"2\.h5.* 512 level-0 px, of unknown scale, those"),
+        ]
+    ):
+        slides = {one.source: kinds[n // 2] for n, one in enumerate(table)}
+        folder = other_tools(tmp_path / f"f{number}", slides)
+        options = replace(OPTIONS, features=str(folder), encoder="means", epochs=1)
+        with pytest.raises(ConfigError, match=words):
+            list(fit_features(table, tmp_path / "model", options))
+    given = [replace(one, mpp=(0.25, 0.5)[n // 2]) for n, one in enumerate(table)]
+    options = replace(options, features=str(tmp_path / "f1"))
+    list(fit_features(given, tmp_path / "model", options))
+    rule = load_model(tmp_path / "model").config.input
+    assert rule.mpp == 256 / rule.size
+
+
+def test_features_that_say_no_side_take_the_one_that_is_given(cohort, tmp_path):
+    pytest.importorskip("h5py")
+    table = [Example(f"{n}.svs", CLASSES[n % 2]) for n in range(4)]
+    folder = other_tools(tmp_path / "f", {one.source: {} for one in table})
+    options = replace(OPTIONS, features=str(folder), encoder="means", epochs=1)
+    with pytest.raises(ReadError, match="finest=256"):
+        list(fit_features(table, tmp_path / "model", options))
+    list(fit_features(table, tmp_path / "model", replace(options, finest=256, foreground="tissue")))
+    config = load_model(tmp_path / "model").config
+    assert (config.finest, config.root_size, config.input.foreground) == (256, 256, "tissue")
+    with pytest.raises(ConfigError, match=r"don't name the encoder .* such as encoder="):
+        list(fit_features(table, tmp_path / "next", replace(options, finest=256, encoder="small")))
+
+
+def test_options_that_contradict_the_features_are_refused_and_the_card_has_those_used(cohort, tmp_path):
+    _, examples, options = cohort
+    few, distilled = examples[:3], replace(RECIPES["distil"], features=options.features)
+    wrong = {
+        "crop_size": 48,
+        "finest": 64,
+        "root_size": 96,
+        "mpp": 0.5,
+        "value_range": (0.0, 9.0),
+        "nodata": 0.0,
+    }
+    wrong |= {"bands": (3, 2, 1), "foreground": "tissue", "init_from": "model", "coarse_encoder": True}
+    for name, value in wrong.items():
+        with pytest.raises(ConfigError, match=rf"not {name}="):
+            list(fit_features(few, tmp_path / "model", replace(options, **{name: value})))
+    words = r"finest=64 \(theirs is 32\), root_size=96 \(theirs is 32\); leave"
+    with pytest.raises(ConfigError, match=words):
+        list(fit_features(few, tmp_path / "model", replace(options, finest=64, root_size=96)))
+    with pytest.raises(ConfigError, match="not finest=64"):
+        list(distil(few, tmp_path / "model", replace(distilled, finest=64)))
+    write_encoder(tmp_path / "encoder", "test_resnet", size=64)
+    other = f"local-dir:{tmp_path / 'encoder'}"
+    with pytest.raises(ConfigError, match=rf"encoder={other} didn't compute .* that was means"):
+        list(fit_features(few, tmp_path / "model", replace(options, encoder=other)))
+    same = {"encoder": "means", "finest": 32, "root_size": 32, "bands": (1, 2, 3), "foreground": "none"}
+    said = []
+    idle = replace(options, **same, epochs=1, k=(2,), jitter=0.1)
+    list(fit_features(few, tmp_path / "model", idle, on_message=said.append))
+    assert "No image is read, so these change nothing: k=2, jitter=0.1" in said
+    model = load_model(tmp_path / "model")
+    used, config = model.training["options"], model.config
+    assert (used["encoder"], used["crop_size"], used["mpp"]) == ("means", config.input.size, "off")
+    assert (used["finest"], used["root_size"], used["jitter"]) == (config.finest, config.root_size, 0)
+
+
+def test_an_encoder_that_was_moved_is_named_anew(cohort, tmp_path):
+    _, examples, options = cohort
+    write_encoder(tmp_path / "encoder", "test_resnet", size=32)
+    few = examples[:6]
+    list(extract(few, f"local-dir:{tmp_path / 'encoder'}", tmp_path / "features", threads=0))
+    (tmp_path / "encoder").rename(tmp_path / "moved")
+    options = replace(options, features=str(tmp_path / "features"), epochs=1)
+    with pytest.raises(NotFoundError, match="encoder"):
+        list(fit_features(few, tmp_path / "model", options))
+    options = replace(options, encoder=f"local-dir:{tmp_path / 'moved'}")
+    assert len(list(fit_features(few, tmp_path / "model", options))) == 1
+
+
+def test_a_head_on_features_of_16_bits_takes_images_of_16_bits(cohort, tmp_path):
+    examples = []
+    for number in range(3):
+        path = tmp_path / f"{number}.tif"
+        tifffile.imwrite(path, np.full((64, 64, 3), 9000 * number, np.uint16), photometric="rgb")
+        examples.append(Example(str(path), CLASSES[number], "train"))
+    how = {"side": 32, "value_range": (0, 20000), "threads": 0}
+    assert {one.status for one in extract(examples, "means", tmp_path / "features", **how)} == {"ok"}
+    list(
+        fit_features(
+            examples, tmp_path / "model", replace(OPTIONS, features=str(tmp_path / "features"), epochs=1)
+        )
+    )
+    model = load_model(tmp_path / "model")
+    assert (model.config.input.dtype, model.config.input.high) == ("uint16", (20000.0,) * 3)
+    assert classify(examples[2].source, model, **CPU).cost.glimpses == 4
