@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hiresattn.datasets.features import FORMATS, read_facts, stem_of
 from hiresattn.errors import ConfigError, NotFoundError
-from hiresattn.files import is_remote
+from hiresattn.files import absolute_source, is_remote
 
 #: What follows the stem in a file's name: the hash of the image's path.
 _HASH = 8
@@ -17,13 +17,8 @@ _HASH = 8
 
 def feature_file(folder: str | Path, source: str, form: str = "zarr") -> Path:
     """Where the features of an image are written: its stem, and a hash of its path, for others have the same stem."""
-    digest = hashlib.sha256(place_of(source).encode()).hexdigest()[:_HASH]
+    digest = hashlib.sha256(absolute_source(source).encode()).hexdigest()[:_HASH]
     return Path(folder) / f"{stem_of(source)}-{digest}{FORMATS[form]}"
-
-
-def place_of(source: str) -> str:
-    """Where an image is: its address, or its absolute path."""
-    return source if is_remote(source) else os.path.abspath(source)  # noqa: PTH100 - links stay
 
 
 def find_features(folder: str | Path, source: str) -> Path:
@@ -68,7 +63,7 @@ class FeatureFiles:
             )
         path = own[0] if own else self._by_name(source)
         first = self._taken.setdefault(path, source)
-        if place_of(first) != place_of(source):
+        if absolute_source(first) != absolute_source(source):
             raise ConfigError(
                 f"{path}: by its name it holds the features of two images, {first} and {source}; extract them anew"
             )
@@ -130,7 +125,7 @@ def _may_be(stated: str | None, source: str, path: Path) -> bool:
 
 def _in_common(one: str, other: str) -> int:
     """How many names two paths have in common, from the last on."""
-    pairs = zip(_parts(one), _parts(place_of(other)), strict=False)
+    pairs = zip(_parts(one), _parts(absolute_source(other)), strict=False)
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 

@@ -12,13 +12,13 @@ from hiresattn.card import CARD
 from hiresattn.checkpoint import load_model
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.feature_files import feature_file, place_of
+from hiresattn.datasets.feature_files import feature_file
 from hiresattn.datasets.features import FORMATS, Features, remove_features, write_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.scales import scale_of
 from hiresattn.datasets.sources import Unusable
 from hiresattn.errors import ConfigError, OpenError, WriteError, counted
-from hiresattn.files import Lock, make_folder
+from hiresattn.files import Lock, absolute_source, make_folder
 from hiresattn.geometry import root_regions
 from hiresattn.inference.bands import input_for
 from hiresattn.inference.cover import finest_count
@@ -301,7 +301,7 @@ def _features(
                 progress(min(start + len(part), len(regions)) / len(regions))
         width = int(encoder.module.feature_width)
         facts = {
-            "source": place_of(str(example.source)),
+            "source": absolute_source(str(example.source)),
             "tissue": tissue,
             "width": pyramid.width,
             "height": pyramid.height,
