@@ -9,7 +9,8 @@ from typing import ClassVar
 import numpy as np
 
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 
 #: Side of a block, px.

@@ -22,7 +22,8 @@ import numpy as np
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError, NotFoundError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 
 CLASSES = tuple("0123456789")

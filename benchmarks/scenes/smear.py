@@ -14,7 +14,8 @@ import numpy as np
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.errors import ConfigError, RegionError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 from scenes.cells import CELL, CLASSES, MIPS, CellBank, cell_bank
 from scenes.smear_kernels import average, paste

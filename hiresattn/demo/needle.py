@@ -21,7 +21,8 @@ import numpy as np
 from hiresattn.demo.render import BANK, GLYPH, ink, render
 from hiresattn.errors import ConfigError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 
 CLASSES = tuple("0123456789")

@@ -9,8 +9,9 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.labelled import Labelled, is_labelled, is_tree, tree_levels
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels, known_by_band
 
 #: Tile side given to arrays that have no chunks of their own, px.

@@ -8,7 +8,8 @@ import numpy as np
 
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.placed import crs_name
 from hiresattn.pyramid.stack import Layer, Stack

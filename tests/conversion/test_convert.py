@@ -18,7 +18,8 @@ from hiresattn.conversion.omezarr import OmeZarrWriter
 from hiresattn.errors import ConfigError, HiresattnError, OpenError, ReadError, RegionError, WriteError
 from hiresattn.geometry import Level
 from hiresattn.pyramid import Pixels, open_pyramid
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.reading.fetch import CropFetcher
 from tests import images
 

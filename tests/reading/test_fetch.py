@@ -10,7 +10,8 @@ from hiresattn.config import InputConfig
 from hiresattn.errors import ConfigError, DomainError, ReadError, RegionError
 from hiresattn.geometry import Grid, Level, cell_regions, root_regions
 from hiresattn.pyramid.array import ArrayPyramid
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.reading.bands import check_domain
 from hiresattn.reading.fetch import CropFetcher

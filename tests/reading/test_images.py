@@ -8,7 +8,8 @@ import pytest
 from hiresattn.config import InputConfig
 from hiresattn.errors import DomainError, ReadError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.reading import images as images_module
 from hiresattn.reading.images import ImagePool

@@ -9,7 +9,9 @@ from hiresattn.config import InputConfig
 from hiresattn.datasets.manifest import Example
 from hiresattn.errors import ReadError
 from hiresattn.geometry import Grid, Level
-from hiresattn.pyramid.base import Metadata, Pixels, Pyramid
+from hiresattn.pyramid import Pixels
+from hiresattn.pyramid.base import Pyramid
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.training.augment import ORIENTATIONS, Augmentation
 from hiresattn.training.cutmix import CutMix
 from hiresattn.training.data import Loader

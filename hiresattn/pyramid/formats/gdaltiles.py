@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from hiresattn.errors import OpenError
-from hiresattn.pyramid.base import Metadata
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels
 from hiresattn.pyramid.storage.jp2header import Codestream
 from hiresattn.pyramid.storage.jp2tiles import Jp2Tiles

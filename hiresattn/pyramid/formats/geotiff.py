@@ -10,7 +10,7 @@ import numpy as np
 
 from hiresattn.errors import NotFoundError, ReadError
 from hiresattn.geometry import Level, level_downsamples
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.gdal import (
     GdalFile,
     checked_sources,
@@ -25,6 +25,7 @@ from hiresattn.pyramid.formats.gdaltiles import GdalTiles, NativeTiles, jp2_tile
 from hiresattn.pyramid.formats.rastermeta import image_bands, is_by_band, is_one_strip, metadata, white
 from hiresattn.pyramid.formats.sidecars import gdal_file, is_placed, may_have_sidecar
 from hiresattn.pyramid.formats.vrt import is_vrt, vrt_addresses, vrt_places
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.directories import Ifd
 from hiresattn.pyramid.storage.handles import PerThread

@@ -10,9 +10,10 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError, UnknownFormatError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.quiet import quiet
 from hiresattn.pyramid.formats.sidecars import has_sidecar, with_sidecars
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.mpp import choose_mpp
 from hiresattn.pyramid.pixels import Pixels, both_valid
 from hiresattn.pyramid.storage.tiffdecode import check_scans

@@ -8,10 +8,11 @@ import numpy as np
 
 from hiresattn.errors import BackendMissingError, NotFoundError, OpenError, ReadError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.gdal import CHECK
 from hiresattn.pyramid.formats.geozarr import Georeference
 from hiresattn.pyramid.formats.multiscales import channels_of, described, downsamples, scale
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.pixels import Pixels, both_valid, note_empty
 from hiresattn.pyramid.storage.tiles import agrees
 from hiresattn.pyramid.storage.zarrchunks import ChunkIndex, check_chunk, local_store

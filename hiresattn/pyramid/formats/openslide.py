@@ -8,8 +8,9 @@ import numpy as np
 
 from hiresattn.errors import OpenError, ReadError
 from hiresattn.geometry import Level, level_downsamples
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.tiff import opened_tiff, pages_of_sizes
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.mpp import choose_mpp
 from hiresattn.pyramid.pixels import Pixels, note_empty
 from hiresattn.pyramid.storage.handles import PerThread

@@ -8,7 +8,7 @@ import numpy as np
 
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level
-from hiresattn.pyramid.base import Metadata
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
 from hiresattn.pyramid.placed import ControlPoints, crs_code
 

@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from hiresattn.pyramid.base import Metadata
 from hiresattn.pyramid.formats.gdal import GdalFile, has_credentials, world_files
 from hiresattn.pyramid.formats.rastermeta import metadata
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.storage.ranges import MOST_SECONDS, RequestStats
 from hiresattn.pyramid.storage.web import start_of
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from hiresattn.errors import OpenError
 from hiresattn.geometry import Level, level_downsamples
-from hiresattn.pyramid.base import Metadata, Pyramid
+from hiresattn.pyramid.base import Pyramid
 from hiresattn.pyramid.formats.omexml import OmeImage, parse_ome, refuse_partners
 from hiresattn.pyramid.formats.quiet import unlogged
+from hiresattn.pyramid.metadata import Metadata
 from hiresattn.pyramid.mpp import choose_mpp, micrometres, resolution_unit
 from hiresattn.pyramid.pixels import Pixels, note_empty
 from hiresattn.pyramid.storage.directories import ASIDE, same_aspect
