@@ -34,6 +34,7 @@ from hiresattn.model.bounds import parameters_in_proportion
 from hiresattn.model.build import build_model
 from hiresattn.model.embed import embed, scaled
 from hiresattn.model.encoders import encoder_words
+from hiresattn.model.encoders.weights import misfit
 from hiresattn.model.net import GlimpseNet
 from hiresattn.model.reference import REFERENCE, Reference, reference_facts, write_reference
 from hiresattn.reading.crops import NativeCrops
@@ -245,8 +246,9 @@ def load_model(path: str | Path) -> Model:
     try:
         net.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError) as error:
-        why = " ".join(str(error).split("\n\t", 1)[-1].split())[:200]
-        raise CheckpointError(f"{file}: the weights don't fit the card: {why}; train it anew") from error
+        raise CheckpointError(
+            f"{file}: the weights don't fit the card; train it anew ({misfit(error)})"
+        ) from error
     width = int(net.encoder.feature_width)  # type: ignore[arg-type]
     width = width if "features" in card.training else width + 2 * len(card.config.input.bands)
     if card.reference is not None and card.reference.mean.shape != (width,):

@@ -266,7 +266,9 @@ def _take_over(
     """Start from the weights of another model, if there is one, and say what of it was taken."""
     if start is None:
         return
-    on_message(load_weights(net, config, start, str(options.init_from)))
+    message = load_weights(net, config, start, str(options.init_from))
+    taken = options.encoder == TrainOptions.encoder != config.encoder
+    on_message(f"{message}; its encoder is {config.encoder}" if taken else message)
     state.baseline = load_baseline(str(options.init_from)) or state.baseline
 
 

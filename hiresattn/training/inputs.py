@@ -47,7 +47,8 @@ def chosen_encoder(
 
     Args:
         options: How to train.
-        earlier: The model that training starts from, or goes on with; its weights replace the encoder's.
+        earlier: The model that training starts from, or goes on with; its weights replace the encoder's, and its
+            encoder is taken where the options have the default.
         resume: Whether it goes on with it; then nothing is looked up, here or on a hub.
 
     Raises:
@@ -57,6 +58,8 @@ def chosen_encoder(
     published = ARCHITECTURES[options.architecture].config if options.architecture is not None else None
     name = options.encoder if published is None else published.encoder
     origin = (earlier.training.get("encoder") or {}) if earlier else {}
+    if earlier is not None and not resume and published is None and name == TrainOptions.encoder:
+        name = earlier.config.encoder  # which it was not asked to differ from
     if earlier is not None and (resume or name in (earlier.config.encoder, origin.get("weights"))):
         encoder = EncoderSpec(name, earlier.config.encoder, earlier.config.encoder_args)
     else:
@@ -76,8 +79,12 @@ def chosen_encoder(
 
 
 def warn_of_encoder(encoder: EncoderSpec, options: TrainOptions, on_message: Callable[[str], None]) -> None:
-    """Report a learning rate at which a pretrained encoder forgets what it knows."""
+    """Report an option without effect, and a learning rate at which a pretrained encoder forgets what it knows."""
     lr = largest_lr(options)
+    if options.pretrained and encoder.weights is not None and not encoder.published:
+        on_message(
+            f"The encoder {encoder.name!r} starts from its own weights; pretrained is for names of timm's"
+        )
     if encoder.trained and not options.freeze_encoder and lr > MOST_LR:
         on_message(
             f"The encoder {encoder.name!r} is pretrained, and lr {lr:g} soon undoes that; take lr=1e-4 or so, "

@@ -64,8 +64,8 @@ class TrainOptions:
     """Keep a trained encoder as it is, batch statistics included, and train the rest: faster, and in less memory. A
     coarse encoder is trained."""
     init_from: str | None = None
-    """Model directory, or ``hf:owner/name``, to start from: all its weights, and its value range where ``value_range``
-    is not given. The parts must be the same; with other classes the classifier starts fresh."""
+    """Model directory, or ``hf:owner/name``, to start from: all its weights, and its encoder and value range where
+    none are given. The parts must be the same; with other classes the classifier starts fresh."""
     features: str | None = None
     """Folder of features that ``extract`` made, or CLAM or TRIDENT: a head is trained on them, and no image is read.
     None = images are read."""

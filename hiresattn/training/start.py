@@ -53,14 +53,18 @@ def load_weights(net: GlimpseNet, config: ModelConfig, start: Model, source: str
     if misfits:
         there, here = (_flat(asdict(one)) for one in (start.config, config))
         free = ("classes", "input.low", "input.high")
+        other = start.config.encoder != config.encoder  # with arguments of its own
         differing = [
             f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
             for name in here | there
-            if there.get(name) != here.get(name) and name not in free
+            if there.get(name) != here.get(name)
+            and name not in free
+            and not (other and name.startswith("encoder_args."))
         ]
         raise CheckpointError(
             f"{source}: the weights don't fit the model asked for ({len(misfits)} of them, such as {misfits[0]}): "
-            f"{'; '.join(differing)}. Ask for the same parts, or train without init_from"
+            f"{'; '.join(differing)}. {'Leave out encoder to take its own; ask' if other else 'Ask'} for the same "
+            "parts, or train without init_from"
         )
     net.load_state_dict(given)
     return message

@@ -82,6 +82,21 @@ def test_a_file_is_of_the_configuration_beside_it_or_of_a_named_architecture(tmp
         load_encoder(str(alone))
     with pytest.raises(NotFoundError, match="no such file"):
         load_encoder(f"test_vit:{tmp_path / 'gone.safetensors'}")
+    with pytest.raises(ConfigError, match=r"no architecture 'resnt18'; similar names: .*resnet18"):
+        load_encoder(f"resnt18:{alone}")
+    with pytest.raises(
+        ConfigError,
+        match=r"aren't those of test_resnet; name the right .*\(they lack \S+, \S+ and \d+ more\)$",
+    ):
+        load_encoder(f"test_resnet:{alone}")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"), [("local-dir:", "local-dir:FOLDER"), ("hf-hub: ", "hf-hub:owner/name")]
+)
+def test_a_name_without_anything_behind_its_prefix_is_refused(name, form):
+    with pytest.raises(ConfigError, match=f"write {form}$"):
+        load_encoder(name)
 
 
 def test_an_encoder_that_returns_tokens_gives_its_class_token_and_the_mean_of_its_patches(tmp_path, crops):
@@ -213,7 +228,10 @@ def _without(folder, key):
         (lambda f: _config(f, pretrained_cfg={"std": [0, 1, 1]}), "aren't numbers of use"),
         (lambda f: (f / "model.safetensors").unlink(), "holds none of model.safetensors"),
         (lambda f: (f / "model.safetensors").write_bytes(b"no"), "not readable as weights"),
-        (lambda f: _without(f, "blocks.1.attn.qkv.weight"), "its weights aren't those of test_vit: .*qkv"),
+        (
+            lambda f: _without(f, "blocks.1.attn.qkv.weight"),
+            r"its weights aren't those of test_vit; .*\(they lack blocks\.1\.attn\.qkv\.weight\)",
+        ),
     ],
 )
 def test_a_damaged_or_foreign_folder_is_an_error_in_one_sentence(tmp_path, damage, words):

@@ -175,6 +175,35 @@ def test_the_next_stage_starts_from_a_model_whose_encoder_was_pretrained(tmp_pat
         assert torch.equal(value, first.net.encoder.state_dict()[key])
 
 
+@pytest.mark.usefixtures("offline")
+def test_to_start_from_a_model_its_encoder_need_not_be_named(tmp_path):
+    write_encoder(tmp_path / "source", size=32, img_size=32, init_values=1e-3)
+    first = _run(tmp_path / "first", f"local-dir:{tmp_path / 'source'}")
+    shutil.rmtree(tmp_path / "source")
+    said = []
+    options = replace(QUICK, init_from=str(tmp_path / "first"), epochs=1)
+    list(fit(_examples(), tmp_path / "second", options, on_message=said.append))
+    second = load_model(tmp_path / "second")
+    assert (second.config.encoder_args, second.config.input) == (
+        first.config.encoder_args,
+        first.config.input,
+    )
+    assert second.encoder == first.encoder
+    for key, value in second.net.encoder.state_dict().items():
+        assert torch.equal(value, first.net.encoder.state_dict()[key])
+    assert said[-1].endswith("; its encoder is test_vit")
+    list(fit(_examples(), tmp_path / "second", replace(options, epochs=2), resume=True))
+    assert load_model(tmp_path / "second").encoder == first.encoder
+
+
+def test_pretrained_says_that_it_changes_nothing_of_an_encoder_with_weights_of_its_own(tmp_path):
+    write_encoder(tmp_path / "source", size=32, img_size=32)
+    said = []
+    options = replace(QUICK, encoder=f"local-dir:{tmp_path / 'source'}", pretrained=True, epochs=1)
+    list(fit(_examples(), tmp_path / "model", options, on_message=said.append))
+    assert [one for one in said if "starts from its own weights; pretrained is for names of timm's" in one]
+
+
 def test_a_coarse_encoder_that_is_added_begins_as_a_copy_of_a_pretrained_encoder(tmp_path):
     write_encoder(tmp_path / "source", size=32, img_size=32)
     name = f"local-dir:{tmp_path / 'source'}"
@@ -187,12 +216,15 @@ def test_a_coarse_encoder_that_is_added_begins_as_a_copy_of_a_pretrained_encoder
     names = [key for key in state if key.startswith("encoder.")]
     assert names
     assert all(torch.allclose(state[f"coarse_{key}"], state[key], atol=1e-6) for key in names)
-    with pytest.raises(CheckpointError, match=r"encoder_args\.img_size is 32 there and None here"):
+    with pytest.raises(
+        CheckpointError, match=r"encoder is 'test_vit' there and 'test_resnet' here.*Leave out encoder"
+    ) as error:
         list(
             fit(
                 _examples(), tmp_path / "third", replace(options, encoder="test_resnet", freeze_encoder=False)
             )
         )
+    assert "encoder_args" not in str(error.value)
 
 
 @pytest.mark.parametrize(

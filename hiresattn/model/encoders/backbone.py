@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from hiresattn.errors import ConfigError, reason
 from hiresattn.model.encoders.base import Encoded
 from hiresattn.model.encoders.spec import EncoderSpec, checked_args, import_timm
-from hiresattn.model.encoders.weights import read_weights
+from hiresattn.model.encoders.weights import misfit, read_weights
 from hiresattn.model.hub import hub_error
 from hiresattn.shapes import Float
 
@@ -152,10 +152,9 @@ def _created(
         raise
     except Exception as error:
         if overlay and not isinstance(error, (TypeError, AssertionError, ValueError)):
-            why = " ".join(str(error).split("\n\t", 1)[-1].split())
             raise ConfigError(
-                f"{asked}: its weights aren't those of {architecture}: {why:.200} …; name the right architecture, or "
-                "give its arguments as model_args in config.json"
+                f"{asked}: its weights aren't those of {architecture}; name the right architecture, or give its "
+                f"arguments as model_args in config.json ({misfit(error)})"
             ) from error
         if start is not None and start.published and start.weights is None:
             raise hub_error(asked, asked, error) from error

@@ -36,6 +36,9 @@ def timm_spec(name: str, *, pretrained: bool) -> EncoderSpec:
     """
     kind = name.partition(":")[0].lower().replace("_", "-") + ":"
     rest = name.partition(":")[2]
+    if kind in (ENCODER, FOLDER) and not rest.strip():
+        what = "owner/name" if kind == ENCODER else "FOLDER"
+        raise ConfigError(f"{name} says nothing after the colon; write {kind}{what}")
     if kind == ENCODER:
         return _from_hub(name, rest)
     if kind == FOLDER:
@@ -108,7 +111,9 @@ def _from_file(name: str) -> EncoderSpec:
     named = bool(rest) and import_timm(name).is_model(architecture.partition(".")[0])
     file = Path(rest if named else name).expanduser()
     if not file.is_file():
-        raise NotFoundError(f"{name}: no such file")
+        if rest and not named and Path(rest).expanduser().is_file():
+            raise ConfigError(f"{name}: timm has no architecture {architecture!r}{_similar(architecture)}")
+        raise NotFoundError(f"{name}: no such file {file}" if named else f"{name}: no such file")
     if named:
         spec, _ = _known_to_timm(architecture)
         return replace(spec, name=name, weights=file, license=None)
@@ -153,6 +158,10 @@ def _hint(name: str) -> str:
         return (
             f"; a single file of weights has to be a .safetensors; or give {FOLDER}FOLDER, in timm's format"
         )
+    return f"{_similar(name)}; for one of your own call hiresattn.register_encoder({name!r}, build) first"
+
+
+def _similar(name: str) -> str:
+    """Part of a message: the names of timm's that are nearest to one that it doesn't know."""
     near = difflib.get_close_matches(name.partition(".")[0], import_timm(name).list_models(), n=5)
-    similar = f"; similar names: {', '.join(near)}" if near else ""
-    return f"{similar}; for one of your own call hiresattn.register_encoder({name!r}, build) first"
+    return f"; similar names: {', '.join(near)}" if near else ""

@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,17 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     if not isinstance(found, dict) or not found or not all(isinstance(v, Tensor) for v in found.values()):
         raise CheckpointError(f"{file}: holds no tensors by name, so it isn't the weights of an encoder")
     return {str(key).removeprefix("module."): value for key, value in found.items()}
+
+
+def misfit(error: Exception) -> str:
+    """What of some weights doesn't fit a network, in few words, by what ``load_state_dict`` raised."""
+    first = str(error).split("\n\t")[1:2]
+    keys = re.findall(r'"([^"]+)"', first[0]) if first else []
+    if not keys:
+        return " ".join(first[0].split())[:200] if first else reason(error)
+    more = f" and {len(keys) - 2} more" if len(keys) > 2 else ""
+    lacking = first[0].lstrip().startswith("Missing")
+    return f"{'they lack' if lacking else 'they have besides'} {', '.join(keys[:2])}{more}"
 
 
 def sha256_of(module: nn.Module) -> str:
