@@ -76,6 +76,7 @@ def _images(sources: "list[str | Example | Unusable]") -> "Iterator[str | Exampl
 
 def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
     """The facts of one image as JSON types."""
+    from hiresattn.pyramid.pixels import note_alpha
     from hiresattn.reading.estimate import advice, preview
 
     names = ("width", "height", "downsample", "tile_width", "tile_height")
@@ -95,7 +96,7 @@ def describe(path: str, pyramid: "Pyramid") -> dict[str, Any]:
         **{name: _listed(getattr(pyramid.meta, name)) for name in _FIELDS},
         "bytes": pyramid.meta.nbytes or None,
         "run": preview(pyramid, budget=BUDGET).to_json(),
-        "notes": list(pyramid.meta.notes),
+        "notes": [*pyramid.meta.notes, *note_alpha(pyramid.meta.alpha)],
         "advice": advice(pyramid),
     }
 

@@ -17,6 +17,7 @@ from hiresattn.conversion.verify import verify
 from hiresattn.errors import ConfigError
 from hiresattn.option_types import changed, check_types
 from hiresattn.pyramid import Pyramid, open_pyramid
+from hiresattn.pyramid.pixels import note_alpha
 
 #: Format → endings of names that mean it.
 FORMATS = {"zarr": (".zarr",), "cog": (".tif", ".tiff")}
@@ -282,6 +283,7 @@ def _stored_size(path: Path) -> int:
 
 def _notes(image: Image, *, lossy: bool) -> Iterator[str]:
     pyramid = image.pyramid
+    yield from note_alpha(pyramid.meta.alpha)
     if pyramid.palette is not None:
         yield "a palette image: written as the colours that it shows, 3 bands of 8 bits"
     if pyramid.nodata is not None and image.mark is None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, reason
+from hiresattn.files import size_and_time
 from hiresattn.geometry import Level, check_region, extent
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.metadata import Metadata
@@ -56,6 +57,7 @@ class Pyramid(Placed, ABC):
     def __init__(self, source: str, meta: Metadata, **given: float | None) -> None:
         self._given = given
         self.source = self._path = source
+        self._opened = size_and_time(source)
         self.meta = meta
         self.levels = meta.levels
         self.channels = meta.channels
@@ -90,6 +92,12 @@ class Pyramid(Placed, ABC):
         self.source, self.meta = source, replace(self.meta, **known)
         self.channel_names = self.meta.channel_names
         return self
+
+    @property
+    def is_changed(self) -> bool:
+        """Whether its file has another size or time of change than when it was opened; folders are not looked at."""
+        now = None if self._opened is None else size_and_time(self._path)
+        return now is not None and now != self._opened
 
     def close(self) -> None:
         """Let go of open files. A later read opens them again."""

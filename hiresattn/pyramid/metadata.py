@@ -51,5 +51,7 @@ class Metadata:
     """Whether the file has rational polynomial coefficients of its sensor. They are not applied."""
     acquired: str | None = None
     """When the image was taken, ISO 8601, where it is known."""
+    alpha: tuple[int, ...] = ()
+    """Numbers, from 1, of the bands that are marked alpha: they say what is valid, and ``read`` leaves them out."""
     notes: tuple[str, ...] = ()
     """What of the file isn't used, and why: warnings for its records."""

@@ -76,6 +76,11 @@ def note_empty(sizes: Iterable[tuple[int, int]]) -> tuple[str, ...]:
     return (f"declared levels without any tile are not used: {names}",) if names else ()
 
 
+def note_alpha(bands: Iterable[int]) -> tuple[str, ...]:
+    """A note on bands, by number, that are marked alpha; none where there are none."""
+    return tuple(f"band {band} is marked alpha: it is read as validity, not as a band" for band in bands)
+
+
 def both_valid(one: np.ndarray | None, other: np.ndarray | None) -> np.ndarray | None:
     """Where two masks (``[h w]``, ``[h w c]`` or None) both say valid."""
     if one is None or other is None:

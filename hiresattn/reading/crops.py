@@ -67,7 +67,8 @@ def read_crops(
     Raises:
         OpenError: If the image can't be opened.
         RegionError: If the level or a window doesn't exist, or ``out`` doesn't fit; nothing is read then.
-        ReadError: If a tile can't be decoded, or is missing and ``strict`` is set.
+        ReadError: If a tile can't be decoded, or is missing and ``strict`` is set; or the file has changed since it was
+            opened.
 
     Examples:
         >>> hiresattn.read_crops("slide.svs", [(0, 0), (4096, 2048)], 224).pixels.shape
@@ -87,6 +88,8 @@ def _read(
     *,
     strict: bool,
 ) -> NativeCrops:
+    if pyramid.is_changed:  # tiles that are kept, and what the header said, are of another file
+        raise ReadError(f"{pyramid.source}: it changed while it was open; close it and open it again")
     windows = _windows(pyramid, np.asarray(yx), size, level)
     count = len(windows)
     shape = (count, *_sides(size), pyramid.channels)

@@ -73,6 +73,44 @@ def test_what_a_file_declares_and_lacks_is_a_note(run, tmp_path):
     assert json.loads(run("info", path, "--json").stdout)["notes"]
 
 
+@pytest.fixture
+def marked(tmp_path):
+    """Red, green, blue and near infrared of 8 bits, as most scripts write them: GDAL takes the last for alpha."""
+    path = tmp_path / "marked.tif"
+    profile = {
+        "driver": "GTiff",
+        "width": 64,
+        "height": 64,
+        "count": 4,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+    }
+    with rasterio.open(path, "w", **profile, transform=rasterio.Affine(10, 0, 5e5, 0, -10, 5e6)) as out:
+        out.write(np.full((4, 64, 64), 90, np.uint8))
+    return path
+
+
+NOTE = "band 4 is marked alpha: it is read as validity, not as a band"
+
+
+def test_a_band_that_is_marked_alpha_is_a_note_until_it_is_no_more(run, marked):
+    text = run("info", marked).stdout
+    assert "3 bands uint8" in text
+    assert f"  note       {NOTE}\n" in text
+    with rasterio.open(marked, "r+") as out:
+        out.colorinterp = (*out.colorinterp[:3], rasterio.enums.ColorInterp.undefined)
+    facts = json.loads(run("info", marked, "--json").stdout)
+    assert (facts["channels"], facts["notes"]) == (4, [])
+
+
+def test_a_tiff_of_no_place_and_convert_say_the_same(run, marked, tmp_path):
+    path = tmp_path / "plain.tif"
+    options = {"tile": (32, 32), "photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(path, np.full((64, 64, 4), 90, np.uint8), **options)
+    assert json.loads(run("info", path, "--json").stdout)["notes"] == [NOTE]
+    assert f": {NOTE}\n" in run("convert", marked, tmp_path / "out.tif").stderr
+
+
 def test_several_files_are_json_lines_and_one_that_fails_is_exit_3(run, image, tmp_path):
     result = run("info", image, tmp_path / "absent.tif", image, "--json")
     assert result.exit_code == 3

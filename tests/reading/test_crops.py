@@ -1,9 +1,11 @@
 """Crops as stored: oracles are whole levels, cut by NumPy."""
 
+import os
 import threading
 
 import numpy as np
 import pytest
+import tifffile
 
 from hiresattn import open_pyramid, read_crops
 from hiresattn.config import InputConfig
@@ -172,3 +174,31 @@ def test_kept_tiles_are_bounded(tmp_path, monkeypatch):
     with open_pyramid(path) as pyramid:
         read_crops(pyramid, places(30), 50)
         assert 0 < kept_tiles(pyramid).nbytes <= 100_000
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_file_that_is_overwritten_while_it_is_open_is_refused_and_not_mixed(tmp_path, seen):
+    path = tmp_path / "image.tif"
+
+    def write(value):
+        tifffile.imwrite(path, np.full((128, 128, 3), value, np.uint8), tile=(64, 64), photometric="rgb")
+
+    write(10)
+    os.utime(path, ns=(0, 10**18))
+    with open_pyramid(path) as pyramid:
+        if seen:
+            read_crops(pyramid, [(0, 0)], 32)  # its tile is kept
+        write(200)
+        with pytest.raises(
+            ReadError, match=r"image\.tif: it changed while it was open; close it and open it"
+        ):
+            read_crops(pyramid, [(40, 40)], 64)
+    assert (read_crops(path, [(40, 40)], 64).pixels == 200).all()
+
+
+def test_a_file_that_is_removed_while_it_is_open_is_the_same_file(tmp_path):
+    path = write_ome_tiff(tmp_path / "image.ome.tif")
+    with open_pyramid(path) as pyramid:
+        first = read_crops(pyramid, [(0, 0)], 32).pixels
+        path.unlink()
+        assert np.array_equal(read_crops(pyramid, [(0, 0)], 32).pixels, first)

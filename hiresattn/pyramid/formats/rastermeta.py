@@ -48,6 +48,7 @@ def metadata(
         transform=transform,
         nodata=nodata,
         palette=palette,
+        alpha=tuple(number for number in raster.indexes if number not in bands),
         nbytes=path.stat().st_size if path.is_file() else 0,
         acquired=_acquired(raster),
         **_fields(raster, bands),

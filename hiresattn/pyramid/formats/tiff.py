@@ -69,6 +69,7 @@ class TiffPyramid(Pyramid):
                 mpp_source=where,
                 nodata=nodata,
                 palette=palette,
+                alpha=(tiles.bands,) if self._alpha else (),
                 notes=note_empty(empty),
                 nbytes=tiles.nbytes,
                 channel_names=names,
