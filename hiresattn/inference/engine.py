@@ -58,6 +58,10 @@ class Engine(Protocol):
     """Runs a network in evaluation mode. Called from one thread at a time."""
 
     @property
+    def name(self) -> str:
+        """Of the option ``engine``, as records have it."""
+
+    @property
     def facts(self) -> NetFacts:
         """What doesn't change from call to call."""
 

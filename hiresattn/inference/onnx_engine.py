@@ -64,6 +64,7 @@ class OnnxEngine:
         self.device = (
             "cpu" if providers[0] in ("CPUExecutionProvider", "OpenVINOExecutionProvider") else "gpu"
         )
+        self.name = "onnx-int8" if int8 else "onnx"
         self._by_path = bool(facts["by_path"])
         threads = threads_for(card.config, threads)
         self.networks = {

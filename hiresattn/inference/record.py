@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from html import escape
 from typing import Any, NoReturn
 
 #: Probability from which on one of several labels is part of an answer.
@@ -196,7 +195,7 @@ class Record:
     warnings: tuple[str, ...] = ()
     """Where the image leaves the model's domain, was upsampled, or was seen in part only."""
     model: Mapping[str, str] = field(default_factory=dict)
-    """``name`` and ``sha256`` of the weights file. Read-only."""
+    """``name``, ``sha256`` of the weights file and the ``engine`` that ran it, if one did. Read-only."""
     version: str = ""
 
     def __post_init__(self) -> None:
@@ -264,6 +263,8 @@ def _significant(value: float | None, digits: int) -> float | None:
 
 def _html(record: Record) -> str:
     """The table: prediction, cost, and the regions of the largest weight."""
+    from html import escape
+
     facts: list[tuple[str, str]] = [("source", record.source), ("status", record.status)]
     if len(record.sources) > 1:
         facts.insert(1, ("images", ", ".join(one.source for one in record.sources)))

@@ -109,24 +109,45 @@ def start_engine(card: Card, options: ClassifyOptions) -> tuple[Card, Engine]:
                 raise
             _log.warning("%s; torch runs it", error)
     if not _installed("torch"):
-        raise BackendMissingError(
-            f"{card.path or card.name}: without an ONNX network beside its weights it needs torch; pip install torch, "
-            "or run `hiresattn export-model` where torch is installed"
-        )
+        raise BackendMissingError(f"{card.path or card.name}: {_why_torch(card, options)}")
     from hiresattn.inference.torch_engine import start_torch
 
     return start_torch(card, options)
 
 
+def _why_torch(card: Card, options: ClassifyOptions) -> str:
+    """Why a model can't run without PyTorch, and what to do."""
+    if card.onnx is None:
+        return (
+            "without an ONNX network beside its weights it needs torch; pip install torch, or run "
+            "`hiresattn export-model` where torch is installed"
+        )
+    if (asked := _only_torch(card, options)) is not None:
+        return (
+            f"{asked} needs torch, which isn't installed; leave it out, for the model has a network for ONNX Runtime, "
+            "or pip install torch"
+        )
+    return "neither ONNX Runtime nor torch is installed; pip install onnxruntime, for which it has a network"
+
+
+def _only_torch(card: Card, options: ClassifyOptions) -> str | None:
+    """What is asked for that ONNX Runtime can't do; None = nothing."""
+    if options.engine == "torch":
+        return "engine=torch"
+    if options.scorer not in (None, card.config.scorer):
+        return f"scorer={options.scorer}"
+    return None if options.precision == "float32" else f"precision={options.precision}"
+
+
 def _prefers_onnx(card: Card, options: ClassifyOptions) -> bool:
     """Whether the ONNX network is there, can do what is asked for, and no GPU is passed by."""
     loaded = type(card) is not Card  # its network is in memory
-    if loaded or card.onnx is None or options.scorer not in (None, card.config.scorer):
-        return False
-    if options.precision != "float32":
+    if loaded or card.onnx is None or _only_torch(card, options) is not None:
         return False
     if not _installed("onnxruntime"):
         return False
+    if not _installed("torch"):  # nor anything else to run it
+        return True
     if options.provider is not None or options.device == "cpu":
         return True
     return options.device == "auto" and not (_NVIDIA.exists() or sys.platform == "darwin")

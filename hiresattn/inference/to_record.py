@@ -134,6 +134,7 @@ def to_record(
     record = replace(
         _blank_case(case, model),
         sources=facts,
+        model={"name": model.name, "sha256": model.sha256, "engine": session.engine.name},
         cost=replace(
             _cost(case, traversal, stop_reason, stats, model.config.finest_side),
             requests=None if asked is None else asked.count,

@@ -30,6 +30,8 @@ class TorchEngine:
         precision: ``float32``; or ``bfloat16``, in which it then multiplies (sums and logarithms stay in float32).
     """
 
+    name = "torch"
+
     def __init__(self, net: GlimpseNet, threads: int | None = None, *, precision: str = "float32") -> None:
         self.net = net
         self._threads = threads

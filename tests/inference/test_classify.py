@@ -43,7 +43,7 @@ def test_an_answer_says_what_where_and_what_it_cost():
     assert found.cost.glimpses == len(found.regions) == 20
     assert sum(r.attention for r in found.regions) == pytest.approx(1, abs=1e-5)
     assert found.cost.stop_reason == "budget"
-    assert found.model == {"name": "test", "sha256": "abc"}
+    assert found.model == {"name": "test", "sha256": "abc", "engine": "torch"}
     assert found.scorer == "location"
     assert 0 < found.cost.seconds.read < found.cost.seconds.total
 

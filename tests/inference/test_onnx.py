@@ -87,6 +87,7 @@ def test_the_same_regions_are_looked_at(exported, image, policy):
         for engine in ("torch", "onnx")
     }
     assert regions(found["onnx"]) == regions(found["torch"])
+    assert {name: one.model["engine"] for name, one in found.items()} == {"torch": "torch", "onnx": "onnx"}
     assert found["onnx"].scores == pytest.approx(found["torch"].scores, abs=1e-5)
     for name, shares in found["torch"].scores_after.items():
         assert found["onnx"].scores_after[name] == pytest.approx(shares, abs=2e-4)
@@ -131,7 +132,7 @@ def test_auto_takes_the_network_where_it_is(model, image):
     assert isinstance(start_session(model, ClassifyOptions(device="cpu")).engine, OnnxEngine)
     (model / NETWORK).write_bytes(b"other")
     record = classify(image, model, device="cpu", budget=4)
-    assert record.status == "ok"
+    assert (record.status, record.model["engine"]) == ("ok", "torch")
     with pytest.raises(CheckpointError, match="not what the card names"):
         classify(image, model, engine="onnx")
 
@@ -242,6 +243,34 @@ def test_without_torch_and_without_a_network_an_error_says_what_to_do(tmp_path, 
         classify(np.zeros((64, 64, 1), np.uint8), tmp_path / "bare")
 
 
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        ({"engine": "torch"}, "engine=torch"),
+        ({"scorer": "random"}, "scorer=random"),
+        ({"precision": "bfloat16"}, "precision=bfloat16"),
+    ],
+)
+def test_without_torch_what_needs_it_is_named_and_not_the_network_that_is_there(
+    exported, monkeypatch, asked, named
+):
+    monkeypatch.setattr("hiresattn.inference.session._installed", lambda name: name != "torch")
+    words = f"{named} needs torch, which isn't installed; leave it out"
+    with pytest.raises(BackendMissingError, match=words):
+        start_session(exported, ClassifyOptions(**asked))
+
+
+def test_without_torch_no_device_keeps_onnx_from_the_network(exported, monkeypatch, tmp_path):
+    monkeypatch.setattr("hiresattn.inference.session._installed", lambda name: name != "torch")
+    monkeypatch.setattr("hiresattn.inference.session._NVIDIA", tmp_path)  # there is a driver
+    assert isinstance(start_session(exported, ClassifyOptions()).engine, OnnxEngine)
+    with pytest.raises(ConfigError, match="device cuda: this ONNX Runtime has"):
+        start_session(exported, ClassifyOptions(device="cuda"))
+    monkeypatch.setattr("hiresattn.inference.session._installed", lambda _: False)
+    with pytest.raises(BackendMissingError, match="neither ONNX Runtime nor torch is installed"):
+        start_session(exported, ClassifyOptions())
+
+
 def test_the_command_says_that_it_agrees(model, monkeypatch):
     monkeypatch.setattr("hiresattn.inference.onnx_export.export_onnx", export)
     done = CliRunner().invoke(cli, ["export-model", str(model), "--to", "onnx"])
@@ -292,6 +321,7 @@ def test_a_network_of_8_bits_says_what_it_changes_and_is_taken_where_it_is_named
         for engine in ("auto", "onnx", "onnx-int8")
     }
     assert [one.scores for one in records["auto"]] == [one.scores for one in records["onnx"]]
+    assert {one.model["engine"] for one in records["onnx-int8"]} == {"onnx-int8"}
     worst = max(
         abs(one.scores[name] - other.scores[name])
         for one, other in zip(records["onnx"], records["onnx-int8"], strict=True)
