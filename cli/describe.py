@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from hiresattn.errors import ConfigError, counted
+from hiresattn.errors import ConfigError, counted, missing_package
 from hiresattn.inference.lines import json_line
 from hiresattn_cli import options
 from hiresattn_cli.help import Command, group
@@ -49,20 +49,27 @@ def describe(
 
     PRESET is one of the paper's (tnet-imagenet, tnet-fmow, bagnet77, efficientnet-b0) or another of `train`
     (small, quick, timm, tnet-fmow-448); MODEL is a model directory, of which training and calibration are shown, too.
-    No weights are read.
+    No weights are read. The parts need PyTorch; what the card of a model directory says doesn't.
     """
-    from hiresattn.model.describe import describe as describe_model
-
     card, own_side = _model(name, side, classes)
-    found = describe_model(
-        card.config, own_side, card.k if locations is None else locations, card.training.get("encoder")
-    )
+    locations = card.k if locations is None else locations
+    found: Description | None = None
+    try:
+        from hiresattn.model.describe import describe as describe_model
+
+        found = describe_model(card.config, own_side, locations, card.training.get("encoder"))
+    except ImportError as error:
+        lost = missing_package(error, "the table of its parts")
+        if lost is None or not card.path:
+            raise
+        click.echo(f"Note: {lost}", err=True)
     if as_json:
+        parts = {} if found is None else found.to_json()
         about = {"model": _about(card)} if card.path else {}
-        click.echo(json_line({"name": name, **found.to_json(), **about}))
+        click.echo(json_line({"name": name, **parts, **about}))
     else:
-        lines = [*_table(name, found, card.config.input.mpp), *(_about_lines(card) if card.path else ())]
-        click.echo(printable("\n".join(lines)))
+        lines = [name] if found is None else list(_table(name, found, card.config.input.mpp))
+        click.echo(printable("\n".join([*lines, *(_about_lines(card) if card.path else ())])))
 
 
 def _model(name: str, side: int | None, classes: int | None) -> "tuple[Card, int]":

@@ -30,8 +30,11 @@ class Group(click.Group):
     """A group whose commands end in one line on stderr and an exit status, never in a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; typed errors and files that can't be written become ``Error: …``, exit 1."""
-        from hiresattn.errors import HiresattnError
+        """Run the command; typed errors, packages that aren't there and files that can't be written become one line.
+
+        ``Error: …``, exit 1.
+        """
+        from hiresattn.errors import HiresattnError, missing_package
         from hiresattn_cli.output import one_line
 
         try:
@@ -41,6 +44,11 @@ class Group(click.Group):
         except (HiresattnError, OSError) as error:
             command = self.get_command(ctx, ctx.invoked_subcommand or "")
             raise click.ClickException(with_flags(one_line(error), command)) from error
+        except ImportError as error:
+            missing = missing_package(error, f"`{ctx.command_path} {ctx.invoked_subcommand or '…'}`")
+            if missing is None:
+                raise
+            raise click.ClickException(one_line(missing)) from error
         except KeyboardInterrupt:
             click.echo("Interrupted. What was written so far is kept.", err=True)
             ctx.exit(INTERRUPTED)

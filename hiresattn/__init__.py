@@ -116,7 +116,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
+        try:
+            return getattr(import_module(_HOME[name]), name)
+        except ImportError as error:
+            raise errors.missing_package(error, f"hiresattn.{name}") or error from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

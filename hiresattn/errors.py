@@ -4,6 +4,15 @@ Each names the file, what was asked, what is possible and what to do. Each is al
 would guess, so ``except OSError`` around a read works.
 """
 
+import sys
+
+#: Packages that are installed by another name than they are imported by.
+_INSTALLED_AS = {
+    "PIL": "pillow",
+    "openslide": "openslide-python openslide-bin",
+    "google_crc32c": "google-crc32c",
+}
+
 
 def counted(count: int, name: str) -> str:
     """A number of things, for messages: ``1 tile``, ``2 tiles``."""
@@ -59,6 +68,29 @@ class ClusterError(HiresattnError, ConnectionError):
 
 class BackendMissingError(HiresattnError, ImportError):
     """An optional package is needed and not installed; the message gives the command that installs it."""
+
+
+def missing_package(error: ImportError, what: str) -> BackendMissingError | None:
+    """The error for a package that isn't installed, or can't be loaded.
+
+    Args:
+        error: What its import raised.
+        what: What needs it, for the message.
+
+    Returns:
+        The error to raise; None = it is no package's fault.
+    """
+    if isinstance(error, BackendMissingError):
+        return error
+    name = (error.name or "").partition(".")[0]
+    if not name or name in sys.stdlib_module_names or name.startswith("hiresattn"):
+        return None
+    package = _INSTALLED_AS.get(name, name)
+    if isinstance(error, ModuleNotFoundError):
+        return BackendMissingError(f"{what} needs {package}, which isn't installed; pip install {package}")
+    return BackendMissingError(
+        f"{what} needs {package}, which can't be imported ({reason(error)}); pip install --force-reinstall {package}"
+    )
 
 
 def reason(error: BaseException) -> str:

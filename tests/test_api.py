@@ -263,3 +263,15 @@ def test_what_is_no_options_image_encoder_or_batch_is_refused_in_words(work, mod
         hiresattn.register_encoder("for-test-none", torch.nn.Identity())
     with pytest.raises(ConfigError, match="1 or more"):
         hiresattn.load_model(model).embed(np.zeros((1, 3, 16, 16), np.float32), batch_size=0)
+
+
+def test_a_name_whose_package_is_not_installed_says_so(monkeypatch):
+    def refuse(_):
+        raise ModuleNotFoundError("No module named 'torch'", name="torch")
+
+    monkeypatch.setattr("hiresattn.import_module", refuse)
+    with pytest.raises(
+        hiresattn.errors.BackendMissingError,
+        match=r"hiresattn\.train needs torch, which isn't installed; pip install torch",
+    ):
+        hiresattn.train  # noqa: B018 - looking it up is the point

@@ -1,5 +1,6 @@
 """What holds for every command: help is light, errors are one line, exit statuses mean something."""
 
+import json
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from hiresattn import __version__
 from hiresattn.errors import ReadError
 from hiresattn_cli.groups import with_flags
 from hiresattn_cli.main import cli
+from tests.test_layers import ROOT
 
 COMMAND = [sys.executable, "-m", "hiresattn_cli.main"]
 
@@ -84,6 +86,88 @@ def failing(error):
 def test_a_typed_error_of_two_lines_becomes_one():
     result = failing(ReadError("a.tif: tile 3\n  can't be decoded"))
     assert (result.exit_code, result.stderr) == (1, "Error: a.tif: tile 3 can't be decoded\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ModuleNotFoundError("No module named 'torch'", name="torch"), "isn't installed; pip install torch"),
+        (
+            ModuleNotFoundError("No module named 'PIL.Image'", name="PIL.Image"),
+            "isn't installed; pip install pillow",
+        ),
+        (
+            ImportError("libc10.so: no such file", name="torch._C"),
+            "can't be imported (libc10.so: no such file); pip install --force-reinstall torch",
+        ),
+    ],
+)
+def test_a_package_that_is_not_there_is_one_line(error, words):
+    result = failing(error)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: `root fail` needs ")
+    assert result.stderr.endswith(f"{words}\n")
+
+
+def test_an_import_of_ours_that_fails_is_a_defect():
+    error = ImportError("cannot import name 'tile'", name="hiresattn.pyramid")
+    assert failing(error).exception is error
+
+
+#: Commands where torch can't be found, each by itself.
+WITHOUT_TORCH = """
+import json, sys
+from pathlib import Path
+from click.testing import CliRunner
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from hiresattn_cli.main import cli
+
+for words in json.loads(sys.argv[1]):
+    done = CliRunner().invoke(cli, words, prog_name="hiresattn")
+    print(json.dumps([done.exit_code, done.stdout, done.stderr, repr(done.exception)]))
+"""
+
+
+def test_without_torch_commands_end_in_one_sentence_or_do_what_they_can(image, tmp_path):
+    table = tmp_path / "table.csv"
+    table.write_text(f"path,label\n{image},a\n{image},b\n")
+    model = str(ROOT / "hiresattn" / "demo" / "model")
+    out = str(tmp_path / "out")
+    needing = [
+        ["train", str(table), "-o", out],
+        ["evaluate", model, str(table)],
+        ["extract", str(table), "--encoder", "resnet18", "-o", out],
+        ["locate", str(table), "-m", model, "-o", f"{out}.csv"],
+        ["export-model", model],
+        ["export-attention", model, str(table), "-o", out],
+        ["demo", "-o", out],
+        ["describe", "small"],
+    ]
+    without = [["info", str(image)], ["describe", model], ["describe", model, "--json"]]
+    done = subprocess.run(  # noqa: S603 - this interpreter
+        [sys.executable, "-c", WITHOUT_TORCH, json.dumps(needing + without)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    for (name, *_), (code, _, stderr, _) in zip(needing, found, strict=False):
+        assert (code, stderr) == (
+            1,
+            f"Error: `hiresattn {name}` needs torch, which isn't installed; pip install torch\n",
+        )
+    (info, table, facts) = found[-3:]
+    assert [code for code, *_ in (info, table, facts)] == [0, 0, 0]
+    assert "128 x 96 px" in info[1]
+    assert "classes     " in table[1]
+    assert table[2] == "Note: the table of its parts needs torch, which isn't installed; pip install torch\n"
+    assert list(json.loads(facts[1])) == ["name", "model"]
 
 
 def test_interrupt_is_exit_130_and_one_line():
