@@ -216,12 +216,13 @@ def classify(
     options.check_budget(budget, settings["max_budget"])
     options.use_threads(threads)
     from hiresattn.card import read_card
-    from hiresattn.inference.classify import classify_all
-    from hiresattn.inference.options import ClassifyOptions
 
     loaded = read_card(model, reference=not dry_run)
     if dry_run:
         ctx.exit(plan(sources, loaded, output, overwrite=overwrite, budget=budget, **settings))
+    from hiresattn.inference.classify import classify_all
+    from hiresattn.inference.options import ClassifyOptions
+
     chosen = settings | {
         "budget": budget,
         "stop": None if stop == "off" else stop,

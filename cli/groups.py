@@ -1,6 +1,9 @@
 """Groups of commands: how their errors end. Imported by ``rio``, so that nothing heavy is here."""
 
 import re
+from collections import UserDict
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Any
 
 import click
@@ -24,6 +27,23 @@ def with_flags(message: str, command: click.Command | None) -> str:
         return match[0] if name not in flags else f"{flags[name]} " if match[1] else flags[name]
 
     return _PYTHON.sub(flag, message)
+
+
+class Commands(UserDict[str, Any]):
+    """Commands by name, in order; each is imported when it is asked for, from the module of its name.
+
+    Args:
+        names: Their names.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        super().__init__(dict.fromkeys(names))
+
+    def __getitem__(self, name: str) -> click.Command:
+        if self.data[name] is None:
+            own = name.replace("-", "_")
+            self.data[name] = getattr(import_module(f"hiresattn_cli.{own}"), own)
+        return self.data[name]
 
 
 class Group(click.Group):

@@ -6,28 +6,32 @@ import os
 import click
 
 from hiresattn import __version__
-from hiresattn_cli.bench import bench
-from hiresattn_cli.classify import classify
-from hiresattn_cli.convert import convert
-from hiresattn_cli.demo import demo
-from hiresattn_cli.describe import describe
-from hiresattn_cli.doctor import doctor
-from hiresattn_cli.evaluate import evaluate
-from hiresattn_cli.export import export
-from hiresattn_cli.export_attention import export_attention
-from hiresattn_cli.export_model import export_model
-from hiresattn_cli.extract import extract
-from hiresattn_cli.fmow import fmow
-from hiresattn_cli.groups import Group
-from hiresattn_cli.info import info
-from hiresattn_cli.init import init
-from hiresattn_cli.locate import locate
-from hiresattn_cli.merge import merge
+from hiresattn_cli.groups import Commands, Group
 from hiresattn_cli.output import flush_streams, one_line, open_streams, write_anything
-from hiresattn_cli.report import report
-from hiresattn_cli.status import status
-from hiresattn_cli.train import train
-from hiresattn_cli.view import view
+
+#: In the order of the documentation.
+_COMMANDS = (
+    "init",
+    "info",
+    "convert",
+    "classify",
+    "train",
+    "evaluate",
+    "locate",
+    "merge",
+    "status",
+    "export",
+    "report",
+    "view",
+    "export-attention",
+    "export-model",
+    "extract",
+    "describe",
+    "demo",
+    "doctor",
+    "fmow",
+    "bench",
+)
 
 
 class _Stderr(logging.Handler):
@@ -38,7 +42,11 @@ class _Stderr(logging.Handler):
         click.echo(f"{record.levelname.capitalize()}: {one_line(record.getMessage())}", err=True)
 
 
-@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    cls=Group,
+    commands=Commands(_COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.option("-v", "--verbose", count=True, help="More messages on stderr (twice: even more).")
 @click.option("-q", "--quiet", count=True, help="Fewer messages on stderr: errors only.")
 @click.version_option(__version__, prog_name="hiresattn")
@@ -55,31 +63,6 @@ def cli(ctx: click.Context, verbose: int, quiet: int) -> None:
     level = logging.WARNING + 10 * (quiet - verbose)
     logging.basicConfig(level=max(level, logging.DEBUG), handlers=[_Stderr()], force=True)
     logging.captureWarnings(capture=True)
-
-
-for _command in (
-    init,
-    info,
-    convert,
-    classify,
-    train,
-    evaluate,
-    locate,
-    merge,
-    status,
-    export,
-    report,
-    view,
-    export_attention,
-    export_model,
-    extract,
-    describe,
-    demo,
-    doctor,
-    fmow,
-    bench,
-):
-    cli.add_command(_command)
 
 
 def main() -> None:

@@ -37,9 +37,11 @@ def extras_of(
     Raises:
         click.UsageError: If something is asked for that is of folders only.
     """
-    from hiresattn.report.results import is_results_folder
+    folder = False
+    if output is not None:
+        from hiresattn.report.results import is_results_folder
 
-    folder = output is not None and is_results_folder(output)
+        folder = is_results_folder(output)
     asked = {"--no-overlays": no_overlays, "--no-qupath": no_qupath, "--hide-names": hide_names}
     for name, given in asked.items():
         if given and not folder:
@@ -62,12 +64,12 @@ def file_of(
     overwrite: bool,
 ) -> "RecordsFile | None":
     """The file that records go to, or the folder of results, open until ``stack`` ends; None = to stdout."""
+    if output is None:
+        return None
     from hiresattn.inference.records_file import RecordsFile
     from hiresattn.report.hidden import NAMES
     from hiresattn.report.results import ResultsFolder, is_results_folder
 
-    if output is None:
-        return None
     if is_results_folder(output):
         if extras.hide_names and click.get_current_context().obj >= 0:
             click.echo(f"{Path(output) / NAMES} says which image is which: it isn't to be sent", err=True)

@@ -13,18 +13,22 @@ from tests.test_layers import ROOT
 DEMO = ROOT / "hiresattn" / "demo" / "model"
 CODE = """
 import atexit, sys
-atexit.register(lambda: print(*sorted({name.split(".")[0] for name in sys.modules}), file=sys.stderr))
+atexit.register(lambda: print(*sorted(sys.modules), file=sys.stderr))
 sys.argv[0] = "hiresattn"
 from hiresattn_cli.main import main
 main()
 """
 
 
-def loaded_by(*words):
+def modules_of(*words):
     done = subprocess.run(  # noqa: S603 - this interpreter
         [sys.executable, "-c", CODE, *map(str, words)], capture_output=True, text=True, check=True
     )
     return set(done.stderr.splitlines()[-1].split())
+
+
+def loaded_by(*words):
+    return {name.split(".")[0] for name in modules_of(*words)}
 
 
 @pytest.fixture(scope="module")
@@ -49,12 +53,29 @@ HEAVY = {
 }
 
 
-def test_info_loads_no_network_and_no_compiler(image):
-    assert loaded_by("info", image) & HEAVY == set()
+#: What asks servers, and what only pages and tables of results, manifests and slides need.
+ELSEWHERE = {"http", "ssl", "email", "html", "colorsys", "openslide", "rasterio"}
+NOT_OURS = {
+    "hiresattn.datasets.manifest",
+    "hiresattn.datasets.boxes",
+    "hiresattn.datasets.georeferenced",
+    "hiresattn.report.results",
+    "hiresattn.inference.classify",
+}
 
 
-def test_a_dry_run_loads_no_network_and_no_compiler(image):
-    assert loaded_by("classify", image, "-m", DEMO, "--dry-run") & HEAVY == set()
+def test_info_loads_its_own_command_and_what_reads_the_file(image):
+    found = modules_of("info", image)
+    assert {name.split(".")[0] for name in found} & (HEAVY | ELSEWHERE) == set()
+    assert found & NOT_OURS == set()
+    names = {name.rpartition(".")[2] for name in found if name.startswith("hiresattn_cli.")}
+    assert names == {"main", "groups", "output", "info", "help", "options", "sources"}
+
+
+def test_a_dry_run_loads_no_network_no_compiler_and_nothing_that_writes_results(image):
+    found = modules_of("classify", image, "-m", DEMO, "--dry-run")
+    assert {name.split(".")[0] for name in found} & (HEAVY | ELSEWHERE) == set()
+    assert found & NOT_OURS == set()
 
 
 def test_a_model_with_a_built_in_encoder_loads_no_other_encoders(image):

@@ -8,7 +8,6 @@ from typing import NoReturn
 from hiresattn.datasets.dicom import one_per_slide, series_of
 from hiresattn.datasets.example import SPLITS, Example
 from hiresattn.datasets.indexes import without_parts
-from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.splits import drawn_splits
 from hiresattn.errors import ConfigError
 from hiresattn.files import IMAGE_SUFFIXES, is_zarr
@@ -50,6 +49,8 @@ def read_examples(
         HiresattnError: What the two raise.
     """
     if not os.path.isdir(path):  # noqa: PTH112 - no name makes it raise
+        from hiresattn.datasets.manifest import read_manifest
+
         return read_manifest(
             path, labels=labels, multi=multi, fold=fold, root=root, label_column=label_column
         )

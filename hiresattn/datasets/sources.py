@@ -9,7 +9,6 @@ from hiresattn.datasets.dicom import one_per_slide
 from hiresattn.datasets.example import Example, Label
 from hiresattn.datasets.folder import images_below
 from hiresattn.datasets.indexes import without_parts
-from hiresattn.datasets.manifest import read_manifest
 from hiresattn.datasets.tables import SPREADSHEETS, SUFFIXES
 from hiresattn.errors import HiresattnError
 from hiresattn.files import IMAGE_SUFFIXES, is_remote, is_zarr
@@ -62,6 +61,8 @@ def sources_of(
 def _rows(
     path: str, split: str | None, *, root: str | None, label_column: str | None
 ) -> Iterator[Example | Unusable]:
+    from hiresattn.datasets.manifest import read_manifest
+
     try:
         examples = read_manifest(path, root=root, label_column=label_column)
     except HiresattnError as error:

@@ -26,9 +26,10 @@ if TYPE_CHECKING:
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _OLD_JPEG = 6
 
-#: First bytes of HDF5 and netCDF, and of formats that are read whole.
+#: First bytes of HDF5 and netCDF; of formats in which no slide begins (MRXS: a JPEG); of all that are read whole.
 _ARRAYS = (b"\x89HDF\r\n\x1a\n", b"CDF\x01", b"CDF\x02", b"CDF\x05")
-_PLAIN = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"BM", b"GIF8")
+_NO_SLIDES = (b"\x89PNG\r\n\x1a\n", b"GIF8")
+_PLAIN = (b"\xff\xd8\xff", b"BM", *_NO_SLIDES)
 
 
 def open_pyramid(source: Any, *, mpp: float | None = None, nodata: float | None = None) -> Pyramid:
@@ -237,16 +238,24 @@ def _first_bytes(path: Path) -> bytes:
         return file.read(16)
 
 
-def _file_readers(name: str, head: bytes) -> _Readers:
+def _vendor(name: str, head: bytes) -> str | None:
+    """The format that OpenSlide takes a file for; None = for none."""
+    if head.startswith(_NO_SLIDES):
+        return None
     from openslide import OpenSlide
 
+    found: str | None = OpenSlide.detect_format(name)
+    return found
+
+
+def _file_readers(name: str, head: bytes) -> _Readers:
     if head.startswith(b"PK\x03\x04") and _zipped_zarr(name):
         raise OpenError(f"{name}: a zipped Zarr store; unpack it, and give the directory")
     from hiresattn.pyramid.formats.sidecars import has_sidecar
     from hiresattn.pyramid.storage.jp2header import check_jp2
     from hiresattn.pyramid.storage.tiffheader import check_tiff
 
-    vendor = OpenSlide.detect_format(name)
+    vendor = _vendor(name, head)
     if vendor not in (None, "generic-tiff", "aperio"):
         return [_openslide]
     ifds = check_tiff(name)  # a damaged file is refused here, whatever a library would make of it

@@ -1,6 +1,5 @@
 """Files beside an image that say where it lies and what of it is valid, as GDAL finds them."""
 
-import http.client
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -52,6 +51,8 @@ def may_have_sidecar(
         overviews: Whether it has overviews inside, so that none beside it are asked for.
         requests: Where what is asked is counted.
     """
+    from http.client import HTTPException
+
     parts = urlsplit(url)
     if parts.query:
         return False
@@ -67,7 +68,7 @@ def may_have_sidecar(
         count = _HEAD if name.endswith(".aux.xml") else _START
         try:
             status, head = start_of(parts._replace(path=name).geturl(), count, deadline)
-        except (OSError, http.client.HTTPException):
+        except (OSError, HTTPException):
             return True
         asked.append(len(head))
         return status >= _SERVER_ERROR or (status in (200, 206) and _is_sidecar(name, head))

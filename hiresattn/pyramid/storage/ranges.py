@@ -1,6 +1,5 @@
 """Bytes of a file on a web server, by range: few requests, each counted, and never a made-up byte."""
 
-import http.client
 import os
 import re
 import tempfile
@@ -12,6 +11,7 @@ from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urljoin, urlsplit
 
 from hiresattn.errors import NotFoundError, OpenError, ReadError
@@ -20,6 +20,9 @@ from hiresattn.pyramid.storage.signing import AGAIN, REFUSED, address_of
 from hiresattn.pyramid.storage.spans import MOST, merged
 from hiresattn.pyramid.storage.tiffheader import check_tiff_at
 from hiresattn.pyramid.storage.web import REDIRECTED, REDIRECTS, asked_for, connect_to, ended_at, target
+
+if TYPE_CHECKING:
+    from http.client import HTTPConnection, HTTPResponse
 
 #: Bytes asked for first: the directories of most cloud-optimised files, and their coarsest levels.
 FIRST = 128 << 10
@@ -82,7 +85,7 @@ class RangeFile:
         self._at = url
         self._seconds = MOST_SECONDS.get()
         self._tag: str | None = None
-        self._connections: PerThread[http.client.HTTPConnection] = PerThread(
+        self._connections: PerThread[HTTPConnection] = PerThread(
             lambda: connect_to(self._at, _TIMEOUT), lambda connection: connection.close()
         )
         self._lock = threading.Lock()
@@ -232,13 +235,15 @@ class RangeFile:
         return body
 
     def _tried(self, offset: int, count: int, deadline: float) -> bytes:
+        from http.client import HTTPException
+
         for attempt in range(_RETRIES + 1):
             try:
                 return self._get_once(offset, count, deadline)
             except (RefusedError, _ChangedError):
                 self._connections.drop()
                 raise
-            except (OSError, http.client.HTTPException) as error:
+            except (OSError, HTTPException) as error:
                 self._connections.drop()
                 if time.monotonic() >= deadline:
                     raise TimeoutError(f"no answer within {self._seconds:g} s") from error
@@ -278,7 +283,7 @@ class RangeFile:
         self._at = self._asked
         raise RefusedError(response.status, "it redirects for ever")
 
-    def _body(self, response: http.client.HTTPResponse, offset: int, count: int) -> bytes:
+    def _body(self, response: "HTTPResponse", offset: int, count: int) -> bytes:
         if response.status in (408, 429) or response.status >= 500:
             raise OSError(f"HTTP {response.status} {response.reason}")
         if response.status == 200:

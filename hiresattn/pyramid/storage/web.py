@@ -1,13 +1,15 @@
 """Addresses and connections of web servers: how they are written, which proxy they take, when they end."""
 
-import http.client
-import socket
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, quote, urljoin, urlsplit, urlunsplit
+
+if TYPE_CHECKING:  # loaded where a server is asked: with TLS they take longer than the header of a local file
+    from http.client import HTTPConnection
+    from socket import socket
 
 #: Characters of a path that stay as they are.
 _SAFE = "/%:@!$&'()*+,;=~[]"
@@ -16,10 +18,12 @@ REDIRECTS = 5
 REDIRECTED = (301, 302, 303, 307, 308)
 
 
-def connect_to(url: str, seconds: float) -> http.client.HTTPConnection:
+def connect_to(url: str, seconds: float) -> "HTTPConnection":
     """A connection, not yet made, to the server of an address or its proxy."""
+    from http.client import HTTPConnection, HTTPSConnection
+
     parts = urlsplit(ascii_url(url))
-    kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+    kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
     proxy = proxy_of(parts)
     if proxy is None or proxy.hostname is None:
         return kind(parts.hostname or "", parts.port, timeout=seconds)
@@ -68,14 +72,16 @@ def start_of(url: str, count: int, deadline: float) -> tuple[int, bytes]:
 
 
 @contextmanager
-def ended_at(connection: http.client.HTTPConnection, deadline: float) -> Iterator[None]:
+def ended_at(connection: "HTTPConnection", deadline: float) -> Iterator[None]:
     """Connect, and cut the connection at a time: a socket's own timeout starts anew with every byte."""
-    opened: list[socket.socket] = []
+    from socket import SHUT_RDWR
+
+    opened: list[socket] = []
 
     def cut() -> None:
         for sock in opened or [connection.sock]:  # a handshake may hang too
             with suppress(OSError, AttributeError):
-                sock.shutdown(socket.SHUT_RDWR)
+                sock.shutdown(SHUT_RDWR)
 
     timer = threading.Timer(max(deadline - time.monotonic(), 0), cut)
     timer.daemon = True
@@ -104,7 +110,9 @@ def request_path(parts: SplitResult) -> str:
 
 def proxy_of(parts: SplitResult) -> SplitResult | None:
     """The proxy that the environment names for an address."""
-    named = urllib.request.getproxies().get(parts.scheme)
-    if not named or urllib.request.proxy_bypass(parts.hostname or ""):
+    from urllib.request import getproxies, proxy_bypass
+
+    named = getproxies().get(parts.scheme)
+    if not named or proxy_bypass(parts.hostname or ""):
         return None
     return urlsplit(named if "://" in named else f"http://{named}")
