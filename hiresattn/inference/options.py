@@ -42,7 +42,8 @@ class ClassifyOptions:
     """``auto``, ``cpu``, ``cuda:N`` or ``mps``."""
     engine: str = "auto"
     """What runs the network: ``torch``, or ``onnx`` (ONNX Runtime; see ``export_onnx``). ``auto`` = ``onnx`` where the
-    model is not loaded yet, its directory holds a network for it that agrees with torch, and no GPU is passed by."""
+    model is not loaded yet, its directory holds a network for it that agrees with torch, and no GPU is passed by; or
+    where torch is not installed."""
     provider: str | None = None
     """Execution provider of ONNX Runtime, such as ``openvino``; None = by device."""
     precision: str = "float32"

@@ -140,7 +140,7 @@ def _only_torch(card: Card, options: ClassifyOptions) -> str | None:
 
 
 def _prefers_onnx(card: Card, options: ClassifyOptions) -> bool:
-    """Whether the ONNX network is there, can do what is asked for, and no GPU is passed by."""
+    """Whether the ONNX network is there, can do what is asked for, and no GPU is passed by that torch could use."""
     loaded = type(card) is not Card  # its network is in memory
     if loaded or card.onnx is None or _only_torch(card, options) is not None:
         return False
