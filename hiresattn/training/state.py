@@ -296,7 +296,9 @@ def _difference(folder: Path, options: TrainOptions) -> str:
     begun = options_of_run(folder)
     if begun is None:  # a copy without the model
         return "other images or options; resume with the same manifest and options"
-    here, there = (json.loads(json.dumps(_compared(one))) for one in (options, begun))
+    compared = (options, begun, type(options)())
+    here, there, plain = (json.loads(json.dumps(_compared(one))) for one in compared)
+    there = plain | there  # a later version may have added options
     differing = [
         f"{name} is {there[name]!r} there and {value!r} here"
         for name, value in here.items()
