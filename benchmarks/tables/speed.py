@@ -73,7 +73,7 @@ def reading(result: dict[str, Any]) -> str:
         f"\n\n{shown[0]['crops']} crops of 224 px, one thread, pixels compared. Times the floor: {floor}; ready for a "
         f"network {fused}. {_peers(result, *_READERS)}"
     )
-    words += " " + _by_call(shown)
+    words += _by_call(shown)
     if absent:
         words += f" Not installed here: {', '.join(absent)}."
     return table(head, rows) + words + source(result, "reading.py")
@@ -89,7 +89,7 @@ def _by_call(rows: list[dict[str, Any]]) -> str:
         each = ", ".join(f"{row['pattern']} {row['calls'][count] / row['calls'][whole]:.2f}" for row in rows)
         parts.append(f"of {count}: {each}")
     words = f"An image that stays open, in calls for fewer crops, times the cost of calls for {whole}"
-    return f"{words}: {'; '.join(parts)}."
+    return f" {words}: {'; '.join(parts)}."
 
 
 def _peers(result: dict[str, Any], *packages: str) -> str:
