@@ -14,6 +14,9 @@ sys.path.append(str(ROOT / "benchmarks"))  # and the scenes that benchmarks are 
 # Before torch is loaded: threads that wait without sleeping take the cores of a loaded machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# GDAL asks once, at its first request, whether it is to count them: in any test, by whatever asks first.
+os.environ.setdefault("CPL_VSIL_NETWORK_STATS_ENABLED", "YES")
+
 # Nothing depends on how fast the machine is, or on whether the tree can be written to.
 settings.register_profile("suite", deadline=None, database=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("suite")

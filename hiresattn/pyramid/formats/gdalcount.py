@@ -57,6 +57,7 @@ class _Counters:
 
     def watch(self, one: Requests, names: frozenset[str]) -> None:
         """Count what is asked for files, and for those beside them."""
+        self.share_out()  # what was asked before is not of this one
         with self._lock:
             for name in names | {_stem(name) for name in names}:
                 self._watching.setdefault(name, weakref.WeakSet()).add(one)

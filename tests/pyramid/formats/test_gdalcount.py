@@ -143,3 +143,13 @@ def test_a_source_that_its_server_lacks_is_an_error_every_time(tmp_path, monkeyp
                 image.read(0, 0, 0, 50, 50)
             assert "secret" not in str(told.value)
             assert whole.read(0, 0, SIDE, 50, 50).any()
+
+
+def test_what_was_asked_before_an_image_was_opened_is_not_its_own(tmp_path):
+    write(tmp_path / "0.jp2", driver="JP2OpenJPEG")
+    with server_of(tmp_path) as log:
+        rasterio.open(f"/vsicurl/{log.address}/0.jp2").close()
+        assert log.total()[0] > 0
+        with open_pyramid(f"{log.address}/0.jp2") as image:
+            image.read(0, 100, 200, 300, 400)
+            assert (image.requests.count, image.requests.bytes) == log.total()
