@@ -19,10 +19,9 @@ from hiresattn.checkpoint import load_model, update_training
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
-from hiresattn.evaluation.run import evaluate
-from hiresattn.evaluation.summary import Point
 from hiresattn.inference.locate import locate, located
 from hiresattn.training.curriculum import BATCH
+from hiresattn.training.distil_figures import exhaustive_accuracy, teacher_and_student
 from hiresattn.training.feature_model import head_options
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
@@ -51,8 +50,6 @@ COARSE_BATCH = 3
 TEACHER_LR, SEARCH_LR = 2 / 3, 0.5
 #: An epoch of a head on features costs next to nothing: it has this many times more of them.
 HEAD_EPOCHS = 4
-#: Budgets, in glimpses, at which the card has the accuracy: those that an image has finest regions for.
-BUDGETS = (4, 8, 16, 32, 64)
 #: Directory of the steps' models, in that of the model.
 STEPS = "steps"
 
@@ -138,13 +135,14 @@ def distil(
         plan.done(step)
 
     before = options.init_from
+    judged = largest_images(val) if len(groups) > 1 else []  # a single teacher isn't chosen
     found = [(float(begun.training.get("val_accuracy") or 0), first)] if on_features and begun else []
     for number, group in enumerate(groups):
         path = steps / f"teacher-{number + 1}"
         part = examples_in(group) + validating_images(val, group)
         yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
         before = str(path)
-        found.append((_exhaustive_accuracy(path, largest_images(val), options), path))
+        found.append((exhaustive_accuracy(path, judged, options), path))
     accuracy, teacher = max(found, key=lambda one: one[0])
     guided = _located(examples_in(searched), teacher, steps, options, plan)
     plan.done("regions")
@@ -157,7 +155,7 @@ def distil(
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
     if shown:
         known_accuracy = accuracy if on_features else None  # of all regions, without reading them
-        figures = _figures(folder, teacher, known_accuracy, shown, options, on_message)
+        figures = teacher_and_student(folder, teacher, known_accuracy, shown, options, on_message)
         update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
 
@@ -248,22 +246,6 @@ def _search_options(options: TrainOptions, coarse: Path) -> TrainOptions:
     )
 
 
-def _exhaustive_accuracy(path: Path, examples: Sequence[Example], options: TrainOptions) -> float:
-    """Share of the images that a model classifies rightly by looking at every finest region; 0 without any."""
-    if not examples:
-        return 0.0
-    return float(_exhaustive(path, examples, options).accuracy.value or 0.0)
-
-
-def _exhaustive(path: Path, examples: Sequence[Example], options: TrainOptions) -> Point:
-    """What a model makes of images by looking at every finest region."""
-    found = evaluate(
-        load_model(path), examples, split="val", budgets=(1,), policies=("exhaustive",), budget=1, bootstrap=0,
-        device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
-    )  # fmt: skip
-    return found.curve[0]
-
-
 def _located(
     examples: Sequence[Example], teacher: Path, steps: Path, options: TrainOptions, plan: "_Plan"
 ) -> list[Example]:
@@ -287,50 +269,6 @@ def _located(
         found.append(example)
         update(len(found) / len(examples))
     return found
-
-
-def _figures(
-    folder: Path,
-    teacher: Path,
-    accuracy: float | None,
-    images: Sequence[Sized],
-    options: TrainOptions,
-    on_message: Callable[[str], None],
-) -> dict[str, Any]:
-    """What the card has of teacher and student, on the same validation images, after calibration where they suffice.
-
-    ``accuracy`` is the teacher's, where it is known; else it looks at every finest region of them.
-    """
-    how: dict[str, Any] = {
-        "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
-        "on_error": options.on_error,
-    }  # fmt: skip
-    examples, most = examples_in(images), max(one.regions for one in images)
-    budgets = [budget for budget in BUDGETS if budget <= most] or BUDGETS[:1]
-    if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
-        on_message(f"The model is {why}")
-    found = evaluate(str(folder), examples, budgets=budgets, policies=("best-first",), **how)
-    everywhere = {"accuracy": accuracy}
-    if accuracy is None:
-        everywhere = _measured(_exhaustive(teacher, examples, options))
-    return {
-        "images": found.classified,
-        "teacher": {"model": str(teacher.relative_to(folder)), **everywhere},
-        "student": _measured(found.main),
-        "by_budget": [
-            {"budget": int(point.budget or 0), "accuracy": point.accuracy.value, "glimpses": point.glimpses}
-            for point in found.curve
-        ],
-    }
-
-
-def _measured(point: Point) -> dict[str, float | None]:
-    """What a point of a curve says in a card."""
-    return {
-        "accuracy": point.accuracy.value,
-        "glimpses": point.glimpses,
-        "fraction_read": point.fraction_read,
-    }
 
 
 class _Plan:

@@ -43,8 +43,8 @@ PRESETS: dict[str, TrainOptions] = {
 }
 
 #: Options of recipes, trainings of several steps, for ``hiresattn train --recipe``. In ``distil`` a cell is an eighth
-#: of its region, cells overlap by half, and batch normalisation lets the features of cells be compared. Its steps are
-#: chosen among, calibrated and measured on validation images: there are some even where no row is of split ``val``.
+#: of its region, cells overlap by half, and batch normalisation lets the features of cells be compared. A teacher
+#: is chosen, and the model calibrated and measured, on validation images: a share, where no row is of split ``val``.
 RECIPES: dict[str, TrainOptions] = {
     "distil": TrainOptions(
         recipe="distil",
