@@ -97,15 +97,6 @@ def file_states(name: str | os.PathLike[str]) -> list[tuple[int, int]]:
     return found
 
 
-def size_and_time(name: str | os.PathLike[str]) -> tuple[int, int] | None:
-    """Size in bytes, and time of change in ns, of a file; None = there is no such file here, as of an address."""
-    try:
-        found = os.stat(name)  # noqa: PTH116 - no name makes it raise anything else
-    except (OSError, ValueError):
-        return None
-    return (found.st_size, found.st_mtime_ns) if stat.S_ISREG(found.st_mode) else None
-
-
 def file_state(name: str | os.PathLike[str]) -> tuple[int, str] | None:
     """Bytes, and when it was last changed (ISO 8601, UTC), as ``file_states`` says, all together; None = not known."""
     states = file_states(name)

@@ -1,5 +1,6 @@
 """A pyramid reads pixels of one image; it has no policy."""
 
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 import numpy as np
 
 from hiresattn.errors import HiresattnError, ReadError, RegionError, counted, reason
-from hiresattn.files import size_and_time
+from hiresattn.files import file_states
 from hiresattn.geometry import Level, check_region, extent
 from hiresattn.pyramid.holes import filled
 from hiresattn.pyramid.metadata import Metadata
@@ -57,7 +58,7 @@ class Pyramid(Placed, ABC):
     def __init__(self, source: str, meta: Metadata, **given: float | None) -> None:
         self._given = given
         self.source = self._path = source
-        self._opened = size_and_time(source)
+        self._opened = self._state()
         self.meta = meta
         self.levels = meta.levels
         self.channels = meta.channels
@@ -96,8 +97,12 @@ class Pyramid(Placed, ABC):
     @property
     def is_changed(self) -> bool:
         """Whether its file has another size or time of change than when it was opened; folders are not looked at."""
-        now = None if self._opened is None else size_and_time(self._path)
-        return now is not None and now != self._opened
+        now = self._state()
+        return bool(self._opened and now) and now != self._opened
+
+    def _state(self) -> list[tuple[int, int]]:
+        """Size and time of change of its file; empty where there is no regular file."""
+        return file_states(self._path) if os.path.isfile(self._path) else []  # noqa: PTH113 - no name makes it raise
 
     def close(self) -> None:
         """Let go of open files. A later read opens them again."""
