@@ -21,11 +21,6 @@ def feature_file(folder: str | Path, source: str, form: str = "zarr") -> Path:
     return Path(folder) / f"{stem_of(source)}-{digest}{FORMATS[form]}"
 
 
-def find_features(folder: str | Path, source: str) -> Path:
-    """The file with the features of one image; see ``FeatureFiles``."""
-    return FeatureFiles(folder, [source]).of(source)
-
-
 class FeatureFiles:
     """The files of features in a folder, as those of the images of a table.
 

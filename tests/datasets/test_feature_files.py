@@ -5,11 +5,16 @@ import shutil
 import numpy as np
 import pytest
 
-from hiresattn.datasets.feature_files import FeatureFiles, feature_file, find_features
+from hiresattn.datasets.feature_files import FeatureFiles, feature_file
 from hiresattn.datasets.features import Features, write_features
 from hiresattn.errors import ConfigError, NotFoundError
 
 h5py = pytest.importorskip("h5py")
+
+
+def find_features(folder, source):
+    """The features of the only image of a table."""
+    return FeatureFiles(folder, [source]).of(source)
 
 
 def keep(path, source):

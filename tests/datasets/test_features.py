@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from hiresattn.datasets.feature_files import feature_file, find_features
+from hiresattn.datasets.feature_files import FeatureFiles, feature_file
 from hiresattn.datasets.features import FORMATS, Features, read_facts, read_features, write_features
 from hiresattn.errors import BackendMissingError, NotFoundError, ReadError
 
@@ -76,7 +76,7 @@ def test_files_of_other_tools_are_read(tmp_path, batched, name):
         file["features"] = vectors[None] if batched else vectors
         file["coords"] = np.array([[0, 256], [256, 0], [512, 0], [0, 0]])
         file["coords"].attrs[name] = 256
-    found = read_features(find_features(tmp_path, "elsewhere/slide.svs"))
+    found = read_features(FeatureFiles(tmp_path, ["elsewhere/slide.svs"]).of("elsewhere/slide.svs"))
     assert np.allclose(found.vectors, vectors, atol=0.01)
     assert found.regions[0].tolist() == [256, 0, 256, 256]
     assert found.facts["side"] == 256

@@ -14,7 +14,7 @@ import hiresattn
 from hiresattn import register_encoder
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.feature_files import find_features
+from hiresattn.datasets.feature_files import FeatureFiles
 from hiresattn.datasets.features import read_features
 from hiresattn.errors import ConfigError, HiresattnError
 from hiresattn.geo import mlm_item
@@ -167,5 +167,5 @@ def test_features_of_bands_by_name_make_a_model_of_them(folder, tmp_path):
     assert all(
         extract(examples, tmp_path / "model", tmp_path / "more", threads=0)
     )  # by the names in the card
-    held = read_features(find_features(tmp_path / "more", examples[0].source))
+    held = read_features(FeatureFiles(tmp_path / "more", [examples[0].source]).of(examples[0].source))
     assert held.facts["bands"] == ["red", "nir08"]

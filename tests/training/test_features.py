@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from hiresattn import classify, evaluate, load_model, register_encoder, train
 from hiresattn.config import InputConfig
 from hiresattn.datasets.example import Example
-from hiresattn.datasets.feature_files import find_features
+from hiresattn.datasets.feature_files import FeatureFiles
 from hiresattn.datasets.features import read_features
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import CheckpointError, ConfigError, NotFoundError, ReadError
@@ -124,7 +124,7 @@ def test_a_head_on_features_knows_what_its_images_look_like(cohort, tmp_path):
     assert model.reference.limit_cases == 24
     assert len(model.reference.trained) == 24
     for example in (split[0], split[40]):
-        kept = read_features(find_features(folder / "features", example.source)).vectors
+        kept = read_features(FeatureFiles(folder / "features", [example.source]).of(example.source)).vectors
         found = classify(example.source, model, device="cpu")
         assert found.domain_distance == pytest.approx(
             model.reference.distance(kept.mean(0, np.float64)), rel=0.01
