@@ -131,10 +131,11 @@ def to_record(
         )
         for source in case.sources
     )
+    blank = _blank_case(case, model)
     record = replace(
-        _blank_case(case, model),
+        blank,
         sources=facts,
-        model={"name": model.name, "sha256": model.sha256, "engine": session.engine.name},
+        model={**blank.model, "engine": session.engine.name},
         cost=replace(
             _cost(case, traversal, stop_reason, stats, model.config.finest_side),
             requests=None if asked is None else asked.count,
