@@ -25,6 +25,18 @@ class Command(click.Command):
         self.example = example
         self.groups: dict[str, str] = vars(self.callback).get("help_groups", {}) if self.callback else {}
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; where an image ends it that could be left out, the error says with which option."""
+        from hiresattn.errors import OpenError, ReadError
+
+        try:
+            return super().invoke(ctx)
+        except (OpenError, ReadError) as error:
+            skips = ctx.params.get("on_error", "skip") == "skip"
+            if skips or str(error).startswith(f"{ctx.params.get('manifest')}:"):
+                raise
+            raise type(error)(f"{error}; --on-error skip leaves out such images") from error
+
     def grouped(self, ctx: click.Context) -> dict[str, list[click.Parameter]]:
         """The command's options by group, in the order of the source; ``--help`` joins the last."""
         found: dict[str, list[click.Parameter]] = {}

@@ -134,12 +134,18 @@ def test_an_image_that_breaks_before_epoch_3_ends_the_training_and_the_run_can_g
 ):
     path, folder = manifest(), tmp_path / "model"
     saving(2, damages(images, 7))
-    refused(run("train", path, "-o", folder, *QUICK), "7.png")
+    refused(run("train", path, "-o", folder, *QUICK), "7.png", "; --on-error skip leaves out such images")
     assert whole(folder).training["epochs"] <= 2
     (images / "7.png").write_bytes(kept[images / "7.png"])
     result = run("train", path, "-o", folder, *QUICK, "--resume")
     assert result.exit_code == 0
     assert [line.split(",")[0] for line in result.stderr.splitlines()[:2]] == ["epoch 3/4", "epoch 4/4"]
+
+
+def test_a_manifest_that_is_not_there_is_no_image_to_leave_out(run, tmp_path):
+    result = run("train", tmp_path / "m.csv", "-o", tmp_path / "model", *QUICK)
+    refused(result, "no such manifest")
+    assert "--on-error" not in result.stderr
 
 
 def test_or_it_is_skipped_said_once_and_counted_from_epoch_3_on(
