@@ -33,6 +33,8 @@ from store import commit, load, store, store_picture
 OPTIONS = replace(LOOKING, scorer="evidence", weight_decay=0.1, lr=3e-3, epochs=30, epoch_images=1280)
 #: Scenes to train on, by cells along a side, and their most odd cells.
 TRAINING = {2: (8000, 4), 4: (8000, 8), 16: (1600, 16)}
+#: As many of the largest where there are no smaller ones.
+ALONE = 2400
 #: Of them that have none: their label is the background.
 EMPTY = 0.25
 #: Scenes to validate on, of each size.
@@ -78,7 +80,7 @@ def manifest(zip_path: Path, seed: int, smallest: int) -> list[Example]:
     """Scenes and their labels; nothing else is known of them."""
     found = []
     for grid in sorted({smallest, 16}):
-        count, several = TRAINING[grid]
+        count, several = TRAINING[grid] if smallest < 16 else (ALONE, TRAINING[grid][1])
         first = 1_000_000 * (seed + 1)
         found += smear.examples(
             zip_path, "train", count, grid=grid, seed0=first, several=several, empty=EMPTY

@@ -17,6 +17,41 @@ from hiresattn.model.traversal import Traversal
 MOST_FINEST = 100_000
 
 
+def finest_regions(
+    frames: np.ndarray, finest: int, *, overlap: float = 0.0, holds: Holds | None = None
+) -> np.ndarray:
+    """The finest regions of one or several rectangles that hold foreground.
+
+    Args:
+        frames: The rectangles ``[m 4]``, level-0 px.
+        finest: Side of a region, level-0 px.
+        overlap: Least share of its side that a region has in common with the next.
+        holds: Which regions hold foreground; where none does, the first is kept. None = all.
+
+    Returns:
+        Of each ``(y, x, height, width)``, level-0 px: int64 ``[n 4]``.
+
+    Raises:
+        ConfigError: If there are more than ``MOST_FINEST``.
+    """
+    count = sum(finest_count(h, w, finest, overlap) for _, _, h, w in frames.tolist())
+    if count > MOST_FINEST:
+        raise ConfigError(
+            f"{count:,} regions of {finest} px to look at exhaustively, and at most {MOST_FINEST:,} are; "
+            "name a window of the image, or leave exhaustive out"
+        )
+    regions = np.concatenate(
+        [
+            root_regions(height, width, y, x, root_size=finest, overlap=overlap)
+            for y, x, height, width in frames.tolist()
+        ]
+    )
+    if holds is None:
+        return regions
+    held = holds(regions)
+    return regions[held] if held.any() else regions[:1]
+
+
 def everywhere(
     engine: Engine, fetch: Fetch, frames: np.ndarray, *, overlap: float = 0.0, holds: Holds | None = None
 ) -> Traversal:
@@ -36,21 +71,7 @@ def everywhere(
         ConfigError: If that is more than ``MOST_FINEST`` regions.
     """
     facts = engine.facts
-    count = sum(finest_count(h, w, facts.finest, overlap) for _, _, h, w in frames.tolist())
-    if count > MOST_FINEST:
-        raise ConfigError(
-            f"{count:,} regions of {facts.finest} px to look at exhaustively, and at most {MOST_FINEST:,} are; "
-            "name a window of the image, or leave exhaustive out"
-        )
-    regions = np.concatenate(
-        [
-            root_regions(height, width, y, x, root_size=facts.finest, overlap=overlap)
-            for y, x, height, width in frames.tolist()
-        ]
-    )
-    if holds is not None:
-        held = holds(regions)
-        regions = regions[held] if held.any() else regions[:1]
+    regions = finest_regions(frames, facts.finest, overlap=overlap, holds=holds)
     table, pool = GlimpseTable(), pool_for(facts, len(frames))
     for start in range(0, len(regions), MOST_AT_ONCE):
         part = regions[start : start + MOST_AT_ONCE]

@@ -40,6 +40,7 @@ def label_regions(
     *,
     known: bool,
     holds: Holds | None = None,
+    always: bool = False,
 ) -> LabelRegions | None:
     """Find the regions that show one of some classes, by likelihood ratios against the background.
 
@@ -53,6 +54,7 @@ def label_regions(
         classes: Indices of the classes.
         known: Whether the image is known to show one of them.
         holds: Which regions hold foreground: only those are looked at. None = all.
+        always: Where no region may show a class, keep the likeliest.
 
     Returns:
         The regions, quarters of finest regions where these tell; None if no px was measured.
@@ -72,7 +74,10 @@ def label_regions(
     prior = math.log(share / (1 - share))
     whole = dict(zip(map(tuple, regions.tolist()), _sigmoid(evidence + prior).tolist(), strict=True))
     best = dict(zip(whole, logits[:, list(classes)].argmax(1).tolist(), strict=True))
-    likely = [region for region, value in whole.items() if value >= LEAST]
+    least = LEAST
+    likely = [region for region, value in whole.items() if value >= least]
+    if always and not likely:
+        likely, least = [max(whole, key=lambda region: whole[region])], 0.0
     shifted = sorted({other for region in likely for other in _shifted(region, frame)} - whole.keys())
     near = dict(whole)
     for start in range(0, len(shifted), MOST_AT_ONCE):
@@ -86,7 +91,7 @@ def label_regions(
         (quarter, value, classes[best[region]])
         for region in likely
         for quarter, value in _quarters(region, near)
-        if value >= LEAST
+        if value >= least
     ]
     return LabelRegions(
         np.array([row[0] for row in rows], np.int64).reshape(-1, 4),

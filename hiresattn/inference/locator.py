@@ -13,6 +13,7 @@ from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError
 from hiresattn.inference.attention_regions import RegionScores, region_scores
 from hiresattn.inference.bands import chosen, input_for
+from hiresattn.inference.exhaustive import finest_regions
 from hiresattn.inference.image_search import Holds
 from hiresattn.inference.label_regions import label_regions
 from hiresattn.inference.options import LocateOptions
@@ -51,6 +52,42 @@ class Locator:
         compute = _scores if self._model.net.background is None else _locate_one
         return compute(example, self._engine, self._model, self._options)
 
+    def windows(self, example: Example, most: int, rng: np.random.Generator) -> list[Example]:
+        """Windows of an image that show its label: quarters of finest regions, or whole ones that it fills.
+
+        Args:
+            example: The image, labelled.
+            most: How many, at most. The likeliest is always among them, but not of a case's image: another may be
+                what shows the label. Of an image of the background class it is one, drawn at random.
+            rng: Draws it.
+
+        Returns:
+            A window each, with the image's label and without boxes.
+
+        Raises:
+            ConfigError: If its label can't be used, or it has too many regions.
+            HiresattnError: If it can't be read.
+        """
+        background, alone = check(self._model, (example,)), example.case is None
+        assert background is not None  # noqa: S101 - no such model is asked
+        label = self._model.classes.index(str(example.label))
+        with _opened(example, self._model, self._options) as (pyramid, fetch, frame, holds):
+            if label == background:
+                regions = finest_regions(frame[None], self._engine.facts.finest, holds=holds)
+                taken = _random_quarter(regions[rng.integers(len(regions))], rng)[None]
+            else:
+                found = label_regions(
+                    self._engine, fetch, frame, [label], known=alone, holds=holds, always=alone
+                )
+                if found is None:
+                    return []
+                order = np.argsort(-found.probability, kind="stable")[:most]
+                taken = found.region[order][
+                    (found.probability[order] >= SURE) | (alone & (order == order[:1]))
+                ]
+            rows: Any = to_stored(pyramid, np.unique(taken, axis=0)).tolist()
+        return [replace(example, region=tuple(row), boxes=None) for row in rows]
+
 
 def check(model: Model, examples: Iterable[Example]) -> int | None:
     """Refuse what can't be located; the index of the model's background class, if it has one.
@@ -77,6 +114,12 @@ def check(model: Model, examples: Iterable[Example]) -> int | None:
                     f"{example.source}: label {label!r} is none of the model's classes ({known})"
                 )
     return model.net.background
+
+
+def _random_quarter(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """One of a region's quarters."""
+    half = np.maximum(region[2:] // 2, 1)
+    return np.concatenate([region[:2] + rng.integers(0, 2, 2) * (region[2:] - half), half])
 
 
 @contextmanager

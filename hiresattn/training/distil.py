@@ -1,6 +1,7 @@
 """Teacher and student: a model that looks everywhere teaches another where to look. Image labels are enough.
 
-1. *Teacher*: pools every finest region, from image labels; on small images first, then on larger ones.
+1. *Teacher*: pools every finest region, from image labels; on small images first, then on larger ones. Where there are
+   no small ones, windows of the large ones that show the label are found, from coarse to fine, and are the small ones.
 2. *Regions*: it looks at every finest region of the images to train on, and tells which show the label.
 3. *Coarse*: a coarse encoder learns that from the coarse view: each of its px has a target.
 4. *Search*: the whole is trained on its own choices.
@@ -9,7 +10,7 @@
 
 import math
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ from hiresattn.training.sizes import (
     validating_images,
 )
 from hiresattn.training.state import STATE, check_folder
+from hiresattn.training.windows import chance, coarser_sides, windows_of
 
 #: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
 COARSE_BATCH = 3
@@ -59,7 +61,7 @@ class StepRecord:
     """An epoch of one of the trainings."""
 
     step: str
-    """``teacher 1`` (and so on), ``coarse`` or ``search``."""
+    """``windows 1``, ``teacher 1`` (and so on), ``coarse`` or ``search``."""
     epoch: EpochRecord
 
 
@@ -107,7 +109,7 @@ def distil(
     if on_features:
         yield from _feature_teacher(examples, first, options, resume=resume, on_message=on_message)
         options = _as_features(options, read_card(first))
-    begun = earlier_card(options, first if resume or on_features else None)
+    begun = earlier_card(options, _first_there(steps, first) if resume or on_features else None)
     _check_epochs(begun if resume else None, options, HEAD_EPOCHS if on_features else 1)
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
@@ -121,8 +123,14 @@ def distil(
             f"no image to train on is larger than a finest region ({finest_side(options)} px): nothing to search"
         )
     groups = [] if on_features else size_groups(known)
+    sides = coarser_sides(groups[0], options) if groups else []
     plan = _Plan(
-        [*(f"teacher {n}" for n in range(1, len(groups) + 1)), "regions", "coarse", "search"], progress
+        [
+            *(f"{step} {n}" for n in range(1, len(sides) + 1) for step in ("windows", "regions")),
+            *(f"teacher {n}" for n in range(1, len(groups) + 1)),
+            *("regions", "coarse", "search"),
+        ],
+        progress,
     )
 
     def run(step: str, part: Sequence[Example], own: TrainOptions, path: Path) -> Iterator[StepRecord]:
@@ -134,16 +142,9 @@ def distil(
             yield StepRecord(step, record)
         plan.done(step)
 
-    before = options.init_from
-    judged = largest_images(val) if len(groups) > 1 else []  # a single teacher isn't chosen
-    found = [(float(begun.training.get("val_accuracy") or 0), first)] if on_features and begun else []
-    for number, group in enumerate(groups):
-        path = steps / f"teacher-{number + 1}"
-        part = examples_in(group) + validating_images(val, group)
-        yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
-        before = str(path)
-        found.append((exhaustive_accuracy(path, judged, options), path))
-    accuracy, teacher = max(found, key=lambda one: one[0])
+    teacher, cut = first, tuple[Sized, ...]()
+    if groups:
+        teacher, cut = yield from _teachers(groups, sides, val, options, steps, plan, run, on_message)
     guided = _located(examples_in(searched), teacher, steps, options, plan)
     plan.done("regions")
     shown = searched_images(val, options) or val
@@ -151,13 +152,62 @@ def distil(
     coarse = steps / "coarse"
     flat = max(one.depths for one in searched) <= 2  # only root regions are divided
     yield from run("coarse", guided + same, _coarse_options(options, teacher, flat=flat), coarse)
-    single = examples_in(one for one in known if one.regions == 1)
+    single = examples_in(one for one in (*known, *cut) if one.regions == 1)
     yield from run("search", single + guided + same, _search_options(options, coarse), folder)
     if shown:
-        known_accuracy = accuracy if on_features else None  # of all regions, without reading them
+        known_accuracy = None  # of all regions, where it is known without reading them
+        if on_features and begun:
+            known_accuracy = float(begun.training.get("val_accuracy") or 0)
         figures = teacher_and_student(folder, teacher, known_accuracy, shown, options, on_message)
         update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
+
+
+_Train = Callable[[str, Sequence[Example], TrainOptions, Path], Iterator[StepRecord]]
+
+
+def _teachers(
+    groups: Sequence[Sequence[Sized]],
+    sides: Sequence[int],
+    val: Sequence[Sized],
+    options: TrainOptions,
+    steps: Path,
+    plan: "_Plan",
+    run: _Train,
+    on_message: Callable[[str], None],
+) -> Generator[StepRecord, None, tuple[Path, tuple[Sized, ...]]]:
+    """Train the teachers; directory of the best, and the windows that were its small images, if there are none."""
+    before, cut = options.init_from, tuple[Sized, ...]()
+    for number, side in enumerate(sides, 1):
+        step, own = f"windows {number}", replace(options, finest=side)
+        path = steps / step.replace(" ", "-")
+        seen = sized(examples_in(cut or groups[0]), own, on_message)
+        yield from run(step, examples_in(seen) + examples_in(val), _teacher_options(own, seen, before), path)
+        before = str(path)
+        right = read_card(path).training.get("val_accuracy")
+        if right is not None and right <= chance(val):
+            on_message(f"Regions of {side} px don't tell the label: the next are of the same images")
+            continue
+        windows = windows_of(
+            examples_in(groups[0]), path, path.with_suffix(".csv"), options,
+            on_message=on_message, progress=plan.within(f"regions {number}"),
+        )  # fmt: skip
+        cut = tuple(sized(windows, options, on_message))
+    found: list[tuple[float, Path]] = []
+    judged = largest_images(val) if len(groups) > 1 else []  # a single teacher isn't chosen
+    for number, group in enumerate((cut,) if cut else groups):
+        path = steps / f"teacher-{number + 1}"
+        part = examples_in(group) + validating_images(val, group)
+        yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
+        before = str(path)
+        found.append((exhaustive_accuracy(path, judged, options), path))
+    return max(found, key=lambda one: one[0])[1], cut
+
+
+def _first_there(steps: Path, teacher: Path) -> Path:
+    """The model of the first step."""
+    windows = steps / "windows-1"
+    return windows if windows.is_dir() else teacher
 
 
 def _check_epochs(begun: Card | None, options: TrainOptions, times: int) -> None:
