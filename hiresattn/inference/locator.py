@@ -58,8 +58,8 @@ class Locator:
         Args:
             example: The image, labelled.
             most: How many, at most. The likeliest is always among them, but not of a case's image: another may be
-                what shows the label. Of an image of the background class it is one, drawn at random.
-            rng: Draws it.
+                what shows the label. Of an image of the background class they are drawn at random.
+            rng: Draws them.
 
         Returns:
             A window each, with the image's label and without boxes.
@@ -74,7 +74,10 @@ class Locator:
         with _opened(example, self._model, self._options) as (pyramid, fetch, frame, holds):
             if label == background:
                 regions = finest_regions(frame[None], self._engine.facts.finest, holds=holds)
-                taken = _random_quarter(regions[rng.integers(len(regions))], rng)[None]
+                drawn = regions[rng.permutation(len(regions))[:most]]
+                half = np.maximum(drawn[:, 2:] // 2, 1)
+                corners = drawn[:, :2] + rng.integers(0, 2, half.shape) * (drawn[:, 2:] - half)
+                taken = np.concatenate([corners, half], 1)
             else:
                 found = label_regions(
                     self._engine, fetch, frame, [label], known=alone, holds=holds, always=alone
@@ -114,12 +117,6 @@ def check(model: Model, examples: Iterable[Example]) -> int | None:
                     f"{example.source}: label {label!r} is none of the model's classes ({known})"
                 )
     return model.net.background
-
-
-def _random_quarter(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """One of a region's quarters."""
-    half = np.maximum(region[2:] // 2, 1)
-    return np.concatenate([region[:2] + rng.integers(0, 2, 2) * (region[2:] - half), half])
 
 
 @contextmanager

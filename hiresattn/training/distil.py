@@ -82,7 +82,8 @@ def distil(
 
     Args:
         examples: Labelled images with splits ``train`` and ``val`` (others are ignored); no boxes are needed. Small
-            images, of a few finest regions, help the teacher most.
+            images, of a few finest regions, help the teacher most; without any, and with a background class, windows of
+            the large ones take their place.
         output: Model directory to make.
         options: How to train; see ``RECIPES``. With ``background`` the teacher pools likelihood ratios against it,
             else by gated attention.
@@ -186,7 +187,10 @@ def _teachers(
         before = str(path)
         right = read_card(path).training.get("val_accuracy")
         if right is not None and right <= chance(val):
-            on_message(f"Regions of {side} px don't tell the label: the next are of the same images")
+            on_message(
+                f"Regions of {side} px don't tell the labels of the validation images; smaller ones of whole images "
+                "are next"
+            )
             continue
         windows = windows_of(
             examples_in(groups[0]), path, path.with_suffix(".csv"), options,

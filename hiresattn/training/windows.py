@@ -27,7 +27,7 @@ def coarser_sides(images: Sequence[Sized], options: TrainOptions) -> list[int]:
     small enough to teach by themselves, and without a background class, which windows are told from.
     """
     count = float(np.median([one.regions for one in images])) if images else 0
-    if count <= FEW_REGIONS or options.background is None or options.multi_label:
+    if count <= FEW_REGIONS or options.background is None:
         return []
     halvings = math.ceil(math.log(count / GROWTH, GROWTH) - 1e-9)
     return [finest_side(options) << more for more in range(halvings, 0, -1)]
@@ -67,15 +67,18 @@ def windows_of(
     if table.exists():
         return read_manifest(table)
     locator = Locator(load_model(teacher), LocateOptions(device=options.device, threads=options.threads))
-    rng, found = np.random.default_rng(options.seed), list[Example]()
-    for count, image in enumerate(images, 1):
+    rng, found, most = np.random.default_rng(options.seed), list[Example](), MOST
+    showing = [image for image in images if image.label != options.background]
+    for count, image in enumerate(showing + [image for image in images if image.label == options.background]):
+        if count == len(showing):  # as many of the background: labels stay as common as they are
+            most = max(round(len(found) / max(count, 1)), 1)
         try:
-            found += locator.windows(image, MOST, rng)
+            found += locator.windows(image, most, rng)
         except Exception as error:
             if options.on_error == "raise":
                 raise
             on_message(f"Skipped: {error}")
-        progress(count / len(images))
+        progress((count + 1) / len(images))
     if found and all(isinstance(image.source, str | Path) for image in images):
         write_manifest(table, found)
         return read_manifest(table)  # as a resumed run finds them

@@ -75,6 +75,15 @@ def test_nothing_but_what_may_show_the_label_is_kept():
     assert (regions.probability < 0.5).all()
 
 
+def test_the_likeliest_is_kept_where_none_is_likely_and_one_is_asked_for():
+    frame = np.array([0, 0, 512, 512])  # each of 256 regions may show it as well as any other
+    nowhere = Oracle((1000, 1000, 8, 8))
+    assert len(label_regions(nowhere, fetch, frame, [1], known=True).region) == 0
+    kept = label_regions(nowhere, fetch, frame, [1], known=True, always=True)
+    assert len(kept.region) == 1
+    assert kept.probability < LEAST
+
+
 def test_an_image_without_a_measured_px_tells_nothing():
     def blank(image, regions):
         return SimpleNamespace(

@@ -9,6 +9,8 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import located
+from hiresattn.inference.locator import Locator
+from hiresattn.inference.options import LocateOptions
 from hiresattn.pyramid import open_pyramid
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
@@ -113,6 +115,32 @@ def test_a_window_is_searched_where_it_lies(model):
     image = _image(rng, 128, "dark", (80, 96))
     (found,) = located([Example(image, "dark", region=(64, 64, 64, 64))], model, threads=0)
     assert _regions(found) == [(80, 96)]
+
+
+def test_windows_show_the_label_the_likeliest_first_and_are_images_of_it(model):
+    locator, rng = Locator(model, LocateOptions(threads=0)), np.random.default_rng(0)
+    three = _image(rng, 128, "bright", (0, 0))
+    three[32:48, 64:80] = three[96:112, 16:32] = 220
+    image = Example(three, "bright", region=(0, 0, 128, 128))
+    windows = locator.windows(image, 2, rng)
+    assert len(windows) == 2
+    for one in windows:
+        y, x, height, width = one.region
+        assert three[y : y + height, x : x + width].mean() > 200
+        assert (one.label, one.split, one.boxes) == ("bright", "train", None)
+    (likeliest,) = locator.windows(Example(_image(rng, 128, "plain"), "dark"), 2, rng)
+    assert likeliest.label == "dark"
+    case = Example(_image(rng, 128, "plain"), "dark", case="another image shows it")
+    assert locator.windows(case, 2, rng) == []
+
+
+def test_windows_of_the_background_class_are_anywhere(model):
+    locator, rng = Locator(model, LocateOptions(threads=0)), np.random.default_rng(0)
+    image = Example(_image(rng, 64, "plain"), "plain", region=(16, 32, 32, 32))
+    each = [locator.windows(image, 3, rng) for _ in range(200)]
+    assert all(len({one.region for one in windows}) == 3 for windows in each)
+    found = {one.region for windows in each for one in windows}
+    assert found == {(y, x, 8, 8) for y in range(16, 48, 8) for x in range(32, 64, 8)}
 
 
 def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):

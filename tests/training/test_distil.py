@@ -172,6 +172,49 @@ def test_where_nothing_validates_a_share_does_and_the_card_has_both_on_the_same_
         assert (one["accuracy"] * facts["images"]) % 1 == pytest.approx(0, abs=1e-9)
 
 
+def large(folder, train, val):
+    """Images of 64 finest regions, and none smaller."""
+    rng, examples = np.random.default_rng(0), []
+    for split, count in (("train", train), ("val", val)):
+        for number in range(count):
+            path, label = folder / f"{split}-{number}.png", CLASSES[number % 3]
+            Image.fromarray(image(rng, 256, label)).save(path)
+            examples.append(Example(str(path), label, split))
+    return examples
+
+
+def test_without_small_images_windows_are_found_and_an_interrupted_run_goes_on(tmp_path):
+    scenes, options = large(tmp_path, train=6, val=0), replace(OPTIONS, epochs=1)
+    begun = distil(scenes, tmp_path / "model", options)
+    assert next(record for record in begun if record.step == "windows 2")
+    begun.close()
+    assert len(read_manifest(tmp_path / "model" / STEPS / "windows-1.csv")) >= 6
+    shares = []
+    rest = list(
+        distil(
+            scenes, tmp_path / "model", options, resume=True, progress=lambda share, _: shares.append(share)
+        )
+    )
+    assert shares == sorted(shares)
+    assert [record.step for record in rest] == ["teacher 1", "coarse", "search"]
+    assert list(distil(scenes, tmp_path / "model", options, resume=True)) == []
+
+
+@pytest.mark.slow
+def test_windows_show_the_label(tmp_path):
+    for _ in distil(large(tmp_path, train=60, val=18), tmp_path / "model", OPTIONS):
+        pass
+    found = []
+    for one in read_manifest(tmp_path / "model" / STEPS / "windows-2.csv"):
+        y, x, height, width = one.region
+        pixels = np.asarray(Image.open(one.source))[y : y + height, x : x + width, 0].astype(int)
+        assert max(height, width) <= 64
+        found.append((np.abs(pixels - 100) > 50).any() == (one.label != "plain"))
+    assert np.mean(found) > 0.9
+    facts = load_model(tmp_path / "model").training["distilled"]
+    assert facts["teacher"]["accuracy"] > 0.8
+
+
 @pytest.mark.slow
 def test_without_a_background_class_the_teacher_pools_by_attention(scenes, tmp_path):
     two = [example for example in scenes if example.label != "plain"]
