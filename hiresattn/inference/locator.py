@@ -88,8 +88,13 @@ class Locator:
                 taken = found.region[order][
                     (found.probability[order] >= SURE) | (alone & (order == order[:1]))
                 ]
-            rows: Any = to_stored(pyramid, np.unique(taken, axis=0)).tolist()
-        return [replace(example, region=tuple(row), boxes=None) for row in rows]
+            taken = np.unique(taken, axis=0)
+            stored = to_stored(pyramid, taken)
+            most_px = (taken[:, 2:] / pyramid.levels[0].downsample).astype(np.int64)
+            stored[:, 2:] = np.clip(
+                stored[:, 2:], 1, np.maximum(most_px, 1)
+            )  # a px more would be a region more
+        return [replace(example, region=tuple(row), boxes=None) for row in stored.tolist()]
 
 
 def check(model: Model, examples: Iterable[Example]) -> int | None:

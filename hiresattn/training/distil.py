@@ -188,8 +188,7 @@ def _teachers(
         right = read_card(path).training.get("val_accuracy")
         if right is not None and right <= chance(val):
             on_message(
-                f"Regions of {side} px don't tell the labels of the validation images; smaller ones of whole images "
-                "are next"
+                f"Regions of {side} px don't tell the validation images' labels; smaller ones are next"
             )
             continue
         windows = windows_of(

@@ -1,5 +1,7 @@
 """Boxes from visiting every finest region."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import rasterio
@@ -7,11 +9,13 @@ import torch
 
 from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
+from hiresattn.datasets.scales import opened
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import located
 from hiresattn.inference.locator import Locator
 from hiresattn.inference.options import LocateOptions
 from hiresattn.pyramid import open_pyramid
+from hiresattn.pyramid.rescaled import window_of
 from hiresattn.training.fit import fit
 from hiresattn.training.options import TrainOptions
 
@@ -141,6 +145,16 @@ def test_windows_of_the_background_class_are_anywhere(model):
     assert all(len({one.region for one in windows}) == 3 for windows in each)
     found = {one.region for windows in each for one in windows}
     assert found == {(y, x, 8, 8) for y in range(16, 48, 8) for x in range(32, 64, 8)}
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.3, 0.5, 0.65, 0.9, 1.7])
+def test_windows_are_no_larger_at_the_models_scale(model, mpp):
+    scaled = replace(model, config=replace(model.config, input=replace(model.config.input, mpp=0.5)))
+    locator, rng = Locator(scaled, LocateOptions(threads=0)), np.random.default_rng(0)
+    image = Example(_image(rng, 128, "plain"), "plain", mpp=mpp)
+    with opened(image, 0.5) as pyramid:
+        windows = [window_of(pyramid, one.region) for one in locator.windows(image, 100, rng)]
+    assert {side for _, _, height, width in windows for side in (height, width)} <= {6, 7, 8}
 
 
 def test_values_bands_and_scale_are_read_as_the_options_say(model, monkeypatch):
