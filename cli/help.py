@@ -26,11 +26,13 @@ class Command(click.Command):
         self.groups: dict[str, str] = vars(self.callback).get("help_groups", {}) if self.callback else {}
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; where an image ends it that could be left out, the error says with which option."""
-        from hiresattn.errors import OpenError, ReadError
+        """Run the command; where a damaged image ends it that could be left out, the error says with which option."""
+        from hiresattn.errors import NotFoundError, OpenError, ReadError
 
         try:
             return super().invoke(ctx)
+        except NotFoundError:
+            raise  # a model, a table; or an image, of which the path is to be mended
         except (OpenError, ReadError) as error:
             skips = ctx.params.get("on_error", "skip") == "skip"
             if skips or str(error).startswith(f"{ctx.params.get('manifest')}:"):

@@ -142,9 +142,14 @@ def test_an_image_that_breaks_before_epoch_3_ends_the_training_and_the_run_can_g
     assert [line.split(",")[0] for line in result.stderr.splitlines()[:2]] == ["epoch 3/4", "epoch 4/4"]
 
 
-def test_a_manifest_that_is_not_there_is_no_image_to_leave_out(run, tmp_path):
-    result = run("train", tmp_path / "m.csv", "-o", tmp_path / "model", *QUICK)
-    refused(result, "no such manifest")
+@pytest.mark.parametrize(
+    "given", [("m.csv",), ("there.csv", "--init-from", "m"), ("there.csv", "--config", "m.toml")]
+)
+def test_a_file_that_is_not_there_is_no_image_to_leave_out(run, manifest, tmp_path, monkeypatch, given):
+    manifest().rename(tmp_path / "there.csv")
+    monkeypatch.chdir(tmp_path)
+    result = run("train", *given, "-o", "model")
+    refused(result, "no such")
     assert "--on-error" not in result.stderr
 
 
