@@ -52,17 +52,19 @@ class Locator:
         compute = _scores if self._model.net.background is None else _locate_one
         return compute(example, self._engine, self._model, self._options)
 
-    def windows(self, example: Example, most: int, rng: np.random.Generator) -> list[Example]:
+    def windows(
+        self, example: Example, most: int, rng: np.random.Generator
+    ) -> list[tuple[int, int, int, int]]:
         """Windows of an image that show its label: quarters of finest regions, or whole ones that it fills.
 
         Args:
             example: The image, labelled.
             most: How many, at most. The likeliest is always among them, but not of a case's image: another may be
-                what shows the label. Of an image of the background class they are drawn at random.
+                what shows the label. Of an image of the background class they are quarters drawn at random.
             rng: Draws them.
 
         Returns:
-            A window each, with the image's label and without boxes.
+            ``(y, x, height, width)`` each, level-0 px of the file.
 
         Raises:
             ConfigError: If its label can't be used, or it has too many regions.
@@ -74,10 +76,7 @@ class Locator:
         with _opened(example, self._model, self._options) as (pyramid, fetch, frame, holds):
             if label == background:
                 regions = finest_regions(frame[None], self._engine.facts.finest, holds=holds)
-                drawn = regions[rng.permutation(len(regions))[:most]]
-                half = np.maximum(drawn[:, 2:] // 2, 1)
-                corners = drawn[:, :2] + rng.integers(0, 2, half.shape) * (drawn[:, 2:] - half)
-                taken = np.concatenate([corners, half], 1)
+                taken = _measured_quarters(regions, most, fetch, holds, rng)
             else:
                 found = label_regions(
                     self._engine, fetch, frame, [label], known=alone, holds=holds, always=alone
@@ -85,16 +84,34 @@ class Locator:
                 if found is None:
                     return []
                 order = np.argsort(-found.probability, kind="stable")[:most]
-                taken = found.region[order][
-                    (found.probability[order] >= SURE) | (alone & (order == order[:1]))
-                ]
+                sure = (found.probability[order] >= SURE) | (alone & (order == order[:1]))
+                taken = found.region[order][sure]
             taken = np.unique(taken, axis=0)
             stored = to_stored(pyramid, taken)
-            most_px = (taken[:, 2:] / pyramid.levels[0].downsample).astype(np.int64)
-            stored[:, 2:] = np.clip(
-                stored[:, 2:], 1, np.maximum(most_px, 1)
-            )  # a px more would be a region more
-        return [replace(example, region=tuple(row), boxes=None) for row in stored.tolist()]
+            sides = (taken[:, 2:] / pyramid.levels[0].downsample).astype(np.int64)
+            stored[:, 2:] = np.minimum(
+                stored[:, 2:], np.maximum(sides, 1)
+            )  # with a px more it were more regions
+        return [(y, x, height, width) for y, x, height, width in stored.tolist()]
+
+
+def _measured_quarters(
+    regions: np.ndarray, most: int, fetch: CropFetcher, holds: Holds | None, rng: np.random.Generator
+) -> np.ndarray:
+    """Quarters of regions, drawn at random, that hold foreground and px that were measured."""
+    half = np.maximum(regions[:, 2:] // 2, 1)
+    corners = [regions[:, :2] + (regions[:, 2:] - half) * at for at in ((0, 0), (0, 1), (1, 0), (1, 1))]
+    quarters = np.concatenate([np.concatenate([corner, half], 1) for corner in corners])
+    if holds is not None and (held := holds(quarters)).any():
+        quarters = quarters[held]
+    quarters, taken = rng.permutation(quarters), quarters[:0]
+    for start in range(0, len(quarters), most):
+        part = quarters[start : start + most]
+        crops = fetch(np.zeros(len(part), np.int64), part)
+        taken = np.concatenate([taken, part[crops.coverage.max((1, 2)) > 0]])
+        if len(taken) >= most:
+            break
+    return taken[:most]
 
 
 def check(model: Model, examples: Iterable[Example]) -> int | None:

@@ -22,7 +22,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import locate, located
 from hiresattn.training.curriculum import BATCH
-from hiresattn.training.distil_figures import exhaustive_accuracy, teacher_and_student
+from hiresattn.training.distil_figures import exhaustive_accuracy, teacher_and_student, tells_labels
 from hiresattn.training.feature_model import head_options
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
@@ -44,7 +44,7 @@ from hiresattn.training.sizes import (
     validating_images,
 )
 from hiresattn.training.state import STATE, check_folder
-from hiresattn.training.windows import chance, coarser_sides, windows_of
+from hiresattn.training.windows import coarser_sides, windows_of
 
 #: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
 COARSE_BATCH = 3
@@ -125,6 +125,8 @@ def distil(
         )
     groups = [] if on_features else size_groups(known)
     sides = coarser_sides(groups[0], options) if groups else []
+    if (first / STATE).is_file() and not (steps / "windows-1").is_dir():
+        sides = []  # a run that went on without
     plan = _Plan(
         [
             *(f"{step} {n}" for n in range(1, len(sides) + 1) for step in ("windows", "regions")),
@@ -180,22 +182,29 @@ def _teachers(
     """Train the teachers; directory of the best, and the windows that were its small images, if there are none."""
     before, cut = options.init_from, tuple[Sized, ...]()
     for number, side in enumerate(sides, 1):
-        step, own = f"windows {number}", replace(options, finest=side)
+        step, own = f"windows {number}", replace(options, finest=side, root_size=side)
         path = steps / step.replace(" ", "-")
         seen = sized(examples_in(cut or groups[0]), own, on_message)
         yield from run(step, examples_in(seen) + examples_in(val), _teacher_options(own, seen, before), path)
         before = str(path)
-        right = read_card(path).training.get("val_accuracy")
-        if right is not None and right <= chance(val):
+        lines = path.with_suffix(".jsonl")
+        if not (lines.exists() or tells_labels(path, val, options)):
             on_message(
                 f"Regions of {side} px don't tell the validation images' labels; smaller ones are next"
             )
             continue
         windows = windows_of(
-            examples_in(groups[0]), path, path.with_suffix(".csv"), options,
+            examples_in(groups[0]), path, lines, options,
             on_message=on_message, progress=plan.within(f"regions {number}"),
         )  # fmt: skip
+        if bare := {one.label for one in examples_in(groups[0])} - {one.label for one in windows} - {None}:
+            on_message(
+                f"Regions of {side} px show no {' and no '.join(map(str, bare))}; smaller ones are next"
+            )
+            continue
         cut = tuple(sized(windows, options, on_message))
+    if not cut:
+        before = options.init_from
     found: list[tuple[float, Path]] = []
     judged = largest_images(val) if len(groups) > 1 else []  # a single teacher isn't chosen
     for number, group in enumerate((cut,) if cut else groups):

@@ -1,5 +1,6 @@
 """How right teacher and student of a distillation are, on the validation images: what the card has of them."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.evaluation.run import evaluate
 from hiresattn.evaluation.summary import Point
+from hiresattn.inference.exhaustive import MOST_FINEST
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.sizes import Sized, examples_in
 
@@ -29,6 +31,26 @@ def _exhaustive(path: Path, examples: Sequence[Example], options: TrainOptions) 
         device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
     )  # fmt: skip
     return found.curve[0]
+
+
+def tells_labels(path: Path, val: Sequence[Sized], options: TrainOptions) -> bool:
+    """Whether a model that was trained on all regions of images does better than chance on validation images.
+
+    By recall, averaged over the classes; by accuracy where one has no image. Without validation images nothing speaks
+    against it.
+    """
+    if not val:
+        return True
+    found = evaluate(
+        load_model(path), examples_in(val), split="val", budget=MOST_FINEST, stop=None, bootstrap=0,
+        device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
+        per_source=options.per_source,
+    )  # fmt: skip
+    labels = Counter(one.examples[0].label for one in val)
+    recall = found.metrics["balanced_accuracy"].value
+    if recall is not None:
+        return recall > 1 / len(labels)
+    return (found.metrics["accuracy"].value or 0.0) > max(labels.values()) / len(val)
 
 
 def teacher_and_student(

@@ -16,6 +16,7 @@ from hiresattn.checkpoint import load_model
 from hiresattn.datasets.example import Example
 from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
+from hiresattn.inference.locator import Locator
 from hiresattn.training.distil import STEPS, distil
 from hiresattn.training.presets import RECIPES
 from hiresattn.training.run import trainings
@@ -183,33 +184,91 @@ def large(folder, train, val):
     return examples
 
 
-def test_without_small_images_windows_are_found_and_an_interrupted_run_goes_on(tmp_path):
-    scenes, options = large(tmp_path, train=6, val=0), replace(OPTIONS, epochs=1)
-    begun = distil(scenes, tmp_path / "model", options)
+def kept(model, number):
+    """Of each image what ``windows-N`` found in it, by its place in the table."""
+    lines = (model / STEPS / f"windows-{number}.jsonl").read_text().splitlines()
+    return {line["image"]: line["regions"] for line in map(json.loads, lines)}
+
+
+def test_without_small_images_windows_are_found_and_an_interrupted_run_goes_on_from_anywhere(
+    tmp_path, monkeypatch
+):
+    scenes, options, shares = large(tmp_path, train=6, val=0), replace(OPTIONS, epochs=1), []
+    monkeypatch.chdir(tmp_path)
+    begun = distil([replace(one, source=os.path.relpath(one.source)) for one in scenes], "model", options)
     assert next(record for record in begun if record.step == "windows 2")
     begun.close()
-    assert len(read_manifest(tmp_path / "model" / STEPS / "windows-1.csv")) >= 6
-    shares = []
-    rest = list(
-        distil(
-            scenes, tmp_path / "model", options, resume=True, progress=lambda share, _: shares.append(share)
-        )
-    )
+    assert sorted(kept(tmp_path / "model", 1)) == list(range(6))
+    monkeypatch.chdir("/")
+    (tmp_path / "sub").mkdir()
+    moved = tmp_path / "sub" / "model"
+    shutil.move(tmp_path / "model", moved)
+    rest = list(distil(scenes, moved, options, resume=True, progress=lambda share, _: shares.append(share)))
     assert shares == sorted(shares)
     assert [record.step for record in rest] == ["teacher 1", "coarse", "search"]
-    assert list(distil(scenes, tmp_path / "model", options, resume=True)) == []
+    assert list(distil(scenes, moved, options, resume=True)) == []
+
+
+def test_what_was_found_before_an_interruption_is_not_looked_for_again(tmp_path, monkeypatch):
+    scenes, options = large(tmp_path, train=6, val=0), replace(OPTIONS, epochs=1)
+    windows, looked = Locator.windows, []
+
+    def breaks(self, example, most, rng):
+        looked.append(example.source)
+        if len(looked) == 4:
+            raise KeyboardInterrupt
+        return windows(self, example, most, rng)
+
+    monkeypatch.setattr(Locator, "windows", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        list(distil(scenes, tmp_path / "model", options))
+    assert len(kept(tmp_path / "model", 1)) == 3
+    begun = distil(scenes, tmp_path / "model", options, resume=True)
+    assert next(record for record in begun if record.step == "windows 2")
+    assert sorted({*looked[:3], *looked[4:]}) == sorted(one.source for one in scenes)
+    assert len(looked) == 7
+
+
+def test_a_scale_that_tells_nothing_or_shows_not_every_class_is_passed_over(tmp_path, monkeypatch):
+    scenes, said = large(tmp_path, train=6, val=3), []
+    cases = [replace(one, case=f"{one.split}-{number // 3}-{one.label}") for number, one in enumerate(scenes)]
+    monkeypatch.setattr("hiresattn.training.distil.tells_labels", lambda path, *_: path.name != "windows-1")
+    monkeypatch.setattr(
+        Locator, "windows", lambda _self, one, *_: [] if one.label == "dark" else [(0, 0, 32, 32)]
+    )
+    options = replace(OPTIONS, epochs=1, root_size=64)
+    begun = distil(cases, tmp_path / "model", options, on_message=said.append)
+    assert next(record for record in begun if record.step == "teacher 1").epoch.images >= 6  # whole images
+    assert [line for line in said if line.startswith("Regions of")] == [
+        "Regions of 128 px don't tell the validation images' labels; smaller ones are next",
+        "Regions of 64 px show no dark; smaller ones are next",
+    ]
+    assert not any(
+        "windows-2" in line for line in said if line.startswith("Starts from") and "teacher" in line
+    )
+
+
+def test_images_of_boxes_alone_have_no_windows(tmp_path):
+    scenes = large(tmp_path, train=6, val=0)
+    boxed = replace(scenes[1], label=None, boxes=((0, 0, 8, 8),), box_labels=("bright",))
+    begun = distil([*scenes, boxed], tmp_path / "model", replace(OPTIONS, epochs=1))
+    assert next(record for record in begun if record.step == "windows 2")
+    assert sorted(kept(tmp_path / "model", 1)) == list(range(6))
 
 
 @pytest.mark.slow
 def test_windows_show_the_label(tmp_path):
-    for _ in distil(large(tmp_path, train=60, val=18), tmp_path / "model", OPTIONS):
+    scenes = large(tmp_path, train=60, val=18)
+    for _ in distil(scenes, tmp_path / "model", OPTIONS):
         pass
     found = []
-    for one in read_manifest(tmp_path / "model" / STEPS / "windows-2.csv"):
-        y, x, height, width = one.region
-        pixels = np.asarray(Image.open(one.source))[y : y + height, x : x + width, 0].astype(int)
-        assert max(height, width) <= 64
-        found.append((np.abs(pixels - 100) > 50).any() == (one.label != "plain"))
+    for number, windows in kept(tmp_path / "model", 2).items():
+        for y, x, height, width in windows:
+            pixels = np.asarray(Image.open(scenes[number].source))[y : y + height, x : x + width, 0].astype(
+                int
+            )
+            assert max(height, width) <= 64
+            found.append((np.abs(pixels - 100) > 50).any() == (scenes[number].label != "plain"))
     assert np.mean(found) > 0.9
     facts = load_model(tmp_path / "model").training["distilled"]
     assert facts["teacher"]["accuracy"] > 0.8

@@ -1,4 +1,4 @@
-"""Small images out of large ones: from which side of a region on, and what is told from chance."""
+"""Small images out of large ones: from which side of a region on, and what they show."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 from hiresattn.datasets.example import Example
 from hiresattn.training.options import TrainOptions
 from hiresattn.training.sizes import Sized
-from hiresattn.training.windows import chance, coarser_sides
+from hiresattn.training.windows import coarser_sides
 
 OPTIONS = TrainOptions(crop_size=32, finest=100, background="plain")
 
@@ -26,8 +26,3 @@ def test_the_coarsest_regions_are_about_four_of_an_image(regions, sides):
 def test_windows_are_told_from_a_background():
     assert coarser_sides([sized(64)], replace(OPTIONS, background=None)) == []
     assert coarser_sides([], OPTIONS) == []
-
-
-def test_chance_is_the_share_of_the_commonest_label():
-    assert chance([sized(4), sized(4), sized(4, "dark")]) == pytest.approx(2 / 3)
-    assert chance([]) == 0
