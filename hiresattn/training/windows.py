@@ -65,12 +65,12 @@ def windows_of(
     showing = [n for n, image in enumerate(images) if image.label not in (options.background, None)]
     with LinesFile(file, resume=True) as kept:
         found = {int(line["image"]): line["regions"] for line in kept.held}
-        locator = None
-        for count, number in enumerate([*showing, *plain], 1):
+        locator, most = None, MOST
+        for count, number in enumerate([*showing, *plain]):
+            if count == len(showing):
+                most = max(round(sum(len(found[n]) for n in showing) / max(count, 1)), 1)
             if number not in found:
                 locator = locator or _locator(teacher, options)
-                each = sum(len(found[n]) for n in showing if n in found) / max(len(showing), 1)
-                most = MOST if count <= len(showing) else max(round(each), 1)
                 image = replace(images[number], case=None) if options.per_source else images[number]
                 rng = np.random.default_rng([options.seed, number])
                 try:
@@ -81,7 +81,7 @@ def windows_of(
                     on_message(f"Skipped: {error}")
                     found[number] = []
                 kept.write({"image": number, "regions": found[number]})
-            progress(count / (len(showing) + len(plain)))
+            progress((count + 1) / (len(showing) + len(plain)))
     return [
         replace(
             image, region=tuple(region), case=None, group=image.group or image.case,
