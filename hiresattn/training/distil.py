@@ -8,9 +8,8 @@
 5. *Calibration*: a temperature, and accuracy against budget, on the validation images.
 """
 
-import math
 import shutil
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from hiresattn.datasets.manifest import read_manifest
 from hiresattn.errors import ConfigError
 from hiresattn.inference.locate import locate, located
 from hiresattn.training.curriculum import BATCH
-from hiresattn.training.distil_figures import exhaustive_accuracy, teacher_and_student, tells_labels
+from hiresattn.training.distil_figures import teacher_and_student
 from hiresattn.training.feature_model import head_options
 from hiresattn.training.features import fit_features
 from hiresattn.training.fit import fit
@@ -33,23 +32,21 @@ from hiresattn.training.options import TrainOptions
 from hiresattn.training.scale import training_scale
 from hiresattn.training.setup import split_examples
 from hiresattn.training.sizes import (
-    GROWTH,
     Sized,
     examples_in,
     finest_side,
-    largest_images,
     searched_images,
     size_groups,
     sized,
-    validating_images,
 )
 from hiresattn.training.state import STATE, check_folder
-from hiresattn.training.windows import coarser_sides, windows_of
+from hiresattn.training.teachers import first_step, train_teachers
+from hiresattn.training.windows import coarser_sides
 
 #: The coarse encoder is trained on crops of root regions alone: batches have this many times more images.
 COARSE_BATCH = 3
-#: Learning rates of the teacher's and the search's training, as shares of the coarse encoder's.
-TEACHER_LR, SEARCH_LR = 2 / 3, 0.5
+#: Learning rate of the search's training, as a share of the coarse encoder's.
+SEARCH_LR = 0.5
 #: An epoch of a head on features costs next to nothing: it has this many times more of them.
 HEAD_EPOCHS = 4
 #: Directory of the steps' models, in that of the model.
@@ -110,7 +107,7 @@ def distil(
     if on_features:
         yield from _feature_teacher(examples, first, options, resume=resume, on_message=on_message)
         options = _as_features(options, read_card(first))
-    begun = earlier_card(options, _first_there(steps, first) if resume or on_features else None)
+    begun = earlier_card(options, first_step(steps) if resume or on_features else None)
     _check_epochs(begun if resume else None, options, HEAD_EPOCHS if on_features else 1)
     _, options = chosen_encoder(
         replace(options, fold=None, recipe=None), begun, resume=resume
@@ -147,7 +144,9 @@ def distil(
 
     teacher, cut = first, tuple[Sized, ...]()
     if groups:
-        teacher, cut = yield from _teachers(groups, sides, val, options, steps, plan, run, on_message)
+        teacher, cut = yield from train_teachers(
+            groups, sides, val, options, steps, run, on_message=on_message, progress=plan.within
+        )
     guided = _located(examples_in(searched), teacher, steps, options, plan)
     plan.done("regions")
     shown = searched_images(val, options) or val
@@ -164,62 +163,6 @@ def distil(
         figures = teacher_and_student(folder, teacher, known_accuracy, shown, options, on_message)
         update_training(folder, {"distilled": figures})
     progress(1.0, "calibration")
-
-
-_Train = Callable[[str, Sequence[Example], TrainOptions, Path], Iterator[StepRecord]]
-
-
-def _teachers(
-    groups: Sequence[Sequence[Sized]],
-    sides: Sequence[int],
-    val: Sequence[Sized],
-    options: TrainOptions,
-    steps: Path,
-    plan: "_Plan",
-    run: _Train,
-    on_message: Callable[[str], None],
-) -> Generator[StepRecord, None, tuple[Path, tuple[Sized, ...]]]:
-    """Train the teachers; directory of the best, and the windows that were its small images, if there are none."""
-    before, cut = options.init_from, tuple[Sized, ...]()
-    for number, side in enumerate(sides, 1):
-        step, own = f"windows {number}", replace(options, finest=side, root_size=side)
-        path = steps / step.replace(" ", "-")
-        seen = sized(examples_in(cut or groups[0]), own, on_message)
-        yield from run(step, examples_in(seen) + examples_in(val), _teacher_options(own, seen, before), path)
-        before = str(path)
-        lines = path.with_suffix(".jsonl")
-        if not (lines.exists() or tells_labels(path, val, options)):
-            on_message(
-                f"Regions of {side} px don't tell the validation images' labels; smaller ones are next"
-            )
-            continue
-        windows = windows_of(
-            examples_in(groups[0]), path, lines, options,
-            on_message=on_message, progress=plan.within(f"regions {number}"),
-        )  # fmt: skip
-        if bare := {one.label for one in examples_in(groups[0])} - {one.label for one in windows} - {None}:
-            on_message(
-                f"Regions of {side} px show no {' and no '.join(map(str, bare))}; smaller ones are next"
-            )
-            continue
-        cut = tuple(sized(windows, options, on_message))
-    if not cut:
-        before = options.init_from
-    found: list[tuple[float, Path]] = []
-    judged = largest_images(val) if len(groups) > 1 else []  # a single teacher isn't chosen
-    for number, group in enumerate((cut,) if cut else groups):
-        path = steps / f"teacher-{number + 1}"
-        part = examples_in(group) + validating_images(val, group)
-        yield from run(f"teacher {number + 1}", part, _teacher_options(options, group, before), path)
-        before = str(path)
-        found.append((exhaustive_accuracy(path, judged, options), path))
-    return max(found, key=lambda one: one[0])[1], cut
-
-
-def _first_there(steps: Path, teacher: Path) -> Path:
-    """The model of the first step."""
-    windows = steps / "windows-1"
-    return windows if windows.is_dir() else teacher
 
 
 def _check_epochs(begun: Card | None, options: TrainOptions, times: int) -> None:
@@ -263,24 +206,6 @@ def _as_features(options: TrainOptions, card: Card) -> TrainOptions:
         bands=rule.band_names or tuple(band + 1 for band in rule.bands),
         nodata=rule.nodata,
         mpp=rule.mpp or "off",
-    )
-
-
-def _teacher_options(options: TrainOptions, group: Sequence[Sized], before: str | None) -> TrainOptions:
-    """How the teacher is trained on images of a size: about as many regions in an epoch as with the smallest."""
-    larger = max(round(math.log(max(one.regions for one in group), GROWTH)), 0)
-    epoch_images = options.epoch_images and max(options.epoch_images >> larger, 1)
-    return replace(
-        options,
-        root_size=finest_side(options),
-        coarse_encoder=False,
-        position=False,
-        k=(0,),
-        glimpse_loss=0.0,
-        lr=largest_lr(options) * TEACHER_LR,
-        init_from=before,
-        epoch_images=epoch_images,
-        batch_size=max((options.batch_size or BATCH) * 2 >> larger, 2),
     )
 
 

@@ -232,7 +232,7 @@ def test_what_was_found_before_an_interruption_is_not_looked_for_again(tmp_path,
 def test_a_scale_that_tells_nothing_or_shows_not_every_class_is_passed_over(tmp_path, monkeypatch):
     scenes, said = large(tmp_path, train=6, val=3), []
     cases = [replace(one, case=f"{one.split}-{number // 3}-{one.label}") for number, one in enumerate(scenes)]
-    monkeypatch.setattr("hiresattn.training.distil.tells_labels", lambda path, *_: path.name != "windows-1")
+    monkeypatch.setattr("hiresattn.training.teachers.tells_labels", lambda path, *_: path.name != "windows-1")
     monkeypatch.setattr(
         Locator, "windows", lambda _self, one, *_: [] if one.label == "dark" else [(0, 0, 32, 32)]
     )
