@@ -178,7 +178,7 @@ def main(
         rows = [row for row in old if _run(row) not in new] + rows
         if not frozen:
             print(draw(shared / ZIP, work / f"smallest-{smallest[0]}-seed-{seeds.split(',', maxsplit=1)[0]}"))
-        print(store("labels_only", budgets=BUDGETS, stop=0.95, training=TRAINING, rows=rows))
+        print(store("labels_only", budgets=BUDGETS, stop=0.95, training=TRAINING, alone=ALONE, rows=rows))
 
 
 def _run(row: dict[str, Any]) -> tuple[int, bool, int]:

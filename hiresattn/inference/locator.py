@@ -84,14 +84,14 @@ class Locator:
                 if found is None:
                     return []
                 order = np.argsort(-found.probability, kind="stable")[:most]
-                sure = (found.probability[order] >= SURE) | (alone & (order == order[:1]))
+                sure = found.probability[order] >= SURE
+                sure[:1] |= alone
                 taken = found.region[order][sure]
             taken = np.unique(taken, axis=0)
             stored = to_stored(pyramid, taken)
-            sides = (taken[:, 2:] / pyramid.levels[0].downsample).astype(np.int64)
-            stored[:, 2:] = np.minimum(
-                stored[:, 2:], np.maximum(sides, 1)
-            )  # with a px more it were more regions
+            # rounded up by a px, a window would be several regions
+            sides = np.maximum((taken[:, 2:] / pyramid.levels[0].downsample).astype(np.int64), 1)
+            stored[:, 2:] = np.minimum(stored[:, 2:], sides)
         return [(y, x, height, width) for y, x, height, width in stored.tolist()]
 
 

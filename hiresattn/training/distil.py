@@ -123,7 +123,7 @@ def distil(
     groups = [] if on_features else size_groups(known)
     sides = coarser_sides(groups[0], options) if groups else []
     if (first / STATE).is_file() and not (steps / "windows-1").is_dir():
-        sides = []  # a run that went on without
+        sides = []  # the run was begun before windows were looked for
     plan = _Plan(
         [
             *(f"{step} {n}" for n in range(1, len(sides) + 1) for step in ("windows", "regions")),

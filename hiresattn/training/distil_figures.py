@@ -1,4 +1,4 @@
-"""How right teacher and student of a distillation are, on the validation images: what the card has of them."""
+"""How right teachers and student of a distillation are on the validation images, for choices and for the card."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -27,10 +27,17 @@ def exhaustive_accuracy(path: Path, examples: Sequence[Example], options: TrainO
 def _exhaustive(path: Path, examples: Sequence[Example], options: TrainOptions) -> Point:
     """What a model makes of images by looking at every finest region."""
     found = evaluate(
-        load_model(path), examples, split="val", budgets=(1,), policies=("exhaustive",), budget=1, bootstrap=0,
-        device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
-    )  # fmt: skip
+        load_model(path), examples, budgets=(1,), policies=("exhaustive",), budget=1, **_how(options)
+    )
     return found.curve[0]
+
+
+def _how(options: TrainOptions) -> dict[str, Any]:
+    """How validation images are looked at: as the training does."""
+    return {
+        "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
+        "on_error": options.on_error, "per_source": options.per_source,
+    }  # fmt: skip
 
 
 def tells_labels(path: Path, val: Sequence[Sized], options: TrainOptions) -> bool:
@@ -41,11 +48,7 @@ def tells_labels(path: Path, val: Sequence[Sized], options: TrainOptions) -> boo
     """
     if not val:
         return True
-    found = evaluate(
-        load_model(path), examples_in(val), split="val", budget=MOST_FINEST, stop=None, bootstrap=0,
-        device=options.device, threads=max(options.threads, 1), on_error=options.on_error,
-        per_source=options.per_source,
-    )  # fmt: skip
+    found = evaluate(load_model(path), examples_in(val), budget=MOST_FINEST, stop=None, **_how(options))
     labels = Counter(one.examples[0].label for one in val)
     recall = found.metrics["balanced_accuracy"].value
     if recall is not None:
@@ -65,11 +68,7 @@ def teacher_and_student(
 
     ``accuracy`` is the teacher's, where it is known; else it looks at every finest region of them.
     """
-    how: dict[str, Any] = {
-        "split": "val", "bootstrap": 0, "device": options.device, "threads": max(options.threads, 1),
-        "on_error": options.on_error,
-    }  # fmt: skip
-    examples, most = examples_in(images), max(one.regions for one in images)
+    how, examples, most = _how(options), examples_in(images), max(one.regions for one in images)
     budgets = [budget for budget in BUDGETS if budget <= most] or BUDGETS[:1]
     if (why := evaluate(str(folder), examples, calibrate=True, **how).calibration_error) is not None:
         on_message(f"The model is {why}")

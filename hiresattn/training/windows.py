@@ -61,6 +61,7 @@ def windows_of(
     Raises:
         HiresattnError: If an image can't be read.
     """
+    how = LocateOptions(device=options.device, threads=options.threads)
     plain = [n for n, image in enumerate(images) if image.label == options.background]
     showing = [n for n, image in enumerate(images) if image.label not in (options.background, None)]
     with LinesFile(file, resume=True) as kept:
@@ -70,7 +71,7 @@ def windows_of(
             if count == len(showing):
                 most = max(round(sum(len(found[n]) for n in showing) / max(count, 1)), 1)
             if number not in found:
-                locator = locator or _locator(teacher, options)
+                locator = locator or Locator(load_model(teacher), how)
                 image = replace(images[number], case=None) if options.per_source else images[number]
                 rng = np.random.default_rng([options.seed, number])
                 try:
@@ -89,7 +90,3 @@ def windows_of(
         )
         for n, image in enumerate(images) for region in found.get(n, [])
     ]  # fmt: skip
-
-
-def _locator(teacher: Path, options: TrainOptions) -> Locator:
-    return Locator(load_model(teacher), LocateOptions(device=options.device, threads=options.threads))
